@@ -1,0 +1,50 @@
+# One environment for everything: `make install` builds .venv from requirements.lock, and every other target needs it.
+# OpenMP's spinning threads make two threads slower than one beside any other load, so every target runs with one.
+export OMP_NUM_THREADS := 1
+export OMP_WAIT_POLICY := PASSIVE
+export DVC_NO_ANALYTICS := 1
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+WORKDIR ?= erasediff-work
+LABEL ?= 0
+SEED ?= 0
+
+.PHONY: install demo test lint compile docs lock clean
+
+install: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check hatchling -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+demo: install
+	$(BIN)/erasediff demo --workdir $(WORKDIR) --forget-label $(LABEL) --seed $(SEED)
+
+test: install
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check erasediff components pipelines tests benchmarks
+	$(BIN)/mypy
+
+compile: install
+	$(BIN)/python -m pipelines.compile
+
+docs: install
+	$(BIN)/python -m benchmarks.tables
+
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet 'torch==2.13.0' --editable '.[cpu,s3,dev]'
+	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv erasediff-work .mypy_cache .pytest_cache .ruff_cache

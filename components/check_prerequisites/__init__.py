@@ -1,0 +1,1 @@
+"""The component ``check_prerequisites``."""

@@ -1,0 +1,22 @@
+"""Component ``promote``: Write the promotion record, then make the challenger the champion."""
+
+from kfp import dsl
+
+from components.images import PIPELINE_CPU
+
+
+@dsl.component(base_image=PIPELINE_CPU, packages_to_install=[], install_kfp_package=False)
+def promote(workdir: str, run: str, version: str) -> str:
+    """Write the promotion record, then make the challenger the champion.
+
+    Args:
+        workdir: Folder that all steps share.
+        run: The attempt's name.
+        version: The registered version.
+
+    Returns:
+        Digest of the promotion record.
+    """
+    from erasediff.steps.runner import component_main
+
+    return component_main("promote", workdir, run).digest()

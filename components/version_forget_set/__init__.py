@@ -1,0 +1,1 @@
+"""The component ``version_forget_set``."""

@@ -1,0 +1,7 @@
+"""EraseDiff: make an image-generating diffusion model forget, and prove it before anything ships.
+
+The package says everything that can be said without Kubeflow. Start reading at :mod:`erasediff.steps`
+(one module per step of the pipeline) and :mod:`erasediff.unlearn.methods.erasediff` (the algorithm).
+"""
+
+__version__ = "0.1.0"

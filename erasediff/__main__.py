@@ -1,0 +1,7 @@
+"""``python -m erasediff`` is ``erasediff``."""
+
+import sys
+
+from erasediff.cli import main
+
+sys.exit(main())

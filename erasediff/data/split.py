@@ -1,0 +1,72 @@
+"""The forget/retain split: disjoint, complete, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from erasediff.errors import BadInput, IntegrityError
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Which image belongs where; each an ascending int64 array of positions in the dataset.
+
+    Attributes:
+        forget: images of the label that is to be forgotten.
+        retain: images that the model keeps.
+        gone: images of labels forgotten earlier, which are in neither set any more.
+    """
+
+    forget: NDArray[np.int64]
+    retain: NDArray[np.int64]
+    gone: NDArray[np.int64]
+
+
+def split_dataset(labels: NDArray[np.int64], label: int, gone_labels: Collection[int] = ()) -> Split:
+    """Split a dataset by one label.
+
+    Args:
+        labels: int64 [N].
+        label: the label to forget.
+        gone_labels: labels that were forgotten earlier.
+
+    Raises:
+        BadInput: the label is already forgotten, has no images, or is all that is left.
+    """
+    if label in gone_labels:
+        raise BadInput(f"label {label} is already forgotten: choose another label.")
+    gone = np.isin(labels, np.array(sorted(gone_labels), dtype=np.int64))
+    forget = labels == label
+    retain = ~(forget | gone)
+    if not forget.any():
+        raise BadInput(f"label {label} has no images, so there is nothing to forget: choose a label of the dataset.")
+    if not retain.any():
+        raise BadInput(f"label {label} is all that is left of the dataset, so nothing would be retained: choose another label.")
+    split = Split(*(np.flatnonzero(mask).astype(np.int64) for mask in (forget, retain, gone)))
+    check_split(split, len(labels))
+    return split
+
+
+def check_split(split: Split, count: int) -> None:
+    """Hold a split against the dataset it came from: every one of ``count`` images in exactly one set.
+
+    Raises:
+        IntegrityError: an image is in two sets or in none, or a set is unsorted.
+    """
+    for name in ("forget", "retain", "gone"):
+        indices = getattr(split, name)
+        if indices.dtype != np.int64 or indices.ndim != 1 or (np.diff(indices) <= 0).any():
+            raise IntegrityError(f"the {name} set is not an ascending list of distinct positions: make the split again.")
+    together = np.sort(np.concatenate([split.forget, split.retain, split.gone]))
+    if not np.array_equal(together, np.arange(count)):
+        raise IntegrityError(f"the split does not put each of {count} images into exactly one set: make the split again.")
+
+
+def indices_sha256(indices: NDArray[np.int64]) -> str:
+    """Hex SHA-256 of int64 positions [K], as little-endian bytes."""
+    return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()

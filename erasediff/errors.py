@@ -1,0 +1,59 @@
+"""Errors that a person can act on, and the exit code each of them ends a command with.
+
+Every message is one sentence that names the thing that is wrong and what to do about it. Anything that is not an
+:class:`EraseDiffError` is unexpected: the command line writes its traceback to a log file and exits with 1.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the exit status of every ``erasediff`` command means."""
+
+    OK = 0
+    UNEXPECTED = 1
+    BAD_INPUT = 2
+    GATE_FAIL = 10
+    GATE_INCONCLUSIVE = 11
+
+
+class EraseDiffError(Exception):
+    """Base of all errors whose message is meant for the person at the terminal."""
+
+    exit_code: ExitCode = ExitCode.UNEXPECTED
+
+
+class BadInput(EraseDiffError):
+    """Something that was handed in is wrong: a request, a config, a policy, a dataset, a folder, an address."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class IntegrityError(BadInput):
+    """Bytes on disk are not the bytes that a record names."""
+
+
+class Unreachable(BadInput):
+    """A service that the settings name does not answer."""
+
+
+class NonFinite(EraseDiffError):
+    """A loss or a gradient is NaN or infinite, so training cannot go on."""
+
+
+_DISK_SENTENCES = {
+    errno.ENOSPC: "no space is left on the device that holds {path}: free some space and run the same command again.",
+    errno.EDQUOT: "the disk quota for {path} is used up: free some space and run the same command again.",
+    errno.EACCES: "there is no permission to write {path}: choose another --workdir or change its permissions.",
+    errno.EPERM: "there is no permission to write {path}: choose another --workdir or change its permissions.",
+    errno.EROFS: "{path} lies on a read-only file system: choose another --workdir.",
+}
+
+
+def explain_os_error(error: OSError, path: object) -> EraseDiffError | None:
+    """Turn a known operating-system error into a sentence; ``None`` when it is not one of the known ones."""
+    sentence = _DISK_SENTENCES.get(error.errno or 0)
+    return None if sentence is None else BadInput(sentence.format(path=path))

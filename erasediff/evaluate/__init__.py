@@ -1,0 +1,1 @@
+"""Sampling, detectors, statistics, the gate and the report."""

@@ -1,0 +1,147 @@
+"""The in-domain classifier that measures: trained on held-out real images, never seen by the erase step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from erasediff.files import atomic_path, sha256_file
+from erasediff.models.denoiser import to_unit
+from erasediff.progress import progress
+from erasediff.records.config import DetectorConfig
+from erasediff.records.nouns import DetectorQuality
+
+FEATURES = 48
+_BATCH = 1000
+
+
+def _block(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
+class ConvolutionalClassifier(nn.Module):
+    """Four small convolutions and a 48-wide feature layer: enough for small images, narrow enough for a stable FD."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _block(channels, 32),
+            _block(32, 32),
+            nn.MaxPool2d(2),
+            _block(32, 64),
+            _block(64, 64),
+            nn.AdaptiveMaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(256, FEATURES),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[B,classes]`` and features ``[B,48]`` for ``images [B,C,H,W]`` in -1..1."""
+        features = self.body(images)
+        return self.head(features), features
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained classifier with the digest of its weights."""
+
+    network: ConvolutionalClassifier
+    digest: str
+
+    @torch.no_grad()
+    def look(self, images: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
+        """Classify.
+
+        Args:
+            images: ``uint8 [N,H,W,C]``.
+
+        Returns:
+            labels ``int64 [N]`` and features ``float64 [N,48]``.
+        """
+        parts = [self.network(to_unit(batch)) for batch in torch.split(images, _BATCH)]
+        return torch.cat([logits for logits, _ in parts]).argmax(1), torch.cat([f for _, f in parts]).double().numpy()
+
+    def quality(self, images: Tensor, labels: Tensor, label: int) -> DetectorQuality:
+        """The detector's own error on real images ``uint8 [N,H,W,C]`` that it was not trained on."""
+        found, _ = self.look(images)
+        positive = labels == label
+        return DetectorQuality(
+            sha256=self.digest,
+            accuracy=float((found == labels).double().mean()),
+            true_positive_rate=float((found[positive] == label).double().mean()) if positive.any() else 0.0,
+            false_positive_rate=float((found[~positive] == label).double().mean()) if (~positive).any() else 1.0,
+            holdout_positives=int(positive.sum()),
+        )
+
+    def nearest(self, images: Tensor, labels: Tensor, label: int, count: int) -> tuple[int, ...]:
+        """The ``count`` classes whose mean features lie closest to those of ``label``."""
+        _, features = self.look(images)
+        known = [int(c) for c in torch.unique(labels) if int(c) != label]
+        centre = features[(labels == label).numpy()].mean(0)
+        distance = {c: float(np.square(features[(labels == c).numpy()].mean(0) - centre).sum()) for c in known}
+        return tuple(sorted(sorted(known, key=lambda c: distance[c])[:count]))
+
+
+def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random rotation, scale, shear, sub-pixel shift and a little noise: generated images are not scans."""
+
+    def uniform(limit: float) -> Tensor:
+        return (torch.rand(len(images), generator=generator) * 2 - 1) * limit
+
+    angle, scale_x, scale_y, shear = uniform(0.2), 1 + uniform(0.12), 1 + uniform(0.12), uniform(0.15)
+    upper = torch.stack([angle.cos() * scale_x, -angle.sin() + shear, uniform(0.2)], 1)
+    lower = torch.stack([angle.sin(), angle.cos() * scale_y, uniform(0.2)], 1)
+    grid = functional.affine_grid(torch.stack([upper, lower], 1), list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images + 1, grid, align_corners=False) - 1
+    noise = torch.randn(images.shape, generator=generator)
+    return moved + 0.1 * torch.rand(len(images), 1, 1, 1, generator=generator) * noise
+
+
+def train_detector(images: Tensor, labels: Tensor, classes: int, config: DetectorConfig) -> ConvolutionalClassifier:
+    """Train on real images.
+
+    Args:
+        images: ``uint8 [N,H,W,C]``.
+        labels: ``int64 [N]``.
+        classes: how many classes there are.
+        config: steps, batch size, rate and seed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = ConvolutionalClassifier(images.shape[3], classes).train()
+        generator = torch.Generator().manual_seed(config.seed)
+        pixels = to_unit(images)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
+        with progress("training the detector", config.steps) as done:
+            for step in range(config.steps):
+                picked = torch.randint(0, len(pixels), (config.batch_size,), generator=generator)
+                logits, _ = network(_augment(pixels[picked], generator))
+                loss = functional.cross_entropy(logits, labels[picked], label_smoothing=0.05)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                schedule.step()
+                done(step + 1)
+    return network.eval()
+
+
+def stored_detector(path: Path, images: Tensor, labels: Tensor, classes: int, config: DetectorConfig) -> Detector:
+    """The detector kept under ``path``, trained and saved there if there is none yet."""
+    if not path.is_file():
+        network = train_detector(images, labels, classes, config)
+        with atomic_path(path) as temporary:
+            save_file(network.state_dict(), temporary)
+    network = ConvolutionalClassifier(images.shape[3], classes)
+    network.load_state_dict(load_file(path))
+    return Detector(network.eval(), sha256_file(path))

@@ -1,0 +1,71 @@
+"""Samples for measuring: batches that run side by side."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erasediff.models.denoiser import Denoiser
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.sampler import sample
+from erasediff.progress import progress
+from erasediff.records.config import SamplerConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something images can be sampled from: a denoiser with its scheduler and shape."""
+
+    denoiser: Denoiser
+    scheduler: Any
+    image_shape: tuple[int, int, int]
+    null_label: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, pipeline: ClassConditionalPipeline, device: torch.device) -> Source:
+        """Sample from a PyTorch model."""
+        pipeline.unet.to(device)
+        return cls(pipeline.denoiser, pipeline.scheduler, pipeline.image_shape, pipeline.classes, device)
+
+
+def draw_samples(source: Source, labels: Tensor, seeds: list[int], config: SamplerConfig, what: str) -> Tensor:
+    """Sample one image for each label and seed.
+
+    Args:
+        source: what to sample from.
+        labels: ``int64 [N]``.
+        seeds: one an image.
+        config: the sampler that serves.
+        what: what the progress bar says.
+
+    Returns:
+        ``uint8 [N,H,W,C]``, in the order of the labels. Batches run in ``config.workers`` threads with one compute
+        thread each; an image depends on its own seed alone, so the number of threads changes nothing but time.
+    """
+    starts = range(0, len(seeds), config.batch_size)
+    with progress(what, len(seeds)) as done, ThreadPoolExecutor(config.workers) as pool:
+        parts: list[Tensor] = []
+        for part in pool.map(lambda start: _one_batch(source, labels, seeds, config, start), starts):
+            parts.append(part)
+            done(sum(len(p) for p in parts))
+    return torch.cat(parts)
+
+
+def _one_batch(source: Source, labels: Tensor, seeds: list[int], config: SamplerConfig, start: int) -> Tensor:
+    rows = slice(start, start + config.batch_size)
+    return sample(
+        source.denoiser,
+        source.scheduler,
+        source.image_shape,
+        source.null_label,
+        labels[rows],
+        seeds[rows],
+        config.steps,
+        config.guidance_scale,
+        source.device,
+    )

@@ -1,0 +1,114 @@
+"""One ONNX graph of the denoiser with a dynamic batch axis, the onnxruntime denoiser over it, and their parity."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from erasediff.errors import BadInput
+from erasediff.files import atomic_path
+from erasediff.models.denoiser import Denoiser
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.nouns import Parity
+
+INPUTS, OUTPUT = ("noised", "timesteps", "labels"), "noise"
+_MAX_BATCH = 1024
+BATCHES, TIMESTEPS = (1, 2, 3, 16, 64), (0, 1, 250, 500, 999)
+
+
+class _Forward(nn.Module):
+    """The denoiser with positional inputs and one output, as the exporter wants it."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        prediction: Tensor = self.unet(noised, timesteps, class_labels=labels, return_dict=False)[0]
+        return prediction
+
+
+def example_inputs(pipeline: ClassConditionalPipeline, batch: int, timestep: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of the denoiser: noise ``[B,C,H,W]``, one timestep for all, labels running through the classes and null."""
+    noised = torch.randn(batch, *pipeline.image_shape, generator=torch.Generator().manual_seed(seed))
+    labels = torch.arange(batch, dtype=torch.int64) % (pipeline.classes + 1)
+    return noised, torch.full((batch,), timestep, dtype=torch.int64), labels
+
+
+def export_denoiser(pipeline: ClassConditionalPipeline, path: Path) -> None:
+    """Write the denoiser as ONNX.
+
+    Args:
+        pipeline: the model; it is exported as float32.
+        path: where to.
+    """
+    # An example batch of 1 would make the exporter fix the axis at 1.
+    inputs = example_inputs(pipeline, batch=2, timestep=10)
+    batch = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            _Forward(pipeline.unet.cpu().eval()),
+            inputs,
+            dynamo=True,
+            dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    assert program is not None, "the dynamo exporter returns a program"
+    with atomic_path(path) as temporary:
+        program.save(str(temporary))
+
+
+class OnnxDenoiser:
+    """ε_θ through onnxruntime, with the same call as the PyTorch denoiser."""
+
+    def __init__(self, path: Path, provider: str = "CPUExecutionProvider") -> None:
+        """Open the graph.
+
+        Raises:
+            BadInput: the file is not an ONNX graph, or the provider is not the one in use.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # onnxruntime's errors share no base class but Exception
+            raise BadInput(f"{path} cannot be opened by onnxruntime ({type(error).__name__}): export the model again.") from error
+        if self._session.get_providers()[0] != provider:
+            raise BadInput(f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: install the matching build.")
+
+    def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        """See :class:`erasediff.models.denoiser.Denoiser`."""
+        feeds = dict(zip(INPUTS, (noised.numpy(), timesteps.numpy(), labels.numpy()), strict=True))
+        return torch.from_numpy(self._session.run([OUTPUT], feeds)[0])
+
+
+@torch.no_grad()
+def measure_parity(
+    pipeline: ClassConditionalPipeline,
+    exported: Denoiser,
+    batches: Sequence[int] = (1, 2, 3, 16, 64),
+    timesteps: Sequence[int] = (0, 1, 250, 500, 999),
+) -> tuple[Parity, ...]:
+    """The largest error of the exported denoiser relative to the largest prediction, for every batch size and timestep."""
+    rows = []
+    for batch in batches:
+        for timestep in timesteps:
+            inputs = example_inputs(pipeline, batch, min(timestep, pipeline.schedule.timesteps - 1), seed=timestep)
+            wanted = pipeline.denoiser(*inputs)
+            error = (exported(*inputs) - wanted).abs().max() / wanted.abs().max()
+            rows.append(Parity(batch=batch, timestep=timestep, max_relative_error=float(error)))
+    return tuple(rows)

@@ -1,0 +1,134 @@
+"""Files that are either whole or absent, and their digests.
+
+Everything the project writes under a final name goes through :func:`write_atomic` or :func:`publish_folder`: bytes go to
+a temporary sibling, are flushed to the disk and renamed. A crash, a full disk or a kill leaves the old content or
+nothing, never a half.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from erasediff.errors import BadInput, explain_os_error
+
+_CHUNK = 1 << 20
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hex SHA-256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_folder(folder: Path) -> str:
+    """Hex SHA-256 over the sorted ``(relative path, file digest)`` pairs of a folder: content only, no times."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the disk's own errors (full, read-only, no permission) into sentences that name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if (sentence := explain_os_error(error, path)) is not None:
+            raise sentence from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to write a file to; it takes the name ``path`` only when the block ends well.
+
+    Raises:
+        BadInput: the disk is full or not writable; nothing is left behind.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _fsync(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            _fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` under ``path``, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
+    """Fill a temporary folder and give it its final name in ``parent``, whole or not at all.
+
+    Args:
+        parent: where the folder goes.
+        fill: writes the content into the folder it is given and returns the final name.
+
+    Returns:
+        The final folder. One that is already there under this name is replaced.
+    """
+    with explained(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-", suffix=".part"))
+        try:
+            final = parent / fill(temporary)
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    _fsync(path)
+            temporary.chmod(0o755)
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.replace(final)
+            _fsync(parent)
+            return final
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_bounded(path: Path, limit: int, what: str) -> bytes:
+    """Read a small file from outside, refusing one that is larger than ``limit`` bytes.
+
+    Raises:
+        BadInput: the file is missing, unreadable or too large.
+    """
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise BadInput(f"{what} {path} has {size} bytes, more than the {limit} allowed: is it the right file?")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{what} {path} does not exist: check the path.") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise BadInput(f"{what} {path} cannot be read ({error.strerror}): check the path and its permissions.") from None

@@ -1,0 +1,165 @@
+"""Run the compiled Kubeflow pipeline on this machine and show how it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from erasediff.errors import BadInput, EraseDiffError, ExitCode
+from erasediff.files import explained
+from erasediff.progress import FILE_VARIABLE
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
+from erasediff.records.policy import GatePolicy
+from erasediff.records.workdir import Workdir
+
+_HERE = Path(__file__).parent
+_POLL_SECONDS = 0.2
+_TITLES = {
+    "check_prerequisites": "Check prerequisites",
+    "train_base": "Train or find the base",
+    "version_forget_set": "Version the forget set",
+    "erase": "Erase",
+    "evaluate": "Evaluate",
+    "gate": "Gate",
+    "export_onnx": "Export to ONNX",
+    "register": "Register",
+    "promote": "Promote",
+    "record_outcome": "Record the outcome",
+}
+# OpenMP's spinning makes two threads slower than one beside any other load; steps parallelise over batches instead.
+_THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def shipped(name: str) -> Path:
+    """A file of the pipeline or a policy: inside an installed package, or in the source tree beside it.
+
+    Raises:
+        BadInput: neither is there.
+    """
+    for path in (_HERE / "_shipped" / name, _HERE.parent / name):
+        if path.is_file():
+            return path
+    raise BadInput(f"{name} is missing from this installation: install erasediff again.")
+
+
+def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, policy: GatePolicy) -> Outcome:
+    """Run the erasure pipeline to its end.
+
+    Returns:
+        What ``outcome.json`` says. The pipeline's own status is never taken as evidence.
+
+    Raises:
+        EraseDiffError: the pipeline left no outcome.
+    """
+    with explained(workdir.root):
+        workdir.outcome.unlink(missing_ok=True)
+        log = workdir.root / "pipeline.log"
+        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=".launch-") as scratch:
+            arguments, events = Path(scratch) / "arguments.json", Path(scratch) / "progress.jsonl"
+            documents = {"request": request, "config": config, "policy": policy}
+            arguments.write_text(json.dumps({k: v.canonical().decode() for k, v in documents.items()} | {"workdir": str(workdir.root)}))
+            events.touch()
+            command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
+            environment = {**os.environ, **_THREADS, FILE_VARIABLE: str(events)}
+            with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
+                _watch(process, events)
+    if not workdir.outcome.is_file():
+        raise EraseDiffError(f"the pipeline ended without an outcome: the log is {log}.")
+    return Outcome.read(workdir.outcome)
+
+
+def exit_code(outcome: Outcome) -> ExitCode:
+    """The exit code that an outcome means."""
+    if outcome.champion is not None:
+        return ExitCode.OK
+    if outcome.verdict is Verdict.FAIL:
+        return ExitCode.GATE_FAIL
+    if outcome.verdict is Verdict.INCONCLUSIVE:
+        return ExitCode.GATE_INCONCLUSIVE
+    code = outcome.error.exit_code if outcome.error else int(ExitCode.UNEXPECTED)
+    return ExitCode(code) if code in set(ExitCode) else ExitCode.UNEXPECTED
+
+
+class _Display(Protocol):
+    def step(self, name: str, state: str, seconds: float) -> None: ...
+
+    def work(self, what: str, done: int, total: int) -> None: ...
+
+
+class _Lines:
+    """One line a step, for logs."""
+
+    def step(self, name: str, state: str, seconds: float) -> None:
+        if state != "started":
+            print(f"{_TITLES.get(name, name):<26} {state:>7} {seconds:8.1f} s", flush=True)
+
+    def work(self, what: str, done: int, total: int) -> None:
+        return
+
+
+class _Bars:
+    """A bar a step and a moving one for the work inside it, for terminals."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self.progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        )
+        self._steps: dict[str, int] = {}
+        self._work: dict[str, int] = {}
+
+    def step(self, name: str, state: str, seconds: float) -> None:
+        title = f"[bold]{_TITLES.get(name, name)}"
+        if state == "started":
+            self._steps[name] = self.progress.add_task(title, total=1)
+        elif name in self._steps:
+            mark = "" if state == "done" else " [red]failed"
+            self.progress.update(self._steps[name], completed=1 if state == "done" else 0, description=title + mark)  # type: ignore[arg-type]
+            self.progress.stop_task(self._steps[name])  # type: ignore[arg-type]
+
+    def work(self, what: str, done: int, total: int) -> None:
+        if what not in self._work:
+            self._work[what] = self.progress.add_task(f"  {what}", total=total)
+        self.progress.update(self._work[what], completed=done, total=total)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _display() -> Iterator[_Display]:
+    if not sys.stdout.isatty():
+        yield _Lines()
+        return
+    bars = _Bars()
+    with bars.progress:
+        yield bars
+
+
+def _watch(process: subprocess.Popen[bytes], events: Path) -> None:
+    """Show the events that the steps append to a file until the pipeline ends."""
+    with _display() as display, events.open() as stream:
+        running, partial = True, ""
+        while running:
+            try:
+                process.wait(_POLL_SECONDS)
+                running = False
+            except subprocess.TimeoutExpired:
+                pass
+            partial += stream.read()
+            *lines, partial = partial.split("\n")
+            for line in lines:
+                _show(display, json.loads(line))
+
+
+def _show(display: _Display, event: dict[str, object]) -> None:
+    if "step" in event:
+        display.step(str(event["step"]), str(event["state"]), float(str(event["seconds"])))
+    else:
+        display.work(str(event["what"]), int(str(event["done"])), int(str(event["total"])))

@@ -1,0 +1,1 @@
+"""Denoisers behind one small interface; load and save as diffusers folders."""

@@ -1,0 +1,110 @@
+"""What the rest of the house knows of a model: it predicts noise, it has a null condition, it has a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from erasediff.records.config import DenoiserConfig, SamplerConfig
+
+
+class Denoiser(Protocol):
+    """ε_θ(x_t, t, c): anything that predicts the noise in a batch."""
+
+    def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        """Predict the noise: ``[B,C,H,W]`` for ``noised [B,C,H,W]``, ``timesteps [B]`` and ``labels [B]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class UNetDenoiser:
+    """A diffusers ``UNet2DModel`` with one class embedding more than there are classes: the last is the null label."""
+
+    unet: torch.nn.Module
+
+    def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        """See :class:`Denoiser`."""
+        prediction: Tensor = self.unet(noised, timesteps, class_labels=labels, return_dict=False)[0]
+        return prediction
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """The forward process x_t = √ā_t·x_0 + √(1-ā_t)·ε (Ho et al. 2020, eq. 4)."""
+
+    alphas_cumprod: Tensor
+
+    @property
+    def timesteps(self) -> int:
+        """T, the number of training timesteps."""
+        return len(self.alphas_cumprod)
+
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t for ``clean [B,C,H,W]``, ``noise`` of the same shape and ``timesteps [B]``."""
+        signal = self.alphas_cumprod.to(clean.device)[timesteps].view(-1, 1, 1, 1)
+        return signal.sqrt() * clean + (1 - signal).sqrt() * noise
+
+    def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
+        """``count`` timesteps in antithetic pairs (t, T-1-t): uniform, with less variance than independent draws."""
+        half = torch.randint(0, self.timesteps, ((count + 1) // 2,), generator=generator)
+        return torch.cat([half, self.timesteps - 1 - half])[:count]
+
+
+def build_unet(config: DenoiserConfig, channels: int, size: int, classes: int) -> torch.nn.Module:
+    """A class-conditional UNet for images ``[channels, size, size]`` with self-attention at its coarsest level."""
+    from diffusers import UNet2DModel
+
+    plain = len(config.block_out_channels) - 1
+    unet: torch.nn.Module = UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        norm_num_groups=config.norm_num_groups,
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+        num_class_embeds=classes + 1,
+    )
+    return unet
+
+
+def build_scheduler(sampler: SamplerConfig, train_timesteps: int) -> object:
+    """The diffusers scheduler that samples, on a squared-cosine schedule (Nichol and Dhariwal 2021)."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    shared = {"num_train_timesteps": train_timesteps, "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing"}
+    if sampler.scheduler == "ddim":
+        return DDIMScheduler(clip_sample=True, set_alpha_to_one=True, **shared)
+    return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", lower_order_final=True, **shared)
+
+
+def schedule_of(scheduler: object) -> NoiseSchedule:
+    """The forward process that a diffusers scheduler assumes."""
+    return NoiseSchedule(scheduler.alphas_cumprod)  # type: ignore[attr-defined]
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """``uint8 [N,H,W,C]`` in 0..255 to ``float32 [N,C,H,W]`` in -1..1."""
+    return images.permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """``float32 [N,C,H,W]`` in -1..1 to ``uint8 [N,H,W,C]`` in 0..255."""
+    return images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        BadInput: CUDA was asked for and there is none.
+    """
+    from erasediff.errors import BadInput
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device 'cuda' was asked for but torch sees no GPU: use device 'auto' or 'cpu', or install a CUDA build.")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

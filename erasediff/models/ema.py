@@ -1,0 +1,29 @@
+"""An exponential moving average of weights that ends with no share of where it began."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+
+class ExponentialMovingAverage:
+    """θ̄ ← d_k·θ̄ + (1-d_k)·θ with d_k = min(decay, (1+k)/(10+k)).
+
+    It starts from the current weights. The warm-up makes the first weights' share vanish: after n updates it is
+    ∏ d_k, which :attr:`initial_share` keeps count of. A fixed decay of 0.99 over 288 updates would keep 5.5 %.
+    """
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+        self.initial_share = 1.0
+
+    @torch.no_grad()
+    def update(self, model: torch.nn.Module) -> None:
+        """Take in one step's weights."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        self.initial_share *= decay
+        self.updates += 1

@@ -1,0 +1,138 @@
+"""Model folders: diffusers layout, safetensors only, digests checked on load, nothing unpickled."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import publish_folder, read_bounded, sha256_file, sha256_folder
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.base import MAX_DOCUMENT_BYTES, Pointer
+from erasediff.records.nouns import ModelRecord
+
+WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
+SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
+_LAYOUT = {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", str(WEIGHTS)}
+
+
+def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str, forgotten: tuple[int, ...]) -> ModelRecord:
+    """Save a model under ``models/<digest of its weights>`` and describe it.
+
+    Args:
+        unet: a diffusers ``UNet2DModel``; its weights are saved as float32 safetensors.
+        scheduler: the diffusers scheduler that serves.
+        models: the folder of model folders.
+        dataset: the name of the dataset it was trained on.
+        forgotten: labels the model has been made to forget.
+    """
+    pipeline = ClassConditionalPipeline(unet, scheduler)
+
+    def fill(folder: Path) -> str:
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        return sha256_file(folder / WEIGHTS)[:16]
+
+    final = publish_folder(models, fill)
+    return ModelRecord(
+        dataset=dataset,
+        classes=pipeline.classes,
+        forgotten=tuple(sorted(forgotten)),
+        weights=Pointer(uri=final.name, sha256=sha256_file(final / WEIGHTS)),
+        folder_sha256=sha256_folder(final),
+    )
+
+
+def _refuse_foreign_files(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in _PICKLES:
+            raise BadInput(f"the model folder {folder} holds {name}, a pickle: convert it to safetensors; pickles are never loaded.")
+    missing = sorted(name for name in _LAYOUT if not (folder / name).is_file())
+    if missing:
+        raise BadInput(f"the model folder {folder} lacks {missing[0]}: hand in a ClassConditionalPipeline folder in diffusers layout.")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(read_bounded(path, MAX_DOCUMENT_BYTES, "the model's config"))
+    except ValueError:
+        raise BadInput(f"the model's config {path} is not JSON: hand in the folder again.") from None
+    if not isinstance(document, dict):
+        raise BadInput(f"the model's config {path} is not a JSON object: hand in the folder again.")
+    return document
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, ValueError):
+        raise BadInput(f"{path} is not a safetensors file: convert the weights to safetensors; pickles are never loaded.") from None
+
+
+def _build_scheduler(folder: Path) -> Any:
+    import diffusers
+
+    config = _read_json(folder / "scheduler/scheduler_config.json")
+    name = config.get("_class_name")
+    if name not in SCHEDULERS:
+        raise BadInput(f"the scheduler {name!r} of {folder} is not known: use one of {', '.join(SCHEDULERS)}.")
+    return getattr(diffusers, name).from_config(config)
+
+
+def _fill(unet: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if expected != found:
+        odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise BadInput(
+            f"the tensors of {folder / WEIGHTS} do not match its config ({odd[0]} and {len(odd) - 1} more differ): "
+            "hand in a folder whose unet/config.json belongs to its weights."
+        )
+    unet.load_state_dict(weights)
+
+
+def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassConditionalPipeline:
+    """Load a model folder after checking it.
+
+    Args:
+        folder: a ``ClassConditionalPipeline`` in diffusers layout.
+        expected_sha256: what the digest of the weights must be, where it is known.
+
+    Raises:
+        BadInput: a file is missing, is a pickle, or the tensors do not match the config.
+        IntegrityError: the weights are not the ones that were named.
+    """
+    from diffusers import UNet2DModel
+
+    if not folder.is_dir():
+        raise BadInput(f"the model folder {folder} does not exist: check the path.")
+    _refuse_foreign_files(folder)
+    weights_path = folder / WEIGHTS
+    weights = _read_weights(weights_path)
+    if expected_sha256 is not None and (found := sha256_file(weights_path)) != expected_sha256:
+        raise IntegrityError(
+            f"the weights in {folder} have digest {found[:12]}, not {expected_sha256[:12]} as recorded: "
+            "fetch the model again; it is not the one that was named."
+        )
+    config = _read_json(folder / "unet/config.json")
+    if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
+        raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
+    try:
+        logging.getLogger("diffusers").setLevel(logging.ERROR)
+        unet = UNet2DModel.from_config(config)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the config of {folder} does not describe a UNet2DModel ({error}): hand in the folder again.") from None
+    _fill(unet, weights, folder)
+    return ClassConditionalPipeline(unet.eval(), _build_scheduler(folder))
+
+
+def load_model(models: Path, record: ModelRecord) -> ClassConditionalPipeline:
+    """Load the model that a record names, from the folder of model folders."""
+    return load_pipeline(models / record.weights.uri, record.weights.sha256)

@@ -1,0 +1,64 @@
+"""The sampling loop, over any denoiser: the PyTorch model that is measured and the ONNX graph that serves run the same one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erasediff.models.denoiser import Denoiser, to_bytes
+
+
+def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:
+    """x_T ``[N,C,H,W]``, one generator an image, so that an image does not depend on its neighbours in the batch."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def guided(denoiser: Denoiser, noised: Tensor, timesteps: Tensor, labels: Tensor, null_label: int, scale: float) -> Tensor:
+    """Classifier-free guidance ε_∅ + w(ε_c - ε_∅) (Ho and Salimans 2022, eq. 6) in one batch; w = 1 needs no null pass."""
+    if scale == 1.0:
+        return denoiser(noised, timesteps, labels)
+    both = denoiser(noised.repeat(2, 1, 1, 1), timesteps.repeat(2), torch.cat([labels, torch.full_like(labels, null_label)]))
+    conditional, unconditional = both.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+@torch.no_grad()
+def sample(
+    denoiser: Denoiser,
+    scheduler: Any,
+    shape: tuple[int, int, int],
+    null_label: int,
+    labels: Tensor,
+    seeds: list[int],
+    steps: int,
+    guidance_scale: float = 1.0,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Run the reverse process for one batch.
+
+    Args:
+        denoiser: ε_θ.
+        scheduler: a diffusers scheduler; it is copied, since multi-step solvers keep state.
+        shape: ``(C, H, W)``.
+        null_label: the label that means "no condition".
+        labels: ``int64 [N]``.
+        seeds: one seed an image.
+        steps: denoiser calls.
+        guidance_scale: w of classifier-free guidance.
+        device: where the denoiser is; noise is always drawn on the CPU, so that devices agree.
+
+    Returns:
+        ``uint8 [N,H,W,C]`` on the CPU.
+    """
+    solver = copy.deepcopy(scheduler)
+    solver.set_timesteps(steps)
+    where = device or torch.device("cpu")
+    state, labels = initial_noise(seeds, shape).to(where), labels.to(where)
+    for timestep in solver.timesteps:
+        timesteps = torch.full((len(labels),), int(timestep), dtype=torch.int64, device=where)
+        noise = guided(denoiser, state, timesteps, labels, null_label, guidance_scale)
+        state = solver.step(noise, timestep, state, return_dict=False)[0]
+    return to_bytes(state).cpu()

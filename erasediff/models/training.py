@@ -1,0 +1,72 @@
+"""Training a base model from scratch: the ordinary denoising objective with label dropout (Ho et al. 2020, eq. 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from erasediff.errors import NonFinite
+from erasediff.models.denoiser import UNetDenoiser, build_scheduler, build_unet, schedule_of
+from erasediff.models.ema import ExponentialMovingAverage
+from erasediff.records.config import RunConfig
+
+_WARMUP_STEPS = 50
+
+
+def _rate(step: int, steps: int, decay_fraction: float) -> float:
+    warmup = min(1.0, (step + 1) / _WARMUP_STEPS)
+    return warmup * min(1.0, (steps - step) / max(1.0, decay_fraction * steps))
+
+
+def train_base(
+    images: Tensor, labels: Tensor, classes: int, config: RunConfig, device: torch.device, done: Callable[[int, float], None]
+) -> tuple[torch.nn.Module, Any]:
+    """Train a class-conditional denoiser.
+
+    Args:
+        images: ``float32 [N,C,H,W]`` in -1..1.
+        labels: ``int64 [N]``.
+        classes: how many classes there are; label ``classes`` is the null label.
+        config: the run's configuration with a ``base_training`` section.
+        device: where to train.
+        done: told the number of steps done and the loss.
+
+    Returns:
+        The averaged UNet in evaluation mode on the CPU, and the scheduler that serves.
+
+    Raises:
+        NonFinite: the loss is NaN or infinite.
+    """
+    training = config.base_training
+    assert training is not None, "the caller checks that the config trains a base"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        unet = build_unet(config.denoiser, images.shape[1], images.shape[2], classes).to(device).train()
+    scheduler = build_scheduler(config.sampler, config.denoiser.train_timesteps)
+    schedule, denoiser = schedule_of(scheduler), UNetDenoiser(unet)
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99))
+    average = ExponentialMovingAverage(unet, training.ema_decay)
+    for step in range(training.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * _rate(step, training.steps, training.decay_fraction)
+        picked = torch.randint(0, len(images), (training.batch_size,), generator=generator)
+        clean = images[picked].to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        timesteps = schedule.draw_timesteps(len(picked), generator).to(device)
+        dropped = torch.rand(len(picked), generator=generator) < training.label_dropout
+        condition = torch.where(dropped, classes, labels[picked]).to(device)
+        loss = mse_loss(denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, condition), noise)
+        if not torch.isfinite(loss):
+            raise NonFinite(f"the base's loss is not finite at step {step}: lower base_training.learning_rate and run again.")
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        average.update(unet)
+        done(step + 1, loss.item())
+    return average.model.cpu(), scheduler

@@ -1,0 +1,142 @@
+"""The configuration of a run: typed, strict, printable as one document whose digest is quoted everywhere.
+
+Defaults are the demo's values; :file:`params.yaml` spells them out and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from erasediff.errors import BadInput
+from erasediff.files import read_bounded
+from erasediff.records.base import MAX_DOCUMENT_BYTES, Strict
+
+TargetName = Literal["relabel", "anchor", "mixture", "noise"]
+TeacherName = Literal["base", "current"]
+MultiplierName = Literal["paper", "cosine", "fixed"]
+
+
+class DatasetConfig(Strict):
+    """Which images: a built-in set, or a kind and a path."""
+
+    name: str = Field(default="digits", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    kind: Literal["digits", "folder", "shards", "idx"] = "digits"
+    path: str | None = None
+    size: int | None = Field(default=None, ge=8, le=512, description="side in pixels to reduce the images to")
+    holdout_share: float = Field(default=1 / 3, gt=0, lt=1, description="share of every class that no denoiser is trained on")
+    holdout_seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if (self.kind == "digits") != (self.path is None):
+            raise ValueError(f"kind '{self.kind}' {'takes no' if self.kind == 'digits' else 'needs a'} path")
+        return self
+
+
+class DenoiserConfig(Strict):
+    """The UNet of a base model trained here."""
+
+    block_out_channels: tuple[int, ...] = (32, 64)
+    layers_per_block: int = Field(default=1, ge=1, le=4)
+    norm_num_groups: int = Field(default=8, ge=1)
+    train_timesteps: int = Field(default=1000, ge=10, le=10_000)
+
+
+class BaseTrainingConfig(Strict):
+    """How a base model is trained when the registry has no champion yet."""
+
+    steps: int = Field(default=1200, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_fraction: float = Field(default=0.5, ge=0, le=1, description="last share of the steps over which the rate falls to 0")
+    label_dropout: float = Field(default=0.1, ge=0, lt=1)
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+
+
+class SamplerConfig(Strict):
+    """The sampler that measures and that serves: one and the same."""
+
+    scheduler: Literal["ddim", "dpm-solver++"] = "ddim"
+    steps: int = Field(default=25, ge=1, le=1000)
+    guidance_scale: float = Field(default=1.0, ge=0, le=50)
+    batch_size: int = Field(default=250, ge=1)
+    workers: int = Field(default=2, ge=1, le=64, description="processes that sample side by side, one thread each")
+
+
+class EraseConfig(Strict):
+    """EraseDiff's own settings; the symbols are the paper's."""
+
+    method: Literal["erasediff"] = "erasediff"
+    target: TargetName = "mixture"
+    teacher: TeacherName = "base"
+    anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
+    repulsion: float = Field(default=0.5, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
+    multiplier: MultiplierName = "paper"
+    eta: float = Field(default=1.0, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
+    steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=3e-4, gt=0, description="α of the paper")
+    decay_fraction: float = Field(default=0.3, ge=0, le=1)
+    label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.98, ge=0, lt=1)
+    visited_share: float = Field(default=0.5, ge=0, lt=1, description="share of the forget batch made from retain images")
+    posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
+    checkpoint_every: int = Field(default=100, ge=1)
+
+
+class DetectorConfig(Strict):
+    """The classifier that measures, trained on the held-out real images and never seen by the erase step."""
+
+    steps: int = Field(default=600, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    seed: int = Field(default=7, ge=0, lt=2**31)
+
+
+class ReportConfig(Strict):
+    """What the report may show."""
+
+    show_forgotten: bool = Field(default=False, description="show samples of the forgotten label; for public data only")
+
+
+class RunConfig(Strict):
+    """Everything that decides a run, except the request and the policy."""
+
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model_name: str = Field(default="digits", min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
+    dataset: DatasetConfig = DatasetConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    base_training: BaseTrainingConfig | None = BaseTrainingConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    erase: EraseConfig = EraseConfig()
+    detector: DetectorConfig = DetectorConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def load_yaml(path: Path, what: str) -> Any:
+    """Read a YAML document from outside, safely and bounded.
+
+    Raises:
+        BadInput: missing, too large or not YAML.
+    """
+    try:
+        return yaml.safe_load(read_bounded(path, MAX_DOCUMENT_BYTES, what))
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0]
+        raise BadInput(f"{what} {path} is not YAML ({problem}): correct it and run again.") from None
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a run's configuration from YAML.
+
+    Raises:
+        BadInput: unreadable, or not following the schema.
+    """
+    return RunConfig.parse(load_yaml(path, "the config") or {}, f"the config {path}")

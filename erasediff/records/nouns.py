@@ -1,0 +1,260 @@
+"""The nouns on the way of the data, in its order.
+
+request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> promotion
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict
+
+
+class Verdict(StrEnum):
+    """The three answers of a gate. Only PASS promotes."""
+
+    PASS = "PASS"  # noqa: S105 - not a password
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class ErasureRequest(Strict):
+    """What is to be forgotten. It names a scope, never a person.
+
+    Two requests with the same content are the same request: the digest is the idempotency key.
+    """
+
+    dataset: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
+    scope: Literal["class"] = "class"
+    label: int = Field(ge=0)
+
+
+class PlanRecord(Record):
+    """One attempt at a request, as it was fixed before anything ran."""
+
+    run: str
+    attempt: int = Field(ge=1)
+    request: ErasureRequest
+    config_digest: Sha256
+    policy_digest: Sha256
+    seed_commitment: Sha256
+    mlflow_run_id: str
+
+
+class ModelRecord(Record):
+    """A class-conditional diffusion model in diffusers layout, and what it has forgotten."""
+
+    dataset: str
+    classes: int = Field(ge=2)
+    forgotten: tuple[int, ...] = ()
+    weights: Pointer
+    folder_sha256: Sha256
+
+
+class BaseRecord(Record):
+    """The champion that this attempt starts from, pinned."""
+
+    name: str
+    version: str
+    model: ModelRecord
+
+
+class ForgetSetRecord(Record):
+    """The forget set as DVC knows it, and the split it came from. It holds counts and digests, never images or names."""
+
+    label: int
+    version: str = Field(pattern=r"^[0-9a-f]{32}\.dir$")
+    remote: str
+    manifest_sha256: Sha256
+    count: int = Field(ge=1)
+    retain_count: int = Field(ge=1)
+    gone_count: int = Field(ge=0)
+    forget_indices_sha256: Sha256
+    retain_indices_sha256: Sha256
+
+
+class ErasedRecord(Record):
+    """The model after the erasure, and what the erasure cost."""
+
+    model: ModelRecord
+    steps: int
+    forward_passes: int
+    backward_passes: int
+    ema_base_share: Probability
+    curves: Pointer
+
+
+class Detections(Strict):
+    """How often a detector called ``n`` samples of the forgotten condition the forgotten class."""
+
+    n: int = Field(ge=0)
+    detections: int = Field(ge=0)
+
+
+class ClassAccuracy(Strict):
+    """How often the detector agreed with the label that was asked for, base against erased."""
+
+    label: int
+    n: int = Field(ge=0)
+    correct_base: int = Field(ge=0)
+    correct_erased: int = Field(ge=0)
+
+
+class FrechetChange(Strict):
+    """Fréchet distances at equal ``n`` and the bootstrap of their difference D = FD(erased) - FD(base)."""
+
+    n: int = Field(ge=0)
+    fd_base: float
+    fd_erased: float
+    bootstrap_mean: float
+    bootstrap_sd: float
+    resamples: int = Field(ge=0)
+
+
+class DetectorQuality(Strict):
+    """The detector's own error on real images it was not trained on: rates for the forgotten class."""
+
+    sha256: Sha256
+    accuracy: Probability
+    true_positive_rate: Probability
+    false_positive_rate: Probability
+    holdout_positives: int = Field(ge=0)
+
+
+class Measurements(Record):
+    """Everything the gate may look at. A value that was not measured is ``None`` and can never pass."""
+
+    label: int
+    detector: DetectorQuality
+    forget_base: Detections | None
+    forget_erased: Detections | None
+    earlier: dict[str, Detections] = Field(default_factory=dict)
+    retained: tuple[ClassAccuracy, ...]
+    nearest: tuple[int, ...]
+    frechet: FrechetChange | None
+    samples: Pointer
+
+
+class Check(Strict):
+    """One line of the gate's table."""
+
+    id: str
+    title: str
+    statistic: str
+    value: float | None
+    bound: float | None
+    bound_kind: Literal["upper", "lower"]
+    threshold: float
+    n: int
+    verdict: Verdict
+    reason: str = ""
+
+
+class VerdictRecord(Record):
+    """The gate's answer with the policy it was given under."""
+
+    verdict: Verdict
+    attempt: int = Field(ge=1)
+    policy_digest: Sha256
+    checks: tuple[Check, ...]
+
+
+class Parity(Strict):
+    """How far the exported graph is from the denoiser it was exported from."""
+
+    batch: int
+    timestep: int
+    max_relative_error: float
+
+
+class ExportedRecord(Record):
+    """The ONNX graph, bound to the weights it came from, with its own verdict (F8)."""
+
+    onnx: Pointer
+    weights_sha256: Sha256
+    parity: tuple[Parity, ...]
+    forget_onnx: Detections | None
+    verdict: Verdict
+    checks: tuple[Check, ...]
+
+
+class RegisteredRecord(Record):
+    """A version in MLflow's model registry."""
+
+    name: str
+    version: str
+    weights_sha256: Sha256
+    onnx_sha256: Sha256
+    source: str
+
+
+class PromotionRecord(Record):
+    """An alias about to move, written before it moves. Promotion records are only ever added."""
+
+    name: str
+    version: str
+    previous_version: str
+    verdict_digest: Sha256
+    forget_set_version: str
+    when: str
+
+
+class ForgetOutcome(Strict):
+    """The headline of the forget side."""
+
+    label: int
+    n: int | None
+    detections: int | None
+    upper: float | None
+
+
+class RetainOutcome(Strict):
+    """The headline of the retain side."""
+
+    accuracy_base: float
+    accuracy_erased: float
+    lower_bound: float | None
+    fd_base: float | None
+    fd_erased: float | None
+    fd_change_upper: float | None
+
+
+class ChampionOutcome(Strict):
+    """What serves after the run."""
+
+    name: str
+    version: str
+    weights_sha256: Sha256
+    onnx_sha256: Sha256
+
+
+class ForgetSetOutcome(Strict):
+    """Which forget set it was."""
+
+    version: str
+    count: int
+
+
+class Failure(Strict):
+    """Why a run stopped: the step, one sentence, and the exit code it means."""
+
+    step: str
+    message: str
+    exit_code: int
+
+
+class Outcome(Strict):
+    """``outcome.json``: what came of a run, written whatever happened."""
+
+    verdict: Verdict | None
+    attempt: int | None
+    forget: ForgetOutcome
+    retain: RetainOutcome | None
+    champion: ChampionOutcome | None
+    forget_set: ForgetSetOutcome | None
+    report: str | None
+    seconds: dict[str, float]
+    error: Failure | None = None

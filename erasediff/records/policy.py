@@ -1,0 +1,70 @@
+"""The gate's policy: which checks, how many samples, which thresholds. Fixed and digested before anything is erased."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from erasediff.records.base import Strict
+from erasediff.records.config import load_yaml
+
+
+class ControlPolicy(Strict):
+    """C0: the base must be detected this often, and fail F1; else the gate has no power and says INCONCLUSIVE."""
+
+    min_detected: float = Field(gt=0, le=1)
+    min_true_positive_rate: float = Field(gt=0, le=1)
+
+
+class ForgetPolicy(Strict):
+    """F1: detections of the forgotten class among samples of its own label."""
+
+    n: int = Field(ge=1, le=1_000_000)
+    max_upper: float = Field(gt=0, lt=1)
+
+
+class RetainPolicy(Strict):
+    """R1: non-inferiority margins of the retained classes' accuracy."""
+
+    n_per_class: int = Field(ge=1, le=1_000_000)
+    macro_margin: float = Field(gt=0, lt=1)
+    class_margin: float = Field(gt=0, lt=1)
+    nearest: int = Field(ge=0, le=1000)
+    nearest_margin: float = Field(gt=0, lt=1)
+
+
+class FidelityPolicy(Strict):
+    """R2: relative change of the Fréchet distance of the retained classes."""
+
+    max_relative_upper: float = Field(gt=0, le=10)
+    resamples: int = Field(ge=200, le=100_000)
+
+
+class ExportPolicy(Strict):
+    """F8: F1 again on the exported graph, and its distance from the denoiser."""
+
+    n: int = Field(ge=1, le=1_000_000)
+    max_upper: float = Field(gt=0, lt=1)
+    max_relative_error: float = Field(gt=0, lt=1)
+
+
+class GatePolicy(Strict):
+    """A gate policy; :file:`policies/class-conditional.yaml` is the default one."""
+
+    name: str = Field(min_length=1, max_length=64)
+    alpha: float = Field(gt=0, lt=0.5)
+    control: ControlPolicy
+    forget: ForgetPolicy
+    retain: RetainPolicy
+    fidelity: FidelityPolicy
+    export: ExportPolicy
+
+
+def load_policy(path: Path) -> GatePolicy:
+    """Read a policy from YAML.
+
+    Raises:
+        BadInput: unreadable, an unknown field, or a threshold out of its range.
+    """
+    return GatePolicy.parse(load_yaml(path, "the policy"), f"the policy {path}")

@@ -1,0 +1,178 @@
+"""The workdir: where runs, their records and the bytes they point to lie.
+
+workdir/
+outcome.json report.html    of the latest run
+models/<weights digest>/    model folders by content
+detectors/<digest>/         detectors by content
+runs/<request>-<attempt>/   one attempt: config.json, policy.json, records, curves, report
+promotions.jsonl            every promotion, only ever added to
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from erasediff.errors import BadInput, explain_os_error
+from erasediff.files import write_atomic
+from erasediff.records.base import Record
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import PlanRecord
+from erasediff.records.policy import GatePolicy
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """A folder that a run may write to."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Workdir:
+        """Make the folder if it is missing and make sure that it can be written.
+
+        Raises:
+            BadInput: it is not a folder, or cannot be written.
+        """
+        root = Path(path).expanduser().absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            probe = root / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except (FileExistsError, NotADirectoryError):
+            raise BadInput(f"the workdir {root} is not a folder: choose another --workdir.") from None
+        except OSError as error:
+            sentence = explain_os_error(error, root)
+            raise sentence or BadInput(f"the workdir {root} cannot be used ({error.strerror}): choose another.") from None
+        return cls(root)
+
+    @property
+    def models(self) -> Path:
+        """Model folders, named by the digest of their weights."""
+        return self.root / "models"
+
+    @property
+    def detectors(self) -> Path:
+        """Detectors, named by the digest of what they were made from."""
+        return self.root / "detectors"
+
+    @property
+    def runs(self) -> Path:
+        """One folder an attempt."""
+        return self.root / "runs"
+
+    @property
+    def promotions(self) -> Path:
+        """The append-only list of promotions."""
+        return self.root / "promotions.jsonl"
+
+    @property
+    def outcome(self) -> Path:
+        """The latest run's outcome."""
+        return self.root / "outcome.json"
+
+    @property
+    def report(self) -> Path:
+        """The latest run's report."""
+        return self.root / "report.html"
+
+    @property
+    def current(self) -> Path:
+        """The file that names the attempt opened last."""
+        return self.runs / "current"
+
+    def run(self, name: str | None = None) -> Run:
+        """The named attempt, or the one opened last.
+
+        Raises:
+            BadInput: there is no such attempt.
+        """
+        if name is None:
+            if not self.current.is_file():
+                raise BadInput(f"no run was opened in {self.root}: run `erasediff check-prerequisites` first.")
+            name = self.current.read_text().strip()
+        folder = self.runs / name
+        if Path(name).name != name or not (folder / "plan.json").is_file():
+            raise BadInput(f"there is no run {name!r} in {self.root}: run `erasediff check-prerequisites` first.")
+        return Run(self, folder)
+
+    def attempts(self, request_digest: str) -> list[Run]:
+        """All attempts at a request, first to last."""
+        found = [Run(self, path.parent) for path in self.runs.glob(f"{request_digest[:16]}-*/plan.json")]
+        return sorted(found, key=lambda run: run.plan().attempt)
+
+    def open_run(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy) -> Run:
+        """Write an attempt's plan with the documents it quotes, and make it the current one."""
+        folder = self.runs / plan.run
+        config.write(folder / "config.json")
+        policy.write(folder / "policy.json")
+        plan.write(folder / "plan.json")
+        return self.select(Run(self, folder))
+
+    def select(self, run: Run) -> Run:
+        """Make an attempt the current one."""
+        write_atomic(self.current, f"{run.name}\n".encode())
+        return run
+
+
+@dataclass(frozen=True)
+class Run:
+    """One attempt's folder."""
+
+    workdir: Workdir
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The attempt's name."""
+        return self.folder.name
+
+    def plan(self) -> PlanRecord:
+        """What was fixed before anything ran."""
+        return PlanRecord.read(self.folder / "plan.json")
+
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig.read(self.folder / "config.json")
+
+    def policy(self) -> GatePolicy:
+        """The gate's policy."""
+        return GatePolicy.read(self.folder / "policy.json")
+
+    def path(self, kind: type[Record]) -> Path:
+        """Where a record of this kind lies."""
+        return self.folder / f"{kind.__name__.removesuffix('Record').lower()}.json"
+
+    def find(self, kind: type[R]) -> R | None:
+        """The record, or ``None`` if its step has not ended yet."""
+        path = self.path(kind)
+        return kind.read(path) if path.is_file() else None
+
+    def need(self, kind: type[R], step: str) -> R:
+        """The record of an earlier step.
+
+        Raises:
+            BadInput: that step has not ended.
+        """
+        record = self.find(kind)
+        if record is None:
+            raise BadInput(f"run {self.name} has no {self.path(kind).name}: run `erasediff {step}` first.")
+        return record
+
+    def made(self, kind: type[R], made_from: dict[str, str], make: Callable[[], R]) -> R:
+        """The record of this kind made from exactly these digests: the one that is there, or a new one.
+
+        A record made from something else is stale and is replaced.
+        """
+        present = self.find(kind)
+        if present is not None and present.made_from == made_from:
+            return present
+        record = make().model_copy(update={"made_from": made_from})
+        record.write(self.path(kind))
+        return record

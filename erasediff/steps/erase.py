@@ -1,0 +1,100 @@
+"""Fetch the forget set by its version and make the base forget it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from erasediff.data.datasets import load_dataset
+from erasediff.data.partition import partition
+from erasediff.data.shards import unpack
+from erasediff.data.split import indices_sha256, split_dataset
+from erasediff.errors import IntegrityError
+from erasediff.files import atomic_path, explained, sha256_file
+from erasediff.models.denoiser import resolve_device, to_unit
+from erasediff.models.folder import load_model, save_model
+from erasediff.progress import progress
+from erasediff.records.base import Pointer
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord
+from erasediff.records.workdir import Run
+from erasediff.steps.version_forget_set import forget_store
+from erasediff.tracking import Tracking
+from erasediff.unlearn.trainer import Erasure, ErasureData, ErasureResult
+from erasediff.unlearn.trainer import run as run_erasure
+
+CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.npz"
+
+
+def erase(run: Run) -> ErasedRecord:
+    """Erase, from the last checkpoint if there is one.
+
+    Raises:
+        BadInput: an earlier step is missing, or the forget set cannot be fetched.
+        IntegrityError: what was fetched is not what the record names.
+        NonFinite: training diverged; the last checkpoint is kept.
+    """
+    base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
+    made_from = {"base": base.digest(), "forget_set": forget_set.digest(), "config": run.config().digest()}
+    record = run.made(ErasedRecord, made_from, lambda: _erase(run, base, forget_set))
+    # The checkpoint holds optimiser moments, which are functions of the forget images.
+    (run.folder / CHECKPOINT).unlink(missing_ok=True)
+    return record
+
+
+def _erase(run: Run, base: BaseRecord, forget_set: ForgetSetRecord) -> ErasedRecord:
+    plan, config = run.plan(), run.config()
+    pipeline = load_model(run.workdir.models, base.model)
+    data = _erasure_data(run, config, base, forget_set)
+    erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, resolve_device(config.device))
+    with progress("erasing", config.erase.steps) as done:
+        result = run_erasure(erasure, run.folder / CHECKPOINT, plan.digest(), done)
+    model = save_model(result.model, pipeline.scheduler, run.workdir.models, base.model.dataset, (*base.model.forgotten, forget_set.label))
+    _log(run, result)
+    return ErasedRecord(
+        model=model,
+        steps=config.erase.steps,
+        forward_passes=result.forward_passes,
+        backward_passes=result.backward_passes,
+        ema_base_share=result.ema_base_share,
+        curves=Pointer(uri=CURVES, sha256=sha256_file(run.folder / CURVES)),
+    )
+
+
+def _erasure_data(run: Run, config: RunConfig, base: BaseRecord, forget_set: ForgetSetRecord) -> ErasureData:
+    dataset = load_dataset(config.dataset)
+    train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
+    split = split_dataset(dataset.labels, forget_set.label, base.model.forgotten)
+    if indices_sha256(split.retain) != forget_set.retain_indices_sha256:
+        raise IntegrityError("the retain set is not the one of the forget set's record: run `erasediff version-forget-set` again.")
+    retain = np.intersect1d(split.retain, train)
+    return ErasureData(
+        forget=to_unit(_fetch_forget_images(run, forget_set, train)),
+        forget_label=forget_set.label,
+        retain=to_unit(torch.from_numpy(dataset.images[retain])),
+        retain_labels=torch.from_numpy(dataset.labels[retain]),
+        null_label=dataset.classes,
+        earlier=base.model.forgotten,
+    )
+
+
+def _fetch_forget_images(run: Run, forget_set: ForgetSetRecord, train: np.ndarray) -> torch.Tensor:
+    """The versioned forget images that the base may have been trained on; no copy stays on the disk."""
+    with explained(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=".scratch-") as scratch:
+        target = Path(scratch) / "forget"
+        forget_store(run, run.plan()).fetch(forget_set.version, target, Path(scratch))
+        images, labels, indices = unpack(target, forget_set.manifest_sha256)
+    if not (labels == forget_set.label).all() or len(labels) != forget_set.count:
+        raise IntegrityError(f"forget set {forget_set.version} does not hold what its record says: version it again.")
+    return torch.from_numpy(images[np.isin(indices, train)])
+
+
+def _log(run: Run, result: ErasureResult) -> None:
+    with atomic_path(run.folder / CURVES) as temporary, temporary.open("wb") as handle:
+        np.savez(handle, allow_pickle=False, **{name: values.numpy() for name, values in result.curves.items()})
+    tracking, run_id = Tracking(run.workdir.root), run.plan().mlflow_run_id
+    tracking.log_curves(run_id, {f"erase.{name}": values.tolist() for name, values in result.curves.items()})
+    tracking.log_metrics(run_id, {"erase.ema_base_share": result.ema_base_share, "erase.forward_passes": result.forward_passes})

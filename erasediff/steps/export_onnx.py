@@ -1,0 +1,53 @@
+"""Export what passed, and hold the exported graph to the same standard before anything serves it."""
+
+from __future__ import annotations
+
+import torch
+
+from erasediff.errors import BadInput
+from erasediff.evaluate.gate import run_export_gate
+from erasediff.evaluate.sampling import Source
+from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity
+from erasediff.files import sha256_file
+from erasediff.models.folder import load_model
+from erasediff.records.base import Pointer
+from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.workdir import Run
+from erasediff.steps.evaluate import count_detections, detector_of, real_images
+from erasediff.steps.gate import log_checks
+
+ONNX = "onnx/model.onnx"
+
+
+def export_onnx(run: Run) -> ExportedRecord:
+    """Export the erased model and measure the graph (F8).
+
+    Raises:
+        BadInput: an earlier step is missing, or the gate did not say PASS.
+    """
+    erased, verdict = run.need(ErasedRecord, "erase"), run.need(VerdictRecord, "gate")
+    if verdict.verdict is not Verdict.PASS:
+        raise BadInput(f"the gate said {verdict.verdict} of run {run.name}: only a model that passed is exported.")
+    return run.made(ExportedRecord, {"erased": erased.digest(), "verdict": verdict.digest()}, lambda: _export(run, erased))
+
+
+def _export(run: Run, erased: ErasedRecord) -> ExportedRecord:
+    config, policy, label = run.config(), run.policy(), run.plan().request.label
+    pipeline = load_model(run.workdir.models, erased.model)
+    path = run.folder / ONNX
+    export_denoiser(pipeline, path)
+    denoiser = OnnxDenoiser(path)
+    parity = measure_parity(pipeline, denoiser)
+    source = Source(denoiser, pipeline.scheduler, pipeline.image_shape, pipeline.classes, torch.device("cpu"))
+    real = real_images(config)
+    found, _ = count_detections(detector_of(run, config, real), source, label, policy.export.n, "F8", config, "ONNX: forgotten label")
+    verdict, checks = run_export_gate(policy, label, found, parity)
+    log_checks(run, checks)
+    return ExportedRecord(
+        onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),
+        weights_sha256=erased.model.weights.sha256,
+        parity=parity,
+        forget_onnx=found,
+        verdict=verdict,
+        checks=checks,
+    )

@@ -1,0 +1,72 @@
+"""Make the challenger the champion, after writing down that this is about to happen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from erasediff.errors import BadInput
+from erasediff.files import explained
+from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
+from erasediff.records.workdir import Run, Workdir
+from erasediff.tracking import CHAMPION, Tracking
+
+
+def promote(run: Run) -> PromotionRecord:
+    """Promote this attempt's version.
+
+    MLflow's aliases have no history and no compare-and-set, so: one promotion at a time in a workdir, an append-only
+    record first, the champion read again right before it moves, and read back after.
+
+    Raises:
+        BadInput: an earlier step is missing, or the champion is no longer the base that this attempt started from.
+    """
+    registered, base = run.need(RegisteredRecord, "register"), run.need(BaseRecord, "train-base")
+    tracking = Tracking(run.workdir.root)
+    with _one_at_a_time(run.workdir):
+        _check_champion(tracking, registered, base)
+        made_from = {"registered": registered.digest(), "base": base.digest()}
+        record = run.made(PromotionRecord, made_from, lambda: _announce(run, registered, base))
+        _check_champion(tracking, registered, base)
+        tracking.set_alias(registered.name, CHAMPION, registered.version)
+        champion = tracking.alias(registered.name, CHAMPION)
+        if champion is None or str(champion.version) != registered.version:
+            raise BadInput(f"the champion of {registered.name!r} was moved by someone else meanwhile: look at its versions in MLflow.")
+    return record
+
+
+def _check_champion(tracking: Tracking, registered: RegisteredRecord, base: BaseRecord) -> None:
+    champion = tracking.alias(registered.name, CHAMPION)
+    version = None if champion is None else str(champion.version)
+    if version not in (base.version, registered.version):
+        raise BadInput(
+            f"the champion of {registered.name!r} is version {version}, not {base.version} that this run started from: "
+            "run the same command again to erase from the new champion."
+        )
+
+
+def _announce(run: Run, registered: RegisteredRecord, base: BaseRecord) -> PromotionRecord:
+    record = PromotionRecord(
+        made_from={"registered": registered.digest(), "base": base.digest()},
+        name=registered.name,
+        version=registered.version,
+        previous_version=base.version,
+        verdict_digest=run.need(VerdictRecord, "gate").digest(),
+        forget_set_version=run.need(ForgetSetRecord, "version-forget-set").version,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    with explained(run.workdir.promotions), run.workdir.promotions.open("ab") as handle:
+        handle.write(record.canonical() + b"\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    return record
+
+
+@contextmanager
+def _one_at_a_time(workdir: Workdir) -> Iterator[None]:
+    with explained(workdir.root), (workdir.root / ".promotion.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,243 @@
+"""Write ``outcome.json`` and ``report.html``, whatever happened before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import yaml
+
+from erasediff.evaluate.gate import final_verdict
+from erasediff.files import write_atomic
+from erasediff.records.nouns import (
+    BaseRecord,
+    ChampionOutcome,
+    Check,
+    ErasedRecord,
+    ErasureRequest,
+    ExportedRecord,
+    Failure,
+    ForgetOutcome,
+    ForgetSetOutcome,
+    ForgetSetRecord,
+    Measurements,
+    Outcome,
+    PromotionRecord,
+    RegisteredRecord,
+    RetainOutcome,
+    Verdict,
+    VerdictRecord,
+)
+from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.runner import read_failure, read_seconds
+
+if TYPE_CHECKING:
+    from erasediff.evaluate.report import Curves, ReportContent, SampleGrid
+
+REPORT = "report.html"
+
+
+def record_outcome(run: Run) -> Outcome:
+    """Write what came of an attempt, into its folder and into the workdir."""
+    outcome = outcome_of(run)
+    failure: Exception | None = None
+    try:
+        report = _render(run, outcome)
+        write_atomic(run.folder / REPORT, report.encode())
+        write_atomic(run.workdir.report, report.encode())
+    except Exception as error:  # the outcome is written even if a picture cannot be drawn; the error is raised after that
+        failure = error
+        outcome = outcome.model_copy(update={"report": None})
+    outcome.write(run.folder / "outcome.json")
+    outcome.write(run.workdir.outcome)
+    if failure is not None:
+        raise failure
+    _close(run, outcome)
+    return outcome
+
+
+def record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
+    """Write the outcome of a run that ended before an attempt could be opened."""
+    error = read_failure(workdir.root) or Failure(
+        step="check_prerequisites", message="the run ended before an attempt was opened, without saying why: read the step's log.", exit_code=1
+    )
+    outcome = Outcome(
+        verdict=None,
+        attempt=None,
+        forget=ForgetOutcome(label=request.label, n=None, detections=None, upper=None),
+        retain=None,
+        champion=None,
+        forget_set=None,
+        report=None,
+        seconds={},
+        error=error,
+    )
+    outcome.write(workdir.outcome)
+    return outcome
+
+
+def outcome_of(run: Run) -> Outcome:
+    """What came of an attempt, from its records alone."""
+    plan, verdict, exported = run.plan(), run.find(VerdictRecord), run.find(ExportedRecord)
+    forget_set = run.find(ForgetSetRecord)
+    decided = final_verdict(verdict.verdict if verdict else None, exported)
+    champion = _champion(run)
+    error = read_failure(run.folder)
+    if error is None and champion is None and (decided is None or (decided is Verdict.PASS)):
+        error = Failure(step=_next_step(run), message="the step ended without saying why, it may have been killed: read its log.", exit_code=1)
+    return Outcome(
+        verdict=decided,
+        attempt=plan.attempt,
+        forget=_forget(run, plan.request.label, verdict),
+        retain=_retain(run, verdict),
+        champion=champion,
+        forget_set=ForgetSetOutcome(version=forget_set.version, count=forget_set.count) if forget_set else None,
+        report=REPORT,
+        seconds=read_seconds(run),
+        error=None if champion else error,
+    )
+
+
+def _next_step(run: Run) -> str:
+    order = (
+        ("train_base", BaseRecord),
+        ("version_forget_set", ForgetSetRecord),
+        ("erase", ErasedRecord),
+        ("evaluate", Measurements),
+        ("gate", VerdictRecord),
+        ("export_onnx", ExportedRecord),
+        ("register", RegisteredRecord),
+    )
+    return next((step for step, kind in order if run.find(kind) is None), "promote")
+
+
+def _check(verdict: VerdictRecord | None, id: str) -> Check | None:
+    return next((check for check in verdict.checks if check.id == id), None) if verdict else None
+
+
+def _forget(run: Run, label: int, verdict: VerdictRecord | None) -> ForgetOutcome:
+    measured, check = run.find(Measurements), _check(verdict, "F1")
+    found = measured.forget_erased if measured else None
+    return ForgetOutcome(
+        label=label, n=found.n if found else None, detections=found.detections if found else None, upper=check.bound if check else None
+    )
+
+
+def _retain(run: Run, verdict: VerdictRecord | None) -> RetainOutcome | None:
+    measured = run.find(Measurements)
+    if measured is None or not measured.retained:
+        return None
+    n = sum(row.n for row in measured.retained)
+    accuracy, fidelity, frechet = _check(verdict, "R1"), _check(verdict, "R2"), measured.frechet
+    return RetainOutcome(
+        accuracy_base=sum(row.correct_base for row in measured.retained) / n,
+        accuracy_erased=sum(row.correct_erased for row in measured.retained) / n,
+        lower_bound=accuracy.bound if accuracy else None,
+        fd_base=frechet.fd_base if frechet else None,
+        fd_erased=frechet.fd_erased if frechet else None,
+        fd_change_upper=fidelity.bound if fidelity else None,
+    )
+
+
+def _champion(run: Run) -> ChampionOutcome | None:
+    """The champion, if this attempt's promotion ended.
+
+    The step's own time says that it did; the promotion record is written before the alias moves.
+    """
+    registered, promotion = run.find(RegisteredRecord), run.find(PromotionRecord)
+    if registered is None or promotion is None or "promote" not in read_seconds(run):
+        return None
+    return ChampionOutcome(
+        name=registered.name, version=registered.version, weights_sha256=registered.weights_sha256, onnx_sha256=registered.onnx_sha256
+    )
+
+
+def _close(run: Run, outcome: Outcome) -> None:
+    from erasediff.tracking import Tracking
+
+    tracking, run_id = Tracking(run.workdir.root), run.plan().mlflow_run_id
+    tracking.log_artifact(run_id, run.folder / "outcome.json")
+    if outcome.report is not None:
+        tracking.log_artifact(run_id, run.folder / REPORT)
+    tracking.end_run(run_id, "FINISHED" if outcome.error is None else "FAILED")
+
+
+def _render(run: Run, outcome: Outcome) -> str:
+    from erasediff.evaluate.report import render_report
+
+    return render_report(_content(run, outcome))
+
+
+def _content(run: Run, outcome: Outcome) -> ReportContent:
+    from erasediff.evaluate.report import ReportContent
+
+    plan, config = run.plan(), run.config()
+    verdict, exported, measured = run.find(VerdictRecord), run.find(ExportedRecord), run.find(Measurements)
+    retained, forgotten = _grids(run, measured)
+    return ReportContent(
+        title=f"Erasure of class {plan.request.label} from {plan.request.dataset}",
+        outcome=outcome,
+        checks=(*(verdict.checks if verdict else ()), *(exported.checks if exported else ())),
+        curves=_curves(run),
+        retained=retained,
+        forgotten=forgotten,
+        chain=_chain(run),
+        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        accuracy=measured.retained if measured else (),
+    )
+
+
+def _curves(run: Run) -> Curves | None:
+    import numpy as np
+
+    from erasediff.evaluate.report import Curves
+
+    erased = run.find(ErasedRecord)
+    if erased is None:
+        return None
+    with np.load(run.folder / erased.curves.uri, allow_pickle=False) as stored:
+        curves = {name: stored[name] for name in stored.files}
+    return Curves(step=np.arange(1, len(curves["retain_loss"]) + 1, dtype=np.float64), **curves)
+
+
+def _grids(run: Run, measured: Measurements | None) -> tuple[SampleGrid | None, SampleGrid | None]:
+    import numpy as np
+
+    from erasediff.data.datasets import load_dataset
+    from erasediff.evaluate.report import SampleGrid
+
+    if measured is None:
+        return None, None
+    names = load_dataset(run.config().dataset).class_names
+    with np.load(run.folder / measured.samples.uri, allow_pickle=False) as stored:
+        labels = tuple(int(label) for label in stored["labels"])
+        retained = SampleGrid(labels, tuple(names[c] for c in labels), stored["retained_before"], stored["retained_after"])
+        if "forgotten_before" not in stored.files:
+            return retained, None
+        label = measured.label
+        return retained, SampleGrid((label,), (names[label],), stored["forgotten_before"], stored["forgotten_after"])
+
+
+def _chain(run: Run) -> tuple[tuple[str, str, str], ...]:
+    plan = run.plan()
+    chain = [
+        ("request", "what was asked to be forgotten", plan.request.digest()),
+        ("config", "how it was to be done", plan.config_digest),
+        ("policy", "what the gate would ask, fixed before the erasure", plan.policy_digest),
+        ("plan", "the attempt, with its seeds committed", plan.digest()),
+    ]
+    if (base := run.find(BaseRecord)) is not None:
+        chain.append(("base weights", f"version {base.version} of {base.name}", base.model.weights.sha256))
+    if (forget_set := run.find(ForgetSetRecord)) is not None:
+        chain.append(("forget set", f"{forget_set.count} images, versioned by DVC", forget_set.version))
+    if (erased := run.find(ErasedRecord)) is not None:
+        chain.append(("erased weights", f"after {erased.steps} steps", erased.model.weights.sha256))
+    if (measured := run.find(Measurements)) is not None:
+        chain.append(("detector", "the classifier that measured", measured.detector.sha256))
+        chain.append(("measurements", "what was measured", measured.digest()))
+    if (verdict := run.find(VerdictRecord)) is not None:
+        chain.append(("verdict", str(verdict.verdict), verdict.digest()))
+    if (exported := run.find(ExportedRecord)) is not None:
+        chain.append(("ONNX graph", "what is served", exported.onnx.sha256))
+    if (promotion := run.find(PromotionRecord)) is not None:
+        chain.append(("promotion", f"version {promotion.version} after version {promotion.previous_version}", promotion.digest()))
+    return tuple(chain)

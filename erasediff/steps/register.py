@@ -1,0 +1,69 @@
+"""Register the model that passed, with every digest as a tag, and make it the challenger."""
+
+from __future__ import annotations
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import sha256_file
+from erasediff.models.folder import load_model
+from erasediff.records.base import Record
+from erasediff.records.nouns import (
+    BaseRecord,
+    ErasedRecord,
+    ExportedRecord,
+    ForgetSetRecord,
+    Measurements,
+    RegisteredRecord,
+    Verdict,
+    VerdictRecord,
+)
+from erasediff.records.workdir import Run
+from erasediff.steps.train_base import model_tags
+from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
+
+
+def register(run: Run) -> RegisteredRecord:
+    """Register this attempt's model.
+
+    Raises:
+        BadInput: an earlier step is missing, or the model or its graph did not pass.
+        IntegrityError: the graph is not the one that was measured.
+    """
+    exported, verdict = run.need(ExportedRecord, "export-onnx"), run.need(VerdictRecord, "gate")
+    if Verdict.PASS is not verdict.verdict or Verdict.PASS is not exported.verdict:
+        raise BadInput(f"run {run.name} did not pass ({verdict.verdict}, exported graph {exported.verdict}): only PASS is registered.")
+    made_from = {"exported": exported.digest(), "verdict": verdict.digest()}
+    return run.made(RegisteredRecord, made_from, lambda: _register(run, exported, verdict))
+
+
+def _register(run: Run, exported: ExportedRecord, verdict: VerdictRecord) -> RegisteredRecord:
+    plan, base, erased = run.plan(), run.need(BaseRecord, "train-base"), run.need(ErasedRecord, "erase")
+    onnx = run.folder / exported.onnx.uri
+    if sha256_file(onnx) != exported.onnx.sha256:
+        raise IntegrityError(f"{onnx} is not the graph that was measured: remove it and run `erasediff export-onnx` again.")
+    load_model(run.workdir.models, erased.model)  # checks the digest of what is about to be uploaded
+    tracking = Tracking(run.workdir.root)
+    source = tracking.log_artifacts(plan.mlflow_run_id, run.workdir.models / erased.model.weights.uri, MODEL_ARTIFACTS)
+    tracking.log_artifacts(plan.mlflow_run_id, onnx.parent, "onnx")
+    tags = model_tags(erased.model) | {"erasediff.onnx_sha256": exported.onnx.sha256} | _provenance(run, plan.digest(), verdict)
+    version = tracking.register(base.name, source, plan.mlflow_run_id, tags)
+    tracking.set_alias(base.name, CHALLENGER, version)
+    return RegisteredRecord(
+        name=base.name, version=version, weights_sha256=erased.model.weights.sha256, onnx_sha256=exported.onnx.sha256, source=source
+    )
+
+
+def _provenance(run: Run, plan_digest: str, verdict: VerdictRecord) -> dict[str, str]:
+    """The digest of every record on the way, so that a version can be traced without this workdir."""
+    kinds: tuple[type[Record], ...] = (BaseRecord, ForgetSetRecord, ErasedRecord, Measurements, VerdictRecord, ExportedRecord)
+    digests = {kind.__name__.removesuffix("Record").lower(): run.need(kind, "run").digest() for kind in kinds}
+    forget_set = run.need(ForgetSetRecord, "version-forget-set")
+    return {
+        "erasediff.request": run.plan().request.digest(),
+        "erasediff.plan": plan_digest,
+        "erasediff.config": run.plan().config_digest,
+        "erasediff.policy": run.plan().policy_digest,
+        "erasediff.verdict": str(verdict.verdict),
+        "erasediff.forget_set_version": forget_set.version,
+        "erasediff.base_version": run.need(BaseRecord, "train-base").version,
+        **{f"erasediff.record.{name}": digest for name, digest in digests.items()},
+    }

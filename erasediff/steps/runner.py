@@ -1,0 +1,159 @@
+"""How every step is run, whoever calls it: timed, its failure written down as one sentence, its progress reported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
+
+from erasediff.errors import EraseDiffError, ExitCode, explain_os_error
+from erasediff.files import write_atomic
+from erasediff.progress import announce
+from erasediff.records.base import Record
+from erasediff.records.nouns import ErasureRequest, Failure, Outcome
+from erasediff.records.workdir import Run, Workdir
+
+T = TypeVar("T")
+
+STEPS = ("train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "promote")
+"""The steps between opening an attempt and recording its outcome, in order."""
+
+
+def perform(step: str, run: Run) -> Record:
+    """Run one step of an attempt.
+
+    Raises:
+        EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
+    """
+    function: Callable[[Run], Record] = getattr(import_module(f"erasediff.steps.{step}"), step)
+    (run.folder / "failure.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    announce(step, "started", 0.0)
+    record = guarded(step, run.folder, lambda: function(run))
+    seconds = round(time.monotonic() - started, 3)
+    _keep_seconds(run, step, seconds)
+    announce(step, "done", seconds)
+    return record
+
+
+def guarded(step: str, folder: Path, action: Callable[[], T]) -> T:
+    """Run an action of a step; whatever it raises is written to ``folder/failure.json`` as one sentence.
+
+    Raises:
+        EraseDiffError: as raised, or made from an operating-system error that has a sentence of its own.
+    """
+    try:
+        return action()
+    except EraseDiffError as error:
+        _write_failure(folder, Failure(step=step, message=str(error), exit_code=int(error.exit_code)))
+        announce(step, "failed", 0.0)
+        raise
+    except Exception as error:
+        known = explain_os_error(error, folder) if isinstance(error, OSError) else None
+        log = folder / f"{step}.traceback.log"
+        message = str(known) if known else f"step {step} failed unexpectedly ({type(error).__name__}): the traceback is in {log}."
+        _write_failure(folder, Failure(step=step, message=message, exit_code=int(known.exit_code if known else ExitCode.UNEXPECTED)))
+        announce(step, "failed", 0.0)
+        if known is not None:
+            raise known from error
+        write_atomic(log, traceback.format_exc().encode())
+        raise EraseDiffError(message) from error
+
+
+def _write_failure(folder: Path, failure: Failure) -> None:
+    with contextlib.suppress(EraseDiffError):  # a full disk cannot take the sentence either; it still goes to the terminal
+        failure.write(folder / "failure.json")
+
+
+def _keep_seconds(run: Run, step: str, seconds: float) -> None:
+    """A step that had nothing left to do keeps the time of when it did the work."""
+    known = read_seconds(run)
+    path = run.folder / "seconds.json"
+    write_atomic(path, json.dumps({**known, step: max(seconds, known.get(step, 0.0))}, sort_keys=True).encode())
+
+
+def read_seconds(run: Run) -> dict[str, float]:
+    """Seconds of every step of an attempt that ended well."""
+    path = run.folder / "seconds.json"
+    return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
+def read_failure(folder: Path) -> Failure | None:
+    """Why the last step in this folder failed, if it did."""
+    path = folder / "failure.json"
+    return Failure.read(path) if path.is_file() else None
+
+
+def open_attempt(workdir: Workdir, request: str, config: str, policy: str, name: str | None = None) -> Run:
+    """Parse a run's three documents and open an attempt.
+
+    Raises:
+        EraseDiffError: what is wrong; the sentence is in the workdir too, for there is no attempt's folder yet.
+    """
+    from erasediff.steps.check_prerequisites import check_prerequisites, parse_documents
+
+    (workdir.root / "failure.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    announce("check_prerequisites", "started", 0.0)
+
+    def action() -> Run:
+        return check_prerequisites(workdir, *parse_documents(request, config, policy), name)
+
+    run = guarded("check_prerequisites", workdir.root, action)
+    (run.folder / "failure.json").unlink(missing_ok=True)
+    seconds = round(time.monotonic() - started, 3)
+    _keep_seconds(run, "check_prerequisites", seconds)
+    announce("check_prerequisites", "done", seconds)
+    return run
+
+
+def close_attempt(workdir: Workdir, request: str, config: str, policy: str) -> Outcome:
+    """Record the outcome of the attempt that these documents opened, or that none could be opened."""
+    from erasediff.steps.check_prerequisites import parse_documents
+    from erasediff.steps.record_outcome import record_missing_run, record_outcome
+
+    asked, configured, demanded = parse_documents(request, config, policy)
+    announce("record_outcome", "started", 0.0)
+    started = time.monotonic()
+    run = _opened(workdir, configured.digest(), demanded.digest(), asked)
+    outcome = record_missing_run(workdir, asked) if run is None else guarded("record_outcome", run.folder, lambda: record_outcome(run))
+    announce("record_outcome", "done", round(time.monotonic() - started, 3))
+    return outcome
+
+
+def _opened(workdir: Workdir, config: str, policy: str, request: ErasureRequest) -> Run | None:
+    """The attempt opened last, if it is the one of these documents."""
+    if read_failure(workdir.root) is not None or not workdir.current.is_file():
+        return None
+    run = workdir.run()
+    plan = run.plan()
+    return run if (plan.request, plan.config_digest, plan.policy_digest) == (request, config, policy) else None
+
+
+def _ending_with_a_sentence(step: str, action: Callable[[], T]) -> T:
+    try:
+        return action()
+    except EraseDiffError as error:
+        print(f"erasediff {step}: {error}", file=sys.stderr)
+        sys.exit(int(error.exit_code))
+
+
+def component_main(step: str, workdir: str, run: str) -> Record:
+    """What a component calls: :func:`perform`, ending the process with a sentence and an exit code on an error."""
+    return _ending_with_a_sentence(step, lambda: perform(step, Workdir.open(workdir).run(run)))
+
+
+def open_main(workdir: str, request: str, config: str, policy: str) -> str:
+    """What the component ``check_prerequisites`` calls; the name of the attempt."""
+    return _ending_with_a_sentence("check_prerequisites", lambda: open_attempt(Workdir.open(workdir), request, config, policy).name)
+
+
+def outcome_main(workdir: str, request: str, config: str, policy: str) -> None:
+    """What the component ``record_outcome`` calls."""
+    _ending_with_a_sentence("record_outcome", lambda: close_attempt(Workdir.open(workdir), request, config, policy))

@@ -1,0 +1,57 @@
+"""Sample from a model folder or a registered version into a picture."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from erasediff.errors import BadInput
+from erasediff.evaluate.seeds import check_seeds, evaluation_key
+from erasediff.files import atomic_path
+from erasediff.models.folder import load_model, load_pipeline
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.config import SamplerConfig
+from erasediff.records.workdir import Workdir
+from erasediff.steps.train_base import fetch_model
+from erasediff.tracking import Tracking
+
+
+def sample_to_png(uri: str, label: int, out: Path, count: int, scale: int, steps: int | None, seed: int, workdir: Path) -> None:
+    """Sample ``count`` images of a label into one PNG.
+
+    Raises:
+        BadInput: there is no such model or label, or the file cannot be written.
+    """
+    pipeline = _load(uri, workdir)
+    if label >= pipeline.classes:
+        raise BadInput(f"the model {uri} has no label {label}: choose one of 0 to {pipeline.classes - 1}.")
+    if not out.parent.is_dir():
+        raise BadInput(f"the folder {out.parent} does not exist: make it or choose another --out.")
+    labels = torch.full((count,), label, dtype=torch.int64)
+    images = pipeline(labels, check_seeds(evaluation_key(seed), "sample", count), steps or SamplerConfig().steps)
+    picture = tile(images).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    from PIL import Image
+
+    with atomic_path(out) as temporary:
+        Image.fromarray(picture.squeeze(-1).numpy()).save(temporary, format="PNG")
+
+
+def tile(images: Tensor) -> Tensor:
+    """``uint8 [N,H,W,C]`` as one picture ``[rows·H, columns·W, C]``, as square as may be, row by row."""
+    count, height, width, channels = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    padded = torch.cat([images, torch.zeros(rows * columns - count, height, width, channels, dtype=torch.uint8)])
+    grid = padded.view(rows, columns, height, width, channels)
+    return grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+
+
+def _load(uri: str, workdir: Path) -> ClassConditionalPipeline:
+    if not uri.startswith("models:/"):
+        return load_pipeline(Path(uri))
+    opened = Workdir.open(workdir)
+    tracking = Tracking(opened.root)
+    return load_model(opened.models, fetch_model(opened, tracking, tracking.resolve(uri)))

@@ -1,0 +1,100 @@
+"""Pin the champion that the attempt starts from; train and register one where the registry has none."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+
+from erasediff.data.datasets import load_dataset
+from erasediff.data.partition import partition
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.models.denoiser import resolve_device, to_unit
+from erasediff.models.folder import load_pipeline, save_model
+from erasediff.models.training import train_base as train
+from erasediff.progress import progress
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import BaseRecord, ModelRecord
+from erasediff.records.workdir import Run, Workdir
+from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
+
+
+def train_base(run: Run) -> BaseRecord:
+    """Pin this attempt's base.
+
+    Raises:
+        BadInput: there is no champion and the config trains none.
+    """
+    return run.made(BaseRecord, {"plan": run.plan().digest()}, lambda: ensure_champion(run.workdir, run.config()))
+
+
+def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:
+    """The champion, fetched and checked; trained and registered first where there is none."""
+    tracking = Tracking(workdir.root)
+    version = tracking.alias(config.model_name, CHAMPION)
+    if version is None:
+        number = _train_and_register(workdir, config, tracking)
+        tracking.set_alias(config.model_name, CHAMPION, number)
+        version = tracking.resolve(f"models:/{config.model_name}@{CHAMPION}")
+    return BaseRecord(name=config.model_name, version=str(version.version), model=fetch_model(workdir, tracking, version))
+
+
+def fetch_model(workdir: Workdir, tracking: Tracking, version: object) -> ModelRecord:
+    """The model of a registered version, brought into the workdir and checked against its tags.
+
+    Raises:
+        BadInput: the version was not registered by EraseDiff.
+        IntegrityError: its bytes are not the ones its tags name.
+    """
+    tags: dict[str, str] = getattr(version, "tags", {})
+    where = f"version {getattr(version, 'version', '?')} of {getattr(version, 'name', '?')}"
+    if "erasediff.model" not in tags:
+        raise BadInput(f"{where} has no tag erasediff.model: register a base with `erasediff train-base`.")
+    record = ModelRecord.parse_json(tags["erasediff.model"], f"the tag erasediff.model of {where}")
+    folder = workdir.models / record.weights.uri
+    if folder.parent != workdir.models:
+        raise IntegrityError(f"the tag erasediff.model of {where} points outside the model folder: register the model again.")
+    if not folder.is_dir():
+        incoming = workdir.models / f".incoming-{record.weights.uri}"
+        shutil.rmtree(incoming, ignore_errors=True)
+        incoming.mkdir(parents=True)
+        try:
+            fetched = tracking.download(getattr(version, "source", ""), incoming)
+            load_pipeline(fetched, record.weights.sha256)
+            fetched.replace(folder)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+    load_pipeline(folder, record.weights.sha256)
+    return record
+
+
+def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking) -> str:
+    if config.base_training is None:
+        raise BadInput(f"MLflow has no champion of {config.model_name!r}: add base_training to the config or register one.")
+    dataset = load_dataset(config.dataset)
+    chosen = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
+    images, labels = torch.from_numpy(dataset.images[chosen]), torch.from_numpy(dataset.labels[chosen])
+    run_id = tracking.start_run("train base", {"erasediff.dataset": dataset.digest()})
+    losses: list[float] = []
+    with progress("training the base", config.base_training.steps) as done:
+
+        def report(step: int, loss: float) -> None:
+            losses.append(loss)
+            done(step)
+
+        unet, scheduler = train(to_unit(images), labels, dataset.classes, config, resolve_device(config.device), report)
+    record = save_model(unet, scheduler, workdir.models, dataset.name, ())
+    tracking.log_curves(run_id, {"base_loss": losses})
+    source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
+    number = tracking.register(config.model_name, source, run_id, model_tags(record) | {"erasediff.dataset": dataset.digest()})
+    tracking.end_run(run_id, "FINISHED")
+    return number
+
+
+def model_tags(record: ModelRecord) -> dict[str, str]:
+    """The tags that say what a version is."""
+    return {
+        "erasediff.model": record.canonical().decode(),
+        "erasediff.weights_sha256": record.weights.sha256,
+        "erasediff.folder_sha256": record.folder_sha256,
+    }

@@ -1,0 +1,66 @@
+"""Split, pack, version and push the forget set; what stays behind is a record with counts and digests."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from erasediff.data.datasets import load_dataset
+from erasediff.data.shards import pack
+from erasediff.data.split import indices_sha256, split_dataset
+from erasediff.data.versioning import ForgetStore
+from erasediff.errors import BadInput
+from erasediff.files import explained
+from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PlanRecord
+from erasediff.records.settings import Settings
+from erasediff.records.workdir import Run
+from erasediff.tracking import Tracking
+
+
+def version_forget_set(run: Run) -> ForgetSetRecord:
+    """Version the forget set of this attempt.
+
+    Raises:
+        BadInput: the forget set is empty or everything, the dataset changed since the plan, or the remote fails.
+    """
+    plan, base = run.plan(), run.need(BaseRecord, "train-base")
+    return run.made(ForgetSetRecord, {"plan": plan.digest(), "base": base.digest()}, lambda: _version(run, plan, base))
+
+
+def forget_store(run: Run, plan: PlanRecord) -> ForgetStore:
+    """The store of this request: a remote prefix of its own, so that a purge can name every object in it."""
+    settings = Settings()
+    root = settings.dvc_remote
+    if root is None:
+        folder = run.workdir.root / "forget-remote"
+        folder.mkdir(exist_ok=True)
+        root = str(folder)
+    remote = f"{root.rstrip('/')}/{plan.request.digest()[:16]}"
+    return ForgetStore(remote, settings.dvc_remote_endpoint_url)
+
+
+def _version(run: Run, plan: PlanRecord, base: BaseRecord) -> ForgetSetRecord:
+    dataset = load_dataset(run.config().dataset)
+    if dataset.digest() != plan.made_from["dataset"]:
+        raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
+    split = split_dataset(dataset.labels, plan.request.label, base.model.forgotten)
+    store = forget_store(run, plan)
+    with explained(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=".scratch-") as scratch:
+        packed = Path(scratch) / "forget"
+        manifest = pack(dataset.images, dataset.labels, split.forget, packed)
+        version = store.publish(packed, Path(scratch))
+    record = ForgetSetRecord(
+        label=plan.request.label,
+        version=version,
+        remote=store.shown,
+        manifest_sha256=manifest,
+        count=len(split.forget),
+        retain_count=len(split.retain),
+        gone_count=len(split.gone),
+        forget_indices_sha256=indices_sha256(split.forget),
+        retain_indices_sha256=indices_sha256(split.retain),
+    )
+    Tracking(run.workdir.root).log_params(
+        plan.mlflow_run_id, {"forget_set.version": version, "forget_set.count": record.count, "base.version": base.version}
+    )
+    return record

@@ -1,0 +1,179 @@
+"""The one adapter over MLflow: runs with metrics in batches, and the registry with its aliases.
+
+Only ``MlflowClient`` is used. The fluent API would resume whatever run ``MLFLOW_RUN_ID`` names in the environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from erasediff.errors import BadInput, Unreachable
+from erasediff.records.settings import Settings
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+EXPERIMENT = "erasediff"
+MODEL_ARTIFACTS = "model"
+_BATCH = 1000  # the server's limit of metrics a call
+_TAG_LENGTH = 5000
+
+T = TypeVar("T")
+
+
+class Tracking:
+    """MLflow as this project uses it: one experiment, one run an attempt, one registered model a dataset."""
+
+    def __init__(self, workdir: Path, settings: Settings | None = None) -> None:
+        """Connect to the server that the settings name, or to a SQLite file in the workdir."""
+        settings = settings or Settings()
+        self.uri = settings.tracking_uri(workdir)
+        self._workdir = workdir
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.http_timeout_seconds))
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from mlflow import MlflowClient
+
+        self.client = self._call(lambda: MlflowClient(tracking_uri=self.uri, registry_uri=self.uri))
+
+    def _call(self, action: Callable[[], T]) -> T:
+        """Run one MLflow call.
+
+        Raises:
+            Unreachable: the server does not answer or refuses.
+        """
+        import requests
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return action()
+        except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
+            code = getattr(error, "error_code", "")
+            if code in ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"):
+                raise
+            reason = str(error).splitlines()[0][:200]
+            raise Unreachable(
+                f"MLflow at {_without_credentials(self.uri)} does not answer ({reason}): start the server or correct MLFLOW_TRACKING_URI."
+            ) from error
+
+    def _found(self, action: Callable[[], T]) -> T | None:
+        """The result of a look-up, or ``None`` where there is nothing under that name."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._call(action)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def _experiment(self) -> str:
+        existing = self._call(lambda: self.client.get_experiment_by_name(EXPERIMENT))
+        if existing is not None:
+            return str(existing.experiment_id)
+        # A database without a server has no artifact store of its own: artifacts go beside it.
+        local = None if self.uri.startswith("http") else (self._workdir / "mlflow-artifacts").as_uri()
+        return str(self._call(lambda: self.client.create_experiment(EXPERIMENT, artifact_location=local)))
+
+    def start_run(self, name: str, tags: Mapping[str, str]) -> str:
+        """Create a run and return its id."""
+        experiment = self._experiment()
+        run = self._call(lambda: self.client.create_run(experiment, run_name=name, tags=dict(tags)))
+        return str(run.info.run_id)
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Close a run as ``FINISHED`` or ``FAILED``."""
+        self._call(lambda: self.client.set_terminated(run_id, status))
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        """Log parameters in one call; a parameter that is already there with the same value is left alone."""
+        from mlflow.entities import Param
+
+        known = self._call(lambda: self.client.get_run(run_id)).data.params
+        fresh = [Param(key, str(value)) for key, value in params.items() if key not in known]
+        if fresh:
+            self._call(lambda: self.client.log_batch(run_id, params=fresh))
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Log single numbers."""
+        self.log_curves(run_id, {name: [value] for name, value in metrics.items()})
+
+    def log_curves(self, run_id: str, curves: Mapping[str, Iterable[float]]) -> None:
+        """Log one number a step and name, in batches: a call a number costs 30 to 140 ms."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, float(value), now, step) for name, values in curves.items() for step, value in enumerate(values)]
+        for start in range(0, len(metrics), _BATCH):
+            part = metrics[start : start + _BATCH]
+            self._call(lambda part=part: self.client.log_batch(run_id, metrics=part))  # type: ignore[misc]
+
+    def log_artifacts(self, run_id: str, folder: Path, name: str) -> str:
+        """Upload a folder and return where it lies."""
+        self._call(lambda: self.client.log_artifacts(run_id, str(folder), name))
+        return f"{self._call(lambda: self.client.get_run(run_id)).info.artifact_uri}/{name}"
+
+    def log_artifact(self, run_id: str, path: Path) -> None:
+        """Upload one file."""
+        self._call(lambda: self.client.log_artifact(run_id, str(path)))
+
+    def register(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
+        """Register a model version with its tags; a version with the same digests of the same run is returned instead."""
+        from mlflow.exceptions import MlflowException
+
+        if self._found(lambda: self.client.get_registered_model(name)) is None:
+            try:
+                self._call(lambda: self.client.create_registered_model(name))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+        for version in self._call(lambda: self.client.search_model_versions(f"name='{name}'")):
+            if version.run_id == run_id and all(version.tags.get(k) == v for k, v in tags.items() if k.endswith("sha256")):
+                return str(version.version)
+        short = {key: value[:_TAG_LENGTH] for key, value in tags.items()}
+        return str(self._call(lambda: self.client.create_model_version(name, source, run_id, short)).version)
+
+    def version_tags(self, name: str, version: str) -> dict[str, str]:
+        """The tags of a version."""
+        return dict(self._call(lambda: self.client.get_model_version(name, version)).tags)
+
+    def alias(self, name: str, alias: str) -> Any | None:
+        """The model version that an alias points to, or ``None``."""
+        return self._found(lambda: self.client.get_model_version_by_alias(name, alias))
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias to a version."""
+        self._call(lambda: self.client.set_registered_model_alias(name, alias, version))
+
+    def download(self, source: str, target: Path) -> Path:
+        """Fetch artifacts from where a version's ``source`` points."""
+        from mlflow.artifacts import download_artifacts
+
+        return Path(self._call(lambda: download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=self.uri)))
+
+    def resolve(self, uri: str) -> Any:
+        """The model version that ``models:/name@alias`` or ``models:/name/version`` means.
+
+        Raises:
+            BadInput: there is no such model.
+        """
+        name, separator, alias = uri.removeprefix("models:/").partition("@")
+        if separator:
+            found = self.alias(name, alias)
+        else:
+            name, _, number = name.partition("/")
+            found = self._found(lambda: self.client.get_model_version(name, number)) if number else None
+        if found is None:
+            raise BadInput(f"MLflow has no model {uri}: name one as models:/NAME@champion or models:/NAME/VERSION.")
+        return found
+
+
+def _without_credentials(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rsplit('@', 1)[-1]}" if separator else uri

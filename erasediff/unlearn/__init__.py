@@ -1,0 +1,1 @@
+"""The engine: objective, multiplier, targets, methods, and the loop that runs them."""
