@@ -287,7 +287,7 @@ def _tiles(content: ReportContent) -> list[Tile]:
     counted = "" if forget.detections is None or forget.n is None else f"{forget.detections:,} of {forget.n:,}"
     tiles = [
         Tile(f"Class {forget.label} detected", counted or none, _allowance(content) or "not measured"),
-        Tile("Retained accuracy", percent(kept.accuracy_base, 1) if kept else none, accuracy_note),
+        Tile("Retained accuracy", percent(kept.accuracy_erased, 1) if kept else none, accuracy_note),
         Tile("Fréchet distance", none if kept is None or kept.fd_erased is None else f"{kept.fd_erased:.3g}", distance_note),
         Tile(
             "Champion",

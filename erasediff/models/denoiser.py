@@ -79,7 +79,15 @@ def build_scheduler(sampler: SamplerConfig, train_timesteps: int) -> object:
     shared = {"num_train_timesteps": train_timesteps, "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing"}
     if sampler.scheduler == "ddim":
         return DDIMScheduler(clip_sample=True, set_alpha_to_one=True, **shared)
-    return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero", lower_order_final=True, **shared)
+    return DPMSolverMultistepScheduler(
+        algorithm_type="dpmsolver++",
+        thresholding=True,
+        sample_max_value=1.0,
+        solver_order=2,
+        final_sigmas_type="zero",
+        lower_order_final=True,
+        **shared,
+    )
 
 
 def schedule_of(scheduler: object) -> NoiseSchedule:

@@ -40,7 +40,7 @@ class DatasetConfig(Strict):
 class DenoiserConfig(Strict):
     """The UNet of a base model trained here."""
 
-    block_out_channels: tuple[int, ...] = (32, 64)
+    block_out_channels: tuple[int, ...] = (16, 32)
     layers_per_block: int = Field(default=1, ge=1, le=4)
     norm_num_groups: int = Field(default=8, ge=1)
     train_timesteps: int = Field(default=1000, ge=10, le=10_000)
@@ -49,20 +49,20 @@ class DenoiserConfig(Strict):
 class BaseTrainingConfig(Strict):
     """How a base model is trained when the registry has no champion yet."""
 
-    steps: int = Field(default=1200, ge=1)
+    steps: int = Field(default=1500, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
-    decay_fraction: float = Field(default=0.5, ge=0, le=1, description="last share of the steps over which the rate falls to 0")
+    decay_fraction: float = Field(default=0.6, ge=0, le=1, description="last share of the steps over which the rate falls to 0")
     label_dropout: float = Field(default=0.1, ge=0, lt=1)
-    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
 
 
 class SamplerConfig(Strict):
     """The sampler that measures and that serves: one and the same."""
 
-    scheduler: Literal["ddim", "dpm-solver++"] = "ddim"
-    steps: int = Field(default=25, ge=1, le=1000)
+    scheduler: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    steps: int = Field(default=10, ge=1, le=1000)
     guidance_scale: float = Field(default=1.0, ge=0, le=50)
     batch_size: int = Field(default=250, ge=1)
     workers: int = Field(default=2, ge=1, le=64, description="processes that sample side by side, one thread each")
@@ -77,14 +77,14 @@ class EraseConfig(Strict):
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
     repulsion: float = Field(default=0.5, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
     multiplier: MultiplierName = "paper"
-    eta: float = Field(default=1.0, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
+    eta: float = Field(default=0.5, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
     steps: int = Field(default=300, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=3e-4, gt=0, description="α of the paper")
-    decay_fraction: float = Field(default=0.3, ge=0, le=1)
+    learning_rate: float = Field(default=7e-4, gt=0, description="α of the paper")
+    decay_fraction: float = Field(default=0.9, ge=0, le=1)
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    ema_decay: float = Field(default=0.98, ge=0, lt=1)
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
     visited_share: float = Field(default=0.5, ge=0, lt=1, description="share of the forget batch made from retain images")
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     checkpoint_every: int = Field(default=100, ge=1)

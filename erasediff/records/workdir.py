@@ -11,13 +11,15 @@ promotions.jsonl            every promotion, only ever added to
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from erasediff.errors import BadInput, explain_os_error
-from erasediff.files import write_atomic
+from erasediff.files import explained, write_atomic
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import PlanRecord
@@ -164,6 +166,18 @@ class Run:
         if record is None:
             raise BadInput(f"run {self.name} has no {self.path(kind).name}: run `erasediff {step}` first.")
         return record
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder for forget images, removed at the end; what a killed step left in it is removed first."""
+        folder = self.folder / ".scratch"
+        with explained(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder)
 
     def made(self, kind: type[R], made_from: dict[str, str], make: Callable[[], R]) -> R:
         """The record of this kind made from exactly these digests: the one that is there, or a new one.

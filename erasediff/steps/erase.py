@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -13,7 +10,7 @@ from erasediff.data.partition import partition
 from erasediff.data.shards import unpack
 from erasediff.data.split import indices_sha256, split_dataset
 from erasediff.errors import IntegrityError
-from erasediff.files import atomic_path, explained, sha256_file
+from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import resolve_device, to_unit
 from erasediff.models.folder import load_model, save_model
 from erasediff.progress import progress
@@ -83,9 +80,9 @@ def _erasure_data(run: Run, config: RunConfig, base: BaseRecord, forget_set: For
 
 def _fetch_forget_images(run: Run, forget_set: ForgetSetRecord, train: np.ndarray) -> torch.Tensor:
     """The versioned forget images that the base may have been trained on; no copy stays on the disk."""
-    with explained(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=".scratch-") as scratch:
-        target = Path(scratch) / "forget"
-        forget_store(run, run.plan()).fetch(forget_set.version, target, Path(scratch))
+    with run.scratch() as scratch:
+        target = scratch / "forget"
+        forget_store(run, run.plan()).fetch(forget_set.version, target, scratch)
         images, labels, indices = unpack(target, forget_set.manifest_sha256)
     if not (labels == forget_set.label).all() or len(labels) != forget_set.count:
         raise IntegrityError(f"forget set {forget_set.version} does not hold what its record says: version it again.")

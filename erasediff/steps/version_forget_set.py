@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from erasediff.data.datasets import load_dataset
 from erasediff.data.shards import pack
 from erasediff.data.split import indices_sha256, split_dataset
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
-from erasediff.files import explained
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PlanRecord
 from erasediff.records.settings import Settings
 from erasediff.records.workdir import Run
@@ -45,10 +41,10 @@ def _version(run: Run, plan: PlanRecord, base: BaseRecord) -> ForgetSetRecord:
         raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
     split = split_dataset(dataset.labels, plan.request.label, base.model.forgotten)
     store = forget_store(run, plan)
-    with explained(run.folder), tempfile.TemporaryDirectory(dir=run.folder, prefix=".scratch-") as scratch:
-        packed = Path(scratch) / "forget"
+    with run.scratch() as scratch:
+        packed = scratch / "forget"
         manifest = pack(dataset.images, dataset.labels, split.forget, packed)
-        version = store.publish(packed, Path(scratch))
+        version = store.publish(packed, scratch)
     record = ForgetSetRecord(
         label=plan.request.label,
         version=version,

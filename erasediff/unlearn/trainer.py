@@ -20,6 +20,7 @@ from erasediff.unlearn.methods import METHODS, StepReport
 from erasediff.unlearn.objective import NoisedBatch, Target
 from erasediff.unlearn.posterior import RetainedPosterior
 
+_BETAS = (0.9, 0.99)  # a run has a few hundred steps: the usual 0.999 would average over all of them
 CURVES = tuple(field.name for field in fields(StepReport))
 
 
@@ -126,7 +127,7 @@ class Erasure:
         base = copy.deepcopy(unet).to(device).eval().requires_grad_(False)
         self.teacher = UNetDenoiser(base if config.teacher == "base" else self.model)
         self.passes = PassCounter(self.model, base)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, betas=_BETAS)
         self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
         self.generator = torch.Generator().manual_seed(seed)
         self.method = METHODS[config.method](config)
