@@ -36,6 +36,7 @@ compile: install
 	$(BIN)/python -m pipelines.compile
 
 docs: install
+	$(BIN)/python -m components.catalogue
 	$(BIN)/python -m benchmarks.tables
 
 lock:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from erasediff.records.policy import GatePolicy
     from erasediff.records.workdir import Run, Workdir
 
+
+def _exit_with(code: int, **_: object) -> None:
+    """Turn what a subcommand returned into the exit status."""
+    raise typer.Exit(int(code))
+
+
 app = typer.Typer(
+    result_callback=_exit_with,
     name="erasediff",
     help="Make an image-generating diffusion model forget, and ship it only if a gate says PASS.",
     no_args_is_help=True,
@@ -278,19 +285,10 @@ def _write_traceback() -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; see :class:`erasediff.errors.ExitCode`."""
-    import click
-
     try:
-        result = app(args=arguments, standalone_mode=False)
-        return int(result or 0)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return ExitCode.BAD_INPUT
-    except click.Abort:
-        print("erasediff: interrupted; the same command goes on from where it was.", file=sys.stderr)
-        return ExitCode.UNEXPECTED
+        app(args=arguments, prog_name="erasediff")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else ExitCode.UNEXPECTED
     except EraseDiffError as error:
         print(f"erasediff: {error}", file=sys.stderr)
         return error.exit_code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -57,7 +58,7 @@ class Tracking:
             code = getattr(error, "error_code", "")
             if code in ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"):
                 raise
-            reason = str(error).splitlines()[0][:200]
+            reason = _without_credentials(str(error).splitlines()[0])[:200]
             raise Unreachable(
                 f"MLflow at {_without_credentials(self.uri)} does not answer ({reason}): start the server or correct MLFLOW_TRACKING_URI."
             ) from error
@@ -174,6 +175,6 @@ class Tracking:
         return found
 
 
-def _without_credentials(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rsplit('@', 1)[-1]}" if separator else uri
+def _without_credentials(text: str) -> str:
+    """The text with user and password taken out of every address in it."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,18 +44,37 @@ def difference_lower(successes: int, n: int, reference_successes: int, reference
     return rate - reference - math.sqrt((rate - lower) ** 2 + (upper - reference) ** 2)
 
 
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Mean and covariance of a feature sample."""
+
+    mean: Features
+    covariance: Features
+
+    @classmethod
+    def of(cls, features: Features) -> _Moments:
+        return cls(features.mean(0), np.cov(features, rowvar=False))
+
+    @cached_property
+    def root(self) -> Features:
+        """The symmetric square root of the covariance."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        root: Features = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        return root
+
+    def distance(self, other: _Moments) -> float:
+        shift = self.mean - other.mean
+        cross = np.sqrt(np.linalg.eigvalsh(self.root @ other.covariance @ self.root).clip(min=0)).sum()
+        return float(shift @ shift + np.trace(self.covariance) + np.trace(other.covariance) - 2 * cross)
+
+
 def frechet_distance(left: Features, right: Features) -> float:
     """Fréchet distance of the Gaussians fitted to two feature samples ``[n,d]``.
 
     ‖μ_1-μ_2‖² + tr(Σ_1 + Σ_2 - 2(Σ_1Σ_2)^½) (Dowson and Landau 1982). The trace of the root is the sum of the roots of
     the eigenvalues of Σ_1^½ Σ_2 Σ_1^½, which is symmetric, so no complex part appears.
     """
-    mean = left.mean(0) - right.mean(0)
-    cov_left, cov_right = np.cov(left, rowvar=False), np.cov(right, rowvar=False)
-    values, vectors = np.linalg.eigh(cov_left)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_right @ root).clip(min=0)).sum()
-    return float(mean @ mean + np.trace(cov_left) + np.trace(cov_right) - 2 * cross)
+    return _Moments.of(left).distance(_Moments.of(right))
 
 
 @dataclass(frozen=True)
@@ -67,29 +87,33 @@ class FrechetDifference:
     bootstrap_sd: float
 
 
-def frechet_difference(base: Features, candidate: Features, reference: Features, resamples: int, rng: np.random.Generator) -> FrechetDifference:
+def frechet_difference(
+    base: Features, candidate: Features, strata: NDArray[np.int64], reference: Features, resamples: int, rng: np.random.Generator
+) -> FrechetDifference:
     """Bootstrap the difference of two Fréchet distances to one reference.
+
+    The bootstrap follows the design: row i of both arms was sampled with the same label and the same noise, so one draw
+    of rows serves both arms; and every label has a fixed number of rows, so rows are drawn within labels.
 
     Args:
         base: features of the base's samples ``[n,d]``.
         candidate: features of the candidate's samples, the same ``n``: the distance is biased in n, so it is never
             compared across n.
-        reference: features of real images ``[m,d]``; resampled too.
+        strata: the label of every row ``[n]``.
+        reference: features of real images ``[m,d]``.
         resamples: how many bootstrap resamples.
         rng: the generator of the resampling.
     """
-    if len(base) != len(candidate):
-        raise ValueError(f"Fréchet distances are compared at equal n, not at {len(base)} and {len(candidate)}")
-
-    def resample(features: Features) -> Features:
-        return features[rng.integers(0, len(features), len(features))]
-
-    differences = []
-    for _ in range(resamples):
-        drawn = resample(reference)
-        differences.append(frechet_distance(resample(candidate), drawn) - frechet_distance(resample(base), drawn))
+    if not len(base) == len(candidate) == len(strata):
+        raise ValueError(f"Fréchet distances are compared at equal n, not at {len(base)}, {len(candidate)} and {len(strata)}")
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    fixed = _Moments.of(reference)
+    differences = np.empty(resamples)
+    for k in range(resamples):
+        rows = np.concatenate([rng.choice(group, len(group)) for group in members])
+        differences[k] = fixed.distance(_Moments.of(candidate[rows])) - fixed.distance(_Moments.of(base[rows]))
     return FrechetDifference(
-        frechet_distance(base, reference), frechet_distance(candidate, reference), float(np.mean(differences)), float(np.std(differences, ddof=1))
+        fixed.distance(_Moments.of(base)), fixed.distance(_Moments.of(candidate)), float(differences.mean()), float(differences.std(ddof=1))
     )
 
 

@@ -27,6 +27,8 @@ from erasediff.records.policy import GatePolicy
 
 R = TypeVar("R", bound=Record)
 
+CHECKPOINT = "checkpoint.safetensors"
+
 
 @dataclass(frozen=True)
 class Workdir:
@@ -112,6 +114,7 @@ class Workdir:
     def open_run(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy) -> Run:
         """Write an attempt's plan with the documents it quotes, and make it the current one."""
         folder = self.runs / plan.run
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # of another plan under the same name
         config.write(folder / "config.json")
         policy.write(folder / "policy.json")
         plan.write(folder / "plan.json")

@@ -17,13 +17,13 @@ from erasediff.progress import progress
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord
-from erasediff.records.workdir import Run
+from erasediff.records.workdir import CHECKPOINT, Run
 from erasediff.steps.version_forget_set import forget_store
 from erasediff.tracking import Tracking
 from erasediff.unlearn.trainer import Erasure, ErasureData, ErasureResult
 from erasediff.unlearn.trainer import run as run_erasure
 
-CHECKPOINT, CURVES = "checkpoint.safetensors", "curves.npz"
+CURVES = "curves.npz"
 
 
 def erase(run: Run) -> ErasedRecord:

@@ -153,7 +153,7 @@ def _frechet(
     wanted = torch.isin(real.train_labels, torch.tensor(retained))
     _, reference = detector.look(real.train[wanted])
     rng = np.random.default_rng(seed)
-    found = frechet_difference(base.features, erased.features, reference, policy.fidelity.resamples, rng)
+    found = frechet_difference(base.features, erased.features, base.labels.numpy(), reference, policy.fidelity.resamples, rng)
     return FrechetChange(
         n=len(base.features),
         fd_base=found.fd_base,

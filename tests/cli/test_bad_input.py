@@ -1,0 +1,234 @@
+"""Every mistake ends non-zero with one sentence that names the thing and the mend, and no traceback."""
+
+import os
+import pickle
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from erasediff.cli import main
+from erasediff.models.denoiser import build_scheduler, build_unet
+from erasediff.models.folder import WEIGHTS, save_model
+from erasediff.records.config import DenoiserConfig, SamplerConfig
+
+ROOT = Path(__file__).parent.parent.parent
+POLICY = ROOT / "policies/class-conditional.yaml"
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run the command line; it must refuse with one sentence, which is returned."""
+
+    def run(*arguments: object, code: int = 2) -> str:
+        assert main([str(a) for a in arguments]) == code
+        sentence = capsys.readouterr().err.strip()
+        assert "Traceback" not in sentence
+        assert sentence.count("\n") == 0, sentence
+        assert sentence.startswith("erasediff")
+        return sentence
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A small folder of images with labels, as a user hands one in."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["file,label"]
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,{'cat' if i % 2 else 'dog'}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path):
+    config = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
+    unet = build_unet(config, channels=1, size=8, classes=10)
+    record = save_model(unet, build_scheduler(SamplerConfig(), 1000), tmp_path / "models", "digits", ())
+    return tmp_path / "models" / record.weights.uri
+
+
+def check(images, tmp_path, label="cat"):
+    return ("check-prerequisites", "--workdir", tmp_path / "work", "--forget-label", label)
+
+
+def dataset_config(tmp_path, images, **changes):
+    path = tmp_path / "config.yaml"
+    document = {"dataset": {"name": "pets", "kind": "folder", "path": str(images)}, "model_name": "pets", **changes}
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_unknown_class(refused, images, tmp_path):
+    sentence = refused(*check(images, tmp_path, "bird"), "--config", dataset_config(tmp_path, images))
+    assert "bird" in sentence
+    assert "cat" in sentence
+
+
+def test_forget_set_that_is_the_whole_dataset(refused, images, tmp_path):
+    """A one-class dataset is refused before there is anything to erase from."""
+    (images / "labels.csv").write_text("file,label\n" + "\n".join(f"{i}.png,cat" for i in range(12)))
+    assert "pets" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images))
+
+
+def test_missing_label(refused, images, tmp_path):
+    (images / "labels.csv").write_text("\n".join((images / "labels.csv").read_text().splitlines()[:-1]))
+    assert "11.png" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images))
+
+
+def test_truncated_png(refused, images, tmp_path):
+    path = images / "3.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert "3.png" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images))
+
+
+def test_image_of_another_size(refused, images, tmp_path):
+    Image.fromarray(np.zeros((9, 8), dtype=np.uint8)).save(images / "5.png")
+    assert "5.png" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images))
+
+
+def test_the_same_folder_without_a_fault_is_accepted(images, tmp_path, capsys):
+    """Control: the refusals above are about the fault, not about the folder."""
+    arguments = [*check(images, tmp_path), "--config", dataset_config(tmp_path, images)]
+    assert main([str(a) for a in arguments]) == 0
+    assert "is open" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"alpha": 0.9}, "alpha"),
+        ({"forget": {"n": 1000, "max_upper": 1.5}}, "forget.max_upper"),
+        ({"fidelity": {"max_relative_upper": 0.1, "resamples": 3}}, "fidelity.resamples"),
+        ({"forget": {"n": 0, "max_upper": 0.02}}, "forget.n"),
+    ],
+)
+def test_policy_with_an_unknown_field_or_a_threshold_out_of_range(refused, tmp_path, change, named):
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(POLICY.read_text()) | change))
+    assert named in refused("run", "--workdir", tmp_path / "work", "--policy", path)
+    assert not (tmp_path / "work/outcome.json").exists()
+
+
+def test_config_with_an_unknown_field(refused, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("erase: {stepps: 3}")
+    assert "erase.stepps" in refused("run", "--workdir", tmp_path / "work", "--config", path)
+
+
+def test_config_that_is_not_there(refused, tmp_path):
+    assert "nowhere.yaml" in refused("run", "--workdir", tmp_path / "work", "--config", tmp_path / "nowhere.yaml")
+
+
+def sample(model, tmp_path, label=1):
+    return ("sample", "--model", model, "--label", label, "--out", tmp_path / "out.png", "--workdir", tmp_path / "work")
+
+
+def test_model_folder_samples(model, tmp_path):
+    """Control: the folder is good until a test breaks it."""
+    assert main([str(a) for a in sample(model, tmp_path)]) == 0
+    assert (tmp_path / "out.png").is_file()
+
+
+def test_pickle_where_safetensors_are_expected(refused, model, tmp_path):
+    """The pickle would write a file if it were loaded."""
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (trap,))
+
+    (model / WEIGHTS).write_bytes(pickle.dumps(Trap()))
+    assert "safetensors" in refused(*sample(model, tmp_path))
+    (model / "unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
+    assert "pickle" in refused(*sample(model, tmp_path))
+    assert not trap.exists()
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_tensor_names_that_do_not_match(refused, model, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / WEIGHTS)
+    tensors["surprise.weight"] = torch.zeros(1)
+    save_file(tensors, model / WEIGHTS)
+    assert "surprise.weight" in refused(*sample(model, tmp_path))
+
+
+def test_model_that_is_not_there(refused, tmp_path):
+    assert "nowhere" in refused(*sample(tmp_path / "nowhere", tmp_path))
+
+
+def test_label_that_the_model_does_not_have(refused, model, tmp_path):
+    assert "label 12" in refused(*sample(model, tmp_path, label=12))
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_unreachable_mlflow(refused, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{closed_port()}")
+    sentence = refused("check-prerequisites", "--workdir", tmp_path / "work")
+    assert "MLflow at http://127.0.0.1" in sentence
+    assert "secret" not in sentence
+
+
+def test_registered_model_that_is_not_there(refused, tmp_path):
+    assert "models:/digits@champion" in refused(*sample("models:/digits@champion", tmp_path))
+
+
+def test_workdir_that_cannot_be_written(refused):
+    """/proc refuses every writer, root too."""
+    assert "/proc/work" in refused("run", "--workdir", "/proc/work")
+
+
+def test_workdir_that_is_a_file(refused, tmp_path):
+    (tmp_path / "work").write_text("")
+    assert "not a folder" in refused("run", "--workdir", tmp_path / "work")
+
+
+def test_step_without_an_attempt(refused, tmp_path):
+    for step in ("version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "promote", "record-outcome"):
+        assert "check-prerequisites" in refused(step, "--workdir", tmp_path / "work")
+
+
+def test_unknown_option_is_usage(tmp_path, capsys):
+    assert main(["run", "--surprise"]) == 2
+    assert "--surprise" in capsys.readouterr().err
+
+
+def test_anything_unexpected_is_one_sentence_and_a_log(tmp_path, capsys, monkeypatch):
+    """A fault planted in the dataset reader stands for a bug: exit 1, one sentence, the traceback in a file."""
+    import erasediff.data.datasets as datasets
+
+    def bug(_):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(datasets, "load_dataset", bug)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert main(["run", "--workdir", str(tmp_path / "work")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0
+    log = Path(error.split("traceback is in ")[1].rstrip("."))
+    assert "planted" in log.read_text()
+    os.unlink(log)
+
+
+def test_help_lists_every_promised_subcommand(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("demo", "run", "train-base", "sample", "version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "promote"):
+        assert f"  {name} " in listed

@@ -1,0 +1,166 @@
+"""The main job, through the compiled pipeline, with a real MLflow server over HTTP and an S3 remote for DVC."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from erasediff.files import sha256_file
+from erasediff.records.nouns import Outcome
+
+FORGET, NEXT = 0, 3
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, services, erasediff):
+    """``erasediff demo`` on an empty workdir, at its default configuration."""
+    workdir = tmp_path_factory.mktemp("demo") / "work"
+    done = erasediff("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment)
+    return workdir, done
+
+
+@pytest.fixture(scope="module")
+def second(first, services, erasediff):
+    """Another label on the same workdir."""
+    workdir, _ = first
+    before = json.loads((workdir / "outcome.json").read_text())
+    done = erasediff("demo", "--workdir", workdir, "--forget-label", NEXT, environment=services.environment)
+    return workdir, done, before
+
+
+def client(services):
+    from mlflow import MlflowClient
+
+    return MlflowClient(services.mlflow_uri)
+
+
+def log_of(workdir: Path) -> str:
+    return (workdir / "pipeline.log").read_text()[-4000:]
+
+
+def test_the_demo_erases_and_promotes(first):
+    workdir, done = first
+    assert done.returncode == 0, done.stdout + done.stderr + log_of(workdir)
+    outcome = Outcome.read(workdir / "outcome.json")
+    assert outcome.verdict == "PASS"
+    assert outcome.attempt == 1
+    assert outcome.forget.label == FORGET
+    assert outcome.forget.n == 1000
+    assert outcome.forget.upper <= 0.02
+    assert outcome.retain.accuracy_erased > outcome.retain.accuracy_base - 0.03
+    assert outcome.forget_set.count == 178  # all images of the class in the dataset
+
+
+def test_the_outcome_has_exactly_the_promised_fields(first):
+    workdir, _ = first
+    outcome = json.loads((workdir / "outcome.json").read_text())
+    assert set(outcome) == {"verdict", "attempt", "forget", "retain", "champion", "forget_set", "report", "seconds", "error"}
+    assert set(outcome["forget"]) == {"label", "n", "detections", "upper"}
+    assert set(outcome["retain"]) == {"accuracy_base", "accuracy_erased", "lower_bound", "fd_base", "fd_erased", "fd_change_upper"}
+    assert set(outcome["champion"]) == {"name", "version", "weights_sha256", "onnx_sha256"}
+    assert set(outcome["seconds"]) >= {"train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "promote"}
+    assert outcome["error"] is None
+
+
+def test_the_registry_holds_what_was_measured(first, services):
+    workdir, _ = first
+    outcome = Outcome.read(workdir / "outcome.json")
+    champion = client(services).get_model_version_by_alias("digits", "champion")
+    assert champion.version == outcome.champion.version == "2"
+    assert champion.tags["erasediff.weights_sha256"] == outcome.champion.weights_sha256
+    assert champion.tags["erasediff.onnx_sha256"] == outcome.champion.onnx_sha256
+    assert champion.tags["erasediff.forget_set_version"] == outcome.forget_set.version
+    model = workdir / "models" / outcome.champion.weights_sha256[:16]
+    assert sha256_file(model / "unet/diffusion_pytorch_model.safetensors") == outcome.champion.weights_sha256
+    artifacts = {a.path for a in client(services).list_artifacts(champion.run_id, "model")}
+    assert "model/unet" in artifacts
+
+
+def test_curves_reach_mlflow_step_by_step(first, services):
+    workdir, _ = first
+    (plan,) = (workdir / "runs").glob("*/plan.json")
+    run_id = json.loads(plan.read_text())["mlflow_run_id"]
+    history = client(services).get_metric_history(run_id, "erase.forget_loss")
+    assert len(history) == json.loads((plan.parent / "erased.json").read_text())["steps"]
+    assert client(services).get_run(run_id).info.status == "FINISHED"
+
+
+def test_the_forget_set_is_in_the_bucket_under_a_prefix_of_its_own_and_nowhere_in_the_workdir(first, services):
+    import boto3
+
+    workdir, _ = first
+    keys = [
+        o["Key"]
+        for o in boto3.client(
+            "s3", endpoint_url=services.s3_endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        ).list_objects_v2(Bucket="forget-sets")["Contents"]
+    ]
+    prefixes = {key.split("/files/")[0] for key in keys}
+    assert len(prefixes) == 1
+    assert [key for key in keys if key.endswith(".dir")]
+    assert not list(workdir.rglob("shard-*.npz"))
+    assert not [p for p in workdir.rglob("*") if p.name in {".dvc", ".scratch", "checkpoint.safetensors"}]
+
+
+def test_no_optimiser_state_and_no_share_of_the_base_leave_the_engine(first):
+    from safetensors import safe_open
+
+    workdir, _ = first
+    (erased,) = (workdir / "runs").glob("*/erased.json")
+    assert json.loads(erased.read_text())["ema_base_share"] < 1e-3
+    with safe_open(next((workdir / "models").glob("*/unet/*.safetensors")), framework="pt") as weights:
+        assert not [name for name in weights.keys() if "exp_avg" in name or "optimizer" in name]  # noqa: SIM118
+
+
+def test_the_report_is_there_and_says_the_verdict(first):
+    workdir, _ = first
+    html = (workdir / "report.html").read_text()
+    assert "PASS" in html
+    assert "http://" not in html.replace("http://www.w3.org", "")
+
+
+def test_asking_again_for_what_is_done_does_nothing_and_says_so(first, services, erasediff):
+    workdir, _ = first
+    before = (workdir / "promotions.jsonl").read_bytes(), client(services).get_model_version_by_alias("digits", "champion").version
+    again = erasediff("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment)
+    assert again.returncode == 0, again.stderr + log_of(workdir)
+    assert before == ((workdir / "promotions.jsonl").read_bytes(), client(services).get_model_version_by_alias("digits", "champion").version)
+
+
+def test_another_label_starts_from_the_champion_without_training_a_base(second, services):
+    workdir, done, before = second
+    assert done.returncode == 0, done.stdout + done.stderr + log_of(workdir)
+    outcome = json.loads((workdir / "outcome.json").read_text())
+    assert outcome["verdict"] == "PASS"
+    assert outcome["champion"]["version"] == "3"
+    assert outcome["seconds"]["train_base"] < before["seconds"]["train_base"] / 3
+    versions = {v.version for v in client(services).search_model_versions("name='digits'")}
+    assert versions == {"1", "2", "3"}
+
+
+def test_what_was_forgotten_before_is_measured_again(second):
+    workdir, _, _ = second
+    latest = workdir / "runs" / (workdir / "runs/current").read_text().strip()
+    checks = {c["id"]: c for c in json.loads((latest / "verdict.json").read_text())["checks"]}
+    assert checks[f"F1.{FORGET}"]["verdict"] == "PASS"
+    lines = [json.loads(line) for line in (workdir / "promotions.jsonl").read_text().splitlines()]
+    assert [(p["previous_version"], p["version"]) for p in lines] == [("1", "2"), ("2", "3")]
+
+
+def test_a_label_that_is_forgotten_cannot_be_erased_again_under_another_configuration(second, services, erasediff):
+    workdir, _, _ = second
+    refused = erasediff("demo", "--workdir", workdir, "--forget-label", FORGET, "--seed", "5", environment=services.environment)
+    assert refused.returncode == 2
+    assert "already forgotten" in refused.stderr
+
+
+def test_a_picture_can_be_sampled_from_the_champion(first, services, erasediff, tmp_path):
+    from PIL import Image
+
+    workdir, _ = first
+    out = tmp_path / "three.png"
+    done = erasediff(
+        "sample", "--model", "models:/digits@champion", "--label", "3", "--out", out, "--workdir", workdir, environment=services.environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert Image.open(out).size == (8, 8)

@@ -1,0 +1,73 @@
+"""The library knows no Kubeflow, components know no algorithm, and nothing imports upward."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Ground floor first; a room imports only rooms on floors below it, and itself.
+FLOORS = [
+    {"errors", "__init__"},
+    {"files", "progress"},
+    {"records"},
+    {"data", "models", "tracking"},
+    {"unlearn", "evaluate"},
+    {"export"},
+    {"steps"},
+    {"launch"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imported_modules(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "erasediff").parts[0].removesuffix(".py")
+
+
+def upward_imports(room: str, modules: set[str]) -> list[str]:
+    rooms = {m.split(".")[1] for m in modules if m.startswith("erasediff.")}
+    return sorted(other for other in rooms if other != room and FLOOR[other] >= FLOOR[room])
+
+
+LIBRARY = sorted((ROOT / "erasediff").rglob("*.py"))
+COMPONENTS = sorted((ROOT / "components").glob("*/component.py"))
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(ROOT)))
+def test_library_knows_no_kubeflow_and_imports_only_downward(path):
+    modules = imported_modules(path.read_text())
+    assert not {m for m in modules if m.split(".")[0] in {"kfp", "components", "pipelines"}}
+    assert upward_imports(room_of(path), modules) == []
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=lambda p: p.parent.name)
+def test_components_import_nothing_but_kfp_and_their_image_at_module_level(path):
+    top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {m for node in top for m in imported_modules(ast.unparse(node))}
+    assert modules == {"kfp", "components.images"}
+    assert len(path.read_text().splitlines()) <= 30
+
+
+def test_the_law_can_fail():
+    """Control: an upward import and an import of kfp are seen."""
+    assert upward_imports("models", imported_modules("from erasediff.steps.erase import erase")) == ["steps"]
+    assert "kfp" in imported_modules("def f():\n    import kfp")
+
+
+def test_importing_components_loads_no_torch():
+    code = "import sys, pipelines.erasure; sys.exit('torch' in sys.modules or 'erasediff' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
