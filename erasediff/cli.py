@@ -287,6 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; see :class:`erasediff.errors.ExitCode`."""
     try:
         app(args=arguments, prog_name="erasediff")
+        return ExitCode.OK
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else ExitCode.UNEXPECTED
     except EraseDiffError as error:

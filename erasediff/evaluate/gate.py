@@ -88,10 +88,12 @@ def check_controls(policy: GatePolicy, measured: Measurements) -> list[Check]:
         if on_base.verdict is not Verdict.FAIL:
             power = power.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base does not fail F1, so a pass would mean nothing"})
     rate = measured.detector.true_positive_rate
-    detector = _decide(
-        "C0.detector", "The detector knows the class", "true positive rate on held-out real images", rate, rate, "lower",
-        policy.control.min_true_positive_rate, measured.detector.holdout_positives,
-    )  # fmt: skip
+    seen, least = measured.detector.holdout_positives, policy.control.min_true_positive_rate
+    title, statistic = "The detector knows the class", "true positive rate on held-out real images"
+    if seen:
+        detector = _decide("C0.detector", title, statistic, rate, rate, "lower", least, seen)
+    else:
+        detector = _unknown("C0.detector", title, statistic, "lower", least, 0, "no held-out real image is of the class")
     return [power, _as_control(detector)]
 
 
@@ -103,6 +105,8 @@ def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: 
     """Non-inferiority of pooled accuracy. Equal n a class makes the pooled rate the macro average."""
     statistic = "accuracy change, Newcombe lower bound"
     n = sum(row.n for row in rows)
+    if len({row.label for row in rows}) < len(rows):
+        return _unknown(id, title, statistic, "lower", -margin, n, "a class is listed twice")
     if not rows or not all(_usable(row, policy.retain.n_per_class) for row in rows):
         return _unknown(id, title, statistic, "lower", -margin, n, f"a class has fewer than {policy.retain.n_per_class} samples")
     if len({row.n for row in rows}) > 1:
@@ -112,7 +116,7 @@ def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: 
     return _decide(id, title, statistic, (erased - base) / n, bound, "lower", -margin, n)
 
 
-def check_retained(policy: GatePolicy, measured: Measurements) -> list[Check]:
+def check_retained(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int] = ()) -> list[Check]:
     """R1: macro accuracy, the worst single class, and the classes nearest to the forgotten one."""
     retain, rows = policy.retain, measured.retained
     singles = [_check_accuracy("R1.class", f"Class {row.label} is still made", [row], retain.class_margin, policy) for row in rows]
@@ -123,7 +127,12 @@ def check_retained(policy: GatePolicy, measured: Measurements) -> list[Check]:
     if retain.nearest:
         nearest = [row for row in rows if row.label in measured.nearest]
         named = ", ".join(str(row.label) for row in nearest)
-        checks.append(_check_accuracy("R1.nearest", f"Nearest classes ({named}) are still made", nearest, retain.nearest_margin, policy))
+        # A nearest class that an earlier request erased has no row; any other that is missing was not measured.
+        missing = set(measured.nearest) - set(forgotten) - {row.label for row in rows}
+        complete = not missing and len(set(measured.nearest)) >= min(retain.nearest, len(rows) + len(forgotten))
+        near = _check_accuracy("R1.nearest", f"Nearest classes ({named}) are still made", nearest, retain.nearest_margin, policy)
+        incomplete = {"verdict": Verdict.INCONCLUSIVE, "reason": f"not all of the {retain.nearest} nearest classes were measured"}
+        checks.append(near if complete else near.model_copy(update=incomplete))
     return checks
 
 
@@ -168,7 +177,7 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
         *check_controls(policy, measured),
         forget,
         *check_earlier(policy, measured, forgotten),
-        *check_retained(policy, measured),
+        *check_retained(policy, measured, forgotten),
         check_fidelity(policy, measured),
     ]
     return overall(checks), tuple(checks)

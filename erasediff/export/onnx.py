@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,12 +104,18 @@ def measure_parity(
     batches: Sequence[int] = (1, 2, 3, 16, 64),
     timesteps: Sequence[int] = (0, 1, 250, 500, 999),
 ) -> tuple[Parity, ...]:
-    """The largest error of the exported denoiser relative to the largest prediction, for every batch size and timestep."""
+    """The largest error of the exported denoiser relative to the largest prediction, for every batch size and timestep.
+
+    Raises:
+        BadInput: a prediction is NaN or infinite.
+    """
     rows = []
     for batch in batches:
         for timestep in timesteps:
             inputs = example_inputs(pipeline, batch, min(timestep, pipeline.schedule.timesteps - 1), seed=timestep)
             wanted = pipeline.denoiser(*inputs)
-            error = (exported(*inputs) - wanted).abs().max() / wanted.abs().max()
-            rows.append(Parity(batch=batch, timestep=timestep, max_relative_error=float(error)))
+            error = float((exported(*inputs) - wanted).abs().max() / wanted.abs().max())
+            if not math.isfinite(error):
+                raise BadInput(f"the exported graph or its model predicts values that are not finite at timestep {timestep}: erase again.")
+            rows.append(Parity(batch=batch, timestep=timestep, max_relative_error=error))
     return tuple(rows)

@@ -53,16 +53,20 @@ class Strict(BaseModel):
             BadInput: the document does not follow the schema; the sentence names ``source`` and the field.
         """
         try:
-            return cls.model_validate(document)
+            parsed = cls.model_validate(document)
+            parsed.canonical()
+            return parsed
         except ValidationError as error:
             raise BadInput(f"{source} is not valid: {first_problem(error)}; correct it and run again.") from None
+        except rfc8785.CanonicalizationError as error:  # an integer beyond 2^53 has no canonical JSON, so no digest
+            raise BadInput(f"{source} is not valid: {error}; correct it and run again.") from None
 
     @classmethod
     def parse_json(cls, text: str | bytes, source: str) -> Self:
         """Read a JSON document; see :meth:`parse`."""
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{source} is not JSON ({error}): correct it and run again.") from None
         return cls.parse(document, source)
 

@@ -45,6 +45,12 @@ class DenoiserConfig(Strict):
     norm_num_groups: int = Field(default=8, ge=1)
     train_timesteps: int = Field(default=1000, ge=10, le=10_000)
 
+    @model_validator(mode="after")
+    def _channels_in_groups(self) -> Self:
+        if not self.block_out_channels or any(c < 1 or c % self.norm_num_groups for c in self.block_out_channels):
+            raise ValueError(f"block_out_channels must be positive multiples of norm_num_groups, {self.norm_num_groups}")
+        return self
+
 
 class BaseTrainingConfig(Strict):
     """How a base model is trained when the registry has no champion yet."""
@@ -75,12 +81,12 @@ class EraseConfig(Strict):
     target: TargetName = "mixture"
     teacher: TeacherName = "base"
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
-    repulsion: float = Field(default=0.5, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
+    repulsion: float = Field(default=0.3, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.5, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=400, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    learning_rate: float = Field(default=7e-4, gt=0, description="α of the paper")
+    learning_rate: float = Field(default=5e-4, gt=0, description="α of the paper")
     decay_fraction: float = Field(default=0.9, ge=0, le=1)
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
@@ -128,7 +134,7 @@ def load_yaml(path: Path, what: str) -> Any:
     """
     try:
         return yaml.safe_load(read_bounded(path, MAX_DOCUMENT_BYTES, what))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         problem = str(error).splitlines()[0]
         raise BadInput(f"{what} {path} is not YAML ({problem}): correct it and run again.") from None
 

@@ -110,7 +110,7 @@ class FrechetChange(Strict):
     fd_base: float
     fd_erased: float
     bootstrap_mean: float
-    bootstrap_sd: float
+    bootstrap_sd: float = Field(ge=0)
     resamples: int = Field(ge=0)
 
 
@@ -167,7 +167,7 @@ class Parity(Strict):
 
     batch: int
     timestep: int
-    max_relative_error: float
+    max_relative_error: float = Field(ge=0)
 
 
 class ExportedRecord(Record):

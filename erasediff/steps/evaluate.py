@@ -149,9 +149,9 @@ def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: list
 def _frechet(
     policy: GatePolicy, detector: Detector, real: RealImages, retained: list[int], base: RetainedSamples, erased: RetainedSamples, seed: int
 ) -> FrechetChange:
-    """Distances to the real retained images that the detector was not trained on."""
-    wanted = torch.isin(real.train_labels, torch.tensor(retained))
-    _, reference = detector.look(real.train[wanted])
+    """Distances to the held-out real images of the retained labels: no denoiser was trained on them, so memory earns nothing."""
+    wanted = torch.isin(real.holdout_labels, torch.tensor(retained))
+    _, reference = detector.look(real.holdout[wanted])
     rng = np.random.default_rng(seed)
     found = frechet_difference(base.features, erased.features, base.labels.numpy(), reference, policy.fidelity.resamples, rng)
     return FrechetChange(

@@ -1,7 +1,7 @@
 """Checkpoints of a running erasure: one safetensors file, atomic, digest-checked, bound to what it belongs to.
 
 A checkpoint holds optimiser moments, which are functions of the forget images. It stays in the run's folder and is
-removed when the erasure ends; it never becomes part of a model.
+removed once the erased model is recorded; it never becomes part of a model.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ def run(erasure: Erasure, checkpoint_path: Path, key: str, done: Callable[[int],
 
     Args:
         erasure: the state.
-        checkpoint_path: where checkpoints go; the file is removed at the end, for it holds optimiser state.
+        checkpoint_path: where checkpoints go; the caller removes the file once the result is kept, for it holds optimiser state.
         key: digest of everything that decides this run.
         done: told the number of steps done.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,8 @@ class EraseDiff:
 
         dots = gradient_dots(grad_r, grad_f)
         multiplier = self._multiplier(dots, self._eta)
+        if not all(map(math.isfinite, (dots.forget_forget, dots.forget_retain, dots.retain_retain, multiplier))):
+            raise NonFinite("λ is not finite")
         delta = torch._foreach_add(grad_r, grad_f, alpha=multiplier)
         for parameter, direction in zip(parameters, delta, strict=True):
             parameter.grad = direction

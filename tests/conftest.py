@@ -1,0 +1,69 @@
+"""Shared by all tests: one compute thread, no network, a tiny denoiser and real digits."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in subprocesses
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from torch import Tensor
+
+from erasediff.models.denoiser import NoiseSchedule, build_scheduler, build_unet, schedule_of
+from erasediff.records.config import DenoiserConfig, SamplerConfig
+
+TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Sums in another order differ in their last bits, so tests that compare bits fix the number of threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Nothing but this machine may be reached: a test that needs the network is no test."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family != socket.AF_UNIX and not (host in ("localhost", "::1") or host.startswith("127.")):
+            raise RuntimeError(f"a test tried to reach {address}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_only)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_unet() -> Callable[..., torch.nn.Module]:
+    """Build a 45,000-parameter UNet for 8x8 images of ten classes; the same seed gives the same weights."""
+
+    def build(seed: int = 0) -> torch.nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_unet(TINY, channels=1, size=8, classes=10).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def schedule() -> NoiseSchedule:
+    """The forward process of the default sampler."""
+    return schedule_of(build_scheduler(SamplerConfig(), 1000))
+
+
+@pytest.fixture(scope="session")
+def digit_bytes() -> tuple[Tensor, Tensor]:
+    """scikit-learn's digits: ``uint8 [1797,8,8,1]`` and their labels."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = torch.from_numpy(images).reshape(-1, 8, 8, 1).mul(255 / 16).round().to(torch.uint8)
+    return pixels, torch.from_numpy(labels).long()
