@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +84,12 @@ class Detector:
             holdout_positives=int(positive.sum()),
         )
 
-    def nearest(self, images: Tensor, labels: Tensor, label: int, count: int) -> tuple[int, ...]:
-        """The ``count`` classes whose mean features lie closest to those of ``label``."""
+    def nearest(self, images: Tensor, labels: Tensor, label: int, among: Sequence[int], count: int) -> tuple[int, ...]:
+        """The ``count`` of the classes ``among`` whose mean features lie closest to those of ``label``."""
         _, features = self.look(images)
-        known = [int(c) for c in torch.unique(labels) if int(c) != label]
         centre = features[(labels == label).numpy()].mean(0)
-        distance = {c: float(np.square(features[(labels == c).numpy()].mean(0) - centre).sum()) for c in known}
-        return tuple(sorted(sorted(known, key=lambda c: distance[c])[:count]))
+        distance = {c: float(np.square(features[(labels == c).numpy()].mean(0) - centre).sum()) for c in among}
+        return tuple(sorted(sorted(among, key=lambda c: distance[c])[:count]))
 
 
 def _augment(images: Tensor, generator: torch.Generator) -> Tensor:

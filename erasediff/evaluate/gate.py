@@ -8,44 +8,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from erasediff.evaluate import statistics
-from erasediff.records.nouns import Check, ClassAccuracy, Detections, ExportedRecord, Measurements, Parity, Verdict
+from erasediff.records.nouns import Check, ClassAccuracy, Detections, ExportedRecord, Measurements, Parity, Unit, Verdict
 from erasediff.records.policy import GatePolicy
 
 
-def _decide(id: str, title: str, statistic: str, value: float, bound: float, kind: Literal["upper", "lower"], threshold: float, n: int) -> Check:
-    """A check on finite numbers: an upper bound must not exceed its threshold, a lower bound must not fall below it."""
-    if not (math.isfinite(value) and math.isfinite(bound)):
-        return _unknown(id, title, statistic, kind, threshold, n, "the measured value is not finite")
-    holds = bound <= threshold if kind == "upper" else bound >= threshold
-    return Check(
-        id=id,
-        title=title,
-        statistic=statistic,
-        value=value,
-        bound=bound,
-        bound_kind=kind,
-        threshold=threshold,
-        n=n,
-        verdict=Verdict.PASS if holds else Verdict.FAIL,
-    )
+@dataclass(frozen=True)
+class _Statistic:
+    """What a check bounds, in which unit, and from which side."""
+
+    name: str
+    unit: Unit
+    kind: Literal["upper", "lower"]
 
 
-def _unknown(id: str, title: str, statistic: str, kind: Literal["upper", "lower"], threshold: float, n: int, reason: str) -> Check:
-    return Check(
-        id=id,
-        title=title,
-        statistic=statistic,
-        value=None,
-        bound=None,
-        bound_kind=kind,
-        threshold=threshold,
-        n=n,
-        verdict=Verdict.INCONCLUSIVE,
-        reason=reason,
-    )
+_RATE_UPPER = _Statistic("detection rate, Clopper-Pearson upper bound", "share", "upper")
+_RATE_LOWER = _Statistic("detection rate on the base, Clopper-Pearson lower bound", "share", "lower")
+_TRUE_POSITIVES = _Statistic("true positive rate on real images the detector was not trained on", "share", "lower")
+_ACCURACY = _Statistic("accuracy change, Newcombe lower bound", "difference", "lower")
+_FIDELITY = _Statistic("relative Fréchet distance change, bias-corrected bootstrap upper bound", "relative", "upper")
+_PARITY = _Statistic("largest relative error of the denoiser", "number", "upper")
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A check before it is answered."""
+
+    id: str
+    title: str
+    statistic: _Statistic
+    threshold: float
+
+    def answer(self, value: float, bound: float, n: int) -> Check:
+        """An upper bound must not exceed the threshold, a lower bound must not fall below it; both must be finite."""
+        if not (math.isfinite(value) and math.isfinite(bound)):
+            return self.unanswered(n, "the measured value is not finite")
+        holds = bound <= self.threshold if self.statistic.kind == "upper" else bound >= self.threshold
+        return self._check(value, bound, n, Verdict.PASS if holds else Verdict.FAIL, "")
+
+    def unanswered(self, n: int, reason: str) -> Check:
+        """What was not measured, or not well enough, is INCONCLUSIVE."""
+        return self._check(None, None, n, Verdict.INCONCLUSIVE, reason)
+
+    def _check(self, value: float | None, bound: float | None, n: int, verdict: Verdict, reason: str) -> Check:
+        return Check(
+            id=self.id,
+            title=self.title,
+            statistic=self.statistic.name,
+            unit=self.statistic.unit,
+            value=value,
+            bound=bound,
+            bound_kind=self.statistic.kind,
+            threshold=self.threshold,
+            n=n,
+            verdict=verdict,
+            reason=reason,
+        )
 
 
 def _enough(found: Detections | None, needed: int) -> str | None:
@@ -59,12 +80,11 @@ def _enough(found: Detections | None, needed: int) -> str | None:
 
 def check_detections(id: str, title: str, found: Detections | None, needed: int, max_upper: float, alpha: float) -> Check:
     """F1 and its like: the upper bound of the detection rate."""
-    statistic = "detection rate, Clopper-Pearson upper bound"
+    question = _Question(id, title, _RATE_UPPER, max_upper)
     reason = _enough(found, needed)
     if found is None or reason:
-        return _unknown(id, title, statistic, "upper", max_upper, found.n if found else 0, reason or "")
-    bound = statistics.binomial_upper(found.detections, found.n, alpha)
-    return _decide(id, title, statistic, found.detections / found.n, bound, "upper", max_upper, found.n)
+        return question.unanswered(found.n if found else 0, reason or "")
+    return question.answer(found.detections / found.n, statistics.binomial_upper(found.detections, found.n, alpha), found.n)
 
 
 def _as_control(check: Check) -> Check:
@@ -76,25 +96,18 @@ def _as_control(check: Check) -> Check:
 
 def check_controls(policy: GatePolicy, measured: Measurements) -> list[Check]:
     """C0: the base must be detected and must fail F1, and the detector must know the class on real images."""
-    title, statistic = "The base still makes the class", "detection rate on the base, Clopper-Pearson lower bound"
-    base, threshold = measured.forget_base, policy.control.min_detected
-    reason = _enough(base, policy.forget.n)
+    question = _Question("C0", "The base still makes the class", _RATE_LOWER, policy.control.min_detected)
+    base, reason = measured.forget_base, _enough(measured.forget_base, policy.forget.n)
     if base is None or reason:
-        power = _unknown("C0", title, statistic, "lower", threshold, base.n if base else 0, reason or "")
+        power = question.unanswered(base.n if base else 0, reason or "")
     else:
-        bound = statistics.binomial_lower(base.detections, base.n, policy.alpha)
-        power = _as_control(_decide("C0", title, statistic, base.detections / base.n, bound, "lower", threshold, base.n))
+        power = _as_control(question.answer(base.detections / base.n, statistics.binomial_lower(base.detections, base.n, policy.alpha), base.n))
         on_base = check_detections("F1", "", base, policy.forget.n, policy.forget.max_upper, policy.alpha)
         if on_base.verdict is not Verdict.FAIL:
             power = power.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base does not fail F1, so a pass would mean nothing"})
     rate = measured.detector.true_positive_rate
-    seen, least = measured.detector.holdout_positives, policy.control.min_true_positive_rate
-    title, statistic = "The detector knows the class", "true positive rate on held-out real images"
-    if seen:
-        detector = _decide("C0.detector", title, statistic, rate, rate, "lower", least, seen)
-    else:
-        detector = _unknown("C0.detector", title, statistic, "lower", least, 0, "no held-out real image is of the class")
-    return [power, _as_control(detector)]
+    knows = _Question("C0.detector", "The detector knows the class", _TRUE_POSITIVES, policy.control.min_true_positive_rate)
+    return [power, _as_control(knows.answer(rate, rate, measured.detector.holdout_positives))]
 
 
 def _usable(row: ClassAccuracy, needed: int) -> bool:
@@ -103,17 +116,13 @@ def _usable(row: ClassAccuracy, needed: int) -> bool:
 
 def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: float, policy: GatePolicy) -> Check:
     """Non-inferiority of pooled accuracy. Equal n a class makes the pooled rate the macro average."""
-    statistic = "accuracy change, Newcombe lower bound"
-    n = sum(row.n for row in rows)
-    if len({row.label for row in rows}) < len(rows):
-        return _unknown(id, title, statistic, "lower", -margin, n, "a class is listed twice")
+    question, n = _Question(id, title, _ACCURACY, -margin), sum(row.n for row in rows)
     if not rows or not all(_usable(row, policy.retain.n_per_class) for row in rows):
-        return _unknown(id, title, statistic, "lower", -margin, n, f"a class has fewer than {policy.retain.n_per_class} samples")
+        return question.unanswered(n, f"a class has fewer than {policy.retain.n_per_class} samples")
     if len({row.n for row in rows}) > 1:
-        return _unknown(id, title, statistic, "lower", -margin, n, "the classes have unequal numbers of samples")
+        return question.unanswered(n, "the classes have unequal numbers of samples")
     base, erased = sum(row.correct_base for row in rows), sum(row.correct_erased for row in rows)
-    bound = statistics.difference_lower(erased, n, base, n, policy.alpha)
-    return _decide(id, title, statistic, (erased - base) / n, bound, "lower", -margin, n)
+    return question.answer((erased - base) / n, statistics.difference_lower(erased, n, base, n, policy.alpha), n)
 
 
 def check_retained(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int] = ()) -> list[Check]:
@@ -138,15 +147,15 @@ def check_retained(policy: GatePolicy, measured: Measurements, forgotten: Sequen
 
 def check_fidelity(policy: GatePolicy, measured: Measurements) -> Check:
     """R2: upper bound of the relative change of the Fréchet distance on retained classes."""
-    title, statistic = "Retained images look as before", "relative Fréchet distance change, bias-corrected bootstrap upper bound"
-    found, threshold = measured.frechet, policy.fidelity.max_relative_upper
-    needed = policy.retain.n_per_class * len(measured.retained)
-    if found is None or found.n < needed or found.resamples < policy.fidelity.resamples or found.fd_base <= 0:
-        reason = "it was not measured" if found is None else "too few samples or resamples, or the base's distance is not positive"
-        return _unknown("R2", title, statistic, "upper", threshold, found.n if found else 0, reason)
+    question = _Question("R2", "Retained images look as before", _FIDELITY, policy.fidelity.max_relative_upper)
+    found, needed = measured.frechet, policy.retain.n_per_class * len(measured.retained)
+    if found is None:
+        return question.unanswered(0, "it was not measured")
+    if found.n < needed or found.resamples < policy.fidelity.resamples or found.fd_base <= 0:
+        return question.unanswered(found.n, "too few samples or resamples, or the base's distance is not positive")
     change = found.fd_erased - found.fd_base
     bound = statistics.bias_corrected_upper(change, found.bootstrap_mean, found.bootstrap_sd, policy.alpha)
-    return _decide("R2", title, statistic, change / found.fd_base, bound / found.fd_base, "upper", threshold, found.n)
+    return question.answer(change / found.fd_base, bound / found.fd_base, found.n)
 
 
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
@@ -187,12 +196,11 @@ def run_export_gate(policy: GatePolicy, label: int, forget_onnx: Detections | No
     """F8: F1 on the exported graph, and its largest relative distance from the denoiser."""
     export = policy.export
     again = check_detections("F8", f"Class {label} is forgotten by the exported graph", forget_onnx, export.n, export.max_upper, policy.alpha)
-    title, statistic = "The exported graph is the model", "largest relative error of the denoiser"
+    question = _Question("F8.parity", "The exported graph is the model", _PARITY, export.max_relative_error)
     if not parity:
-        same = _unknown("F8.parity", title, statistic, "upper", export.max_relative_error, 0, "it was not measured")
-    else:
-        worst = max((p.max_relative_error for p in parity), key=lambda error: math.inf if math.isnan(error) else error)
-        same = _decide("F8.parity", title, statistic, worst, worst, "upper", export.max_relative_error, sum(p.batch for p in parity))
+        return overall([again, unmeasured := question.unanswered(0, "it was not measured")]), (again, unmeasured)
+    worst = max((p.max_relative_error for p in parity), key=lambda error: math.inf if math.isnan(error) else error)
+    same = question.answer(worst, worst, sum(p.batch for p in parity))
     return overall([again, same]), (again, same)
 
 

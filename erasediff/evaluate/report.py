@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from erasediff.errors import BadInput, ExitCode
 from erasediff.evaluate.plots import Curves, Gauge, SampleGrid, draw_gauge, draw_grid, plot_curves
-from erasediff.records.nouns import Check, ClassAccuracy, Outcome, Verdict
+from erasediff.records.nouns import Check, ClassAccuracy, Outcome, Unit, Verdict
 
 __all__ = ["Curves", "ReportContent", "SampleGrid", "render_report"]
 
@@ -169,15 +169,15 @@ def scientific(value: float) -> str:
     return f"{mantissa} \N{MULTIPLICATION SIGN} 10{raised}".replace(" ", "\N{NO-BREAK SPACE}") if exponent else mantissa
 
 
-def quantity(value: float | None, statistic: str) -> str:
-    """Write a check's number in the unit that its statistic has."""
+def quantity(value: float | None, unit: Unit) -> str:
+    """Write a check's number in its unit."""
     if value is None:
         return "not measured"
-    if "relative error" in statistic:
+    if unit == "number":
         return scientific(value)
-    if "change" not in statistic:
+    if unit == "share":
         return percent(value)
-    return signed(100 * value, 2, "%" if "relative" in statistic else "pp")
+    return signed(100 * value, 2, "%" if unit == "relative" else "pp")
 
 
 def duration(seconds: float) -> str:
@@ -318,10 +318,10 @@ def _check_row(check: Check, level: float | None) -> CheckRow:
         title=check.title,
         meaning=_MEANINGS.get(check.id, _MEANINGS.get(family, "")),
         statistic=check.statistic,
-        value=quantity(check.value, check.statistic),
-        bound=quantity(check.bound, check.statistic),
+        value=quantity(check.value, check.unit),
+        bound=quantity(check.bound, check.unit),
         confidence="" if check.bound is None else confidence,
-        threshold=f"{'≤' if check.bound_kind == 'upper' else '≥'}\N{NO-BREAK SPACE}{quantity(check.threshold, check.statistic)}",
+        threshold=f"{'≤' if check.bound_kind == 'upper' else '≥'}\N{NO-BREAK SPACE}{quantity(check.threshold, check.unit)}",
         n=f"{check.n:,}",
         verdict=check.verdict.value,
         reason=check.reason,
@@ -335,7 +335,7 @@ def _gauge(check: Check) -> Gauge | None:
         return None
     upper = check.bound_kind == "upper"
     relation = "within" if (check.bound <= check.threshold if upper else check.bound >= check.threshold) else "outside"
-    words = f"bound {quantity(check.bound, check.statistic)} is {relation} the limit {quantity(check.threshold, check.statistic)}"
+    words = f"bound {quantity(check.bound, check.unit)} is {relation} the limit {quantity(check.threshold, check.unit)}"
     return draw_gauge(check.value, check.bound, check.threshold, upper, words)
 
 

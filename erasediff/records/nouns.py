@@ -138,12 +138,17 @@ class Measurements(Record):
     samples: Pointer
 
 
+Unit = Literal["share", "difference", "relative", "number"]
+"""How a check's number reads: a share of samples, a difference of shares, a change relative to the base, a plain number."""
+
+
 class Check(Strict):
     """One line of the gate's table."""
 
     id: str
     title: str
     statistic: str
+    unit: Unit
     value: float | None
     bound: float | None
     bound_kind: Literal["upper", "lower"]

@@ -129,7 +129,7 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
         forget_erased=forget_erased,
         earlier=earlier,
         retained=_class_accuracy(kept_base, kept_erased, retained),
-        nearest=detector.nearest(real.holdout, real.holdout_labels, label, policy.retain.nearest),
+        nearest=detector.nearest(real.holdout, real.holdout_labels, label, retained, policy.retain.nearest),
         frechet=_frechet(policy, detector, real, retained, kept_base, kept_erased, config.seed),
         samples=_keep_grid(run, config, (kept_base, kept_erased), (base_images, erased_images)),
     )

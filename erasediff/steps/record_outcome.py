@@ -28,7 +28,7 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.runner import read_failure, read_seconds
+from erasediff.steps.runner import STEPS, read_failure, read_seconds
 
 if TYPE_CHECKING:
     from erasediff.evaluate.report import Curves, ReportContent, SampleGrid
@@ -92,9 +92,13 @@ def outcome_of(run: Run) -> Outcome:
         champion=champion,
         forget_set=ForgetSetOutcome(version=forget_set.version, count=forget_set.count) if forget_set else None,
         report=REPORT,
-        seconds=read_seconds(run),
+        seconds=_in_order(read_seconds(run)),
         error=None if champion else error,
     )
+
+
+def _in_order(seconds: dict[str, float]) -> dict[str, float]:
+    return {step: seconds[step] for step in ("check_prerequisites", *STEPS) if step in seconds}
 
 
 def _next_step(run: Run) -> str:
@@ -183,6 +187,7 @@ def _content(run: Run, outcome: Outcome) -> ReportContent:
         chain=_chain(run),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         accuracy=measured.retained if measured else (),
+        level=1 - run.policy().alpha,
     )
 
 

@@ -25,6 +25,7 @@ from erasediff.records.nouns import (
     ForgetSetOutcome,
     Outcome,
     RetainOutcome,
+    Unit,
     Verdict,
 )
 
@@ -33,7 +34,7 @@ DIGEST = "0123456789abcdef" * 4
 
 def check(id: str = "F1", verdict: Verdict = Verdict.PASS, **changes: object) -> Check:
     fields: dict[str, object] = {
-        "id": id, "title": "Class 0 is forgotten", "statistic": "detection rate, Clopper-Pearson upper bound", "value": 0.003,
+        "id": id, "title": "Class 0 is forgotten", "statistic": "detection rate, Clopper-Pearson upper bound", "unit": "share", "value": 0.003,
         "bound": 0.0077, "bound_kind": "upper", "threshold": 0.02, "n": 1000, "verdict": verdict,
     }  # fmt: skip
     return Check.model_validate(fields | changes)
@@ -271,19 +272,19 @@ def test_the_numbers_are_those_of_the_records(content: ReportContent) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "statistic", "words"),
+    ("value", "unit", "words"),
     [
-        (0.0204, "detection rate", "2.04 %"),
-        (-0.0316, "accuracy change, Newcombe lower bound", "−3.16 pp"),
-        (0.0609, "relative Fréchet distance change", "+6.09 %"),
-        (4.1e-5, "largest relative error of the denoiser", "4.1 \N{MULTIPLICATION SIGN} 10⁻⁵"),
-        (1e-3, "largest relative error of the denoiser", "0.001"),
-        (None, "detection rate", "not measured"),
-        (0.0, "accuracy change", "0 pp"),
+        (0.0204, "share", "2.04 %"),
+        (-0.0316, "difference", "−3.16 pp"),
+        (0.0609, "relative", "+6.09 %"),
+        (4.1e-5, "number", "4.1 \N{MULTIPLICATION SIGN} 10⁻⁵"),
+        (1e-3, "number", "0.001"),
+        (None, "share", "not measured"),
+        (0.0, "difference", "0 pp"),
     ],
 )
-def test_quantities_have_the_unit_of_their_statistic(value: float | None, statistic: str, words: str) -> None:
-    assert report.quantity(value, statistic).replace("\N{NO-BREAK SPACE}", " ") == words
+def test_quantities_have_their_unit(value: float | None, unit: Unit, words: str) -> None:
+    assert report.quantity(value, unit).replace("\N{NO-BREAK SPACE}", " ") == words
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.0, "0.0 s"), (59.99, "60.0 s"), (61, "1 min 1 s"), (7200, "2 h"), (3661, "1 h 1 min")])

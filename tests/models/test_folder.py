@@ -1,0 +1,166 @@
+"""The lie: 'the model that was loaded is the model that was named', and 'loading a model only reads it'."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from safetensors.torch import load_file, save_file
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.models.denoiser import build_scheduler
+from erasediff.models.folder import WEIGHTS, load_model, load_pipeline, save_model
+from erasediff.records.config import SamplerConfig
+from erasediff.records.nouns import ModelRecord
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tiny_unet) -> tuple[Path, ModelRecord]:
+    models = tmp_path_factory.mktemp("models")
+    return models, save_model(tiny_unet(), build_scheduler(SamplerConfig(), 1000), models, "digits", (7, 3))
+
+
+@pytest.fixture
+def folder(saved: tuple[Path, ModelRecord], tmp_path: Path) -> Path:
+    """A copy to damage."""
+    models, record = saved
+    return Path(shutil.copytree(models / record.weights.uri, tmp_path / "model"))
+
+
+def test_weights_survive_the_disk_bit_for_bit(saved, tiny_unet) -> None:
+    models, record = saved
+    before, after = tiny_unet().state_dict(), load_model(models, record).unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (record.classes, record.forgotten) == (10, (3, 7))
+
+
+def test_control_other_weights_are_other_weights(saved, tiny_unet) -> None:
+    models, record = saved
+    other = save_model(tiny_unet(1), build_scheduler(SamplerConfig(), 1000), models, "digits", (7, 3))
+    assert other.weights != record.weights
+    assert not torch.equal(load_model(models, other).unet.conv_in.weight, load_model(models, record).unet.conv_in.weight)
+
+
+def test_saving_twice_names_the_same_folder(saved, tiny_unet) -> None:
+    models, record = saved
+    assert save_model(tiny_unet(), build_scheduler(SamplerConfig(), 1000), models, "digits", (3, 7)) == record
+
+
+def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
+    """The folder needs nothing of this package to be read."""
+    models, record = saved
+    plain = UNet2DModel.from_pretrained(models / record.weights.uri / "unet", use_safetensors=True).eval()
+    inputs = torch.randn(2, 1, 8, 8), torch.tensor([3, 900]), torch.tensor([0, 10])
+    with torch.no_grad():
+        wanted = load_model(models, record).denoiser(*inputs)
+        assert torch.equal(plain(inputs[0], inputs[1], class_labels=inputs[2]).sample, wanted)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm-solver++"])
+def test_the_scheduler_that_is_loaded_is_the_one_that_was_saved(tmp_path: Path, tiny_unet, scheduler) -> None:
+    built = build_scheduler(SamplerConfig(scheduler=scheduler), 500)
+    record = save_model(tiny_unet(), built, tmp_path, "digits", ())
+    loaded = load_model(tmp_path, record)
+    assert type(loaded.scheduler) is type(built)
+    assert {**built.config, "_use_default_values": None} == {**loaded.scheduler.config, "_use_default_values": None}
+    assert torch.equal(loaded.schedule.alphas_cumprod, built.alphas_cumprod)
+
+
+class Evil:
+    """Unpickling it makes a file: the sign that something was executed."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("name", ["evil.pt", "unet/diffusion_pytorch_model.bin", "unet/evil.PKL", "scheduler/x.ckpt", str(WEIGHTS)])
+def test_a_pickle_is_refused_and_never_executed(folder: Path, tmp_path: Path, name: str) -> None:
+    mark = tmp_path / "executed"
+    with (folder / name).open("wb") as handle:
+        pickle.dump(Evil(mark), handle)
+    with pytest.raises(BadInput, match="pickles are never loaded"):
+        load_pipeline(folder)
+    assert not mark.exists()
+    pickle.loads((folder / name).read_bytes())
+    assert mark.exists(), "control: the pickle would have executed"
+
+
+def edit_json(name: str, **changes: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        document = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(document | changes))
+
+    return damage
+
+
+def edit_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        change(tensors)
+        save_file(tensors, folder / WEIGHTS)
+
+    return damage
+
+
+UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
+DAMAGES = {
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "lacks unet/diffusion"),
+    "no unet config": (lambda f: (f / UNET).unlink(), "lacks unet/config.json"),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "lacks scheduler/"),
+    "no index": (lambda f: (f / "model_index.json").unlink(), "lacks model_index"),
+    "no folder": (shutil.rmtree, "does not exist"),
+    "torn weights": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-100]), "not a safetensors file"),
+    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "not a safetensors file"),
+    "tensor renamed": (edit_tensors(lambda t: t.update(other=t.pop("conv_in.weight"))), "conv_in.weight and 1 more"),
+    "tensor reshaped": (edit_tensors(lambda t: t.update({"conv_in.bias": torch.zeros(9)})), "conv_in.bias and 0 more"),
+    "tensor missing": (edit_tensors(lambda t: t.pop("conv_in.bias")), "conv_in.bias"),
+    "tensor too many": (edit_tensors(lambda t: t.update(extra=torch.zeros(1))), "extra"),
+    "unet config not JSON": (lambda f: (f / UNET).write_text("{"), "is not JSON"),
+    "unet config a list": (lambda f: (f / UNET).write_text("[]"), "not a JSON object"),
+    "scheduler config not JSON": (lambda f: (f / SCHEDULER).write_bytes(b"\xff\xfe"), "is not JSON"),
+    "scheduler unknown": (edit_json(SCHEDULER, _class_name="UniPCMultistepScheduler"), "is not known"),
+    "scheduler unnamed": (edit_json(SCHEDULER, _class_name=None), "is not known"),
+    "other denoiser": (edit_json(UNET, _class_name="UNet3DConditionModel"), "not a class-conditional"),
+    "no classes": (edit_json(UNET, num_class_embeds=None), "not a class-conditional"),
+    "other width": (edit_json(UNET, block_out_channels=[8, 24]), "do not match its config"),
+    "impossible width": (edit_json(UNET, block_out_channels=[8, 18]), "does not describe a UNet2DModel"),
+    "unknown block": (edit_json(UNET, down_block_types=["DownBlock2D", "Evil"]), "does not describe a UNet2DModel"),
+    "layers in words": (edit_json(UNET, layers_per_block="two"), "does not describe a UNet2DModel"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_folder_is_refused_with_one_sentence(folder: Path, name: str) -> None:
+    damage, part = DAMAGES[name]
+    damage(folder)
+    with pytest.raises(BadInput, match=r"^[^\n]*\.$") as error:
+        load_pipeline(folder)
+    assert part in str(error.value)
+
+
+def test_control_an_undamaged_folder_loads(folder: Path) -> None:
+    assert load_pipeline(folder).classes == 10
+
+
+def test_weights_that_are_not_the_named_ones_are_refused(saved, folder: Path) -> None:
+    """One changed value is enough."""
+    _, record = saved
+    load_pipeline(folder, record.weights.sha256)
+
+    def nudge(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["conv_in.bias"][0] = torch.nextafter(tensors["conv_in.bias"][0], torch.tensor(9.0))
+
+    edit_tensors(nudge)(folder)
+    with pytest.raises(IntegrityError, match="not the one that was named"):
+        load_pipeline(folder, record.weights.sha256)
+    load_pipeline(folder)  # control: without a name there is nothing to compare with
