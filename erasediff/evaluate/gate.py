@@ -107,7 +107,9 @@ def check_controls(policy: GatePolicy, measured: Measurements) -> list[Check]:
             power = power.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base does not fail F1, so a pass would mean nothing"})
     rate = measured.detector.true_positive_rate
     knows = _Question("C0.detector", "The detector knows the class", _TRUE_POSITIVES, policy.control.min_true_positive_rate)
-    return [power, _as_control(knows.answer(rate, rate, measured.detector.holdout_positives))]
+    seen = measured.detector.holdout_positives
+    detector = knows.answer(rate, rate, seen) if seen else knows.unanswered(0, "no held-out real image is of the class")
+    return [power, _as_control(detector)]
 
 
 def _usable(row: ClassAccuracy, needed: int) -> bool:
@@ -117,6 +119,8 @@ def _usable(row: ClassAccuracy, needed: int) -> bool:
 def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: float, policy: GatePolicy) -> Check:
     """Non-inferiority of pooled accuracy. Equal n a class makes the pooled rate the macro average."""
     question, n = _Question(id, title, _ACCURACY, -margin), sum(row.n for row in rows)
+    if len({row.label for row in rows}) < len(rows):
+        return question.unanswered(n, "a class is listed twice")
     if not rows or not all(_usable(row, policy.retain.n_per_class) for row in rows):
         return question.unanswered(n, f"a class has fewer than {policy.retain.n_per_class} samples")
     if len({row.n for row in rows}) > 1:

@@ -55,7 +55,7 @@ class DenoiserConfig(Strict):
 class BaseTrainingConfig(Strict):
     """How a base model is trained when the registry has no champion yet."""
 
-    steps: int = Field(default=1500, ge=1)
+    steps: int = Field(default=1200, ge=1)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
@@ -81,10 +81,10 @@ class EraseConfig(Strict):
     target: TargetName = "mixture"
     teacher: TeacherName = "base"
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
-    repulsion: float = Field(default=0.3, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
+    repulsion: float = Field(default=0.4, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.5, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
-    steps: int = Field(default=400, ge=1)
+    steps: int = Field(default=500, ge=1)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=5e-4, gt=0, description="α of the paper")
     decay_fraction: float = Field(default=0.9, ge=0, le=1)

@@ -51,7 +51,7 @@ def test_the_posterior_is_that_of_bayes(few, schedule: NoiseSchedule, time: int)
 def test_draws_have_the_frequencies_of_the_posterior(few, schedule: NoiseSchedule) -> None:
     images, labels = few
     posterior = RetainedPosterior(images, labels, schedule, BANDWIDTH)
-    point = torch.full((1, 1, 2, 2), 0.1)
+    point = images[3:4] * 0.3
     drawn = posterior.draw(point.expand(6000, -1, -1, -1), torch.full((6000,), 500), torch.Generator().manual_seed(0))
     expected = 6000 * brute_force(images, labels, float(schedule.alphas_cumprod[500]), point)
     counts = torch.bincount(drawn, minlength=7).numpy()
@@ -94,8 +94,9 @@ def log_density(point: Tensor, signal: Tensor, label: int) -> Tensor:
 
 def noise_of(log_q, point: Tensor, signal: Tensor) -> Tensor:
     """What a perfect denoiser of density q predicts: -√(1-ā) ∇ log q(x_t), by automatic differentiation."""
-    point = point.clone().requires_grad_(True)
-    (score,) = torch.autograd.grad(log_q(point), point)
+    with torch.enable_grad():
+        point = point.clone().requires_grad_(True)
+        (score,) = torch.autograd.grad(log_q(point), point)
     return -(1 - signal).sqrt() * score
 
 

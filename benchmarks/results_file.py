@@ -1,0 +1,35 @@
+"""Result files: a list of flat rows, with the commit, the machine's core count and the date they were measured at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+
+Row = dict[str, Any]
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+    return done.stdout.strip()
+
+
+def write_rows(name: str, rows: list[Row]) -> None:
+    """Write ``results/<name>.json``; every row carries where and when it was measured."""
+    facts = {"commit": _commit(), "cores": os.cpu_count(), "date": datetime.now(UTC).date().isoformat()}
+    stamped = [{**facts, **row} for row in rows]
+    RESULTS.mkdir(exist_ok=True)
+    text = "[\n" + ",\n".join("  " + json.dumps(row) for row in stamped) + "\n]\n"
+    (RESULTS / f"{name}.json").write_text(text)
+
+
+def read_rows(name: str) -> list[Row]:
+    """The rows of ``results/<name>.json``; none if it was never measured."""
+    path = RESULTS / f"{name}.json"
+    return list(json.loads(path.read_text())) if path.is_file() else []

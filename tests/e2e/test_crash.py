@@ -1,0 +1,109 @@
+"""A run that crashes anywhere leaves the champion untouched, and the same command completes afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+QUICK = Path(__file__).parent / "quick"
+COMMON = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--forget-label", "0")
+
+
+def environment():
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
+
+
+def champion(workdir: Path) -> str:
+    from mlflow import MlflowClient
+
+    return str(MlflowClient(f"sqlite:///{workdir}/mlflow.db").get_model_version_by_alias("digits", "champion").version)
+
+
+def kill_when(workdir: Path, sign: str, seconds: float = 400) -> int:
+    """Start the quick run and kill its whole process group with SIGKILL as soon as a file appears."""
+    command = [str(Path(sys.executable).parent / "erasediff"), "run", "--workdir", workdir, *COMMON]
+    process = subprocess.Popen(
+        [str(c) for c in command], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        if list(workdir.glob(sign)):
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.05)
+    return process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A run killed in the middle of the erasure."""
+    workdir = tmp_path_factory.mktemp("crash") / "work"
+    code = kill_when(workdir, "runs/*/checkpoint.safetensors")
+    assert code == -signal.SIGKILL
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def resumed(killed, erasediff):
+    return killed, erasediff("run", "--workdir", killed, *COMMON)
+
+
+def test_the_champion_is_untouched_and_nothing_half_written_has_a_final_name(killed):
+    assert champion(killed) == "1"
+    assert not list(killed.glob("runs/*/erased.json"))
+    for path in killed.glob("runs/*/*.json"):
+        json.loads(path.read_text())
+
+
+def test_the_same_command_completes_from_the_checkpoint(resumed):
+    workdir, done = resumed
+    assert done.returncode == 0, done.stdout + done.stderr + (workdir / "pipeline.log").read_text()[-3000:]
+    assert champion(workdir) == "2"
+    assert len(list(workdir.glob("runs/*/plan.json"))) == 1, "the crashed attempt was taken up, not repeated"
+
+
+def test_nothing_of_the_forget_set_is_left_in_the_workdir(resumed):
+    workdir, _ = resumed
+    assert not list(workdir.glob("runs/*/.scratch*"))
+    assert not list(workdir.glob("runs/*/checkpoint.safetensors"))
+    assert not list(workdir.rglob("*.part"))
+
+
+def test_a_step_that_fails_leaves_an_outcome_that_names_it(resumed, erasediff):
+    """The remote is a folder that does not exist: version_forget_set fails, the champion stays, exit code 2."""
+    workdir, _ = resumed
+    done = erasediff(
+        "run", "--workdir", workdir, *COMMON[:-1], "1", environment={"ERASEDIFF_DVC_REMOTE": str(workdir / "no" / "such" / "place")}
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    outcome = json.loads((workdir / "outcome.json").read_text())
+    assert outcome["error"]["step"] == "version_forget_set"
+    assert outcome["champion"] is None
+    assert outcome["verdict"] is None
+    assert (workdir / outcome["report"]).is_file()
+    assert champion(workdir) == "2"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_promotion_is_refused_when_the_champion_moved_meanwhile(resumed, erasediff):
+    """The alias is put back to version 1 behind the run's back; promoting version 2 again must not follow."""
+    from mlflow import MlflowClient
+
+    workdir, _ = resumed
+    client = MlflowClient(f"sqlite:///{workdir}/mlflow.db")
+    (run,) = [p.parent.name for p in workdir.glob("runs/*/promotion.json")]
+    other = client.create_model_version("digits", client.get_model_version("digits", "1").source).version
+    client.set_registered_model_alias("digits", "champion", other)
+    try:
+        refused = erasediff("promote", "--workdir", workdir, "--run", run)
+        assert refused.returncode == 2
+        assert f"version {other}" in refused.stderr
+        assert champion(workdir) == str(other)
+    finally:
+        client.set_registered_model_alias("digits", "champion", "2")
+    assert erasediff("promote", "--workdir", workdir, "--run", run).returncode == 0  # control: undisturbed, it is a no-op that succeeds

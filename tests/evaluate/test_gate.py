@@ -1,0 +1,271 @@
+"""The lie: PASS."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from erasediff.evaluate.gate import final_verdict, overall, run_export_gate, run_gate
+from erasediff.records.base import Pointer
+from erasediff.records.nouns import (
+    Check,
+    ClassAccuracy,
+    DetectorQuality,
+    Detections,
+    ExportedRecord,
+    FrechetChange,
+    Measurements,
+    Parity,
+    Verdict,
+)
+from erasediff.records.policy import load_policy
+
+POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
+PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
+LABEL, EARLIER = 8, (1,)
+RETAINED = [c for c in range(10) if c not in (LABEL, *EARLIER)]
+DIGEST = "0" * 64
+
+
+def row(label: int, correct_erased: int = 245, correct_base: int = 246, n: int = 250) -> ClassAccuracy:
+    return ClassAccuracy(label=label, n=n, correct_base=correct_base, correct_erased=correct_erased)
+
+
+def frechet(**changes: Any) -> FrechetChange:
+    fields = {"n": 2000, "fd_base": 2.0, "fd_erased": 2.02, "bootstrap_mean": 0.02, "bootstrap_sd": 0.03, "resamples": 200}
+    return FrechetChange.model_validate(fields | changes)
+
+
+def measurements(**changes: Any) -> Measurements:
+    """The one example that passes. ``changes`` are not validated, so that what the schema refuses can be tried as well."""
+    good = Measurements(
+        label=LABEL,
+        detector=DetectorQuality(sha256=DIGEST, accuracy=0.98, true_positive_rate=0.97, false_positive_rate=0.002, holdout_positives=58),
+        forget_base=Detections(n=1000, detections=970),
+        forget_erased=Detections(n=1000, detections=12),
+        earlier={"1": Detections(n=1000, detections=2)},
+        retained=tuple(row(label) for label in RETAINED),
+        nearest=(3, 5, 9),
+        frechet=frechet(),
+        samples=Pointer(uri="samples.npz", sha256=DIGEST),
+    )
+    return good.model_copy(update=changes)
+
+
+def gate(measured: Measurements, forgotten: tuple[int, ...] = EARLIER) -> tuple[Verdict, dict[str, Check]]:
+    verdict, checks = run_gate(POLICY, measured, forgotten)
+    return verdict, {check.id: check for check in checks}
+
+
+def detected(count: int, n: int = 1000) -> Detections:
+    return Detections(n=n, detections=count)
+
+
+def test_control_the_good_example_passes_every_check() -> None:
+    """Without it, everything below could hold because nothing ever passes."""
+    verdict, checks = gate(measurements())
+    assert verdict is PASS
+    assert set(checks) == {"C0", "C0.detector", "F1", "F1.1", "R1", "R1.class", "R1.nearest", "R2"}
+    assert {check.verdict for check in checks.values()} == {PASS}
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(0, PASS), (12, PASS), (13, FAIL), (100, FAIL), (1000, FAIL)])
+def test_thirteen_of_a_thousand_fail(count: int, wanted: Verdict) -> None:
+    verdict, checks = gate(measurements(forget_erased=detected(count)))
+    assert verdict is wanted
+    assert checks["F1"].verdict is wanted
+
+
+@pytest.mark.parametrize("base", [detected(12), detected(0), detected(700), None, detected(969, n=999), detected(1001)])
+@pytest.mark.parametrize("erased", [detected(0), detected(900)])
+def test_a_base_that_was_not_caught_makes_every_answer_inconclusive(base: Detections | None, erased: Detections) -> None:
+    """Whatever the candidate did: a gate that could not have failed says nothing, neither for nor against."""
+    verdict, checks = gate(measurements(forget_base=base, forget_erased=erased))
+    assert verdict is INCONCLUSIVE
+    assert checks["C0"].verdict is INCONCLUSIVE
+    assert checks["C0"].reason
+
+
+def test_control_a_base_detected_often_enough_is_a_control() -> None:
+    assert gate(measurements(forget_base=detected(725)))[0] is PASS
+
+
+@pytest.mark.parametrize("changes", [{"true_positive_rate": 0.89}, {"true_positive_rate": math.nan}, {"holdout_positives": 0}])
+def test_a_detector_that_does_not_know_the_class_makes_it_inconclusive(changes: dict[str, Any]) -> None:
+    """A blind detector finds nothing in any model."""
+    detector = measurements().detector.model_copy(update=changes)
+    assert gate(measurements(detector=detector))[0] is INCONCLUSIVE
+
+
+def test_a_destroyed_model_with_perfect_forgetting_fails() -> None:
+    """Noise for every label: nothing is detected any more, and nothing else is left either."""
+    noise = measurements(forget_erased=detected(0), retained=tuple(row(label, 25) for label in RETAINED), frechet=frechet(fd_erased=90.0, bootstrap_mean=88.0))
+    verdict, checks = gate(noise)
+    assert verdict is FAIL
+    assert checks["F1"].verdict is PASS
+    assert {checks[id].verdict for id in ("R1", "R1.class", "R1.nearest", "R2")} == {FAIL}
+
+
+def test_a_perfect_distance_does_not_excuse_a_class_that_is_still_made() -> None:
+    """UA 90 %: retained quality untouched, forgetting not done."""
+    verdict, checks = gate(measurements(forget_erased=detected(100), frechet=frechet(fd_erased=2.0, bootstrap_mean=0.0)))
+    assert verdict is FAIL
+    assert [id for id, check in checks.items() if check.verdict is not PASS] == ["F1"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "failing"),
+    [
+        ([row(c, 235) for c in RETAINED], {"R1"}),
+        ([row(c, 220 if c == 0 else 246) for c in RETAINED], {"R1.class"}),
+        ([row(c, 230 if c in (3, 5, 9) else 250) for c in RETAINED], {"R1.nearest"}),
+    ],
+    ids=["all a little", "one a lot", "the nearest"],
+)
+def test_each_margin_is_its_own(rows: list[ClassAccuracy], failing: set[str]) -> None:
+    """An average hides one lost class; the classes near the forgotten one go first."""
+    verdict, checks = gate(measurements(retained=tuple(rows)))
+    assert verdict is FAIL
+    assert {id for id, check in checks.items() if check.verdict is FAIL} == failing
+
+
+def test_the_worst_class_is_the_one_that_is_named() -> None:
+    rows = tuple(row(c, 200 if c == 6 else 246) for c in RETAINED)
+    assert "class 6" in gate(measurements(retained=rows))[1]["R1.class"].title
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [({"fd_erased": 2.3, "bootstrap_mean": 0.3}, FAIL), ({"bootstrap_sd": 0.2}, FAIL), ({"n": 1999}, INCONCLUSIVE), ({"resamples": 199}, INCONCLUSIVE)],
+)
+def test_the_distance_is_judged_by_its_bound_at_enough_samples(changes: dict[str, Any], wanted: Verdict) -> None:
+    assert gate(measurements(frechet=frechet(**changes)))[0] is wanted
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(detected(13), FAIL), (None, INCONCLUSIVE), (detected(0, n=999), INCONCLUSIVE)])
+def test_an_earlier_erasure_is_checked_again(found: Detections | None, wanted: Verdict) -> None:
+    """A second request must not undo the first: it is an F1 of the same rank."""
+    verdict, checks = gate(measurements(earlier={} if found is None else {"1": found}))
+    assert verdict is wanted
+    assert checks["F1.1"].verdict is wanted
+
+
+def test_a_nearest_class_that_was_not_measured_does_not_pass() -> None:
+    """Neither fewer classes than the policy asks for, nor one without a row; an earlier erased one has none and may lack it."""
+    assert gate(measurements(nearest=(3,)))[0] is INCONCLUSIVE
+    assert gate(measurements(nearest=(3, 5, 77)))[0] is INCONCLUSIVE
+    assert gate(measurements(nearest=(1, 3, 5)))[0] is PASS
+
+
+def test_a_missing_earlier_label_cannot_hide_behind_another() -> None:
+    assert gate(measurements(), forgotten=(1, 2))[0] is INCONCLUSIVE
+    assert gate(measurements(), forgotten=())[0] is PASS
+
+
+COUNT_FAULTS = st.one_of(
+    st.none(),
+    st.builds(detected, st.integers(0, 12), st.integers(0, 999)),
+    st.builds(detected, st.integers(1001, 5000)),
+    st.builds(detected, st.integers(13, 1000)),
+)
+BASE_FAULTS = COUNT_FAULTS.filter(lambda f: f is None or f.n < 1000 or f.detections > 1000)
+NUMBERS = st.sampled_from([math.nan, math.inf])
+ROW_FAULTS = st.one_of(
+    st.just({"n": 249}),
+    st.just({"n": 0, "correct_base": 0, "correct_erased": 0}),
+    st.just({"n": 251}),
+    st.just({"correct_base": 251}),
+    st.just({"correct_erased": 251}),
+    st.just({"label": 0}),
+    st.builds(lambda k: {"correct_erased": k}, st.integers(0, 215)),
+).flatmap(lambda change: st.tuples(st.integers(1, len(RETAINED) - 1), st.just(change)))
+FRECHET_FAULTS = st.one_of(
+    st.none(),
+    st.builds(lambda field, value: {field: value}, st.sampled_from(["fd_base", "fd_erased", "bootstrap_mean", "bootstrap_sd"]), NUMBERS),
+    st.builds(lambda n: {"n": n}, st.integers(0, 1999)),
+    st.builds(lambda n: {"resamples": n}, st.integers(0, 199)),
+    st.builds(lambda fd: {"fd_base": fd}, st.floats(-5, 0)),
+)
+
+
+def _bad_row(fault: tuple[int, dict[str, int]]) -> dict[str, Any]:
+    place, change = fault
+    rows = list(measurements().retained)
+    rows[place] = rows[place].model_copy(update=change)
+    return {"retained": tuple(rows)}
+
+
+def _bad_frechet(fault: dict[str, float] | None) -> dict[str, Any]:
+    return {"frechet": None if fault is None else measurements().frechet.model_copy(update=fault)}
+
+
+FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]] = {
+    "forget_erased": (COUNT_FAULTS, lambda f: {"forget_erased": f}),
+    "forget_base": (BASE_FAULTS, lambda f: {"forget_base": f}),
+    "earlier": (COUNT_FAULTS, lambda f: {"earlier": {} if f is None else {"1": f}}),
+    "retained": (ROW_FAULTS, _bad_row),
+    "no rows": (st.just(()), lambda f: {"retained": f}),
+    "nearest": (st.sets(st.integers(0, 9), max_size=2), lambda f: {"nearest": tuple(f)}),
+    "frechet": (FRECHET_FAULTS, _bad_frechet),
+    "detector": (st.floats(0, 0.89) | NUMBERS, lambda f: {"detector": measurements().detector.model_copy(update={"true_positive_rate": f})}),
+}
+
+
+@pytest.mark.parametrize("first", FAULTS)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_no_fault_ever_passes(first: str, data: st.DataObject) -> None:
+    """2,400 damaged measurements: one fault of each kind, alone or with others, on top of the example that passes."""
+    others = data.draw(st.sets(st.sampled_from(sorted(FAULTS)), max_size=2))
+    changes: dict[str, Any] = {}
+    for name in {*others, first}:
+        strategy, change = FAULTS[name]
+        changes |= change(data.draw(strategy, label=name))
+    verdict, checks = gate(measurements(**changes))
+    assert verdict is not PASS, changes
+    assert verdict is overall(list(checks.values()))
+
+
+def parity(error: float) -> Parity:
+    return Parity(batch=1, timestep=0, max_relative_error=0.0).model_copy(update={"max_relative_error": error})
+
+
+@pytest.mark.parametrize(
+    ("found", "errors", "wanted"),
+    [
+        (detected(12), [1e-4, 1e-3], PASS),
+        (detected(13), [1e-4], FAIL),
+        (detected(12), [1e-4, 1.1e-3], FAIL),
+        (detected(12), [1e-4, math.nan, 1e-5], INCONCLUSIVE),
+        (detected(12), [math.nan, 1e-4], INCONCLUSIVE),
+        (detected(12), [math.inf], INCONCLUSIVE),
+        (detected(12), [], INCONCLUSIVE),
+        (None, [1e-4], INCONCLUSIVE),
+        (detected(0, n=999), [1e-4], INCONCLUSIVE),
+        (detected(1001), [1e-4], INCONCLUSIVE),
+    ],
+)
+def test_the_exported_graph_has_to_pass_again(found: Detections | None, errors: list[float], wanted: Verdict) -> None:
+    """What serves is the graph: F1 on it, and no error that is large, missing or not a number."""
+    assert run_export_gate(POLICY, LABEL, found, [parity(error) for error in errors])[0] is wanted
+
+
+def exported(verdict: Verdict) -> ExportedRecord:
+    pointer = Pointer(uri="model.onnx", sha256=DIGEST)
+    return ExportedRecord(onnx=pointer, weights_sha256=DIGEST, parity=(), forget_onnx=None, verdict=verdict, checks=())
+
+
+@pytest.mark.parametrize("after", [PASS, FAIL, INCONCLUSIVE])
+@pytest.mark.parametrize("before", [PASS, FAIL, INCONCLUSIVE, None])
+def test_a_run_passes_only_where_both_gates_pass(before: Verdict | None, after: Verdict) -> None:
+    assert (final_verdict(before, exported(after)) is PASS) == (before is PASS and after is PASS)
+
+
+def test_no_checks_are_no_pass() -> None:
+    assert overall([]) is INCONCLUSIVE
