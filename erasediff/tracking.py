@@ -36,10 +36,10 @@ class Tracking:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.http_timeout_seconds))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # importing mlflow sets its level
+            logging.getLogger(name).setLevel(logging.ERROR)
         self.client = self._call(lambda: MlflowClient(tracking_uri=self.uri, registry_uri=self.uri))
 
     def _call(self, action: Callable[[], T]) -> T:

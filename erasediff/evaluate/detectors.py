@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import to_unit
 from erasediff.progress import progress
@@ -137,11 +139,18 @@ def train_detector(images: Tensor, labels: Tensor, classes: int, config: Detecto
 
 
 def stored_detector(path: Path, images: Tensor, labels: Tensor, classes: int, config: DetectorConfig) -> Detector:
-    """The detector kept under ``path``, trained and saved there if there is none yet."""
+    """The detector kept under ``path``, trained and saved there if there is none yet.
+
+    Raises:
+        IntegrityError: the file that is there is damaged or holds another network.
+    """
     if not path.is_file():
         network = train_detector(images, labels, classes, config)
         with atomic_path(path) as temporary:
             save_file(network.state_dict(), temporary)
     network = ConvolutionalClassifier(images.shape[3], classes)
-    network.load_state_dict(load_file(path))
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError):
+        raise IntegrityError(f"the detector {path} is damaged or of another dataset: remove it, and it is trained again.") from None
     return Detector(network.eval(), sha256_file(path))

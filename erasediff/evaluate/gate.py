@@ -129,7 +129,7 @@ def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: 
     return question.answer((erased - base) / n, statistics.difference_lower(erased, n, base, n, policy.alpha), n)
 
 
-def check_retained(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int] = ()) -> list[Check]:
+def check_retained(policy: GatePolicy, measured: Measurements) -> list[Check]:
     """R1: macro accuracy, the worst single class, and the classes nearest to the forgotten one."""
     retain, rows = policy.retain, measured.retained
     singles = [_check_accuracy("R1.class", f"Class {row.label} is still made", [row], retain.class_margin, policy) for row in rows]
@@ -140,9 +140,7 @@ def check_retained(policy: GatePolicy, measured: Measurements, forgotten: Sequen
     if retain.nearest:
         nearest = [row for row in rows if row.label in measured.nearest]
         named = ", ".join(str(row.label) for row in nearest)
-        # A nearest class that an earlier request erased has no row; any other that is missing was not measured.
-        missing = set(measured.nearest) - set(forgotten) - {row.label for row in rows}
-        complete = not missing and len(set(measured.nearest)) >= min(retain.nearest, len(rows) + len(forgotten))
+        complete = {row.label for row in nearest} == set(measured.nearest) and len(nearest) >= min(retain.nearest, len(rows))
         near = _check_accuracy("R1.nearest", f"Nearest classes ({named}) are still made", nearest, retain.nearest_margin, policy)
         incomplete = {"verdict": Verdict.INCONCLUSIVE, "reason": f"not all of the {retain.nearest} nearest classes were measured"}
         checks.append(near if complete else near.model_copy(update=incomplete))
@@ -190,7 +188,7 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
         *check_controls(policy, measured),
         forget,
         *check_earlier(policy, measured, forgotten),
-        *check_retained(policy, measured, forgotten),
+        *check_retained(policy, measured),
         check_fidelity(policy, measured),
     ]
     return overall(checks), tuple(checks)

@@ -79,7 +79,7 @@ def test_timesteps_are_antithetic_pairs_in_range(schedule: NoiseSchedule, count:
     drawn = schedule.draw_timesteps(count, torch.Generator().manual_seed(0))
     half = (count + 1) // 2
     assert drawn.shape == (count,)
-    assert 0 <= drawn.min()
+    assert drawn.min() >= 0
     assert drawn.max() <= 999
     assert torch.equal(drawn[half:], 999 - drawn[: count - half])
 

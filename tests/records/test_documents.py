@@ -50,7 +50,7 @@ def test_key_order_does_not_matter_and_nothing_is_lost(document: Any, rng: rando
 def test_canonical_json_is_that_of_rfc_8785() -> None:
     """The examples of RFC 8785, sections 3.2.2 and 3.2.3: any other tool computes the same digest."""
     numbers = [333333333.33333329, 1e30, 4.50, 2e-3, 1e-27]
-    document = {"numbers": numbers, "string": "€$\u000f\nA'B\"\\\\\"/", "literals": [None, True, False]}
+    document = {"numbers": numbers, "string": '€$\u000f\nA\'B"\\\\"/', "literals": [None, True, False]}
     wanted = r'{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA' + r"'B\"\\\\\"/" + '"}'
     assert canonical_json(document) == wanted.encode()
     keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "\xf6"]

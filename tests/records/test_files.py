@@ -22,7 +22,9 @@ def names(folder: Path) -> set[str]:
 
 def run_killed(code: str, *arguments: object) -> None:
     """Run a program that kills itself with SIGKILL, which no `finally` survives."""
-    program = f"import os, signal, sys\nfrom pathlib import Path\npath = Path(sys.argv[1])\ndie = lambda: os.kill(os.getpid(), signal.SIGKILL)\n{code}"
+    program = (
+        f"import os, signal, sys\nfrom pathlib import Path\npath = Path(sys.argv[1])\ndie = lambda: os.kill(os.getpid(), signal.SIGKILL)\n{code}"
+    )
     done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
@@ -128,7 +130,11 @@ def test_an_error_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
 
 def test_a_kill_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
     publish_folder(tmp_path, fill_with({"weights": b"1"}))
-    code = "from erasediff.files import publish_folder\ndef fill(folder):\n    (folder / 'weights').write_bytes(b'2')\n    die()\npublish_folder(path, fill)"
+    code = (
+        "from erasediff.files import publish_folder\n"
+        "def fill(folder):\n    (folder / 'weights').write_bytes(b'2')\n    die()\n"
+        "publish_folder(path, fill)"
+    )
     run_killed(code, tmp_path)
     assert (tmp_path / "final/weights").read_bytes() == b"1"
 
@@ -167,6 +173,10 @@ def test_file_and_bytes_agree_on_the_digest(tmp_path: Path) -> None:
 def test_a_file_from_outside_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_bytes(b"12345")
     assert read_bounded(tmp_path / "policy.yaml", 5, "the policy") == b"12345"
-    for path, limit, what in ((tmp_path / "policy.yaml", 4, "more than the 4 allowed"), (tmp_path / "no", 4, "does not exist"), (tmp_path, 10**6, "cannot be read")):
+    for path, limit, what in (
+        (tmp_path / "policy.yaml", 4, "more than the 4 allowed"),
+        (tmp_path / "no", 4, "does not exist"),
+        (tmp_path, 10**6, "cannot be read"),
+    ):
         with pytest.raises(BadInput, match=what):
             read_bounded(path, limit, "the policy")

@@ -37,7 +37,9 @@ def solve(retain: np.ndarray, forget: np.ndarray, eta: float) -> np.ndarray:
     """argmin 1/2 |retain - d|^2 subject to <forget, d> >= eta |forget|^2, by a general solver that knows no closed form."""
     limit = eta * (forget @ forget)
     constraint = {"type": "ineq", "fun": lambda d: forget @ d - limit, "jac": lambda d: forget}
-    found = minimize(lambda d: 0.5 * ((d - retain) ** 2).sum(), 0 * retain, jac=lambda d: d - retain, constraints=[constraint], options={"ftol": 1e-14})
+    found = minimize(
+        lambda d: 0.5 * ((d - retain) ** 2).sum(), 0 * retain, jac=lambda d: d - retain, constraints=[constraint], options={"ftol": 1e-14}
+    )
     return found.x
 
 

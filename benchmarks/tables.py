@@ -1,0 +1,99 @@
+"""``python -m benchmarks.tables``: write the tables of README and docs from the result files, between their markers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.results_file import ROOT, Row, read_rows
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _measured_at(rows: list[Row]) -> str:
+    commits, cores, dates = ({str(row[key]) for row in rows} for key in ("commit", "cores", "date"))
+    return f"Measured at commit {', '.join(sorted(commits))} on {', '.join(sorted(cores))} cores, {', '.join(sorted(dates))}."
+
+
+def demo_table(rows: list[Row]) -> str:
+    """One line a label and seed."""
+    header = [
+        "label",
+        "seed",
+        "verdict",
+        "detections before → after, of 1,000",
+        "upper bound",
+        "in ONNX",
+        "retained accuracy",
+        "lower bound of change",
+    ]
+    header += ["Fréchet distance", "upper bound of change"]
+    lines = [
+        [
+            str(row["label"]),
+            str(row["seed"]),
+            str(row["verdict"]),
+            f"{row['base_detections']} → {row['detections']}",
+            f"{100 * row['upper']:.2f} %",
+            str(row["onnx_detections"]),
+            f"{_percent(row['accuracy_base'])} → {_percent(row['accuracy_erased'])}",
+            f"{100 * row['accuracy_lower']:.1f} pp",
+            f"{row['fd_base']:.2f} → {row['fd_erased']:.2f}",
+            f"{100 * row['fd_change_upper']:+.0f} %",
+        ]
+        for row in rows
+    ]
+    return f"{_table(header, lines)}\n\n{_measured_at(rows)} `python -m benchmarks.demo` measures it again."
+
+
+def targets_table(rows: list[Row]) -> str:
+    """One line a target, one column a label: detections of 1,000, bold where the gate says PASS."""
+    labels = sorted({row["label"] for row in rows})
+    lines = []
+    for target in dict.fromkeys(row["target"] for row in rows):
+        found = {row["label"]: row for row in rows if row["target"] == target}
+        cells = [f"**{found[c]['detections']}**" if found[c]["verdict"] == "PASS" else str(found[c]["detections"]) for c in labels]
+        passed = sum(found[c]["verdict"] == "PASS" for c in labels)
+        lines.append([f"`{target}`", *cells, f"{passed} of {len(labels)}"])
+    table = _table(["target", *map(str, labels), "PASS"], lines)
+    return f"{table}\n\n{_measured_at(rows)} `python -m benchmarks.targets` measures it again."
+
+
+def timing_table(rows: list[Row]) -> str:
+    """One line a step."""
+    lines = [[str(row["step"]), f"{row['seconds']:.0f} s"] for row in rows]
+    return f"{_table(['step', 'time'], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.timing` measures it again."
+
+
+TABLES: dict[str, Callable[[list[Row]], str]] = {"demo": demo_table, "targets": targets_table, "timing": timing_table}
+
+
+def fill(text: str) -> str:
+    """Replace what stands between ``<!-- table:NAME -->`` and ``<!-- end -->``."""
+
+    def table(match: re.Match[str]) -> str:
+        rows = read_rows(match["name"])
+        body = TABLES[match["name"]](rows) if rows else "Not measured yet."
+        return f"<!-- table:{match['name']} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- table:(?P<name>\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Fill every Markdown file that has a marker."""
+    for path in [ROOT / "README.md", *sorted(Path(ROOT / "docs").glob("*.md"))]:
+        text = path.read_text()
+        if (filled := fill(text)) != text:
+            path.write_text(filled)
+
+
+if __name__ == "__main__":
+    main()
