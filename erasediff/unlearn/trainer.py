@@ -126,9 +126,9 @@ class Erasure:
         self.parameters = list(self.model.parameters())
         base = copy.deepcopy(unet).to(device).eval().requires_grad_(False)
         self.teacher = UNetDenoiser(base if config.teacher == "base" else self.model)
-        self.passes = PassCounter(self.model, base)
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, betas=_BETAS)
         self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
+        self.passes = PassCounter(self.model, base)  # after the copy: a copied hook would count into a copied counter
         self.generator = torch.Generator().manual_seed(seed)
         self.method = METHODS[config.method](config)
         self.target = make_target(config, self.data, schedule, UNetDenoiser(base))

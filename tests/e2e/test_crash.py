@@ -77,9 +77,7 @@ def test_nothing_of_the_forget_set_is_left_in_the_workdir(resumed):
 def test_a_step_that_fails_leaves_an_outcome_that_names_it(resumed, erasediff):
     """The remote is a folder that does not exist: version_forget_set fails, the champion stays, exit code 2."""
     workdir, _ = resumed
-    done = erasediff(
-        "run", "--workdir", workdir, *COMMON[:-1], "1", environment={"ERASEDIFF_DVC_REMOTE": str(workdir / "no" / "such" / "place")}
-    )
+    done = erasediff("run", "--workdir", workdir, *COMMON[:-1], "1", environment={"ERASEDIFF_DVC_REMOTE": str(workdir / "no" / "such" / "place")})
     assert done.returncode == 2, done.stdout + done.stderr
     outcome = json.loads((workdir / "outcome.json").read_text())
     assert outcome["error"]["step"] == "version_forget_set"

@@ -55,10 +55,11 @@ def test_an_image_depends_on_its_own_seed_and_label_alone(tiny_unet, name: str) 
 
 @SCHEDULERS
 def test_the_same_batch_gives_the_same_bytes(tiny_unet, name: str) -> None:
-    """Also from one scheduler object used twice: multi-step solvers keep state, which must not leak."""
+    """Also from one scheduler object used twice: multi-step solvers keep state, and threads share the object."""
     unet, scheduler = tiny_unet(), build_scheduler(SamplerConfig(scheduler=name), 1000)
     first, second = (sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 5) for _ in range(2))
     assert torch.equal(first, second)
+    assert scheduler.num_inference_steps is None, "sampling works on a copy"
     assert (first.dtype, first.shape) == (torch.uint8, (8, 8, 8, 1))
 
 

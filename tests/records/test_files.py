@@ -49,6 +49,17 @@ def test_new_content_replaces_old_and_nothing_else_is_left(tmp_path: Path) -> No
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+def test_the_new_content_takes_the_name_by_a_rename(tmp_path: Path) -> None:
+    """The file under the final name is the very file that was written aside; a copy would pass through a half."""
+    path = tmp_path / "record.json"
+    write_atomic(path, OLD)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"new")
+        written = temporary.stat().st_ino
+        assert path.stat().st_ino != written
+    assert path.stat().st_ino == written
+
+
 def test_an_error_while_writing_leaves_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     write_atomic(path, OLD)
