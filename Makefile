@@ -25,7 +25,7 @@ demo: install
 	$(BIN)/erasediff demo --workdir $(WORKDIR) --forget-label $(LABEL) --seed $(SEED)
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests
 
 lint: install
 	$(BIN)/ruff check .

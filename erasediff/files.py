@@ -108,9 +108,15 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
                 if path.is_file():
                     _fsync(path)
             temporary.chmod(0o755)
-            if final.exists():
-                shutil.rmtree(final)
-            temporary.replace(final)
+            # A folder cannot replace another in one rename. The old one is moved aside first, so that a kill in between
+            # leaves no folder under the final name, never a half.
+            old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=".part"))
+            try:
+                if final.exists():
+                    final.replace(old)
+                temporary.replace(final)
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
             _fsync(parent)
             return final
         finally:

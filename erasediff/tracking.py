@@ -38,8 +38,8 @@ class Tracking:
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # importing mlflow sets its level
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in ("mlflow", "alembic"):  # after the import, which sets the level; MLflow logs the traceback of what it raises
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.client = self._call(lambda: MlflowClient(tracking_uri=self.uri, registry_uri=self.uri))
 
     def _call(self, action: Callable[[], T]) -> T:
@@ -58,6 +58,8 @@ class Tracking:
             code = getattr(error, "error_code", "")
             if code in ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"):
                 raise
+            if "database or disk is full" in str(error):
+                raise BadInput(f"no space is left for {_without_credentials(self.uri)}: free some space and run the same command again.") from error
             reason = _without_credentials(str(error).splitlines()[0])[:200]
             raise Unreachable(
                 f"MLflow at {_without_credentials(self.uri)} does not answer ({reason}): start the server or correct MLFLOW_TRACKING_URI."

@@ -129,9 +129,12 @@ def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: 
     return question.answer((erased - base) / n, statistics.difference_lower(erased, n, base, n, policy.alpha), n)
 
 
-def check_retained(policy: GatePolicy, measured: Measurements) -> list[Check]:
+def check_retained(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
     """R1: macro accuracy, the worst single class, and the classes nearest to the forgotten one."""
     retain, rows = policy.retain, measured.retained
+    if missing := set(range(measured.classes)) - {measured.label, *forgotten} - {row.label for row in rows}:
+        question = _Question("R1", "Retained classes are still made", _ACCURACY, -retain.macro_margin)
+        return [question.unanswered(sum(row.n for row in rows), f"class {min(missing)} was not measured")]
     singles = [_check_accuracy("R1.class", f"Class {row.label} is still made", [row], retain.class_margin, policy) for row in rows]
     worst = min(singles, key=lambda check: -math.inf if check.bound is None else check.bound, default=None)
     checks = [_check_accuracy("R1", "Retained classes are still made", rows, retain.macro_margin, policy)]
@@ -188,7 +191,7 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
         *check_controls(policy, measured),
         forget,
         *check_earlier(policy, measured, forgotten),
-        *check_retained(policy, measured),
+        *check_retained(policy, measured, forgotten),
         check_fidelity(policy, measured),
     ]
     return overall(checks), tuple(checks)
@@ -218,7 +221,7 @@ def overall(checks: Sequence[Check]) -> Verdict:
 
 
 def final_verdict(gate: Verdict | None, exported: ExportedRecord | None) -> Verdict | None:
-    """A run's verdict: the gate's, unless the exported graph did worse."""
-    if gate is Verdict.PASS and exported is not None:
-        return exported.verdict
-    return gate
+    """A run's verdict: the gate's, unless it is PASS: then the exported graph's, for that is what serves; ``None`` before both."""
+    if gate is not Verdict.PASS:
+        return gate
+    return None if exported is None else exported.verdict

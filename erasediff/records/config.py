@@ -125,6 +125,12 @@ class RunConfig(Strict):
     detector: DetectorConfig = DetectorConfig()
     report: ReportConfig = ReportConfig()
 
+    @model_validator(mode="after")
+    def _sampler_within_schedule(self) -> Self:
+        if self.sampler.steps > self.denoiser.train_timesteps:
+            raise ValueError(f"sampler.steps {self.sampler.steps} is more than denoiser.train_timesteps {self.denoiser.train_timesteps}")
+        return self
+
 
 def load_yaml(path: Path, what: str) -> Any:
     """Read a YAML document from outside, safely and bounded.

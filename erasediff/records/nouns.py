@@ -128,6 +128,7 @@ class Measurements(Record):
     """Everything the gate may look at. A value that was not measured is ``None`` and can never pass."""
 
     label: int
+    classes: int = Field(ge=2)
     detector: DetectorQuality
     forget_base: Detections | None
     forget_erased: Detections | None

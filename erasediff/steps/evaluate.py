@@ -124,6 +124,7 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
 
     measured = Measurements(
         label=label,
+        classes=real.classes,
         detector=detector.quality(real.train, real.train_labels, label),
         forget_base=forget_base,
         forget_erased=forget_erased,

@@ -1,6 +1,5 @@
 """Every mistake ends non-zero with one sentence that names the thing and the mend, and no traceback."""
 
-import os
 import pickle
 import socket
 from pathlib import Path
@@ -224,7 +223,7 @@ def test_anything_unexpected_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
     assert error.count("\n") == 0
     log = Path(error.split("traceback is in ")[1].rstrip("."))
     assert "planted" in log.read_text()
-    os.unlink(log)
+    log.unlink()
 
 
 def test_help_lists_every_promised_subcommand(capsys):

@@ -46,6 +46,7 @@ def measurements(**changes: Any) -> Measurements:
     """The one example that passes. ``changes`` are not validated, so that what the schema refuses can be tried as well."""
     good = Measurements(
         label=LABEL,
+        classes=10,
         detector=DetectorQuality(sha256=DIGEST, accuracy=0.98, true_positive_rate=0.97, false_positive_rate=0.002, holdout_positives=58),
         forget_base=Detections(n=1000, detections=970),
         forget_erased=Detections(n=1000, detections=12),
@@ -172,7 +173,7 @@ def test_a_nearest_class_that_was_not_measured_does_not_pass() -> None:
 
 def test_a_missing_earlier_label_cannot_hide_behind_another() -> None:
     assert gate(measurements(), forgotten=(1, 2))[0] is INCONCLUSIVE
-    assert gate(measurements(), forgotten=())[0] is PASS
+    assert gate(measurements(), forgotten=(1,))[0] is PASS
 
 
 COUNT_FAULTS = st.one_of(
@@ -272,6 +273,19 @@ def exported(verdict: Verdict) -> ExportedRecord:
 @pytest.mark.parametrize("before", [PASS, FAIL, INCONCLUSIVE, None])
 def test_a_run_passes_only_where_both_gates_pass(before: Verdict | None, after: Verdict) -> None:
     assert (final_verdict(before, exported(after)) is PASS) == (before is PASS and after is PASS)
+
+
+def test_a_pass_before_the_graph_was_measured_is_no_verdict() -> None:
+    """An export that crashed must not leave an outcome that reads PASS."""
+    assert final_verdict(PASS, None) is None
+    assert final_verdict(FAIL, None) is FAIL
+
+
+@pytest.mark.parametrize("missing", RETAINED)
+def test_a_retained_class_that_was_not_measured_is_no_pass(missing: int) -> None:
+    """Leaving out the class that was destroyed would hide it."""
+    rows = tuple(row(label) for label in RETAINED if label != missing)
+    assert gate(measurements(retained=rows, nearest=tuple(c for c in (3, 5, 9) if c != missing)))[0] is not PASS
 
 
 def test_no_checks_are_no_pass() -> None:

@@ -51,7 +51,7 @@ def test_every_image_is_one_of_the_constants_and_none_is_latest():
 
 
 def test_every_task_shares_the_workdir_volume():
-    _, platform, tasks = compiled_tasks()
+    _, platform, _ = compiled_tasks()
     mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert len(mounted) == len(catalogue.STEPS)
     assert all(e["pvcMount"][0]["mountPath"] == "/workdir" for e in mounted.values())

@@ -1,0 +1,66 @@
+"""A full disk ends every command with one sentence, and nothing half-written is left under its final name."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from erasediff.cli import main
+from erasediff.models.denoiser import build_scheduler, build_unet
+from erasediff.models.folder import save_model
+from erasediff.records.config import DenoiserConfig, SamplerConfig
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A real disk of 3 MiB: enough for MLflow's database, not for much more."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: run as root, or in `unshare --user --map-root-user --mount` ({done.stderr.strip()})")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path, leave: int = 0) -> None:
+    free = os.statvfs(disk)
+    with (disk / "filler").open("wb") as handle:
+        handle.write(b"x" * max(0, free.f_bavail * free.f_frsize - leave))
+
+
+def refused(capsys, *arguments) -> str:
+    assert main([str(a) for a in arguments]) == 2
+    sentence = capsys.readouterr().err.strip()
+    assert sentence.count("\n") == 0, sentence
+    assert "space" in sentence
+    return sentence
+
+
+def test_a_picture_is_whole_or_absent(disk, tmp_path, capsys):
+    unet = build_unet(DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4), channels=1, size=8, classes=10)
+    record = save_model(unet, build_scheduler(SamplerConfig(), 1000), tmp_path / "models", "digits", ())
+    arguments = ("sample", "--model", tmp_path / "models" / record.weights.uri, "--label", 1, "--out", disk / "out.png", "--count", 64)
+    fill(disk)
+    refused(capsys, *arguments)
+    assert [p.name for p in disk.iterdir()] == ["filler"]
+    (disk / "filler").unlink()
+    assert main([str(a) for a in arguments]) == 0  # control: with space the same command writes it
+
+
+def test_an_attempt_is_whole_or_absent(disk, capsys):
+    """No room for MLflow's database."""
+    fill(disk, leave=200 << 10)
+    refused(capsys, "check-prerequisites", "--workdir", disk / "work")
+    assert not list(disk.glob("work/runs/*/plan.json"))
+
+
+def test_a_record_is_whole_or_absent(disk, capsys):
+    """The disk fills up after the attempt was opened: the step says so and its record is not there."""
+    assert main(["check-prerequisites", "--workdir", str(disk / "work")]) == 0
+    capsys.readouterr()
+    fill(disk)
+    refused(capsys, "train-base", "--workdir", disk / "work", "--run", (disk / "work/runs/current").read_text().strip())
+    assert not list(disk.glob("work/runs/*/base.json"))
+    assert not list(disk.rglob("*.part"))
