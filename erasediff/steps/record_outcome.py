@@ -28,7 +28,7 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.runner import STEPS, read_failure, read_seconds
+from erasediff.steps.journal import STEPS, read_failure, read_seconds
 
 if TYPE_CHECKING:
     from erasediff.evaluate.report import Curves, ReportContent, SampleGrid

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
 import time
 import traceback
@@ -18,11 +16,9 @@ from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.nouns import ErasureRequest, Failure, Outcome
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.journal import keep_seconds, read_failure, write_failure
 
 T = TypeVar("T")
-
-STEPS = ("train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "promote")
-"""The steps between opening an attempt and recording its outcome, in order."""
 
 
 def perform(step: str, run: Run) -> Record:
@@ -37,7 +33,7 @@ def perform(step: str, run: Run) -> Record:
     announce(step, "started", 0.0)
     record = guarded(step, run.folder, lambda: function(run))
     seconds = round(time.monotonic() - started, 3)
-    _keep_seconds(run, step, seconds)
+    keep_seconds(run, step, seconds)
     announce(step, "done", seconds)
     return record
 
@@ -51,43 +47,19 @@ def guarded(step: str, folder: Path, action: Callable[[], T]) -> T:
     try:
         return action()
     except EraseDiffError as error:
-        _write_failure(folder, Failure(step=step, message=str(error), exit_code=int(error.exit_code)))
+        write_failure(folder, Failure(step=step, message=str(error), exit_code=int(error.exit_code)))
         announce(step, "failed", 0.0)
         raise
     except Exception as error:
         known = explain_os_error(error, folder) if isinstance(error, OSError) else None
         log = folder / f"{step}.traceback.log"
         message = str(known) if known else f"step {step} failed unexpectedly ({type(error).__name__}): the traceback is in {log}."
-        _write_failure(folder, Failure(step=step, message=message, exit_code=int(known.exit_code if known else ExitCode.UNEXPECTED)))
+        write_failure(folder, Failure(step=step, message=message, exit_code=int(known.exit_code if known else ExitCode.UNEXPECTED)))
         announce(step, "failed", 0.0)
         if known is not None:
             raise known from error
         write_atomic(log, traceback.format_exc().encode())
         raise EraseDiffError(message) from error
-
-
-def _write_failure(folder: Path, failure: Failure) -> None:
-    with contextlib.suppress(EraseDiffError):  # a full disk cannot take the sentence either; it still goes to the terminal
-        failure.write(folder / "failure.json")
-
-
-def _keep_seconds(run: Run, step: str, seconds: float) -> None:
-    """A step that had nothing left to do keeps the time of when it did the work."""
-    known = read_seconds(run)
-    path = run.folder / "seconds.json"
-    write_atomic(path, json.dumps({**known, step: max(seconds, known.get(step, 0.0))}, sort_keys=True).encode())
-
-
-def read_seconds(run: Run) -> dict[str, float]:
-    """Seconds of every step of an attempt that ended well."""
-    path = run.folder / "seconds.json"
-    return json.loads(path.read_bytes()) if path.is_file() else {}
-
-
-def read_failure(folder: Path) -> Failure | None:
-    """Why the last step in this folder failed, if it did."""
-    path = folder / "failure.json"
-    return Failure.read(path) if path.is_file() else None
 
 
 def open_attempt(workdir: Workdir, request: str, config: str, policy: str, name: str | None = None) -> Run:
@@ -108,7 +80,7 @@ def open_attempt(workdir: Workdir, request: str, config: str, policy: str, name:
     run = guarded("check_prerequisites", workdir.root, action)
     (run.folder / "failure.json").unlink(missing_ok=True)
     seconds = round(time.monotonic() - started, 3)
-    _keep_seconds(run, "check_prerequisites", seconds)
+    keep_seconds(run, "check_prerequisites", seconds)
     announce("check_prerequisites", "done", seconds)
     return run
 

@@ -1,4 +1,7 @@
-"""A run that crashes anywhere leaves the champion untouched, and the same command completes afterwards."""
+"""A run that crashes anywhere leaves the champion untouched, and the same command completes afterwards.
+
+The runs are on a folder of colour images, as a user hands one in.
+"""
 
 import json
 import os
@@ -8,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 QUICK = Path(__file__).parent / "quick"
-COMMON = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--forget-label", "0")
 
 
 def environment():
@@ -21,12 +25,12 @@ def environment():
 def champion(workdir: Path) -> str:
     from mlflow import MlflowClient
 
-    return str(MlflowClient(f"sqlite:///{workdir}/mlflow.db").get_model_version_by_alias("digits", "champion").version)
+    return str(MlflowClient(f"sqlite:///{workdir}/mlflow.db").get_model_version_by_alias("numbers", "champion").version)
 
 
 def kill_when(workdir: Path, sign: str, seconds: float = 400) -> int:
     """Start the quick run and kill its whole process group with SIGKILL as soon as a file appears."""
-    command = [str(Path(sys.executable).parent / "erasediff"), "run", "--workdir", workdir, *COMMON]
+    command = [str(Path(sys.executable).parent / "erasediff"), "run", "--workdir", workdir, *asking("zero", workdir)]
     process = subprocess.Popen(
         [str(c) for c in command], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -39,10 +43,32 @@ def kill_when(workdir: Path, sign: str, seconds: float = 400) -> int:
     return process.wait(60)
 
 
+def write_images(folder: Path) -> None:
+    """Handwritten digits in colours, named in words."""
+    from sklearn.datasets import load_digits
+
+    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    digits = load_digits()
+    folder.mkdir()
+    rows = ["file,label"]
+    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        grey = (image * 255 / 16).round().astype(np.uint8)
+        Image.fromarray(np.stack([grey, grey // 2, 255 - grey], axis=-1)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,{names[label]}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+
+
+def asking(name: str, workdir: Path) -> list[object]:
+    """The options of a quick run that forgets the class of this name."""
+    dataset = f"folder:{workdir.parent / 'numbers'}"
+    return ["--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--dataset", dataset, "--forget-label", name]
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """A run killed in the middle of the erasure."""
     workdir = tmp_path_factory.mktemp("crash") / "work"
+    write_images(workdir.parent / "numbers")
     code = kill_when(workdir, "runs/*/checkpoint.safetensors")
     assert code == -signal.SIGKILL
     return workdir
@@ -50,7 +76,7 @@ def killed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(killed, erasediff):
-    return killed, erasediff("run", "--workdir", killed, *COMMON)
+    return killed, erasediff("run", "--workdir", killed, *asking("zero", killed))
 
 
 def test_the_champion_is_untouched_and_nothing_half_written_has_a_final_name(killed):
@@ -77,7 +103,9 @@ def test_nothing_of_the_forget_set_is_left_in_the_workdir(resumed):
 def test_a_step_that_fails_leaves_an_outcome_that_names_it(resumed, erasediff):
     """The remote is a folder that does not exist: version_forget_set fails, the champion stays, exit code 2."""
     workdir, _ = resumed
-    done = erasediff("run", "--workdir", workdir, *COMMON[:-1], "1", environment={"ERASEDIFF_DVC_REMOTE": str(workdir / "no" / "such" / "place")})
+    done = erasediff(
+        "run", "--workdir", workdir, *asking("one", workdir), environment={"ERASEDIFF_DVC_REMOTE": str(workdir / "no" / "such" / "place")}
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     outcome = json.loads((workdir / "outcome.json").read_text())
     assert outcome["error"]["step"] == "version_forget_set"
@@ -95,13 +123,13 @@ def test_a_promotion_is_refused_when_the_champion_moved_meanwhile(resumed, erase
     workdir, _ = resumed
     client = MlflowClient(f"sqlite:///{workdir}/mlflow.db")
     (run,) = [p.parent.name for p in workdir.glob("runs/*/promotion.json")]
-    other = client.create_model_version("digits", client.get_model_version("digits", "1").source).version
-    client.set_registered_model_alias("digits", "champion", other)
+    other = client.create_model_version("numbers", client.get_model_version("numbers", "1").source).version
+    client.set_registered_model_alias("numbers", "champion", other)
     try:
         refused = erasediff("promote", "--workdir", workdir, "--run", run)
         assert refused.returncode == 2
         assert f"version {other}" in refused.stderr
         assert champion(workdir) == str(other)
     finally:
-        client.set_registered_model_alias("digits", "champion", "2")
+        client.set_registered_model_alias("numbers", "champion", "2")
     assert erasediff("promote", "--workdir", workdir, "--run", run).returncode == 0  # control: undisturbed, it is a no-op that succeeds
