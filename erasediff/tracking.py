@@ -21,6 +21,8 @@ EXPERIMENT = "erasediff"
 MODEL_ARTIFACTS = "model"
 _BATCH = 1000  # the server's limit of metrics a call
 _TAG_LENGTH = 5000
+# The second is what the registry answers for an alias that a model does not have.
+_NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 T = TypeVar("T")
 
@@ -55,9 +57,6 @@ class Tracking:
         try:
             return action()
         except (MlflowException, requests.RequestException, SQLAlchemyError) as error:
-            code = getattr(error, "error_code", "")
-            if code in ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"):
-                raise
             if "database or disk is full" in str(error):
                 raise BadInput(f"no space is left for {_without_credentials(self.uri)}: free some space and run the same command again.") from error
             reason = _without_credentials(str(error).splitlines()[0])[:200]
@@ -65,16 +64,19 @@ class Tracking:
                 f"MLflow at {_without_credentials(self.uri)} does not answer ({reason}): start the server or correct MLFLOW_TRACKING_URI."
             ) from error
 
-    def _found(self, action: Callable[[], T]) -> T | None:
+    def _found(self, look_up: Callable[[], T]) -> T | None:
         """The result of a look-up, or ``None`` where there is nothing under that name."""
         from mlflow.exceptions import MlflowException
 
-        try:
-            return self._call(action)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
+        def look() -> T | None:
+            try:
+                return look_up()
+            except MlflowException as error:
+                if error.error_code in _NOTHING_THERE:
+                    return None
+                raise
+
+        return self._call(look)
 
     def _experiment(self) -> str:
         existing = self._call(lambda: self.client.get_experiment_by_name(EXPERIMENT))
@@ -128,14 +130,8 @@ class Tracking:
 
     def register(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
         """Register a model version with its tags; a version with the same digests of the same run is returned instead."""
-        from mlflow.exceptions import MlflowException
-
         if self._found(lambda: self.client.get_registered_model(name)) is None:
-            try:
-                self._call(lambda: self.client.create_registered_model(name))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+            self._call(lambda: self.client.create_registered_model(name))
         for version in self._call(lambda: self.client.search_model_versions(f"name='{name}'")):
             if version.run_id == run_id and all(version.tags.get(k) == v for k, v in tags.items() if k.endswith("sha256")):
                 return str(version.version)

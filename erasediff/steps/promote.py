@@ -49,8 +49,13 @@ def _check_champion(tracking: Tracking, registered: RegisteredRecord, base: Base
 
 
 def _announce(run: Run, registered: RegisteredRecord, base: BaseRecord) -> PromotionRecord:
+    """Append the promotion to the list, unless a run that was killed right after has done so already."""
+    made_from = {"registered": registered.digest(), "base": base.digest()}
+    for announced in read_promotions(run.workdir):
+        if announced.made_from == made_from:
+            return announced
     record = PromotionRecord(
-        made_from={"registered": registered.digest(), "base": base.digest()},
+        made_from=made_from,
         name=registered.name,
         version=registered.version,
         previous_version=base.version,
@@ -63,6 +68,13 @@ def _announce(run: Run, registered: RegisteredRecord, base: BaseRecord) -> Promo
         handle.flush()
         os.fsync(handle.fileno())
     return record
+
+
+def read_promotions(workdir: Workdir) -> list[PromotionRecord]:
+    """Every promotion that was announced in this workdir, first to last."""
+    if not workdir.promotions.is_file():
+        return []
+    return [PromotionRecord.parse_json(line, str(workdir.promotions)) for line in workdir.promotions.read_bytes().splitlines()]
 
 
 @contextmanager

@@ -38,6 +38,13 @@ def test_a_model_that_is_not_there_is_none_or_a_sentence(tracking):
         tracking.resolve("models:/nothing")
 
 
+def test_a_model_whose_training_died_before_the_alias_was_set_has_no_champion(tracking, run_id, tmp_path):
+    """Else the next run of the same command could not complete."""
+    (tmp_path / "weights").write_text("w")
+    tracking.register("orphan", tracking.log_artifacts(run_id, tmp_path, "model"), run_id, {"a_sha256": "1"})
+    assert tracking.alias("orphan", CHAMPION) is None
+
+
 def test_registering_the_same_digests_twice_gives_one_version(tracking, run_id, tmp_path):
     (tmp_path / "weights").write_text("w")
     source = tracking.log_artifacts(run_id, tmp_path, "model")
