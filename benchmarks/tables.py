@@ -70,7 +70,7 @@ def targets_table(rows: list[Row]) -> str:
 def timing_table(rows: list[Row]) -> str:
     """One line a step."""
     lines = [[str(row["step"]), f"{row['seconds']:.0f} s"] for row in rows]
-    return f"{_table(['step', 'time'], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.timing` measures it again."
+    return f"{_table(['step', 'time'], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.timing WORKDIR` measures it again."
 
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {"demo": demo_table, "targets": targets_table, "timing": timing_table}

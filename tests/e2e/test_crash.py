@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 QUICK = Path(__file__).parent / "quick"
@@ -114,6 +115,27 @@ def test_a_step_that_fails_leaves_an_outcome_that_names_it(resumed, erasediff):
     assert (workdir / outcome["report"]).is_file()
     assert champion(workdir) == "2"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "change"),
+    [
+        ("FAIL", 10, {"fidelity": {"max_relative_upper": 1e-9, "resamples": 200}}),
+        ("INCONCLUSIVE", 11, {"control": {"min_detected": 1.0, "min_true_positive_rate": 0.8}}),
+    ],
+)
+def test_what_does_not_pass_is_not_promoted_and_says_so_in_its_exit_code(resumed, erasediff, tmp_path, verdict, code, change):
+    """The same run as the one that passed, under a policy that this model cannot meet; the pass above is the control."""
+    workdir, _ = resumed
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(yaml.safe_dump(yaml.safe_load((QUICK / "policy.yaml").read_text()) | change))
+    arguments = [policy if a == QUICK / "policy.yaml" else a for a in asking("two", workdir)]
+    done = erasediff("run", "--workdir", workdir, *arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    outcome = json.loads((workdir / "outcome.json").read_text())
+    assert (outcome["verdict"], outcome["champion"], outcome["error"]) == (verdict, None, None)
+    assert champion(workdir) == "2"
+    assert verdict in (workdir / "report.html").read_text()
 
 
 def test_a_promotion_is_refused_when_the_champion_moved_meanwhile(resumed, erasediff):
