@@ -9,7 +9,7 @@ WORKDIR_MOUNT = "/workdir"
 SETTINGS_CONFIG_MAP = "erasediff-settings"
 CREDENTIALS_SECRET = "erasediff-credentials"  # noqa: S105 - the name of a Secret, not a secret
 
-_ENVIRONMENT = ("MLFLOW_TRACKING_URI", "ERASEDIFF_DVC_REMOTE", "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL")
+ENVIRONMENT = ("MLFLOW_TRACKING_URI", "ERASEDIFF_DVC_REMOTE", "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL")
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_TOKEN")
 # Numeric users have no passwd entry, and the root file system is read-only: everything that wants a home goes to /tmp.
 _WRITABLE = {
@@ -53,7 +53,7 @@ def configure(task: dsl.PipelineTask, size: Size) -> dsl.PipelineTask:
         task.set_env_variable(name, value)
     kubernetes.mount_pvc(task, pvc_name=WORKDIR_CLAIM, mount_path=WORKDIR_MOUNT)
     kubernetes.use_config_map_as_env(
-        task, config_map_name=SETTINGS_CONFIG_MAP, config_map_key_to_env={name: name for name in _ENVIRONMENT}, optional=True
+        task, config_map_name=SETTINGS_CONFIG_MAP, config_map_key_to_env={name: name for name in ENVIRONMENT}, optional=True
     )
     kubernetes.use_secret_as_env(task, secret_name=CREDENTIALS_SECRET, secret_key_to_env={name: name for name in _CREDENTIALS}, optional=True)
     kubernetes.set_timeout(task, seconds=size.minutes * 60)
