@@ -120,12 +120,12 @@ def test_a_step_that_fails_leaves_an_outcome_that_names_it(resumed, erasediff):
 @pytest.mark.parametrize(
     ("verdict", "code", "change"),
     [
-        ("FAIL", 10, {"fidelity": {"max_relative_upper": 1e-9, "resamples": 200}}),
+        ("FAIL", 10, {"forget": {"n": 200, "max_upper": 0.001}}),
         ("INCONCLUSIVE", 11, {"control": {"min_detected": 1.0, "min_true_positive_rate": 0.8}}),
     ],
 )
 def test_what_does_not_pass_is_not_promoted_and_says_so_in_its_exit_code(resumed, erasediff, tmp_path, verdict, code, change):
-    """The same run as the one that passed, under a policy that this model cannot meet; the pass above is the control."""
+    """The same run as the one that passed, under a policy that no model can meet at this n; the pass above is the control."""
     workdir, _ = resumed
     policy = tmp_path / "policy.yaml"
     policy.write_text(yaml.safe_dump(yaml.safe_load((QUICK / "policy.yaml").read_text()) | change))
