@@ -138,9 +138,10 @@ class Tracking:
         short = {key: value[:_TAG_LENGTH] for key, value in tags.items()}
         return str(self._call(lambda: self.client.create_model_version(name, source, run_id, short)).version)
 
-    def version_tags(self, name: str, version: str) -> dict[str, str]:
-        """The tags of a version."""
-        return dict(self._call(lambda: self.client.get_model_version(name, version)).tags)
+    def versions_with_tag(self, name: str, tag: str) -> list[str]:
+        """The versions of a model that carry a tag, oldest first; none if there is no such model."""
+        found = self._call(lambda: self.client.search_model_versions(f"name='{name}'"))
+        return sorted((str(version.version) for version in found if tag in version.tags), key=int)
 
     def alias(self, name: str, alias: str) -> Any | None:
         """The model version that an alias points to, or ``None``."""

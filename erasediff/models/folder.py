@@ -133,6 +133,19 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
     return ClassConditionalPipeline(unet.eval(), _build_scheduler(folder))
 
 
+def load_recorded(folder: Path, record: ModelRecord) -> ClassConditionalPipeline:
+    """Load a model folder that must be, to the last file, the one that a record describes.
+
+    Raises:
+        BadInput: see :func:`load_pipeline`.
+        IntegrityError: the weights, a config or the scheduler are not the recorded ones.
+    """
+    pipeline = load_pipeline(folder, record.weights.sha256)
+    if sha256_folder(folder) != record.folder_sha256:
+        raise IntegrityError(f"a file beside the weights in {folder} is not the one that was recorded: fetch the model again.")
+    return pipeline
+
+
 def load_model(models: Path, record: ModelRecord) -> ClassConditionalPipeline:
-    """Load the model that a record names, from the folder of model folders."""
-    return load_pipeline(models / record.weights.uri, record.weights.sha256)
+    """Load the model that a record names from the folder of model folders; see :func:`load_recorded`."""
+    return load_recorded(models / record.weights.uri, record)

@@ -1,6 +1,8 @@
 """The nouns on the way of the data, in its order.
 
-request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> promotion
+That is:
+
+    request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> promotion
 """
 
 from __future__ import annotations

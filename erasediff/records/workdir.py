@@ -1,11 +1,12 @@
 """The workdir: where runs, their records and the bytes they point to lie.
 
-workdir/
-outcome.json report.html    of the latest run
-models/<weights digest>/    model folders by content
-detectors/<digest>/         detectors by content
-runs/<request>-<attempt>/   one attempt: config.json, policy.json, records, curves, report
-promotions.jsonl            every promotion, only ever added to
+Inside a workdir:
+
+    outcome.json, report.html       of the latest run
+    models/<weights digest>/        model folders by content
+    detectors/<digest>.safetensors  detectors by what they were made from
+    runs/<request>-<attempt>/       one attempt: config.json, policy.json, records, curves, report
+    promotions.jsonl                every promotion, only ever added to
 """
 
 from __future__ import annotations

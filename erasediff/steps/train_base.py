@@ -10,13 +10,15 @@ from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.models.denoiser import resolve_device, to_unit
-from erasediff.models.folder import load_pipeline, save_model
+from erasediff.models.folder import load_recorded, save_model
 from erasediff.models.training import train_base as train
 from erasediff.progress import progress
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ModelRecord
 from erasediff.records.workdir import Run, Workdir
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
+
+FORGOTTEN_TAG = "erasediff.forgotten"
 
 
 def train_base(run: Run) -> BaseRecord:
@@ -60,17 +62,22 @@ def fetch_model(workdir: Workdir, tracking: Tracking, version: object) -> ModelR
         incoming.mkdir(parents=True)
         try:
             fetched = tracking.download(getattr(version, "source", ""), incoming)
-            load_pipeline(fetched, record.weights.sha256)
+            load_recorded(fetched, record)
             fetched.replace(folder)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-    load_pipeline(folder, record.weights.sha256)
+    load_recorded(folder, record)
     return record
 
 
 def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking) -> str:
     if config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: add base_training to the config or register one.")
+    if erased := tracking.versions_with_tag(config.model_name, FORGOTTEN_TAG):
+        raise BadInput(
+            f"{config.model_name!r} has no champion, but its version {erased[-1]} has forgotten data that a new base would learn again: "
+            f"point the alias {CHAMPION!r} to that version in MLflow, or choose another model_name."
+        )
     dataset = load_dataset(config.dataset)
     chosen = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     images, labels = torch.from_numpy(dataset.images[chosen]), torch.from_numpy(dataset.labels[chosen])
@@ -93,7 +100,8 @@ def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking)
 
 def model_tags(record: ModelRecord) -> dict[str, str]:
     """The tags that say what a version is."""
-    return {
+    forgotten = {FORGOTTEN_TAG: ",".join(map(str, record.forgotten))} if record.forgotten else {}
+    return forgotten | {
         "erasediff.model": record.canonical().decode(),
         "erasediff.weights_sha256": record.weights.sha256,
         "erasediff.folder_sha256": record.folder_sha256,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from erasediff.errors import NonFinite
+from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.records.config import EraseConfig
@@ -74,8 +74,6 @@ def anchor_label(config: EraseConfig, data: ErasureData) -> int:
     Raises:
         BadInput: the configured label is not retained.
     """
-    from erasediff.errors import BadInput
-
     retained = [int(label) for label in torch.unique(data.retain_labels)]
     if config.anchor is None:
         return next((label for label in retained if label > data.forget_label), retained[0])

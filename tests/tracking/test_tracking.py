@@ -62,6 +62,15 @@ def test_alias_moves_and_resolves(tracking, run_id, tmp_path):
     assert (tracking.download(tracking.resolve(f"models:/other/{version}").source, tmp_path / "got") / "weights").read_text() == "w"
 
 
+def test_erased_versions_are_found_oldest_first(tracking, run_id, tmp_path):
+    (tmp_path / "weights").write_text("w")
+    source = tracking.log_artifacts(run_id, tmp_path, "model")
+    for k in range(11):
+        tracking.register("many", source, run_id, {"a_sha256": str(k)} | ({"erased": "0"} if k >= 8 else {}))
+    assert tracking.versions_with_tag("many", "erased") == ["9", "10", "11"]
+    assert tracking.versions_with_tag("nothing", "erased") == []
+
+
 def test_a_closed_port_is_a_sentence_without_the_password(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     with pytest.raises(Unreachable) as caught:
