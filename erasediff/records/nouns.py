@@ -1,6 +1,6 @@
-"""The nouns on the way of the data, in its order.
+"""The nouns on the way of the data, as records.
 
-That is:
+Their order:
 
     request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> promotion
 """
