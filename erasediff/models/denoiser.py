@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from erasediff.errors import BadInput
 from erasediff.records.config import DenoiserConfig, SamplerConfig
 
 
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
 class Denoiser(Protocol):
-    """ε_θ(x_t, t, c): anything that predicts the noise in a batch."""
+    """ε_θ(x_t, t, c): anything that predicts the noise in a batch, or its velocity.
+
+    The condition c is an ``int64`` label: a class, or the row of a prompt in a table of embeddings.
+    """
 
     def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        """Predict the noise: ``[B,C,H,W]`` for ``noised [B,C,H,W]``, ``timesteps [B]`` and ``labels [B]``."""
+        """Predict ``[B,C,H,W]`` for ``noised [B,C,H,W]``, ``timesteps [B]`` and ``labels [B]``."""
         ...
 
 
@@ -36,6 +43,7 @@ class NoiseSchedule:
     """The forward process x_t = √ā_t·x_0 + √(1-ā_t)·ε (Ho et al. 2020, eq. 4)."""
 
     alphas_cumprod: Tensor
+    prediction_type: PredictionType = "epsilon"
 
     @property
     def timesteps(self) -> int:
@@ -46,6 +54,13 @@ class NoiseSchedule:
         """x_t for ``clean [B,C,H,W]``, ``noise`` of the same shape and ``timesteps [B]``."""
         signal = self.alphas_cumprod.to(clean.device)[timesteps].view(-1, 1, 1, 1)
         return signal.sqrt() * clean + (1 - signal).sqrt() * noise
+
+    def goal(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What a perfect denoiser predicts: ε, or v = √ā_t·ε - √(1-ā_t)·x_0 (Salimans and Ho 2022, eq. 12)."""
+        if self.prediction_type == "epsilon":
+            return noise
+        signal = self.alphas_cumprod.to(clean.device)[timesteps].view(-1, 1, 1, 1)
+        return signal.sqrt() * noise - (1 - signal).sqrt() * clean
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
         """``count`` timesteps in antithetic pairs (t, T-1-t): uniform, with less variance than independent draws."""
@@ -91,8 +106,15 @@ def build_scheduler(sampler: SamplerConfig, train_timesteps: int) -> object:
 
 
 def schedule_of(scheduler: object) -> NoiseSchedule:
-    """The forward process that a diffusers scheduler assumes."""
-    return NoiseSchedule(scheduler.alphas_cumprod)  # type: ignore[attr-defined]
+    """The forward process that a diffusers scheduler assumes.
+
+    Raises:
+        BadInput: the model predicts something other than ε or v.
+    """
+    prediction_type = scheduler.config.prediction_type  # type: ignore[attr-defined]
+    if prediction_type not in get_args(PredictionType):
+        raise BadInput(f"prediction type {prediction_type!r} is not known: hand in a model that predicts {' or '.join(get_args(PredictionType))}.")
+    return NoiseSchedule(scheduler.alphas_cumprod, prediction_type)  # type: ignore[attr-defined]
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -111,8 +133,6 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         BadInput: CUDA was asked for and there is none.
     """
-    from erasediff.errors import BadInput
-
     if name == "cuda" and not torch.cuda.is_available():
         raise BadInput("device 'cuda' was asked for but torch sees no GPU: use device 'auto' or 'cpu', or install a CUDA build.")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -14,8 +14,11 @@ class ExponentialMovingAverage:
     ∏ d_k, which :attr:`initial_share` keeps count of. A fixed decay of 0.99 over 288 updates would keep 5.5 %.
     """
 
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+    def __init__(self, model: torch.nn.Module, decay: float, device: torch.device | None = None) -> None:
+        """Start from the current weights; on ``device``, where given, to spare the memory of the one that trains."""
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        if device is not None:
+            self.model.to(device)
         self.decay = decay
         self.updates = 0
         self.initial_share = 1.0
@@ -24,6 +27,8 @@ class ExponentialMovingAverage:
     def update(self, model: torch.nn.Module) -> None:
         """Take in one step's weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        ours = list(self.model.parameters())
+        theirs = [new.to(old.device) for old, new in zip(ours, model.parameters(), strict=True)]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
         self.initial_share *= decay
         self.updates += 1

@@ -18,6 +18,10 @@ from erasediff.records.base import MAX_DOCUMENT_BYTES, Strict
 TargetName = Literal["relabel", "anchor", "mixture", "noise"]
 TeacherName = Literal["base", "current"]
 MultiplierName = Literal["paper", "cosine", "fixed"]
+MethodName = Literal["erasediff", "finetune", "neggrad", "salun", "sfron", "munba", "siss", "sa", "retrain"]
+ParameterGroupName = Literal["full", "attention", "cross-attention", "no-cross-attention"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
 class DatasetConfig(Strict):
@@ -74,26 +78,53 @@ class SamplerConfig(Strict):
     workers: int = Field(default=2, ge=1, le=64, description="processes that sample side by side, one thread each")
 
 
-class EraseConfig(Strict):
-    """EraseDiff's own settings; the symbols are the paper's."""
+class ProxyConfig(Strict):
+    """A development check on a small sample that may end an erasure early; steps are a budget, not a promise."""
 
-    method: Literal["erasediff"] = "erasediff"
+    every: int = Field(default=50, ge=1, description="steps between two looks")
+    n: int = Field(default=200, ge=10, description="samples a look, under the forgotten labels")
+    max_detections: int = Field(default=0, ge=0, description="most samples that may be nearer to the forget set than to the retain set")
+
+
+class EraseConfig(Strict):
+    """How a model is made to forget; the symbols are the paper's (arXiv 2401.05779)."""
+
+    method: MethodName = "erasediff"
     target: TargetName = "mixture"
     teacher: TeacherName = "base"
+    teacher_pool: int = Field(default=0, ge=0, description="forget batches whose targets are computed once and used in turn; 0: new ones each step")
+    mixture_estimate: Literal["drawn", "closed-form"] = Field(default="drawn", description="how 'mixture' is estimated: one draw, or from the null label")
+    posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
     repulsion: float = Field(default=0.4, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.5, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
+    inner_steps: int = Field(default=0, ge=0, description="the released code's inner loop, for comparison only")
+    share_optimizer_state: bool = Field(default=False, description="the inner loop moves the outer optimiser's moments, as released")
+    parameters: ParameterGroupName = "full"
     steps: int = Field(default=500, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, description="of each loss, over all processes")
+    accumulation: int = Field(default=1, ge=1, description="parts a batch is taken in, to spare memory")
     learning_rate: float = Field(default=5e-4, gt=0, description="α of the paper")
     decay_fraction: float = Field(default=0.9, ge=0, le=1)
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    ema_decay: float = Field(default=0.99, ge=0, lt=1)
     visited_share: float = Field(default=0.5, ge=0, lt=1, description="share of the forget batch made from retain images")
-    posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    weights: Literal["ema", "raw"] = Field(default="ema", description="what leaves the engine")
+    precision: PrecisionName = "fp32"
+    gradient_checkpointing: bool = False
+    ema_on_cpu: bool = Field(default=False, description="spare a GPU the memory of the average")
+    proxy: ProxyConfig | None = None
     checkpoint_every: int = Field(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _pool_of_a_fixed_teacher(self) -> Self:
+        if self.teacher_pool and self.teacher == "current":
+            raise ValueError("teacher_pool keeps targets of a teacher that does not change: use teacher 'base'")
+        if self.share_optimizer_state and not self.inner_steps:
+            raise ValueError("share_optimizer_state is about the inner loop: set inner_steps too")
+        return self
 
 
 class DetectorConfig(Strict):
@@ -115,7 +146,7 @@ class RunConfig(Strict):
     """Everything that decides a run, except the request and the policy."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
     model_name: str = Field(default="digits", min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
     dataset: DatasetConfig = DatasetConfig()
     denoiser: DenoiserConfig = DenoiserConfig()

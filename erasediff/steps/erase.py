@@ -11,7 +11,7 @@ from erasediff.data.shards import unpack
 from erasediff.data.split import indices_sha256, split_dataset
 from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file
-from erasediff.models.denoiser import resolve_device, to_unit
+from erasediff.models.denoiser import to_unit
 from erasediff.models.folder import load_model, save_model
 from erasediff.progress import progress
 from erasediff.records.base import Pointer
@@ -20,8 +20,10 @@ from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord
 from erasediff.records.workdir import CHECKPOINT, Run
 from erasediff.steps.version_forget_set import forget_store
 from erasediff.tracking import Tracking
-from erasediff.unlearn.trainer import Erasure, ErasureData, ErasureResult
+from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.trainer import Erasure, ErasureResult
 from erasediff.unlearn.trainer import run as run_erasure
+from erasediff.unlearn.workbench import ErasureData
 
 CURVES = "curves.npz"
 
@@ -46,14 +48,14 @@ def _erase(run: Run, base: BaseRecord, forget_set: ForgetSetRecord) -> ErasedRec
     plan, config = run.plan(), run.config()
     pipeline = load_model(run.workdir.models, base.model)
     data = _erasure_data(run, config, base, forget_set)
-    erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, resolve_device(config.device))
+    erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, Compute(config.device, config.erase.precision))
     with progress("erasing", config.erase.steps) as done:
         result = run_erasure(erasure, run.folder / CHECKPOINT, plan.digest(), done)
     model = save_model(result.model, pipeline.scheduler, run.workdir.models, base.model.dataset, (*base.model.forgotten, forget_set.label))
     _log(run, result)
     return ErasedRecord(
         model=model,
-        steps=config.erase.steps,
+        steps=result.steps,
         forward_passes=result.forward_passes,
         backward_passes=result.backward_passes,
         ema_base_share=result.ema_base_share,
@@ -68,9 +70,10 @@ def _erasure_data(run: Run, config: RunConfig, base: BaseRecord, forget_set: For
     if indices_sha256(split.retain) != forget_set.retain_indices_sha256:
         raise IntegrityError("the retain set is not the one of the forget set's record: run `erasediff version-forget-set` again.")
     retain = np.intersect1d(split.retain, train)
+    forget = to_unit(_fetch_forget_images(run, forget_set, train))
     return ErasureData(
-        forget=to_unit(_fetch_forget_images(run, forget_set, train)),
-        forget_label=forget_set.label,
+        forget=forget,
+        forget_labels=torch.full((len(forget),), forget_set.label),
         retain=to_unit(torch.from_numpy(dataset.images[retain])),
         retain_labels=torch.from_numpy(dataset.labels[retain]),
         null_label=dataset.classes,

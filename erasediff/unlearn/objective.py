@@ -1,87 +1,97 @@
-"""The two losses of EraseDiff and the targets of the second one.
+"""The denoising loss, the batches it is taken over, and the targets of the forget loss.
 
     retain  L_r(θ) = E ‖ε - ε_θ(x_t | c)‖²    over the retain set: the ordinary denoising loss
     forget  L_f(θ) = E ‖ε_f - ε_θ(x_t | c)‖²  over the forget set: minimised, towards a target ε_f that is not the truth
 
-Source: Wu et al., arXiv 2401.05779, eq. 3 and 4. The targets:
+Source: Wu et al., arXiv 2401.05779, eq. 3 and 4. Both are :func:`denoising_loss`; a forget batch has had its goal
+replaced by a target:
 
     relabel   ε_f = ε_T(x_t | c_m), c_m uniform over the retained labels (the paper's)
-    anchor    ε_f = ε_T(x_t | c_m), c_m one fixed retained label
-    mixture   ε_f = ε_T(x_t | c_m), c_m drawn from p(c | x_t, c retained): an unbiased estimate of the retained
-              mixture's score, where the uniform draw gives the score of a geometric mean (docs/algorithm.md)
+    anchor    ε_f = ε_T(x_t | c_m), c_m one fixed label that is not forgotten
+    mixture   the score of the retained mixture, where the uniform draw gives that of a geometric mean (docs/algorithm.md):
+              ε_f = ε_T(x_t | c_m), c_m drawn from p(c | x_t, c retained), an unbiased estimate of it; or in closed form
+              ε_f = (ε_T(x_t | ∅) - Σ_f p(f | x_t)·ε_T(x_t | f)) / (1 - Σ_f p(f | x_t))
     noise     ε_f ~ U[0,1) (the paper's)
 
-T is the teacher: the frozen base, or the current weights without a gradient.
+T is the teacher: the frozen base, or the current weights without a gradient. For a model that predicts v, read v for ε.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from erasediff.models.denoiser import Denoiser
+from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.unlearn.posterior import ClassPosterior
+from erasediff.unlearn.randomness import Randomness
+
+MAX_FORGOTTEN_POSTERIOR = 0.9
+"""The closed form of ``mixture`` divides by 1 - p(f | x_t): beyond this it would amplify the base's error tenfold."""
 
 
 @dataclass(frozen=True)
 class NoisedBatch:
-    """Noised images with their condition: ``noised``, ``noise [B,C,H,W]``, ``timesteps``, ``labels [B]``."""
+    """Noised images under a condition: ``clean``, ``noised``, ``goal [B,C,H,W]``, ``timesteps``, ``labels [B]``."""
 
+    clean: Tensor
     noised: Tensor
-    noise: Tensor
+    goal: Tensor
     timesteps: Tensor
     labels: Tensor
 
+    def under(self, labels: Tensor) -> NoisedBatch:
+        """The same states under another condition."""
+        return replace(self, labels=labels)
 
-Target = Callable[[NoisedBatch, Denoiser, torch.Generator], Tensor]
+    def aimed_at(self, target: Tensor) -> NoisedBatch:
+        """The same states with ``target [B,C,H,W]`` as what is to be predicted."""
+        return replace(self, goal=target)
+
+
+B = TypeVar("B")
+
+
+def chunks(batch: B, count: int) -> Iterator[B]:
+    """A batch, any dataclass of tensors ``[B,…]``, in ``count`` parts of equal size."""
+    if count == 1:
+        yield batch
+        return
+    named: Any = {field.name: getattr(batch, field.name) for field in fields(batch)}  # type: ignore[arg-type]
+    for parts in zip(*(value.chunk(count) for value in named.values()), strict=True):
+        yield type(batch)(**dict(zip(named, parts, strict=True)))
+
+
+Target = Callable[[NoisedBatch, Denoiser, Randomness], Tensor]
 """ε_f ``[B,C,H,W]`` for a forget batch, given the teacher; it carries no gradient."""
 
-LabelDraw = Callable[[NoisedBatch, torch.Generator], Tensor]
+LabelDraw = Callable[[NoisedBatch, Randomness], Tensor]
 
 
-def retain_loss(denoiser: Denoiser, batch: NoisedBatch) -> Tensor:
-    """L_r of a batch: a scalar."""
-    return mse_loss(denoiser(batch.noised, batch.timesteps, batch.labels), batch.noise)
-
-
-def forget_loss(denoiser: Denoiser, batch: NoisedBatch, target: Tensor) -> Tensor:
-    """L_f of a batch against ``target [B,C,H,W]``: a scalar."""
-    return mse_loss(denoiser(batch.noised, batch.timesteps, batch.labels), target)
+def denoising_loss(denoiser: Denoiser, batch: NoisedBatch) -> Tensor:
+    """Mean square of what is predicted against the batch's goal: a scalar."""
+    return mse_loss(denoiser(batch.noised, batch.timesteps, batch.labels).float(), batch.goal)
 
 
 def relabelled(draw: LabelDraw) -> Target:
     """The target that asks the teacher under another label, drawn by ``draw``."""
 
     @torch.no_grad()
-    def target(batch: NoisedBatch, teacher: Denoiser, generator: torch.Generator) -> Tensor:
-        return teacher(batch.noised, batch.timesteps, draw(batch, generator))
+    def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
+        return teacher(batch.noised, batch.timesteps, draw(batch, random))
 
     return target
-
-
-def repelled(target: Target, base: Denoiser, label: int, strength: float) -> Target:
-    """Push a target away from what the base predicts for the forgotten label: ε_f + ρ(ε_f - ε_base(x_t | label)).
-
-    It is guidance with the forgotten label as the negative condition, trained in (cf. Gandikota et al. 2303.07345, eq. 7).
-    """
-
-    @torch.no_grad()
-    def away(batch: NoisedBatch, teacher: Denoiser, generator: torch.Generator) -> Tensor:
-        goal = target(batch, teacher, generator)
-        return goal + strength * (goal - base(batch.noised, batch.timesteps, torch.full_like(batch.labels, label)))
-
-    return away
 
 
 def uniform_over(labels: Tensor) -> LabelDraw:
     """Draw a label for each sample uniformly from ``labels``."""
 
-    def draw(batch: NoisedBatch, generator: torch.Generator) -> Tensor:
-        picked = torch.randint(0, len(labels), (len(batch.labels),), generator=generator)
-        return labels[picked].to(batch.labels.device)
+    def draw(batch: NoisedBatch, random: Randomness) -> Tensor:
+        return labels[random.integers(len(labels), len(batch.labels)).to(labels.device)]
 
     return draw
 
@@ -89,12 +99,65 @@ def uniform_over(labels: Tensor) -> LabelDraw:
 def always(label: int) -> LabelDraw:
     """Always the same label."""
 
-    def draw(batch: NoisedBatch, generator: torch.Generator) -> Tensor:
+    def draw(batch: NoisedBatch, random: Randomness) -> Tensor:
         return torch.full_like(batch.labels, label)
 
     return draw
 
 
-def uniform_noise(batch: NoisedBatch, teacher: Denoiser, generator: torch.Generator) -> Tensor:
+def from_posterior(posterior: ClassPosterior) -> LabelDraw:
+    """Draw a label for each sample from p(c | x_t)."""
+
+    def draw(batch: NoisedBatch, random: Randomness) -> Tensor:
+        return posterior.draw(batch.noised, batch.timesteps, random)
+
+    return draw
+
+
+def mixture_in_closed_form(posterior: ClassPosterior, forgotten: Tensor, null_label: int) -> Target:
+    """The retained mixture's prediction from the null label's (facts of the mixture: see the module).
+
+    Args:
+        posterior: p(c | x_t) over **all** classes, the forgotten ones too.
+        forgotten: ``int64 [K]``, the labels to take out of the null label's mixture.
+        null_label: the label that stands for the mixture of all classes.
+    """
+
+    @torch.no_grad()
+    def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
+        rest = teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, null_label))
+        shares = posterior.probabilities(batch.noised, batch.timesteps)[:, torch.isin(posterior.classes, forgotten)]
+        shares = shares * (MAX_FORGOTTEN_POSTERIOR / shares.sum(1, keepdim=True).clamp_min(MAX_FORGOTTEN_POSTERIOR))
+        for label, share in zip(forgotten, shares.T, strict=True):
+            own = teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(label)))
+            rest = rest - share.view(-1, 1, 1, 1) * own
+        return rest / (1 - shares.sum(1)).view(-1, 1, 1, 1)
+
+    return target
+
+
+def repelled(target: Target, base: Denoiser, forgotten: Tensor, strength: float) -> Target:
+    """Push a target away from what the base predicts for the forgotten label: ε_f + ρ(ε_f - ε_base(x_t | f)).
+
+    It is guidance with the forgotten label as the negative condition, trained in (cf. Gandikota et al. 2303.07345, eq. 7).
+    A label that the base has forgotten before means nothing to it, so such samples are pushed away from one in ``forgotten``.
+    """
+
+    @torch.no_grad()
+    def away(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
+        goal = target(batch, teacher, random)
+        others = forgotten[torch.arange(len(batch.labels), device=forgotten.device) % len(forgotten)]
+        labels = torch.where(torch.isin(batch.labels, forgotten), batch.labels, others)
+        return goal + strength * (goal - base(batch.noised, batch.timesteps, labels))
+
+    return away
+
+
+def uniform_noise(schedule: NoiseSchedule) -> Target:
     """ε_f ~ U[0,1), the paper's second target; the teacher is not asked."""
-    return torch.rand(batch.noised.shape, generator=generator).to(batch.noised.device)
+
+    def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
+        noise = random.uniform(len(batch.noised), *batch.noised.shape[1:]).to(batch.noised.device)
+        return schedule.goal(batch.clean, noise, batch.timesteps)
+
+    return target

@@ -1,4 +1,4 @@
-"""The loop: batches in, one method step, one optimiser step, EMA; checkpoints that resume bit for bit on a CPU."""
+"""The loop: one method step, one optimiser step, EMA; checkpoints that resume bit for bit on a CPU."""
 
 from __future__ import annotations
 
@@ -10,41 +10,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from erasediff.errors import BadInput, NonFinite
+from erasediff.errors import NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.records.config import EraseConfig
-from erasediff.unlearn import objective
 from erasediff.unlearn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.methods import METHODS, StepReport
-from erasediff.unlearn.objective import NoisedBatch, Target
-from erasediff.unlearn.posterior import RetainedPosterior
+from erasediff.unlearn.parameters import choose_parameters
+from erasediff.unlearn.passes import PassCounter
+from erasediff.unlearn.targets import make_target
+from erasediff.unlearn.workbench import ErasureData, Overflow, Workbench, check_batch
 
 _BETAS = (0.9, 0.99)  # a run has a few hundred steps: the usual 0.999 would average over all of them
 CURVES = tuple(field.name for field in fields(StepReport))
 
 
 @dataclass(frozen=True)
-class ErasureData:
-    """The images of an erasure, ``float32 [N,C,H,W]`` in -1..1, with ``int64 [N]`` labels.
-
-    ``earlier`` are labels forgotten before: there are no images of them, but their condition is kept on the target.
-    """
-
-    forget: Tensor
-    forget_label: int
-    retain: Tensor
-    retain_labels: Tensor
-    null_label: int
-    earlier: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class ErasureResult:
-    """What leaves the engine: averaged weights without optimiser state, and the numbers of every step."""
+    """What leaves the engine: weights without optimiser state, and the numbers of every step."""
 
     model: torch.nn.Module
     curves: dict[str, Tensor]
+    steps: int
     ema_base_share: float
     forward_passes: int
     backward_passes: int
@@ -55,47 +43,8 @@ def linear_decay(step: int, steps: int, fraction: float) -> float:
     return min(1.0, (steps - step) / max(1.0, fraction * steps))
 
 
-def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule, base: Denoiser) -> Target:
-    """The forget target that the config names."""
-    if config.target == "noise":
-        return objective.uniform_noise
-    if config.target == "relabel":
-        return objective.relabelled(objective.uniform_over(torch.unique(data.retain_labels)))
-    if config.target == "anchor":
-        return objective.relabelled(objective.always(anchor_label(config, data)))
-    posterior = RetainedPosterior(data.retain, data.retain_labels, schedule, config.posterior_bandwidth)
-    mixture = objective.relabelled(lambda batch, generator: posterior.draw(batch.noised, batch.timesteps, generator))
-    return objective.repelled(mixture, base, data.forget_label, config.repulsion) if config.repulsion else mixture
-
-
-def anchor_label(config: EraseConfig, data: ErasureData) -> int:
-    """The label of target ``anchor``: the configured one, or the next retained label after the forgotten one.
-
-    Raises:
-        BadInput: the configured label is not retained.
-    """
-    retained = [int(label) for label in torch.unique(data.retain_labels)]
-    if config.anchor is None:
-        return next((label for label in retained if label > data.forget_label), retained[0])
-    if config.anchor not in retained:
-        raise BadInput(f"anchor {config.anchor} is not a retained label: choose one of {', '.join(map(str, retained))}.")
-    return config.anchor
-
-
-class PassCounter:
-    """Counts forward passes through the modules it is hooked to."""
-
-    def __init__(self, *modules: torch.nn.Module) -> None:
-        self.forward = 0
-        for module in modules:
-            module.register_forward_hook(self._count)
-
-    def _count(self, *_: object) -> None:
-        self.forward += 1
-
-
 class Erasure:
-    """One erasure in progress."""
+    """One erasure in progress, on one process or as one of several."""
 
     def __init__(
         self,
@@ -104,7 +53,8 @@ class Erasure:
         data: ErasureData,
         config: EraseConfig,
         seed: int,
-        device: torch.device,
+        compute: Compute,
+        denoiser_of: Callable[[torch.nn.Module], Denoiser] = UNetDenoiser,
     ) -> None:
         """Set the state before the first step.
 
@@ -114,55 +64,46 @@ class Erasure:
             data: see :class:`ErasureData`.
             config: hyperparameters.
             seed: of all randomness here.
-            device: where to compute; random numbers are drawn on the CPU everywhere.
+            compute: device, processes and precision.
+            denoiser_of: how the module is asked; :class:`UNetDenoiser` for class labels.
+
+        Raises:
+            BadInput: the config does not fit the data, the model or the number of processes.
         """
-        self.config, self.schedule, self.device = config, schedule, device
-        self.data = ErasureData(
-            data.forget.to(device), data.forget_label, data.retain.to(device), data.retain_labels.to(device), data.null_label, data.earlier
-        )
-        self.model = copy.deepcopy(unet).to(device).train().requires_grad_(True)
-        self.parameters = list(self.model.parameters())
+        check_batch(config, compute.processes)
+        self.config, device = config, compute.device
+        data = data.to(device)
+        self.model = copy.deepcopy(unet).to(device).train()
+        if config.gradient_checkpointing:
+            self.model.enable_gradient_checkpointing()  # type: ignore[operator]
         base = copy.deepcopy(unet).to(device).eval().requires_grad_(False)
-        self.teacher = UNetDenoiser(base if config.teacher == "base" else self.model)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.learning_rate, betas=_BETAS)
-        self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
-        self.passes = PassCounter(self.model, base)  # after the copy: a copied hook would count into a copied counter
-        self.generator = torch.Generator().manual_seed(seed)
+        self.passes = PassCounter(self.model, base)  # after the copies: a copied hook would count into a copied counter
+        denoiser, frozen = denoiser_of(self.model), denoiser_of(base)
+        self.bench = Workbench(
+            model=self.model,
+            parameters=choose_parameters(self.model, config.parameters),
+            denoiser=denoiser,
+            base=frozen,
+            teacher=frozen if config.teacher == "base" else denoiser,
+            target=make_target(config, data, schedule, frozen),
+            data=data,
+            schedule=schedule,
+            config=config,
+            compute=compute,
+            seed=seed,
+        )
+        self.optimizer = torch.optim.Adam(self.bench.parameters, lr=config.learning_rate, betas=_BETAS)
         self.method = METHODS[config.method](config)
-        self.target = make_target(config, self.data, schedule, UNetDenoiser(base))
-        self.step = 0
+        self.method.prepare(self.bench)
+        start = copy.deepcopy(unet).to(device)  # a copy of the model would carry its hooks along
+        start.load_state_dict(self.model.state_dict())
+        self.ema = ExponentialMovingAverage(start, config.ema_decay, torch.device("cpu") if config.ema_on_cpu else None)
         self.curves: list[StepReport] = []
 
-    def _noised(self, images: Tensor, labels: Tensor) -> NoisedBatch:
-        timesteps = self.schedule.draw_timesteps(len(images), self.generator).to(self.device)
-        noise = torch.randn(images.shape, generator=self.generator).to(self.device)
-        return NoisedBatch(self.schedule.add_noise(images, noise, timesteps), noise, timesteps, labels)
-
-    def _pick(self, images: Tensor, count: int) -> Tensor:
-        return torch.randint(0, len(images), (count,), generator=self.generator).to(self.device)
-
-    def retain_batch(self) -> NoisedBatch:
-        """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
-        picked = self._pick(self.data.retain, self.config.batch_size)
-        labels = self.data.retain_labels[picked]
-        dropped = (torch.rand(len(labels), generator=self.generator) < self.config.label_dropout).to(self.device)
-        return self._noised(self.data.retain[picked], torch.where(dropped, self.data.null_label, labels))
-
-    def forget_batch(self) -> NoisedBatch:
-        """States under the forgotten label: noised forget images, and noised retain images for ``visited_share`` of them.
-
-        After the erasure the sampler of the forgotten label walks through states of retained images, which no forget
-        image reaches. Labels forgotten earlier have no images left, so half of those states carry their labels.
-        """
-        visited = round(self.config.visited_share * self.config.batch_size)
-        own = self.config.batch_size - visited
-        images = torch.cat([self.data.forget[self._pick(self.data.forget, own)], self.data.retain[self._pick(self.data.retain, visited)]])
-        labels = torch.full((len(images),), self.data.forget_label, dtype=torch.int64)
-        if self.data.earlier and visited:
-            some = visited // 2
-            drawn = torch.randint(0, len(self.data.earlier), (some,), generator=self.generator)
-            labels[own : own + some] = torch.tensor(self.data.earlier)[drawn]
-        return self._noised(images, labels.to(self.device))
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.bench.step
 
     def advance(self) -> StepReport:
         """One step.
@@ -170,25 +111,36 @@ class Erasure:
         Raises:
             NonFinite: a loss or a gradient is not finite; the parameters are those of the last good step.
         """
-        retain, forget = self.retain_batch(), self.forget_batch()
-        target = self.target(forget, self.teacher, self.generator)
-        denoiser: Denoiser = UNetDenoiser(self.model)
-        try:
-            report = self.method(self.parameters, denoiser, retain, forget, target)
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_gradient_norm, error_if_nonfinite=True)
-        except (NonFinite, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "non-finite" not in str(error):
-                raise
-            what = str(error) if isinstance(error, NonFinite) else "a gradient is not finite"
-            raise NonFinite(f"{what} at step {self.step}: lower erase.learning_rate or erase.eta and run again.") from None
         rate = self.config.learning_rate * linear_decay(self.step, self.config.steps, self.config.decay_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        report = self._direction()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model)
-        self.step += 1
+        self.bench.compute.loss_scale.stepped()
+        self.bench.step += 1
         self.curves.append(report)
+        return report
+
+    def _direction(self) -> StepReport:
+        """The method's direction, clipped, in the parameters' ``.grad``."""
+        scale = self.bench.compute.loss_scale
+        try:
+            while True:
+                try:
+                    report = self.method.step(self.bench, self.optimizer)
+                    break
+                except Overflow:
+                    if not scale.active:
+                        raise NonFinite("a gradient is not finite at loss scale 1") from None
+                    scale.overflowed()
+            norm = torch.nn.utils.clip_grad_norm_(self.bench.parameters, self.config.max_gradient_norm)
+            if not torch.isfinite(norm):
+                raise NonFinite("a gradient is not finite")
+        except NonFinite as error:
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFinite(f"{error} at step {self.step}: lower erase.learning_rate or erase.eta and run again.") from None
         return report
 
     def checkpoint(self) -> Checkpoint:
@@ -197,9 +149,17 @@ class Erasure:
         tensors |= {f"ema.{k}": v for k, v in self.ema.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        tensors["generator"] = self.generator.get_state()
+        tensors["generator"] = self.bench.random.generator.get_state()
         tensors["curves"] = torch.tensor([[getattr(r, name) for name in CURVES] for r in self.curves], dtype=torch.float64)
-        numbers = {"ema_updates": self.ema.updates, "ema_initial_share": self.ema.initial_share, "forward_passes": self.passes.forward}
+        scale = self.bench.compute.loss_scale
+        numbers = {
+            "ema_updates": self.ema.updates,
+            "ema_initial_share": self.ema.initial_share,
+            "forward_passes": self.passes.forward,
+            "backward_passes": self.passes.backward,
+            "loss_scale": scale.scale,
+            "calm_steps": scale.calm_steps,
+        }
         return Checkpoint(self.step, tensors, numbers)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -215,26 +175,37 @@ class Erasure:
             index, field = name.split(".", 1)
             moments.setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.generator.set_state(checkpoint.tensors["generator"])
-        self.ema.updates = int(checkpoint.numbers["ema_updates"])
-        self.ema.initial_share = checkpoint.numbers["ema_initial_share"]
-        self.passes.forward = int(checkpoint.numbers["forward_passes"])
+        self.bench.random.generator.set_state(checkpoint.tensors["generator"])
+        numbers = checkpoint.numbers
+        self.ema.updates, self.ema.initial_share = int(numbers["ema_updates"]), numbers["ema_initial_share"]
+        self.passes.forward, self.passes.backward = int(numbers["forward_passes"]), int(numbers["backward_passes"])
+        scale = self.bench.compute.loss_scale
+        scale.scale, scale.calm_steps = numbers["loss_scale"], int(numbers["calm_steps"])
         self.curves = [StepReport(*row) for row in checkpoint.tensors["curves"].tolist()]
-        self.step = checkpoint.step
+        self.bench.step = checkpoint.step
+
+    def weights(self) -> torch.nn.Module:
+        """The module that would leave the engine now."""
+        return self.ema.model if self.config.weights == "ema" else self.model
 
     def result(self) -> ErasureResult:
-        """The averaged weights, with the numbers of every step."""
+        """The weights, free of gradients, with the numbers of every step."""
         curves = torch.tensor([[getattr(r, name) for name in CURVES] for r in self.curves], dtype=torch.float64)
+        model = copy.deepcopy(self.ema.model).cpu()
+        model.load_state_dict(self.weights().state_dict())
         return ErasureResult(
-            model=self.ema.model.cpu(),
+            model=model,
             curves={name: curves[:, column] for column, name in enumerate(CURVES)},
-            ema_base_share=self.ema.initial_share,
+            steps=self.step,
+            ema_base_share=self.ema.initial_share if self.config.weights == "ema" else 0.0,
             forward_passes=self.passes.forward,
-            backward_passes=2 * self.step,
+            backward_passes=self.passes.backward,
         )
 
 
-def run(erasure: Erasure, checkpoint_path: Path, key: str, done: Callable[[int], None]) -> ErasureResult:
+def run(
+    erasure: Erasure, checkpoint_path: Path, key: str, done: Callable[[int], None], enough: Callable[[Erasure], bool] | None = None
+) -> ErasureResult:
     """Run an erasure to its end, from its checkpoint if there is one.
 
     Args:
@@ -242,12 +213,16 @@ def run(erasure: Erasure, checkpoint_path: Path, key: str, done: Callable[[int],
         checkpoint_path: where checkpoints go; the caller removes the file once the result is kept, for it holds optimiser state.
         key: digest of everything that decides this run.
         done: told the number of steps done.
+        enough: a development proxy, asked every ``erase.proxy.every`` steps; it may end the run early.
     """
+    config, compute = erasure.config, erasure.bench.compute
     if checkpoint_path.is_file():
         erasure.restore(load_checkpoint(checkpoint_path, key))
-    while erasure.step < erasure.config.steps:
+    while erasure.step < config.steps:
         erasure.advance()
         done(erasure.step)
-        if erasure.step % erasure.config.checkpoint_every == 0 and erasure.step < erasure.config.steps:
+        if enough and config.proxy and erasure.step % config.proxy.every == 0 and compute.agreed(compute.is_main and enough(erasure)):
+            break
+        if erasure.step % config.checkpoint_every == 0 and erasure.step < config.steps and compute.is_main:
             save_checkpoint(checkpoint_path, erasure.checkpoint(), key)
     return erasure.result()

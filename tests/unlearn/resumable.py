@@ -10,17 +10,20 @@ from safetensors.torch import save_file
 
 from erasediff.models.denoiser import build_scheduler, build_unet, schedule_of
 from erasediff.records.config import DenoiserConfig, EraseConfig, SamplerConfig
-from erasediff.unlearn.trainer import Erasure, ErasureData, ErasureResult, run
+from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.trainer import Erasure, ErasureResult, run
+from erasediff.unlearn.workbench import ErasureData
 
 FORGET, NULL, KEY = 4, 10, "0" * 64
 
 
-def make_data(earlier: tuple[int, ...] = ()) -> ErasureData:
-    """Random images: 16 to forget, 16 of each class that is neither forgotten now nor earlier."""
+def make_data(earlier: tuple[int, ...] = (), forget: tuple[int, ...] = (FORGET,)) -> ErasureData:
+    """Random images: 16 of each class to forget, 16 of each class that is neither forgotten now nor earlier."""
     generator = torch.Generator().manual_seed(99)
-    labels = torch.tensor([c for c in range(10) if c != FORGET and c not in earlier]).repeat_interleave(16)
+    labels = torch.tensor([c for c in range(10) if c not in forget and c not in earlier]).repeat_interleave(16)
     retain = torch.rand(len(labels), 1, 8, 8, generator=generator) * 2 - 1
-    return ErasureData(torch.rand(16, 1, 8, 8, generator=generator) * 2 - 1, FORGET, retain, labels, NULL, earlier)
+    forgotten = torch.tensor(forget).repeat_interleave(16)
+    return ErasureData(torch.rand(len(forgotten), 1, 8, 8, generator=generator) * 2 - 1, forgotten, retain, labels, NULL, earlier)
 
 
 def make_erasure(seed: int = 0, earlier: tuple[int, ...] = (), data: ErasureData | None = None, **settings: object) -> Erasure:
@@ -30,7 +33,7 @@ def make_erasure(seed: int = 0, earlier: tuple[int, ...] = (), data: ErasureData
         torch.manual_seed(5)
         unet = build_unet(DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4), 1, 8, 10)
     schedule = schedule_of(build_scheduler(SamplerConfig(), 1000))
-    return Erasure(unet, schedule, data or make_data(earlier), config, seed, torch.device("cpu"))
+    return Erasure(unet, schedule, data or make_data(earlier), config, seed, Compute("cpu", config.precision))
 
 
 def everything(result: ErasureResult) -> dict[str, torch.Tensor]:

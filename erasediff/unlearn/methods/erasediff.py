@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from erasediff.errors import NonFinite
-from erasediff.models.denoiser import Denoiser
 from erasediff.records.config import EraseConfig
+from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import MULTIPLIERS, gradient_dots
-from erasediff.unlearn.objective import NoisedBatch, forget_loss, retain_loss
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """The numbers of one step."""
-
-    retain_loss: float
-    forget_loss: float
-    multiplier: float
-    gradient_cosine: float
+from erasediff.unlearn.objective import NoisedBatch, denoising_loss
+from erasediff.unlearn.randomness import Randomness
+from erasediff.unlearn.workbench import Workbench
 
 
 class EraseDiff:
@@ -40,31 +29,52 @@ class EraseDiff:
     """
 
     def __init__(self, config: EraseConfig) -> None:
+        self._config = config
         self._multiplier = MULTIPLIERS[config.multiplier]
-        self._eta = config.eta
+        self._pool: list[NoisedBatch] = []
 
-    def __call__(self, parameters: Sequence[Tensor], denoiser: Denoiser, retain: NoisedBatch, forget: NoisedBatch, target: Tensor) -> StepReport:
-        """Leave δ in the parameters' ``.grad``.
+    def prepare(self, bench: Workbench) -> None:
+        """Aim a pool of forget batches, if ``erase.teacher_pool`` asks for one: a frozen teacher always answers the same."""
+        random = bench.random_of("pool")
+        self._pool = [_aimed_batch(bench, random) for _ in range(self._config.teacher_pool)]
 
-        Raises:
-            NonFinite: a loss or λ is NaN or infinite; no gradient is left behind.
-        """
-        loss_r = _finite(retain_loss(denoiser, retain), "retain loss")
-        grad_r = torch.autograd.grad(loss_r, parameters)
-        loss_f = _finite(forget_loss(denoiser, forget, target), "forget loss")
-        grad_f = torch.autograd.grad(loss_f, parameters)
-
-        dots = gradient_dots(grad_r, grad_f)
-        multiplier = self._multiplier(dots, self._eta)
+    def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
+        """See :class:`Method`."""
+        if self._config.inner_steps:
+            inner_loop(bench, optimizer, self._config)
+        retain_batch = bench.retain_batch()
+        forget_batch = self._pool[bench.step % len(self._pool)] if self._pool else _aimed_batch(bench, bench.random)
+        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), retain_batch)
+        forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), forget_batch)
+        dots = gradient_dots(retain.tensors, forget.tensors)
+        multiplier = self._multiplier(dots, self._config.eta)
         if not all(map(math.isfinite, (dots.forget_forget, dots.forget_retain, dots.retain_retain, multiplier))):
             raise NonFinite("λ is not finite")
-        delta = torch._foreach_add(grad_r, grad_f, alpha=multiplier)
-        for parameter, direction in zip(parameters, delta, strict=True):
-            parameter.grad = direction
-        return StepReport(loss_r.item(), loss_f.item(), multiplier, dots.cosine)
+        torch._foreach_add_(retain.tensors, forget.tensors, alpha=multiplier)
+        bench.leave(retain.tensors)
+        return StepReport(retain.loss, forget.loss, multiplier, dots.cosine)
 
 
-def _finite(loss: Tensor, name: str) -> Tensor:
-    if not torch.isfinite(loss):
-        raise NonFinite(f"the {name} is not finite")
-    return loss
+def _aimed_batch(bench: Workbench, random: Randomness) -> NoisedBatch:
+    batch = bench.visited_batch(random)
+    return batch.aimed_at(bench.target_of(batch, random))
+
+
+def inner_loop(bench: Workbench, optimizer: torch.optim.Optimizer, config: EraseConfig) -> None:
+    """The released code's estimate of min_φ L_f(φ): steps on the forget loss, after which the weights are put back.
+
+    It is here to be compared with. What it leaves behind is nothing, unless the optimiser is shared: then its moments have
+    seen the forget gradients and bend the outer step. Its batches come from a generator of their own, so that the outer
+    step sees the same numbers with it and without it.
+    """
+    random = bench.random_of(f"inner loop {bench.step}")
+    before = [parameter.detach().clone() for parameter in bench.parameters]
+    inner = optimizer if config.share_optimizer_state else type(optimizer)(list(bench.parameters), **optimizer.defaults)
+    for _ in range(config.inner_steps):
+        forget = bench.gradient("forget loss of the inner loop", lambda part: denoising_loss(bench.denoiser, part), _aimed_batch(bench, random))
+        bench.leave(forget.tensors)
+        torch.nn.utils.clip_grad_norm_(bench.parameters, config.max_gradient_norm)
+        inner.step()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        torch._foreach_copy_(list(bench.parameters), before)

@@ -1,0 +1,39 @@
+"""The seam that every method stands behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from erasediff.unlearn.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """The numbers of one step; a method leaves at 0 what it does not have."""
+
+    retain_loss: float = 0.0
+    forget_loss: float = 0.0
+    multiplier: float = 0.0
+    gradient_cosine: float = 0.0
+
+
+class Method(Protocol):
+    """An erasure method: looks once at the base, then leaves a direction in the parameters' ``.grad`` at every step.
+
+    What ``prepare`` works out is a function of the base, the data and the seed, so a resumed run works it out again.
+    """
+
+    def prepare(self, bench: Workbench) -> None:
+        """Do what has to be done once before the first step: masks, Fisher information, other starting weights."""
+        ...
+
+    def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
+        """Compute the gradients, combine them and leave the result to the optimiser.
+
+        Raises:
+            NonFinite: a loss, gradient or coefficient is NaN or infinite; no gradient is left behind.
+        """
+        ...

@@ -1,0 +1,26 @@
+"""Fine-tuning on the retain set alone: catastrophic forgetting, hoped for."""
+
+from __future__ import annotations
+
+import torch
+
+from erasediff.records.config import EraseConfig
+from erasediff.unlearn.methods.base import StepReport
+from erasediff.unlearn.objective import denoising_loss
+from erasediff.unlearn.workbench import Workbench
+
+
+class FineTune:
+    """δ = ∇L_r. One forward and one backward pass; the forget set is not looked at."""
+
+    def __init__(self, config: EraseConfig) -> None:
+        pass
+
+    def prepare(self, bench: Workbench) -> None:
+        """Nothing to prepare."""
+
+    def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
+        """See :class:`Method`."""
+        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), bench.retain_batch())
+        bench.leave(retain.tensors)
+        return StepReport(retain_loss=retain.loss)

@@ -1,0 +1,26 @@
+"""Counting what an erasure costs: denoiser passes, by hooks, so that no method can forget to count its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class PassCounter:
+    """Counts forward passes through the modules it is hooked to, and backward passes through what they predicted."""
+
+    def __init__(self, *modules: torch.nn.Module) -> None:
+        self.forward = self.backward = 0
+        for module in modules:
+            module.register_forward_hook(self._on_forward)
+
+    def _on_forward(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        self.forward += 1
+        prediction: Tensor = outputs[0]
+        if prediction.requires_grad:
+            prediction.register_hook(self._on_backward)
+
+    def _on_backward(self, gradient: Tensor) -> None:
+        self.backward += 1

@@ -1,0 +1,52 @@
+"""The forget target that a configuration names, for the data at hand."""
+
+from __future__ import annotations
+
+import torch
+
+from erasediff.errors import BadInput
+from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.records.config import EraseConfig
+from erasediff.unlearn import objective
+from erasediff.unlearn.objective import Target
+from erasediff.unlearn.posterior import ClassPosterior
+from erasediff.unlearn.workbench import ErasureData
+
+
+def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule, base: Denoiser) -> Target:
+    """The forget target that the config names.
+
+    Raises:
+        BadInput: the anchor is forgotten, or is no label.
+    """
+    if config.target == "noise":
+        return objective.uniform_noise(schedule)
+    if config.target == "relabel":
+        return objective.relabelled(objective.uniform_over(torch.unique(data.retain_labels)))
+    if config.target == "anchor":
+        return objective.relabelled(objective.always(anchor_label(config, data)))
+    mixture = _mixture(config, data, schedule)
+    return objective.repelled(mixture, base, data.forgotten, config.repulsion) if config.repulsion else mixture
+
+
+def _mixture(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule) -> Target:
+    if config.mixture_estimate == "drawn":
+        posterior = ClassPosterior(data.retain, data.retain_labels, schedule, config.posterior_bandwidth)
+        return objective.relabelled(objective.from_posterior(posterior))
+    images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
+    everything = ClassPosterior(images, labels, schedule, config.posterior_bandwidth)
+    return objective.mixture_in_closed_form(everything, data.forgotten, data.null_label)
+
+
+def anchor_label(config: EraseConfig, data: ErasureData) -> int:
+    """The label of target ``anchor``: the configured one, or the next retained label after the forgotten one.
+
+    Raises:
+        BadInput: the configured label is not retained.
+    """
+    retained = [int(label) for label in torch.unique(data.retain_labels)]
+    if config.anchor is None:
+        return next((label for label in retained if label > int(data.forgotten[0])), retained[0])
+    if config.anchor not in retained:
+        raise BadInput(f"anchor {config.anchor} is not a retained label: choose one of {', '.join(map(str, retained))}.")
+    return config.anchor

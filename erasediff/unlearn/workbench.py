@@ -1,0 +1,221 @@
+"""What a method works with: parameters, denoisers, batches, targets and gradients. It knows no optimiser and no step count."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from erasediff.errors import BadInput, NonFinite
+from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.records.config import EraseConfig
+from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.objective import NoisedBatch, Target, chunks
+from erasediff.unlearn.randomness import Randomness
+
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class ErasureData:
+    """The images or latents of an erasure, ``float32 [N,C,H,W]``, with ``int64 [N]`` labels.
+
+    Several labels may be forgotten at once. ``earlier`` are labels forgotten before: there are no images of them, but
+    their condition is kept on the target.
+    """
+
+    forget: Tensor
+    forget_labels: Tensor
+    retain: Tensor
+    retain_labels: Tensor
+    null_label: int
+    earlier: tuple[int, ...] = ()
+
+    @property
+    def forgotten(self) -> Tensor:
+        """The labels to forget now, ``int64 [K]``, sorted."""
+        return torch.unique(self.forget_labels)
+
+    def to(self, device: torch.device) -> ErasureData:
+        """The same on a device."""
+        moved = [tensor.to(device) for tensor in (self.forget, self.forget_labels, self.retain, self.retain_labels)]
+        return ErasureData(moved[0], moved[1], moved[2], moved[3], self.null_label, self.earlier)
+
+
+class Overflow(Exception):
+    """A scaled gradient was not finite: skip the step and halve the loss scale."""
+
+
+@dataclass
+class Workbench:
+    """One process's side of an erasure.
+
+    ``denoiser`` carries the gradient of ``parameters``; ``base`` is the frozen model that the erasure started from, and
+    ``model`` the module in training. ``step`` is the number of steps done.
+    """
+
+    model: torch.nn.Module
+    parameters: Sequence[torch.nn.Parameter]
+    denoiser: Denoiser
+    base: Denoiser
+    teacher: Denoiser
+    target: Target
+    data: ErasureData
+    schedule: NoiseSchedule
+    config: EraseConfig
+    compute: Compute
+    seed: int
+    random: Randomness = field(init=False)
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = Randomness(self.seed, self.compute.rank, self.compute.processes)
+
+    def random_of(self, purpose: str) -> Randomness:
+        """Random numbers apart from those of the steps: a function of the seed and a purpose."""
+        seed = int.from_bytes(hashlib.sha256(f"{self.seed} {purpose}".encode()).digest()[:8], "big") >> 1
+        return Randomness(seed, self.compute.rank, self.compute.processes)
+
+    @property
+    def rows(self) -> int:
+        """This process's rows of a batch."""
+        return self.config.batch_size // self.compute.processes
+
+    def noised(self, images: Tensor, labels: Tensor, random: Randomness | None = None) -> NoisedBatch:
+        """Images ``[B,C,H,W]`` on the forward process, with ε as the goal (or v, for a model that predicts it)."""
+        random, device = random or self.random, images.device
+        timesteps = random.timesteps(self.schedule, len(images)).to(device)
+        noise = random.normal(len(images), *images.shape[1:]).to(device)
+        return NoisedBatch(images, self.schedule.add_noise(images, noise, timesteps), self.schedule.goal(images, noise, timesteps), timesteps, labels)
+
+    def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
+        random, device = random or self.random, self.compute.device
+        picked = random.integers(len(self.data.retain), self.rows).to(device)
+        labels = self.data.retain_labels[picked]
+        dropped = (random.uniform(self.rows) < self.config.label_dropout).to(device)
+        return self.noised(self.data.retain[picked], torch.where(dropped, self.data.null_label, labels), random)
+
+    def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        """Noised forget images under their own labels."""
+        random = random or self.random
+        picked = random.integers(len(self.data.forget), self.rows).to(self.compute.device)
+        return self.noised(self.data.forget[picked], self.data.forget_labels[picked], random)
+
+    def visited_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        """States under a forgotten label: noised forget images, and noised retain images for ``visited_share`` of them.
+
+        After the erasure the sampler of a forgotten label walks through states of retained images, which no forget image
+        reaches. Labels forgotten earlier have no images left, so half of those states carry their labels.
+        """
+        random, device = random or self.random, self.compute.device
+        row = torch.arange(self.compute.rank * self.rows, (self.compute.rank + 1) * self.rows)
+        turn = (row * self.config.visited_share).floor()  # rises by one at every visited row, whichever process has it
+        visited = (((row + 1) * self.config.visited_share).floor() > turn).to(device)
+        own = random.integers(len(self.data.forget), self.rows).to(device)
+        other = random.integers(len(self.data.retain), self.rows).to(device)
+        labels = self._drawn(self.data.forgotten, random)
+        if self.data.earlier:
+            earlier = self._drawn(torch.tensor(self.data.earlier, device=device), random)
+            labels = torch.where((turn % 2 == 1).to(device), earlier, labels)
+        images = torch.where(visited.view(-1, 1, 1, 1), self.data.retain[other], self.data.forget[own])
+        return self.noised(images, torch.where(visited, labels, self.data.forget_labels[own]), random)
+
+    def _drawn(self, labels: Tensor, random: Randomness) -> Tensor:
+        return labels[random.integers(len(labels), self.rows).to(labels.device)]
+
+    def target_of(self, batch: NoisedBatch, random: Randomness | None = None) -> Tensor:
+        """ε_f ``[B,C,H,W]`` of a forget batch; it carries no gradient."""
+        with torch.no_grad(), self.compute.autocast():
+            return self.target(batch, self._teach, random or self.random).float()
+
+    def _teach(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        count = self.config.accumulation
+        parts = zip(noised.chunk(count), timesteps.chunk(count), labels.chunk(count), strict=True)
+        return torch.cat([self.teacher(*part).float() for part in parts])
+
+    def gradients(self, losses: Callable[[B], Sequence[tuple[str, Tensor]]], batch: B) -> list[Gradient]:
+        """The gradient of each of several named losses of one batch, averaged over all processes.
+
+        A batch is taken in ``accumulation`` parts; each part has one forward pass for all losses and one backward pass a
+        loss. Gradients gather in the parameters' ``.grad`` only while a single loss is computed: at its end there is one
+        tensor a parameter and loss, and nothing flattened.
+
+        Args:
+            losses: means over a batch, each with the name that an error will call it by.
+            batch: this process's rows, a dataclass of tensors ``[B,…]``.
+
+        Raises:
+            NonFinite: a loss is NaN or infinite on any process; no gradient is left behind.
+            Overflow: under a loss scale, a gradient is.
+        """
+        names: list[str] = []
+        values: list[float] = []
+        sums: list[list[Tensor]] = []
+        scale, parts = self.compute.loss_scale.scale, self.config.accumulation
+        for part in chunks(batch, parts):
+            with self.compute.autocast():
+                named = list(losses(part))
+            for index, (name, loss) in enumerate(named):
+                value = self.compute.mean_of(loss)
+                if not math.isfinite(value):
+                    raise NonFinite(f"the {name} is not finite")
+                if index == len(sums):
+                    names.append(name)
+                    values.append(0.0)
+                    sums.append([])
+                values[index] += value / parts
+                sums[index] = self._accumulated(sums[index], loss * (scale / parts), keep_graph=index < len(named) - 1)
+        for gradient in sums:
+            self.compute.mean_(gradient)
+            if scale != 1.0:
+                torch._foreach_mul_(gradient, 1 / scale)
+                if not all(bool(torch.isfinite(tensor).all()) for tensor in gradient):
+                    raise Overflow
+        return [Gradient(name, value, gradient) for name, value, gradient in zip(names, values, sums, strict=True)]
+
+    def _accumulated(self, before: list[Tensor], loss: Tensor, *, keep_graph: bool) -> list[Tensor]:
+        """``before`` plus the gradient of a loss; autograd adds in place, a layer at a time."""
+        for parameter, tensor in zip(self.parameters, before, strict=False):
+            parameter.grad = tensor
+        torch.autograd.backward(loss, retain_graph=keep_graph, inputs=list(self.parameters))
+        after = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = None
+        return after
+
+    def gradient(self, name: str, loss: Callable[[B], Tensor], batch: B) -> Gradient:
+        """The gradient of one loss; see :meth:`gradients`."""
+        return self.gradients(lambda part: [(name, loss(part))], batch)[0]
+
+    def leave(self, direction: Sequence[Tensor]) -> None:
+        """Hand a direction to the optimiser."""
+        for parameter, value in zip(self.parameters, direction, strict=True):
+            parameter.grad = value
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A loss's mean over the joint batch, and its gradient, one tensor a trained parameter."""
+
+    name: str
+    loss: float
+    tensors: list[Tensor]
+
+
+def check_batch(config: EraseConfig, processes: int) -> None:
+    """Refuse a batch that does not divide into equal parts.
+
+    Raises:
+        BadInput: it does not.
+    """
+    if config.batch_size % (processes * config.accumulation):
+        raise BadInput(
+            f"erase.batch_size {config.batch_size} does not divide by {processes} processes × {config.accumulation} parts: "
+            "choose a multiple, so that every part weighs the same."
+        )
