@@ -27,7 +27,7 @@ class ExponentialMovingAverage:
     def update(self, model: torch.nn.Module) -> None:
         """Take in one step's weights."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours = list(self.model.parameters())
+        ours: list[torch.Tensor] = list(self.model.parameters())
         theirs = [new.to(old.device) for old, new in zip(ours, model.parameters(), strict=True)]
         torch._foreach_lerp_(ours, theirs, 1 - decay)
         self.initial_share *= decay

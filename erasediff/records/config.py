@@ -92,8 +92,8 @@ class EraseConfig(Strict):
     method: MethodName = "erasediff"
     target: TargetName = "mixture"
     teacher: TeacherName = "base"
-    teacher_pool: int = Field(default=0, ge=0, description="forget batches whose targets are computed once and used in turn; 0: new ones each step")
-    mixture_estimate: Literal["drawn", "closed-form"] = Field(default="drawn", description="how 'mixture' is estimated: one draw, or from the null label")
+    teacher_pool: int = Field(default=0, ge=0, description="forget batches aimed once and used in turn; 0: a new one each step")
+    mixture_estimate: Literal["drawn", "closed-form"] = Field(default="drawn", description="one draw, or from the null label")
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
     repulsion: float = Field(default=0.4, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")

@@ -1,9 +1,11 @@
 """Where an erasure computes: devices and processes through accelerate, precision through torch's autocast.
 
-accelerate's own switch for mixed precision is set once a process, and a process may run several erasures. A method needs the retain and the forget gradient *apart* before λ is known, so the model is not wrapped in
+accelerate's own switch for mixed precision is set once a process, and a process may run several erasures.
+
+A method needs the retain and the forget gradient *apart* before λ is known. So the model is not wrapped in
 ``DistributedDataParallel``, which would reduce one gradient behind a backward pass: the two are reduced here, tensor by
-tensor and in place. For the same reason ``GradScaler``, which unscales one optimiser's ``.grad``, is replaced by :class:`LossScale`:
-gradients are unscaled where they are computed.
+tensor and in place. For the same reason ``GradScaler``, which unscales one optimiser's ``.grad``, is replaced by
+:class:`LossScale`: gradients are unscaled where they are computed.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from erasediff.errors import BadInput
@@ -16,7 +18,7 @@ def _is_attention(name: str) -> bool:
     return ".attn1." in name or _is_cross_attention(name) or (".attentions." in name and ".transformer_blocks." not in name)
 
 
-_BELONGS = {
+_BELONGS: dict[ParameterGroupName, Callable[[str], bool]] = {
     "full": lambda name: True,
     "attention": _is_attention,
     "cross-attention": _is_cross_attention,

@@ -20,7 +20,7 @@ class PassCounter:
         self.forward += 1
         prediction: Tensor = outputs[0]
         if prediction.requires_grad:
-            prediction.register_hook(self._on_backward)
+            prediction.register_hook(self._on_backward)  # type: ignore[no-untyped-call]
 
     def _on_backward(self, gradient: Tensor) -> None:
         self.backward += 1

@@ -39,7 +39,8 @@ class ErasureData:
     @property
     def forgotten(self) -> Tensor:
         """The labels to forget now, ``int64 [K]``, sorted."""
-        return torch.unique(self.forget_labels)
+        labels: Tensor = torch.unique(self.forget_labels)
+        return labels
 
     def to(self, device: torch.device) -> ErasureData:
         """The same on a device."""

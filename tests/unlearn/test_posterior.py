@@ -10,8 +10,9 @@ from scipy.stats import chisquare, multivariate_normal
 from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule, to_unit
-from erasediff.unlearn.objective import NoisedBatch, relabelled, uniform_over
-from erasediff.unlearn.posterior import RetainedPosterior
+from erasediff.unlearn.objective import NoisedBatch, from_posterior, mixture_in_closed_form, relabelled, uniform_over
+from erasediff.unlearn.posterior import ClassPosterior
+from erasediff.unlearn.randomness import Randomness
 
 BANDWIDTH = 0.3
 TIMES = (0, 100, 500, 800, 999)
@@ -38,7 +39,7 @@ def brute_force(images: Tensor, labels: Tensor, signal: float, point: Tensor) ->
 @pytest.mark.parametrize("time", TIMES)
 def test_the_posterior_is_that_of_bayes(few, schedule: NoiseSchedule, time: int) -> None:
     images, labels = few
-    posterior = RetainedPosterior(images, labels, schedule, BANDWIDTH)
+    posterior = ClassPosterior(images, labels, schedule, BANDWIDTH)
     points = torch.randn(6, 1, 2, 2, generator=torch.Generator().manual_seed(time))
     found = posterior.log_densities(points, torch.full((6,), time)).softmax(1).numpy()
     wanted = np.stack([brute_force(images, labels, float(schedule.alphas_cumprod[time]), point) for point in points])
@@ -50,9 +51,9 @@ def test_the_posterior_is_that_of_bayes(few, schedule: NoiseSchedule, time: int)
 
 def test_draws_have_the_frequencies_of_the_posterior(few, schedule: NoiseSchedule) -> None:
     images, labels = few
-    posterior = RetainedPosterior(images, labels, schedule, BANDWIDTH)
+    posterior = ClassPosterior(images, labels, schedule, BANDWIDTH)
     point = images[3:4] * 0.3
-    drawn = posterior.draw(point.expand(6000, -1, -1, -1), torch.full((6000,), 500), torch.Generator().manual_seed(0))
+    drawn = posterior.draw(point.expand(6000, -1, -1, -1), torch.full((6000,), 500), Randomness(0))
     expected = 6000 * brute_force(images, labels, float(schedule.alphas_cumprod[500]), point)
     counts = torch.bincount(drawn, minlength=7).numpy()
     assert counts[[1, 5, 6]].sum() == 6000, "only retained labels"
@@ -64,15 +65,15 @@ def test_noise_hides_the_class_and_its_absence_shows_it(digit_bytes, schedule: N
     """On real digits without the 8s: near uniform at T, right at 0, and never an 8, not even for an 8."""
     images, labels = to_unit(digit_bytes[0]), digit_bytes[1]
     kept = labels != 8
-    posterior = RetainedPosterior(images[kept][::2], labels[kept][::2], schedule, BANDWIDTH)
+    posterior = ClassPosterior(images[kept][::2], labels[kept][::2], schedule, BANDWIDTH)
     unseen, truth = images[kept][1::2][:200], labels[kept][1::2][:200]
-    generator = torch.Generator().manual_seed(0)
+    random = Randomness(0)
 
     def drawn(time: int, clean: Tensor) -> Tensor:
         timesteps = torch.full((len(clean),), time)
-        return posterior.draw(schedule.add_noise(clean, torch.randn(clean.shape, generator=generator), timesteps), timesteps, generator)
+        return posterior.draw(schedule.add_noise(clean, random.normal(*clean.shape), timesteps), timesteps, random)
 
-    blurred = posterior.log_densities(torch.randn(50, 1, 8, 8, generator=generator), torch.full((50,), 999)).softmax(1)
+    blurred = posterior.log_densities(random.normal(50, 1, 8, 8), torch.full((50,), 999)).softmax(1)
     assert (blurred - 1 / 9).abs().max() < 0.03
     assert (drawn(0, unseen) == truth).double().mean() > 0.95
     assert (drawn(999, unseen) == truth).double().mean() < 0.3, "control"
@@ -104,7 +105,7 @@ def noise_of(log_q, point: Tensor, signal: Tensor) -> Tensor:
 def lemma(schedule: NoiseSchedule):
     """For a point: the mean target of both draws, and the perfect predictions for both means of the densities."""
     signal = schedule.alphas_cumprod[TIME]
-    posterior = RetainedPosterior(CENTRES, CLASSES, schedule, BANDWIDTH)
+    posterior = ClassPosterior(CENTRES, CLASSES, schedule, BANDWIDTH)
 
     def perfect(noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         predictions = {int(c): noise_of(lambda x, c=c: log_density(x, signal, int(c)), noised[:1], signal)[0] for c in labels.unique()}
@@ -112,9 +113,9 @@ def lemma(schedule: NoiseSchedule):
 
     def at(point: Tensor, count: int = 20_000) -> dict[str, Tensor]:
         many, times = point.expand(count, -1, -1, -1), torch.full((count,), TIME)
-        batch = NoisedBatch(many, many, times, torch.full((count,), 1))
-        draws = {"uniform": uniform_over(CLASSES), "posterior": lambda b, g: posterior.draw(b.noised, b.timesteps, g)}
-        means = {name: relabelled(draw)(batch, perfect, torch.Generator().manual_seed(0)).mean(0) for name, draw in draws.items()}
+        batch = NoisedBatch(many, many, many, times, torch.full((count,), 1))
+        draws = {"uniform": uniform_over(CLASSES), "posterior": from_posterior(posterior)}
+        means = {name: relabelled(draw)(batch, perfect, Randomness(0)).mean(0) for name, draw in draws.items()}
         logs = lambda x: torch.stack([log_density(x, signal, int(c)) for c in CLASSES])  # noqa: E731
         means["geometric mean"] = noise_of(lambda x: logs(x).mean(), point, signal)
         means["mixture"] = noise_of(lambda x: torch.logsumexp(logs(x), 0), point, signal)

@@ -154,7 +154,7 @@ def test_what_leaves_the_engine_holds_no_optimiser_state(tmp_path: Path, make_er
     """Adam's moments are functions of the forget images: the released code ships them, this must not."""
     erasure = make_erasure(steps=5)
     result = run(erasure, tmp_path / "c", KEY, lambda _: None)
-    assert {field.name for field in fields(ErasureResult)} == {"model", "curves", "ema_base_share", "forward_passes", "backward_passes"}
+    assert {field.name for field in fields(ErasureResult)} == {"model", "curves", "steps", "ema_base_share", "forward_passes", "backward_passes"}
     assert result.model.state_dict().keys() == erasure.model.state_dict().keys()
     assert not any(value.requires_grad or value.grad is not None for value in result.model.parameters())
     shipped = [value for value in result.model.state_dict().values() if value.numel() > 1]

@@ -10,9 +10,12 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from erasediff.errors import BadInput
+from erasediff.models.denoiser import NoiseSchedule
 from erasediff.records.config import EraseConfig
-from erasediff.unlearn.objective import NoisedBatch, always, forget_loss, relabelled, repelled, retain_loss, uniform_noise, uniform_over
-from erasediff.unlearn.trainer import Erasure, anchor_label
+from erasediff.unlearn.objective import NoisedBatch, always, chunks, denoising_loss, relabelled, repelled, uniform_noise, uniform_over
+from erasediff.unlearn.randomness import Randomness
+from erasediff.unlearn.targets import anchor_label
+from erasediff.unlearn.trainer import Erasure
 
 Maker = Callable[..., Erasure]
 FORGET, NULL = 4, 10  # as in resumable.py
@@ -20,7 +23,8 @@ FORGET, NULL = 4, 10  # as in resumable.py
 
 def batch_of(count: int) -> NoisedBatch:
     zeros = torch.zeros(count, dtype=torch.int64)
-    return NoisedBatch(torch.randn(count, 1, 2, 2), torch.randn(count, 1, 2, 2), zeros, torch.full((count,), FORGET))
+    images = torch.randn(3, count, 1, 2, 2)
+    return NoisedBatch(*images, zeros, torch.full((count,), FORGET))
 
 
 def by_label(noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
@@ -31,74 +35,74 @@ def by_label(noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
 def test_labels_are_dropped_on_the_retain_pass_alone(make_erasure: Maker) -> None:
     """Dropping them on the forget pass lets the null embedding, which guidance needs, drift (facts/algorithm.md, 2.6)."""
     erasure = make_erasure(label_dropout=0.5, batch_size=400)
-    dropped = float((erasure.retain_batch().labels == NULL).double().mean())
+    dropped = float((erasure.bench.retain_batch().labels == NULL).double().mean())
     assert dropped == pytest.approx(0.5, abs=0.1)
-    assert set(erasure.forget_batch().labels.tolist()) == {FORGET}
-    assert NULL not in make_erasure(label_dropout=0.0, batch_size=400).retain_batch().labels, "control"
+    assert set(erasure.bench.visited_batch().labels.tolist()) == {FORGET}
+    assert NULL not in make_erasure(label_dropout=0.0, batch_size=400).bench.retain_batch().labels, "control"
 
 
 def test_the_retain_batch_holds_retained_labels_with_their_own_images(make_erasure: Maker, program) -> None:
     erasure, data = make_erasure(label_dropout=0.0, batch_size=200), program.make_data()
-    batch = erasure.retain_batch()
+    batch = erasure.bench.retain_batch()
     assert set(batch.labels.tolist()) == set(range(10)) - {FORGET}
     clean = _clean(erasure, batch)
     nearest = torch.cdist(clean, data.retain.flatten(1)).min(1)
-    sure = erasure.schedule.alphas_cumprod[batch.timesteps] > 0.01
+    sure = erasure.bench.schedule.alphas_cumprod[batch.timesteps] > 0.01
     assert torch.equal(data.retain_labels[nearest.indices][sure], batch.labels[sure])
 
 
 def _clean(erasure: Erasure, batch: NoisedBatch) -> Tensor:
-    signal = erasure.schedule.alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
-    return ((batch.noised - (1 - signal).sqrt() * batch.noise) / signal.sqrt()).flatten(1)
+    signal = erasure.bench.schedule.alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
+    return ((batch.noised - (1 - signal).sqrt() * batch.goal) / signal.sqrt()).flatten(1)
 
 
 @pytest.mark.parametrize("visited", [0.0, 0.25, 0.5])
 def test_the_forget_batch_holds_the_forgotten_label_over_both_kinds_of_image(make_erasure: Maker, program, visited: float) -> None:
     """States of retained images under the forgotten label: where the sampler goes after the erasure."""
     erasure, data = make_erasure(visited_share=visited, batch_size=200), program.make_data()
-    batch = erasure.forget_batch()
+    batch = erasure.bench.visited_batch()
     assert set(batch.labels.tolist()) == {FORGET}
     clean = _clean(erasure, batch)
     is_forget = torch.cdist(clean, data.forget.flatten(1)).min(1).values < torch.cdist(clean, data.retain.flatten(1)).min(1).values
-    sure = erasure.schedule.alphas_cumprod[batch.timesteps] > 0.01
-    own = torch.arange(200) < 200 * (1 - visited)
+    sure = erasure.bench.schedule.alphas_cumprod[batch.timesteps] > 0.01
+    own = torch.tensor([(row + 1) * visited // 1 == row * visited // 1 for row in range(200)])
     assert torch.equal(is_forget[sure], own[sure])
 
 
 def test_labels_forgotten_earlier_are_kept_on_the_target(make_erasure: Maker) -> None:
     """A second erasure that brings the first class back would break a promise already made."""
     erasure = make_erasure(earlier=(1, 7), batch_size=400)
-    labels = erasure.forget_batch().labels
+    labels = erasure.bench.visited_batch().labels
     counts = torch.bincount(labels, minlength=10)
     assert set(labels.tolist()) == {FORGET, 1, 7}
     assert int(counts[1] + counts[7]) == 100, "half of the visited half"
     assert chisquare(counts[[1, 7]].numpy()).pvalue > 1e-4
-    assert set(labels[:200].tolist()) == {FORGET}, "images of the forgotten class have its label only"
-    assert not {1, 7} & set(erasure.retain_batch().labels.tolist())
+    assert set(labels[::2].tolist()) == {FORGET}, "images of the forgotten class have its label only"
+    assert not {1, 7} & set(erasure.bench.retain_batch().labels.tolist())
 
 
 def test_the_uniform_draw_is_uniform_over_the_retained_labels() -> None:
     """Per sample, never the forgotten label; the released code draws one label a batch, from 1..9 whatever is forgotten."""
     retained = torch.tensor([c for c in range(10) if c != FORGET])
-    drawn = uniform_over(retained)(batch_of(9000), torch.Generator().manual_seed(0))
+    drawn = uniform_over(retained)(batch_of(9000), Randomness(0))
     counts = torch.bincount(drawn, minlength=10).numpy()
     assert counts[FORGET] == 0
     assert chisquare(counts[retained.numpy()]).pvalue > 1e-4
-    skewed = uniform_over(torch.tensor([0, 0, 1, 2, 3, 5, 6, 7, 8, 9]))(batch_of(9000), torch.Generator().manual_seed(0))
+    skewed = uniform_over(torch.tensor([0, 0, 1, 2, 3, 5, 6, 7, 8, 9]))(batch_of(9000), Randomness(0))
     assert chisquare(torch.bincount(skewed, minlength=10).numpy()[retained.numpy()]).pvalue < 1e-4, "control"
 
 
 @pytest.mark.parametrize("target", ["relabel", "anchor", "mixture"])
 def test_the_teacher_is_never_asked_for_the_forgotten_label(make_erasure: Maker, target: str) -> None:
     erasure = make_erasure(target=target, repulsion=0.0, batch_size=400, earlier=(1,))
-    answers = erasure.target(erasure.forget_batch(), by_label, erasure.generator).unique().tolist()
+    answers = erasure.bench.target(erasure.bench.visited_batch(), by_label, Randomness(0)).unique().tolist()
     assert not {FORGET, 1, NULL} & {int(a) for a in answers}
     assert (len(answers) == 1) == (target == "anchor")
 
 
 @pytest.mark.parametrize(("anchor", "forget", "wanted"), [(None, 4, 5), (None, 9, 0), (2, 4, 2)])
 def test_the_anchor_is_the_next_retained_label_or_the_configured_one(program, anchor: int | None, forget: int, wanted: int) -> None:
-    data = program.ErasureData(torch.zeros(1), forget, torch.zeros(9), torch.tensor([c for c in range(10) if c != forget]), NULL)
+    data = program.ErasureData(torch.zeros(1), torch.tensor([forget]), torch.zeros(9), torch.tensor([c for c in range(10) if c != forget]), NULL)
     assert anchor_label(EraseConfig(target="anchor", anchor=anchor), data) == wanted
 
 
@@ -112,16 +116,16 @@ def test_an_anchor_that_is_not_retained_is_refused(make_erasure: Maker, anchor: 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_a_repelled_target_is_pushed_away_from_the_base(strength: float) -> None:
     """eps_f + rho (eps_f - eps_base(x | f)) = 7 + rho (7 - 4)."""
-    target = repelled(relabelled(always(7)), by_label, FORGET, strength)
-    found = target(batch_of(3), by_label, torch.Generator())
+    target = repelled(relabelled(always(7)), by_label, torch.tensor([FORGET]), strength)
+    found = target(batch_of(3), by_label, Randomness(0))
     assert torch.equal(found, torch.full((3, 1, 2, 2), 7 + strength * 3))
 
 
-def test_the_noise_target_is_uniform_noise_that_asks_nobody() -> None:
+def test_the_noise_target_is_uniform_noise_that_asks_nobody(schedule: NoiseSchedule) -> None:
     def silent(*_: Tensor) -> Tensor:
         raise AssertionError("the teacher was asked")
 
-    drawn = uniform_noise(batch_of(5000), silent, torch.Generator().manual_seed(0))
+    drawn = uniform_noise(schedule)(batch_of(5000), silent, Randomness(0))
     assert drawn.min() >= 0
     assert drawn.max() < 1
     assert chisquare(torch.histc(drawn, 10, 0, 1).numpy()).pvalue > 1e-4
@@ -129,5 +133,5 @@ def test_the_noise_target_is_uniform_noise_that_asks_nobody() -> None:
 
 def test_the_losses_are_mean_squares_against_their_targets() -> None:
     batch = batch_of(3)
-    assert retain_loss(by_label, batch).item() == pytest.approx((FORGET - batch.noise).square().mean().item())
-    assert forget_loss(by_label, batch, torch.full((3, 1, 2, 2), 6.0)).item() == pytest.approx(4.0)
+    assert denoising_loss(by_label, batch).item() == pytest.approx((FORGET - batch.goal).square().mean().item())
+    assert denoising_loss(by_label, batch.aimed_at(torch.full((3, 1, 2, 2), 6.0))).item() == pytest.approx(4.0)
