@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from erasediff.environment import pin_threads
+from erasediff.environment import is_main_process, pin_threads
 from erasediff.errors import EraseDiffError, ExitCode
 
 if TYPE_CHECKING:
@@ -199,6 +199,23 @@ def sample(
     return ExitCode.OK
 
 
+@app.command("erase-concept")
+def erase_concept(
+    config: Annotated[Path, typer.Option("--config", help="What to forget, and from which model (YAML); see docs/text-to-image.md.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write; nothing else may be there.")],
+) -> int:
+    """Make a Stable Diffusion folder forget prompts. NOT gated: no gate exists for text-to-image, so nothing is measured."""
+    from erasediff.records.concept import load_concept_config
+    from erasediff.steps.erase_concept import erase_concept as erase
+
+    record = erase(load_concept_config(config), out)
+    if not is_main_process():
+        return ExitCode.OK
+    print(f"{out}: {len(record.erasures)} erasures, weights {record.weights_sha256[:12]}")
+    print("not gated: no gate exists for text-to-image yet, so whether the prompts are forgotten was not measured.")
+    return ExitCode.OK
+
+
 def _workdir(path: Path) -> Workdir:
     from erasediff.records.workdir import Workdir
 
@@ -256,7 +273,8 @@ def _step(step: str, path: Path, run: str | None) -> int:
 
     attempt: Run = _workdir(path).run(run)
     record = perform(step, attempt)
-    print(f"{step}: {attempt.path(type(record))}")
+    if is_main_process():
+        print(f"{step}: {attempt.path(type(record))}")
     return ExitCode.OK
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from erasediff.environment import is_main_process
+
 FILE_VARIABLE = "ERASEDIFF_PROGRESS"
 _INTERVAL_SECONDS = 0.5
 
@@ -34,7 +36,7 @@ def _file_reporter(path: Path, what: str, total: int) -> Callable[[int], None]:
 
 def announce(step: str, state: str, seconds: float) -> None:
     """Tell whoever watches that a step has ``started``, is ``done`` or has ``failed``."""
-    if target := os.environ.get(FILE_VARIABLE):
+    if (target := os.environ.get(FILE_VARIABLE)) and is_main_process():
         _append(Path(target), {"step": step, "state": state, "seconds": seconds})
 
 
@@ -44,7 +46,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
     With ``ERASEDIFF_PROGRESS`` set, events go to that file; else to a bar if standard error is a terminal; else nowhere.
     """
-    if target := os.environ.get(FILE_VARIABLE):
+    if not is_main_process():
+        yield lambda done: None
+    elif target := os.environ.get(FILE_VARIABLE):
         yield _file_reporter(Path(target), what, total)
     elif sys.stderr.isatty():
         from rich.console import Console

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent.parent
 # Ground floor first; a room imports only rooms on floors below it, and itself.
 FLOORS = [
     {"errors", "__init__"},
-    {"environment", "files", "progress"},
+    {"environment", "files"},
+    {"progress"},
     {"records"},
     {"data", "models", "tracking"},
     {"unlearn", "evaluate"},

@@ -174,7 +174,7 @@ class Run:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty folder for forget images, removed at the end; what a killed step left in it is removed first."""
-        folder = self.folder / ".scratch"
+        folder = self.folder / f".scratch{os.environ.get('RANK', '')}"  # one a process, under torchrun
         with explained(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

@@ -21,6 +21,7 @@ from erasediff.records.workdir import CHECKPOINT, Run
 from erasediff.steps.version_forget_set import forget_store
 from erasediff.tracking import Tracking
 from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.proxy import development_proxy
 from erasediff.unlearn.trainer import Erasure, ErasureResult
 from erasediff.unlearn.trainer import run as run_erasure
 from erasediff.unlearn.workbench import ErasureData
@@ -29,7 +30,7 @@ CURVES = "curves.npz"
 
 
 def erase(run: Run) -> ErasedRecord:
-    """Erase, from the last checkpoint if there is one.
+    """Erase, from the last checkpoint if there is one; under torchrun, as one of several processes with the joint batch.
 
     Raises:
         BadInput: an earlier step is missing, or the forget set cannot be fetched.
@@ -37,21 +38,43 @@ def erase(run: Run) -> ErasedRecord:
         NonFinite: training diverged; the last checkpoint is kept.
     """
     base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
-    made_from = {"base": base.digest(), "forget_set": forget_set.digest(), "config": run.config().digest()}
-    record = run.made(ErasedRecord, made_from, lambda: _erase(run, base, forget_set))
+    config = run.config()
+    made_from = {"base": base.digest(), "forget_set": forget_set.digest(), "config": config.digest()}
+    compute = Compute(config.device, config.erase.precision)
+    if compute.is_main:
+        record = run.made(ErasedRecord, made_from, lambda: _kept(run, base, forget_set, compute))
+        compute.wait()
+    else:
+        record = _helped(run, made_from, base, forget_set, compute)
     # The checkpoint holds optimiser moments, which are functions of the forget images.
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
     return record
 
 
-def _erase(run: Run, base: BaseRecord, forget_set: ForgetSetRecord) -> ErasedRecord:
-    plan, config = run.plan(), run.config()
+def _helped(run: Run, made_from: dict[str, str], base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:
+    """Take part as one of several processes, and read what the first one wrote."""
+    present = run.find(ErasedRecord)
+    if present is None or present.made_from != made_from:
+        _erased(run, base, forget_set, compute)
+    compute.wait()
+    return run.need(ErasedRecord, "erase")
+
+
+def _erased(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasureResult:
+    config = run.config()
     pipeline = load_model(run.workdir.models, base.model)
-    data = _erasure_data(run, config, base, forget_set)
-    erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, Compute(config.device, config.erase.precision))
+    with compute.main_first():
+        data = _erasure_data(run, config, base, forget_set)
+    erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, compute)
+    enough = development_proxy(config.erase.proxy, data, pipeline, config.sampler, config.seed) if config.erase.proxy else None
     with progress("erasing", config.erase.steps) as done:
-        result = run_erasure(erasure, run.folder / CHECKPOINT, plan.digest(), done)
-    model = save_model(result.model, pipeline.scheduler, run.workdir.models, base.model.dataset, (*base.model.forgotten, forget_set.label))
+        return run_erasure(erasure, run.folder / CHECKPOINT, run.plan().digest(), done, enough)
+
+
+def _kept(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:
+    result = _erased(run, base, forget_set, compute)
+    scheduler = load_model(run.workdir.models, base.model).scheduler
+    model = save_model(result.model, scheduler, run.workdir.models, base.model.dataset, (*base.model.forgotten, forget_set.label))
     _log(run, result)
     return ErasedRecord(
         model=model,

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
+from erasediff.environment import is_main_process
 from erasediff.errors import EraseDiffError, ExitCode, explain_os_error
 from erasediff.files import write_atomic
 from erasediff.progress import announce
@@ -22,12 +23,14 @@ T = TypeVar("T")
 
 
 def perform(step: str, run: Run) -> Record:
-    """Run one step of an attempt.
+    """Run one step of an attempt; one process of several keeps the books.
 
     Raises:
         EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
     """
     function: Callable[[Run], Record] = getattr(import_module(f"erasediff.steps.{step}"), step)
+    if not is_main_process():
+        return function(run)
     (run.folder / "failure.json").unlink(missing_ok=True)
     started = time.monotonic()
     announce(step, "started", 0.0)

@@ -94,6 +94,15 @@ class Compute:
         self.mean_([value])
         return value.item()
 
+    def main_first(self) -> AbstractContextManager[object]:
+        """The context that the first process enters alone, before the others."""
+        context: AbstractContextManager[object] = self._state.main_process_first()
+        return context
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self._state.wait_for_everyone()
+
     def agreed(self, value: bool) -> bool:
         """What the first process says, everywhere."""
         if self.processes > 1:

@@ -132,3 +132,40 @@ def test_the_uniform_draw_teaches_the_geometric_mean_and_the_posterior_the_mixtu
     assert torch.allclose(found["posterior"], found["mixture"], atol=0.04)
     assert (found["mixture"] - found["geometric mean"]).norm() > 0.3, "control: the two targets differ"
     assert not torch.allclose(found["uniform"], found["mixture"], atol=0.2)
+
+
+FORGOTTEN = torch.tensor([0.6, 0.4]).view(1, 1, 1, 2)  # class 1, between the retained two
+
+
+@pytest.mark.parametrize("row", range(len(POINTS)))
+def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(schedule: NoiseSchedule, row: int) -> None:
+    """Exactly: (eps_null - p(f|x) eps_f) / (1 - p(f|x)), where a perfect base's null label is the mixture of all classes."""
+    signal, point = schedule.alphas_cumprod[TIME], POINTS[row : row + 1]
+    centres, labels = torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1])
+
+    def log_q(x: Tensor, members: list[int]) -> Tensor:
+        spread = 2 * (1 - signal + signal * BANDWIDTH**2)
+        return torch.logsumexp(torch.stack([-((x - signal.sqrt() * centres[m]) ** 2).sum() / spread for m in members]), 0)
+
+    members = {0: [0], 2: [1], 1: [2], 10: [0, 1, 2]}
+
+    def perfect(noised: Tensor, timesteps: Tensor, asked: Tensor) -> Tensor:
+        return noise_of(lambda x: log_q(x, members[int(asked[0])]), noised, signal)
+
+    batch = NoisedBatch(point, point, point, torch.tensor([TIME]), torch.tensor([1]))
+    posterior = ClassPosterior(centres, labels, schedule, BANDWIDTH)
+    found = mixture_in_closed_form(posterior, torch.tensor([1]), 10)(batch, perfect, Randomness(0))
+    wanted = noise_of(lambda x: log_q(x, [0, 1]), point, signal)
+    assert torch.allclose(found, wanted, atol=1e-4)
+    if row != 2:  # a point far from the forgotten class
+        assert not torch.allclose(perfect(point, batch.timesteps, torch.tensor([10])), wanted, atol=1e-2), "control: the null label alone"
+
+
+def test_the_closed_form_stays_bounded_where_only_the_forgotten_class_is(schedule: NoiseSchedule) -> None:
+    """1 - p(f|x) vanishes on the forgotten class itself; the division must not."""
+    posterior = ClassPosterior(torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1]), schedule, BANDWIDTH)
+    batch = NoisedBatch(FORGOTTEN, FORGOTTEN, FORGOTTEN, torch.tensor([0]), torch.tensor([1]))
+    assert posterior.probabilities(FORGOTTEN, torch.tensor([0]))[0, 1] > 0.99
+    target = mixture_in_closed_form(posterior, torch.tensor([1]), 10)
+    found = target(batch, lambda x, t, asked: torch.full_like(x, float(asked[0] == 10)), Randomness(0))
+    assert float(found.abs().max()) <= 10.0001

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,31 +31,56 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def start(program, *paths: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, program.__file__, *map(str, paths)], stdout=subprocess.PIPE, text=True)
+class Nursery:
+    """Real processes that run the erasure of resumable.py, without importing torch anew for each."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, Path(__file__).with_name("nursery.py")]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, checkpoint: Path, result: Path, kill_after: float | None = None) -> tuple[int, float]:
+        """The wait status of one process, and its seconds."""
+        started = time.monotonic()
+        print(checkpoint, result, file=self.process.stdin, flush=True)
+        child = int(self.process.stdout.readline())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(child, signal.SIGKILL)
+        return int(self.process.stdout.readline()), time.monotonic() - started
 
 
-def test_a_run_killed_anywhere_ends_where_an_unbroken_run_ends(tmp_path: Path, program, make_erasure: Maker) -> None:
-    """SIGKILL at a random moment after the first checkpoint; then every weight and every curve, bit for bit."""
-    checkpoint, result = tmp_path / "checkpoint.safetensors", tmp_path / "result.safetensors"
-    kill_at = random.SystemRandom().randint(4, 25)
-    with start(program, checkpoint, result) as killed:
-        assert killed.stdout is not None
-        for line in killed.stdout:
-            if int(line) == kill_at:
-                killed.kill()
-                break
-    assert killed.returncode == -signal.SIGKILL
-    assert not result.exists()
-    reached = load_checkpoint(checkpoint, KEY).step
-    assert reached >= 4
-    with start(program, checkpoint, result) as resumed:
-        assert resumed.stdout is not None
-        steps = [int(line) for line in resumed.stdout]
-    assert steps == list(range(reached + 1, 41)), "it went on from the checkpoint and not from the beginning"
-    unbroken = program.everything(run(make_erasure(), tmp_path / "other", KEY, lambda _: None))
-    assert same(load_file(result), unbroken), f"killed at {kill_at}, resumed at {reached}"
-    other = program.everything(run(make_erasure(seed=1), tmp_path / "third", KEY, lambda _: None))
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    found = Nursery()
+    yield found
+    found.process.stdin.close()
+    found.process.wait(60)
+
+
+def test_a_run_killed_anywhere_ends_where_an_unbroken_run_ends(tmp_path: Path, nursery: Nursery, program, make_erasure: Maker) -> None:
+    """SIGKILL at 20 random moments of a real process, then the same command again: every weight and curve, bit for bit."""
+    status, seconds = nursery.run(tmp_path / "c", tmp_path / "unbroken")
+    assert status == 0
+    unbroken, resumed_at = load_file(tmp_path / "unbroken"), []
+    for attempt in range(60):
+        checkpoint, result = tmp_path / f"checkpoint-{attempt}", tmp_path / f"result-{attempt}"
+        moment = random.SystemRandom().uniform(0, seconds)
+        status, _ = nursery.run(checkpoint, result, moment)
+        if status == 0:
+            continue  # it had ended before the moment came
+        assert status == signal.SIGKILL
+        assert not result.exists()
+        resumed_at.append(load_checkpoint(checkpoint, KEY).step if checkpoint.exists() else 0)
+        assert nursery.run(checkpoint, result)[0] == 0
+        assert same(load_file(result), unbroken), f"killed after {moment:.3f} s of {seconds:.3f} s, resumed at step {resumed_at[-1]}"
+        if len(resumed_at) == 20:
+            break
+    assert len(resumed_at) == 20
+    assert len(set(resumed_at)) >= 4, "the kills came at different steps"
+    here = program.everything(run(make_erasure(earlier=(1,), steps=20, checkpoint_every=2), tmp_path / "here", KEY, lambda _: None))
+    assert same(here, unbroken)
+    other = program.everything(run(make_erasure(seed=1, earlier=(1,), steps=20), tmp_path / "other", KEY, lambda _: None))
     assert not same(other, unbroken), "control: the comparison sees another seed"
 
 

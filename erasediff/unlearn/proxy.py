@@ -1,0 +1,55 @@
+"""A development proxy: a cheap look during the erasure that may end it early. It decides nothing about promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from erasediff.models.denoiser import UNetDenoiser, to_unit
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.sampler import sample
+from erasediff.records.config import ProxyConfig, SamplerConfig
+from erasediff.unlearn.posterior import ClassPosterior
+from erasediff.unlearn.randomness import Randomness
+from erasediff.unlearn.trainer import Erasure
+from erasediff.unlearn.workbench import ErasureData
+
+_FIRST_SEED = 2**53
+"""The gate's seeds are below 2^53 (erasediff.evaluate.seeds); those of the proxy lie above, so that the two never meet."""
+
+
+def proxy_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of the proxy's samples, disjoint from the gate's."""
+    return [_FIRST_SEED + int(drawn) for drawn in Randomness(seed).integers(2**40, count)]
+
+
+def development_proxy(
+    config: ProxyConfig, data: ErasureData, pipeline: ClassConditionalPipeline, sampler: SamplerConfig, seed: int
+) -> Callable[[Erasure], bool]:
+    """A function that samples the forgotten labels and says whether few enough samples look forgotten.
+
+    The detector is the Bayes posterior of the training images' kernel densities, not the gate's classifier: a run must
+    not be stopped by the judge that will try it.
+
+    Args:
+        config: how many samples, and how many may be detected.
+        data: the erasure's images.
+        pipeline: the base, for its scheduler and shape.
+        sampler: steps and guidance scale that serve.
+        seed: of the samples.
+    """
+    images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
+    classes = ClassPosterior(images, labels, pipeline.schedule, bandwidth=0.3)
+    wanted = data.forgotten[torch.arange(config.n) % len(data.forgotten)]
+    seeds = proxy_seeds(seed, config.n)
+
+    def enough(erasure: Erasure) -> bool:
+        device = next(erasure.weights().parameters()).device
+        denoiser = UNetDenoiser(erasure.weights())
+        shape, null = pipeline.image_shape, pipeline.classes
+        drawn = sample(denoiser, pipeline.scheduler, shape, null, wanted, seeds, sampler.steps, sampler.guidance_scale, device)
+        found = classes.classes[classes.log_densities(to_unit(drawn), torch.zeros(config.n, dtype=torch.int64)).argmax(1)]
+        return int(torch.isin(found, data.forgotten).sum()) <= config.max_detections
+
+    return enough
