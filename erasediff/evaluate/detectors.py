@@ -19,9 +19,10 @@ from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import to_unit
 from erasediff.progress import progress
 from erasediff.records.config import DetectorConfig
-from erasediff.records.nouns import DetectorQuality
+from erasediff.records.nouns import Detections, DetectorQuality
 
 FEATURES = 48
+_SENSITIVITY_MARGIN = 0.02  # so that the sensitivity holds on images the threshold was not chosen on
 _BATCH = 1000
 
 
@@ -74,16 +75,45 @@ class Detector:
         parts = [self.network(to_unit(batch)) for batch in torch.split(images, _BATCH)]
         return torch.cat([logits for logits, _ in parts]).argmax(1), torch.cat([f for _, f in parts]).double().numpy()
 
-    def quality(self, images: Tensor, labels: Tensor, label: int) -> DetectorQuality:
+    @torch.no_grad()
+    def probability(self, images: Tensor, label: int) -> Tensor:
+        """p(label | image) ``[N]`` for ``uint8 [N,H,W,C]``, as the classifier sees it."""
+        parts = [self.network(to_unit(batch))[0].softmax(1)[:, label] for batch in torch.split(images, _BATCH)]
+        return torch.cat(parts)
+
+    def watch_for(self, images: Tensor, labels: Tensor, label: int, sensitivity: float) -> Watch:
+        """Set the detector to a class so that it finds at least a ``sensitivity`` of real images of it.
+
+        The most likely class decides; where that alone finds too few, so does a probability above a threshold. The threshold
+        is chosen on every second of the images ``uint8 [N,H,W,C]``, none of which it was trained on; the errors are those on
+        the others.
+        """
+        choosing, judging = slice(0, None, 2), slice(1, None, 2)
+        own = images[choosing][labels[choosing] == label]
+        threshold = None
+        if len(own) and float((self.look(own)[0] == label).double().mean()) < sensitivity:
+            wanted = min(1.0, sensitivity + _SENSITIVITY_MARGIN)
+            threshold = float(self.probability(own, label).quantile(1 - wanted))
+        return Watch(self, label, threshold, self.quality(images[judging], labels[judging], label, threshold))
+
+    @torch.no_grad()
+    def detects(self, images: Tensor, label: int, threshold: float | None) -> Tensor:
+        """Whether each of ``uint8 [N,H,W,C]`` is called the class: ``bool [N]``; see :meth:`watch_for`."""
+        found: Tensor = self.look(images)[0] == label
+        return found if threshold is None else found | (self.probability(images, label) >= threshold)
+
+    def quality(self, images: Tensor, labels: Tensor, label: int, threshold: float | None = None) -> DetectorQuality:
         """The detector's own error on real images ``uint8 [N,H,W,C]`` that it was not trained on."""
-        found, _ = self.look(images)
-        positive = labels == label
+        accuracy = float((self.look(images)[0] == labels).double().mean())
+        found, positive = self.detects(images, label, threshold), labels == label
         return DetectorQuality(
             sha256=self.digest,
-            accuracy=float((found == labels).double().mean()),
-            true_positive_rate=float((found[positive] == label).double().mean()) if positive.any() else 0.0,
-            false_positive_rate=float((found[~positive] == label).double().mean()) if (~positive).any() else 1.0,
+            accuracy=accuracy,
+            true_positive_rate=float(found[positive].double().mean()) if positive.any() else 0.0,
+            false_positive_rate=float(found[~positive].double().mean()) if (~positive).any() else 1.0,
             holdout_positives=int(positive.sum()),
+            holdout_negatives=int((~positive).sum()),
+            threshold=threshold,
         )
 
     def nearest(self, images: Tensor, labels: Tensor, label: int, among: Sequence[int], count: int) -> tuple[int, ...]:
@@ -92,6 +122,27 @@ class Detector:
         centre = features[(labels == label).numpy()].mean(0)
         distance = {c: float(np.square(features[(labels == c).numpy()].mean(0) - centre).sum()) for c in among}
         return tuple(sorted(sorted(among, key=lambda c: distance[c])[:count]))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A detector set to one class."""
+
+    detector: Detector
+    label: int
+    threshold: float | None
+    quality: DetectorQuality
+
+    def count(self, images: Tensor) -> Detections:
+        """How many of ``uint8 [N,H,W,C]`` are called the class, beside how many real images of other classes are."""
+        found = self.detector.detects(images, self.label, self.threshold)
+        others = self.quality.holdout_negatives
+        return Detections(
+            n=len(images),
+            detections=int(found.sum()),
+            reference_n=others,
+            reference_detections=round(self.quality.false_positive_rate * others),
+        )
 
 
 def _augment(images: Tensor, generator: torch.Generator) -> Tensor:

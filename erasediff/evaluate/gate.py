@@ -13,7 +13,7 @@ from typing import Literal
 
 from erasediff.evaluate import statistics
 from erasediff.records.nouns import Check, ClassAccuracy, Detections, ExportedRecord, Measurements, Parity, Unit, Verdict
-from erasediff.records.policy import GatePolicy
+from erasediff.records.policy import ForgetPolicy, GatePolicy
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class _Statistic:
 
 
 _RATE_UPPER = _Statistic("detection rate, Clopper-Pearson upper bound", "share", "upper")
+_EXCESS_UPPER = _Statistic("detection rate above that of real images of other classes, Newcombe upper bound", "difference", "upper")
 _RATE_LOWER = _Statistic("detection rate on the base, Clopper-Pearson lower bound", "share", "lower")
 _TRUE_POSITIVES = _Statistic("true positive rate on real images the detector was not trained on", "share", "lower")
 _ACCURACY = _Statistic("accuracy change, Newcombe lower bound", "difference", "lower")
@@ -75,16 +76,22 @@ def _enough(found: Detections | None, needed: int) -> str | None:
         return "it was not measured"
     if found.n < needed:
         return f"{found.n} samples are fewer than the {needed} of the policy"
-    return "there are more detections than samples" if found.detections > found.n else None
+    impossible = found.detections > found.n or found.reference_detections > found.reference_n
+    return "there are more detections than samples" if impossible else None
 
 
-def check_detections(id: str, title: str, found: Detections | None, needed: int, max_upper: float, alpha: float) -> Check:
-    """F1 and its like: the upper bound of the detection rate."""
-    question = _Question(id, title, _RATE_UPPER, max_upper)
-    reason = _enough(found, needed)
+def check_detections(id: str, title: str, found: Detections | None, forget: ForgetPolicy, alpha: float) -> Check:
+    """F1 and its like: the upper bound of the detection rate, or of its excess over a detector's own error."""
+    question = _Question(id, title, _RATE_UPPER, forget.max_upper)
+    reason = _enough(found, forget.n)
     if found is None or reason:
         return question.unanswered(found.n if found else 0, reason or "")
-    return question.answer(found.detections / found.n, statistics.binomial_upper(found.detections, found.n, alpha), found.n)
+    counts = found.detections, found.n
+    reference = found.reference_detections / found.reference_n if found.reference_n else 0.0
+    if reference <= forget.max_reference:
+        return question.answer(found.detections / found.n, statistics.binomial_upper(*counts, alpha), found.n)
+    excess = statistics.difference_upper(*counts, found.reference_detections, found.reference_n, alpha)
+    return _Question(id, title, _EXCESS_UPPER, forget.max_upper).answer(found.detections / found.n - reference, excess, found.n)
 
 
 def _as_control(check: Check) -> Check:
@@ -102,7 +109,7 @@ def check_controls(policy: GatePolicy, measured: Measurements) -> list[Check]:
         power = question.unanswered(base.n if base else 0, reason or "")
     else:
         power = _as_control(question.answer(base.detections / base.n, statistics.binomial_lower(base.detections, base.n, policy.alpha), base.n))
-        on_base = check_detections("F1", "", base, policy.forget.n, policy.forget.max_upper, policy.alpha)
+        on_base = check_detections("F1", "", base, policy.forget, policy.alpha)
         if on_base.verdict is not Verdict.FAIL:
             power = power.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base does not fail F1, so a pass would mean nothing"})
     rate = measured.detector.true_positive_rate
@@ -166,9 +173,7 @@ def check_fidelity(policy: GatePolicy, measured: Measurements) -> Check:
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
     """F1 again for every label that an earlier request made the model forget."""
     return [
-        check_detections(
-            f"F1.{label}", f"Class {label} stays forgotten", measured.earlier.get(str(label)), policy.forget.n, policy.forget.max_upper, policy.alpha
-        )
+        check_detections(f"F1.{label}", f"Class {label} stays forgotten", measured.earlier.get(str(label)), policy.forget, policy.alpha)
         for label in forgotten
     ]
 
@@ -184,9 +189,7 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
     Returns:
         The verdict and one line for each check.
     """
-    forget = check_detections(
-        "F1", f"Class {measured.label} is forgotten", measured.forget_erased, policy.forget.n, policy.forget.max_upper, policy.alpha
-    )
+    forget = check_detections("F1", f"Class {measured.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha)
     checks = [
         *check_controls(policy, measured),
         forget,
@@ -200,7 +203,8 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
 def run_export_gate(policy: GatePolicy, label: int, forget_onnx: Detections | None, parity: Sequence[Parity]) -> tuple[Verdict, tuple[Check, ...]]:
     """F8: F1 on the exported graph, and its largest relative distance from the denoiser."""
     export = policy.export
-    again = check_detections("F8", f"Class {label} is forgotten by the exported graph", forget_onnx, export.n, export.max_upper, policy.alpha)
+    rule = policy.forget.model_copy(update={"n": export.n, "max_upper": export.max_upper})
+    again = check_detections("F8", f"Class {label} is forgotten by the exported graph", forget_onnx, rule, policy.alpha)
     question = _Question("F8.parity", "The exported graph is the model", _PARITY, export.max_relative_error)
     if not parity:
         return overall([again, unmeasured := question.unanswered(0, "it was not measured")]), (again, unmeasured)

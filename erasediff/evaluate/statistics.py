@@ -44,6 +44,11 @@ def difference_lower(successes: int, n: int, reference_successes: int, reference
     return rate - reference - math.sqrt((rate - lower) ** 2 + (upper - reference) ** 2)
 
 
+def difference_upper(successes: int, n: int, reference_successes: int, reference_n: int, alpha: float) -> float:
+    """Upper bound of p - p_reference at level 1-α, by the same method."""
+    return -difference_lower(reference_successes, reference_n, successes, n, alpha)
+
+
 @dataclass(frozen=True, eq=False)
 class _Moments:
     """Mean and covariance of a feature sample."""

@@ -49,7 +49,7 @@ def train_base(
     scheduler = build_scheduler(config.sampler, config.denoiser.train_timesteps)
     schedule, denoiser = schedule_of(scheduler), UNetDenoiser(unet)
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99), fused=True)
     average = ExponentialMovingAverage(unet, training.ema_decay)
     for step in range(training.steps):
         for group in optimizer.param_groups:

@@ -90,10 +90,15 @@ class ErasedRecord(Record):
 
 
 class Detections(Strict):
-    """How often a detector called ``n`` samples of the forgotten condition the forgotten class."""
+    """How often a detector called ``n`` samples of the forgotten condition the forgotten class.
+
+    The reference says how often it calls real images of the other classes so: what a model without the class is called too.
+    """
 
     n: int = Field(ge=0)
     detections: int = Field(ge=0)
+    reference_n: int = Field(default=0, ge=0)
+    reference_detections: int = Field(default=0, ge=0)
 
 
 class ClassAccuracy(Strict):
@@ -117,13 +122,19 @@ class FrechetChange(Strict):
 
 
 class DetectorQuality(Strict):
-    """The detector's own error on real images it was not trained on: rates for the forgotten class."""
+    """The detector's own error on real images it was not trained on: rates for the forgotten class.
+
+    ``threshold`` is the probability from which on an image counts as detected though another class is more likely; it is
+    set where the most likely class alone would miss too many real images.
+    """
 
     sha256: Sha256
     accuracy: Probability
     true_positive_rate: Probability
     false_positive_rate: Probability
     holdout_positives: int = Field(ge=0)
+    holdout_negatives: int = Field(default=0, ge=0)
+    threshold: float | None = None
 
 
 class Measurements(Record):

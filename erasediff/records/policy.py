@@ -18,10 +18,14 @@ class ControlPolicy(Strict):
 
 
 class ForgetPolicy(Strict):
-    """F1: detections of the forgotten class among samples of its own label."""
+    """F1: detections of the forgotten class among samples of its own label.
+
+    Where the detector calls more than ``max_reference`` of real images of other classes so, the excess over that is bounded.
+    """
 
     n: int = Field(ge=1, le=1_000_000)
     max_upper: float = Field(gt=0, lt=1)
+    max_reference: float = Field(ge=0, lt=1)
 
 
 class RetainPolicy(Strict):

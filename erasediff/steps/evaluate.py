@@ -12,7 +12,7 @@ from torch import Tensor
 
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
-from erasediff.evaluate.detectors import Detector, stored_detector
+from erasediff.evaluate.detectors import Detector, Watch, stored_detector
 from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.evaluate.statistics import frechet_difference
@@ -87,12 +87,17 @@ def detector_of(run: Run, config: RunConfig, real: RealImages) -> Detector:
     return stored_detector(path, real.holdout, real.holdout_labels, real.classes, config.detector)
 
 
-def count_detections(detector: Detector, source: Source, label: int, n: int, check: str, config: RunConfig, what: str) -> tuple[Detections, Tensor]:
-    """Sample ``n`` images of a label with the seeds of ``check`` and count how often the detector calls them that."""
-    labels = torch.full((n,), label, dtype=torch.int64)
+def watch_for(detector: Detector, real: RealImages, label: int, retained: list[int], policy: GatePolicy) -> Watch:
+    """The detector set to a label, its errors measured on real training images of that label and of the retained ones."""
+    seen = torch.isin(real.train_labels, torch.tensor([label, *retained]))
+    return detector.watch_for(real.train[seen], real.train_labels[seen], label, policy.control.min_true_positive_rate)
+
+
+def count_detections(watch: Watch, source: Source, n: int, check: str, config: RunConfig, what: str) -> tuple[Detections, Tensor]:
+    """Sample ``n`` images of the watched label with the seeds of ``check`` and count how often the detector calls them that."""
+    labels = torch.full((n,), watch.label, dtype=torch.int64)
     images = draw_samples(source, labels, check_seeds(evaluation_key(config.seed), check, n), config.sampler, what)
-    found, _ = detector.look(images)
-    return Detections(n=n, detections=int((found == label).sum())), images
+    return watch.count(images), images
 
 
 def _retained_samples(detector: Detector, source: Source, labels: list[int], n: int, config: RunConfig, what: str) -> RetainedSamples:
@@ -112,10 +117,13 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     after = Source.of(load_model(run.workdir.models, erased.model), device)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
-    forget_base, base_images = count_detections(detector, before, label, policy.forget.n, "F1", config, "base: forgotten label")
-    forget_erased, erased_images = count_detections(detector, after, label, policy.forget.n, "F1", config, "erased: forgotten label")
+    watch = watch_for(detector, real, label, retained, policy)
+    forget_base, base_images = count_detections(watch, before, policy.forget.n, "F1", config, "base: forgotten label")
+    forget_erased, erased_images = count_detections(watch, after, policy.forget.n, "F1", config, "erased: forgotten label")
     earlier = {
-        str(c): count_detections(detector, after, c, policy.forget.n, f"F1.{c}", config, f"erased: label {c} forgotten before")[0]
+        str(c): count_detections(
+            watch_for(detector, real, c, retained, policy), after, policy.forget.n, f"F1.{c}", config, f"erased: label {c} forgotten before"
+        )[0]
         for c in base.model.forgotten
     }
     n = policy.retain.n_per_class
@@ -125,7 +133,7 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     measured = Measurements(
         label=label,
         classes=real.classes,
-        detector=detector.quality(real.train, real.train_labels, label),
+        detector=watch.quality,
         forget_base=forget_base,
         forget_erased=forget_erased,
         earlier=earlier,

@@ -13,7 +13,7 @@ from erasediff.models.folder import load_model
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
-from erasediff.steps.evaluate import count_detections, detector_of, real_images
+from erasediff.steps.evaluate import count_detections, detector_of, real_images, watch_for
 from erasediff.steps.gate import log_checks
 
 ONNX = "onnx/model.onnx"
@@ -40,7 +40,9 @@ def _export(run: Run, erased: ErasedRecord) -> ExportedRecord:
     parity = measure_parity(pipeline, denoiser)
     source = Source(denoiser, pipeline.scheduler, pipeline.image_shape, pipeline.classes, torch.device("cpu"))
     real = real_images(config)
-    found, _ = count_detections(detector_of(run, config, real), source, label, policy.export.n, "F8", config, "ONNX: forgotten label")
+    retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
+    watch = watch_for(detector_of(run, config, real), real, label, retained, policy)
+    found, _ = count_detections(watch, source, policy.export.n, "F8", config, "ONNX: forgotten label")
     verdict, checks = run_export_gate(policy, label, found, parity)
     log_checks(run, checks)
     return ExportedRecord(

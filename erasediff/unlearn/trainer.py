@@ -92,7 +92,7 @@ class Erasure:
             compute=compute,
             seed=seed,
         )
-        self.optimizer = torch.optim.Adam(self.bench.parameters, lr=config.learning_rate, betas=_BETAS)
+        self.optimizer = torch.optim.Adam(self.bench.parameters, lr=config.learning_rate, betas=_BETAS, fused=True)
         self.method = METHODS[config.method](config)
         self.method.prepare(self.bench)
         start = copy.deepcopy(unet).to(device)  # a copy of the model would carry its hooks along

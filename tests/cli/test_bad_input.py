@@ -107,9 +107,9 @@ def test_the_same_folder_without_a_fault_is_accepted(images, tmp_path, capsys):
     [
         ({"surprise": 1}, "surprise"),
         ({"alpha": 0.9}, "alpha"),
-        ({"forget": {"n": 1000, "max_upper": 1.5}}, "forget.max_upper"),
+        ({"forget": {"n": 1000, "max_upper": 1.5, "max_reference": 0.01}}, "forget.max_upper"),
         ({"fidelity": {"max_relative_upper": 0.1, "resamples": 3}}, "fidelity.resamples"),
-        ({"forget": {"n": 0, "max_upper": 0.02}}, "forget.n"),
+        ({"forget": {"n": 0, "max_upper": 0.02, "max_reference": 0.01}}, "forget.n"),
     ],
 )
 def test_policy_with_an_unknown_field_or_a_threshold_out_of_range(refused, tmp_path, change, named):

@@ -120,7 +120,7 @@ def test_a_step_that_fails_leaves_an_outcome_that_names_it(resumed, erasediff):
 @pytest.mark.parametrize(
     ("verdict", "code", "change"),
     [
-        ("FAIL", 10, {"forget": {"n": 200, "max_upper": 0.001}}),
+        ("FAIL", 10, {"forget": {"n": 200, "max_upper": 0.001, "max_reference": 0.5}}),
         ("INCONCLUSIVE", 11, {"control": {"min_detected": 1.0, "min_true_positive_rate": 0.8}}),
     ],
 )

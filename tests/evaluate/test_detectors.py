@@ -69,6 +69,29 @@ def test_a_class_without_real_images_gives_no_credit(trained: tuple[Path, Detect
     assert (quality.true_positive_rate, quality.holdout_positives) == (0.0, 0)
 
 
+def test_a_detector_that_misses_too_many_is_set_to_be_more_sensitive(digits: Digits) -> None:
+    """Barely trained, it misses the 8s; with doubtful images counted it finds nine in ten, and says what that costs."""
+    weak = Detector(train_detector(digits.images[digits.train], digits.labels[digits.train], 10, DetectorConfig(steps=60)), "0" * 64)
+    images, labels = digits.images[digits.rest], digits.labels[digits.rest]
+    plain = weak.quality(images, labels, 8)
+    assert plain.true_positive_rate < 0.9
+    watch = weak.watch_for(images, labels, 8, 0.9)
+    assert watch.threshold is not None
+    assert watch.quality.true_positive_rate >= 0.85, "chosen on other images"
+    assert watch.quality.false_positive_rate > plain.false_positive_rate
+    judged = images[1::2], labels[1::2]
+    counted = watch.count(judged[0][judged[1] != 8])
+    assert (counted.reference_detections, counted.reference_n) == (counted.detections, counted.n), "the reference is what real others are called"
+    assert watch.count(judged[0][judged[1] == 8]).detections == round(watch.quality.true_positive_rate * watch.quality.holdout_positives)
+
+
+def test_a_detector_that_knows_the_class_is_left_alone(trained: tuple[Path, Detector], digits: Digits) -> None:
+    images, labels = digits.images[digits.rest], digits.labels[digits.rest]
+    watch = trained[1].watch_for(images, labels, 8, 0.9)
+    assert watch.threshold is None
+    assert watch.count(images).detections == int((trained[1].look(images)[0] == 8).sum())
+
+
 def test_control_trained_on_permuted_labels_it_knows_nothing(digits: Digits) -> None:
     """So the accuracy above comes from the images, and the measuring part holds nothing of the training part."""
     shuffled = digits.labels[digits.train][torch.randperm(len(digits.train), generator=torch.Generator().manual_seed(0))]

@@ -83,6 +83,39 @@ def test_thirteen_of_a_thousand_fail(count: int, wanted: Verdict) -> None:
     assert checks["F1"].verdict is wanted
 
 
+@pytest.mark.parametrize(
+    ("count", "reference", "wanted"),
+    [
+        (60, 500, PASS),  # 6 % of samples where 10 % of real others are called so
+        (100, 500, PASS),  # as many as real others
+        (130, 500, FAIL),  # 3 points more
+        (12, 50, PASS),  # a reference of 1 % is not an excuse yet: the rule is the plain one
+        (13, 50, FAIL),
+        (13, 51, PASS),  # above it, it is
+    ],
+)
+def test_beside_a_detector_that_errs_the_excess_over_its_error_is_bounded(count: int, reference: int, wanted: Verdict) -> None:
+    """A shirt detector calls every tenth pullover a shirt; a model without shirts cannot do better, one that makes shirts is still caught."""
+    watched = Detections(n=1000, detections=count, reference_n=5000, reference_detections=reference)
+    verdict, checks = gate(measurements(forget_erased=watched))
+    assert verdict is wanted
+    assert checks["F1"].verdict is wanted
+    assert (checks["F1"].unit == "difference") == (reference > 50)
+
+
+def test_a_reference_of_more_than_all_is_inconclusive() -> None:
+    watched = Detections(n=1000, detections=0, reference_n=10, reference_detections=11)
+    assert gate(measurements(forget_erased=watched))[0] is INCONCLUSIVE
+
+
+def test_the_base_must_be_caught_by_the_same_rule() -> None:
+    """A detector that calls everything the class has a reference of one: the base has no excess over it, so the gate has no power."""
+    everything = Detections(n=1000, detections=1000, reference_n=5000, reference_detections=5000)
+    verdict, checks = gate(measurements(forget_base=everything, forget_erased=everything))
+    assert verdict is INCONCLUSIVE
+    assert checks["C0"].verdict is INCONCLUSIVE
+
+
 @pytest.mark.parametrize("base", [detected(12), detected(0), detected(700), None, detected(969, n=999), detected(1001)])
 @pytest.mark.parametrize("erased", [detected(0), detected(900)])
 def test_a_base_that_was_not_caught_makes_every_answer_inconclusive(base: Detections | None, erased: Detections) -> None:
