@@ -211,7 +211,7 @@ def erase_concept(
     record = erase(load_concept_config(config), out)
     if not is_main_process():
         return ExitCode.OK
-    print(f"{out}: {len(record.erasures)} erasures, weights {record.weights_sha256[:12]}")
+    print(f"wrote {out}: erasure {len(record.erasures)} of its model, weights {record.weights_sha256[:12]}")
     print("not gated: no gate exists for text-to-image yet, so whether the prompts are forgotten was not measured.")
     return ExitCode.OK
 

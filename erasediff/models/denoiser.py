@@ -11,7 +11,6 @@ from torch import Tensor
 from erasediff.errors import BadInput
 from erasediff.records.config import DenoiserConfig, SamplerConfig
 
-
 PredictionType = Literal["epsilon", "v_prediction"]
 
 
@@ -111,7 +110,7 @@ def schedule_of(scheduler: object) -> NoiseSchedule:
     Raises:
         BadInput: the model predicts something other than ε or v.
     """
-    prediction_type = scheduler.config.prediction_type  # type: ignore[attr-defined]
+    prediction_type = getattr(getattr(scheduler, "config", None), "prediction_type", None)
     if prediction_type not in get_args(PredictionType):
         raise BadInput(f"prediction type {prediction_type!r} is not known: hand in a model that predicts {' or '.join(get_args(PredictionType))}.")
     return NoiseSchedule(scheduler.alphas_cumprod, prediction_type)  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from erasediff.records.nouns import ModelRecord
 WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
 SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
-_LAYOUT = {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", str(WEIGHTS)}
+_LAYOUT = frozenset({"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", str(WEIGHTS)})
 
 
 def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str, forgotten: tuple[int, ...]) -> ModelRecord:
@@ -48,20 +48,32 @@ def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str
     )
 
 
-def _refuse_foreign_files(folder: Path) -> None:
+def check_files(folder: Path, needed: frozenset[str], kind: str) -> None:
+    """Refuse a model folder that holds a pickle, or lacks one of the files ``needed`` by its ``kind`` of pipeline.
+
+    Raises:
+        BadInput: there is no such folder, a file is missing, or one is a pickle.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"the model folder {folder} does not exist: check the path.")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() in _PICKLES:
             raise BadInput(f"the model folder {folder} holds {name}, a pickle: convert it to safetensors; pickles are never loaded.")
-    missing = sorted(name for name in _LAYOUT if not (folder / name).is_file())
+    missing = sorted(name for name in needed if not (folder / name).is_file())
     if missing:
-        raise BadInput(f"the model folder {folder} lacks {missing[0]}: hand in a ClassConditionalPipeline folder in diffusers layout.")
+        raise BadInput(f"the model folder {folder} lacks {missing[0]}: hand in a {kind} folder in diffusers layout.")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a model's config.
+
+    Raises:
+        BadInput: it is missing, too large, or not a JSON object.
+    """
     try:
         document = json.loads(read_bounded(path, MAX_DOCUMENT_BYTES, "the model's config"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadInput(f"the model's config {path} is not JSON: hand in the folder again.") from None
     if not isinstance(document, dict):
         raise BadInput(f"the model's config {path} is not a JSON object: hand in the folder again.")
@@ -79,7 +91,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 def _build_scheduler(folder: Path) -> Any:
     import diffusers
 
-    config = _read_json(folder / "scheduler/scheduler_config.json")
+    config = read_json(folder / "scheduler/scheduler_config.json")
     name = config.get("_class_name")
     if name not in SCHEDULERS:
         raise BadInput(f"the scheduler {name!r} of {folder} is not known: use one of {', '.join(SCHEDULERS)}.")
@@ -111,9 +123,7 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
     """
     from diffusers import UNet2DModel
 
-    if not folder.is_dir():
-        raise BadInput(f"the model folder {folder} does not exist: check the path.")
-    _refuse_foreign_files(folder)
+    check_files(folder, _LAYOUT, "ClassConditionalPipeline")
     weights_path = folder / WEIGHTS
     weights = _read_weights(weights_path)
     if expected_sha256 is not None and (found := sha256_file(weights_path)) != expected_sha256:
@@ -121,7 +131,7 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
             f"the weights in {folder} have digest {found[:12]}, not {expected_sha256[:12]} as recorded: "
             "fetch the model again; it is not the one that was named."
         )
-    config = _read_json(folder / "unet/config.json")
+    config = read_json(folder / "unet/config.json")
     if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
         raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
     try:

@@ -149,7 +149,7 @@ class Measurements(Record):
     retained: tuple[ClassAccuracy, ...]
     nearest: tuple[int, ...]
     frechet: FrechetChange | None
-    samples: Pointer
+    samples: Pointer | None
 
 
 Unit = Literal["share", "difference", "relative", "number"]

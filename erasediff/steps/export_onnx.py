@@ -6,6 +6,7 @@ import torch
 
 from erasediff.errors import BadInput
 from erasediff.evaluate.gate import run_export_gate
+from erasediff.evaluate.measure import count_detections, real_images, watch_for
 from erasediff.evaluate.sampling import Source
 from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity
 from erasediff.files import sha256_file
@@ -13,7 +14,7 @@ from erasediff.models.folder import load_model
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
-from erasediff.steps.evaluate import count_detections, detector_of, real_images, watch_for
+from erasediff.steps.evaluate import detector_of
 from erasediff.steps.gate import log_checks
 
 ONNX = "onnx/model.onnx"

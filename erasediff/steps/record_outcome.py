@@ -210,7 +210,7 @@ def _grids(run: Run, measured: Measurements | None) -> tuple[SampleGrid | None, 
     from erasediff.data.datasets import load_dataset
     from erasediff.evaluate.report import SampleGrid
 
-    if measured is None:
+    if measured is None or measured.samples is None:
         return None, None
     names = load_dataset(run.config().dataset).class_names
     with np.load(run.folder / measured.samples.uri, allow_pickle=False) as stored:

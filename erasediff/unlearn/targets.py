@@ -42,11 +42,11 @@ def anchor_label(config: EraseConfig, data: ErasureData) -> int:
     """The label of target ``anchor``: the configured one, or the next retained label after the forgotten one.
 
     Raises:
-        BadInput: the configured label is not retained.
+        BadInput: the configured label is neither retained nor one of the data's anchors.
     """
     retained = [int(label) for label in torch.unique(data.retain_labels)]
     if config.anchor is None:
         return next((label for label in retained if label > int(data.forgotten[0])), retained[0])
-    if config.anchor not in retained:
+    if config.anchor not in (*retained, *data.anchors):
         raise BadInput(f"anchor {config.anchor} is not a retained label: choose one of {', '.join(map(str, retained))}.")
     return config.anchor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -26,7 +26,7 @@ class ErasureData:
     """The images or latents of an erasure, ``float32 [N,C,H,W]``, with ``int64 [N]`` labels.
 
     Several labels may be forgotten at once. ``earlier`` are labels forgotten before: there are no images of them, but
-    their condition is kept on the target.
+    their condition is kept on the target. ``anchors`` are labels without images that target ``anchor`` may name.
     """
 
     forget: Tensor
@@ -35,6 +35,7 @@ class ErasureData:
     retain_labels: Tensor
     null_label: int
     earlier: tuple[int, ...] = ()
+    anchors: tuple[int, ...] = ()
 
     @property
     def forgotten(self) -> Tensor:
@@ -43,9 +44,9 @@ class ErasureData:
         return labels
 
     def to(self, device: torch.device) -> ErasureData:
-        """The same on a device."""
-        moved = [tensor.to(device) for tensor in (self.forget, self.forget_labels, self.retain, self.retain_labels)]
-        return ErasureData(moved[0], moved[1], moved[2], moved[3], self.null_label, self.earlier)
+        """The same on a device, row by row in memory: torch's GroupNorm crashes on some channels-last batches on a CPU."""
+        moved = {name: getattr(self, name).to(device).contiguous() for name in ("forget", "forget_labels", "retain", "retain_labels")}
+        return replace(self, **moved)
 
 
 class Overflow(Exception):

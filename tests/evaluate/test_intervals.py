@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-from erasediff.evaluate.statistics import binomial_lower, binomial_upper, difference_lower
+from erasediff.evaluate.statistics import binomial_lower, binomial_upper, difference_lower, difference_upper
 
 COUNTS = [(0, 1), (1, 1), (0, 1000), (12, 1000), (13, 1000), (500, 1000), (999, 1000), (1000, 1000), (3, 77)]
 
@@ -60,6 +60,7 @@ def test_the_difference_bound_is_newcombes(x: int, m: int, y: int, n: int, alpha
 def test_the_published_example_of_newcombe() -> None:
     """Newcombe 1998, table II, method 10: 56/70 against 48/80 has the 95 % interval 0.0524 to 0.3339."""
     assert difference_lower(56, 70, 48, 80, 0.025) == pytest.approx(0.0524, abs=5e-5)
+    assert difference_upper(56, 70, 48, 80, 0.025) == pytest.approx(0.3339, abs=5e-5)
 
 
 def coverage(bound, p: float, q: float, n: int, trials: int = 2000) -> float:

@@ -1,0 +1,216 @@
+"""Make a text-to-image model forget what some images show: a ``StableDiffusionPipeline`` folder goes in, another comes out.
+
+It stands beside the pipeline's steps and is none of them: there is no gate for text-to-image yet, so nothing is measured,
+registered or promoted here. What it shares is the engine, whose labels are here the rows of a table of prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from erasediff.data.datasets import encode_labels
+from erasediff.data.readers import read_folder
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import sha256_bytes, sha256_file, sha256_folder
+from erasediff.models.concepts import RECORD, read_forgotten, same_rows, write_forgotten
+from erasediff.models.folder import WEIGHTS
+from erasediff.models.text_to_image import PromptDenoiser, TextToImage, encode_images, encode_prompts, load_text_to_image, save_text_to_image
+from erasediff.progress import progress
+from erasediff.records.base import canonical_json
+from erasediff.records.concept import ConceptConfig, ConceptErasure
+from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.trainer import Erasure
+from erasediff.unlearn.trainer import run as run_erasure
+from erasediff.unlearn.workbench import ErasureData
+
+NULL_PROMPT = ""
+"""The condition of guidance and of label dropout; its row is the first."""
+_KEEPS_EARLIER = ("erasediff", "salun", "munba")
+"""Methods whose forget batch is :meth:`Workbench.visited_batch`: the others see nothing of what was forgotten before."""
+
+
+@dataclass(frozen=True)
+class PromptedImages:
+    """Images ``uint8 [N,H,W,3]``, the different prompts among theirs, and ``int64 [N]`` positions in those."""
+
+    images: Tensor
+    prompts: list[str]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All conditions of an erasure: ``embeddings [K,L,D]``, in the order null, forget, retain, forgotten earlier, anchor."""
+
+    embeddings: Tensor
+    forget: range
+    retain: range
+    earlier: range
+    anchor: int | None
+
+    @property
+    def forgotten(self) -> Tensor:
+        """The rows of everything that is forgotten afterwards: ``[F,L,D]``."""
+        return self.embeddings[[*self.earlier, *self.forget]]
+
+
+def erase_concept(config: ConceptConfig, out: Path) -> ConceptErasure:
+    """Erase, from the last checkpoint if there is one, and publish the erased folder as ``out``.
+
+    A run is named by a digest of its config, the model and all images. An ``out`` of the same run is left as it is. The
+    checkpoint lies beside ``out`` and holds optimiser moments, which are functions of the forget images: it is removed at the end.
+
+    Args:
+        config: see :class:`ConceptConfig`.
+        out: the new folder; nothing else may be there.
+
+    Raises:
+        BadInput: the config, the model, the images or ``out`` cannot be used; nothing has been written then.
+        NonFinite: training diverged; the last checkpoint is kept.
+    """
+    out = out.resolve()
+    _check_paths(config, out)
+    key = _key(config)
+    checkpoint = out.parent / f".{out.name}.checkpoint.safetensors"
+    if (made := _made_before(out, key)) is not None:
+        checkpoint.unlink(missing_ok=True)
+        return made
+    compute = Compute(config.device, config.erase.precision)
+    model = load_text_to_image(Path(config.model))
+    before = read_forgotten(model.folder)
+    forget, retain = (_read_images(Path(path), model) for path in (config.forget, config.retain))
+    data, conditions = _encode(config, model, forget, retain, before.embeddings if before else None, compute)
+    settings = config.erase.model_copy(update={"anchor": conditions.anchor})
+    embeddings = conditions.embeddings.to(compute.device)
+    erasure = Erasure(
+        model.pipeline.unet, model.schedule, data, settings, config.seed, compute, denoiser_of=lambda unet: PromptDenoiser(unet, embeddings)
+    )
+    with progress("erasing", config.erase.steps) as done:
+        result = run_erasure(erasure, checkpoint, key, done)
+    if compute.is_main:
+        erasures = (*(before.record.erasures if before else ()), key)
+        save_text_to_image(model, result.model, out, lambda folder: write_forgotten(folder, conditions.forgotten, erasures))
+        checkpoint.unlink(missing_ok=True)
+    compute.wait()
+    return ConceptErasure.read(out / RECORD)
+
+
+def _check_paths(config: ConceptConfig, out: Path) -> None:
+    for what in ("model", "forget", "retain"):
+        folder = Path(getattr(config, what))
+        if not folder.is_dir():
+            raise BadInput(f"the {what} folder {folder} does not exist: check '{what}' in the config.")
+        if out.is_relative_to(folder.resolve()):
+            raise BadInput(f"{out} lies in the {what} folder {folder}, which would change while it is read: choose another --out.")
+    if out.exists() and not (out / RECORD).is_file():
+        raise BadInput(f"{out} is there already and holds no {RECORD}: choose another --out or remove it.")
+
+
+def _key(config: ConceptConfig) -> str:
+    """Digest of everything that decides a run; folders go in by their content, not by their names."""
+    contents = {what: sha256_folder(Path(getattr(config, what))) for what in ("model", "forget", "retain")}
+    return sha256_bytes(canonical_json(config.model_dump(mode="json") | contents))
+
+
+def _made_before(out: Path, key: str) -> ConceptErasure | None:
+    if not out.exists():
+        return None
+    record = ConceptErasure.read(out / RECORD)
+    if record.erasures[-1] != key:
+        raise BadInput(f"{out} holds the result of another erasure: choose another --out or remove it.")
+    if not (out / WEIGHTS).is_file() or sha256_file(out / WEIGHTS) != record.weights_sha256:
+        raise IntegrityError(f"the weights in {out} are not the ones that its {RECORD} names: remove it and run again.")
+    return record
+
+
+def _read_images(folder: Path, model: TextToImage) -> PromptedImages:
+    raw = read_folder(folder)
+    if not raw.labels:
+        raise BadInput(f"the folder {folder} holds no images: add some, with a row each in its labels.csv.")
+    height, width = raw.images.shape[1:3]
+    if (height, width) != model.image_size:
+        wanted = "{1}x{0}".format(*model.image_size)
+        raise BadInput(f"the images in {folder} are {width}x{height} but the model's are {wanted}: resize them.")
+    prompts, labels = encode_labels(raw.labels)
+    images = torch.from_numpy(raw.images)
+    return PromptedImages(images.expand(-1, -1, -1, 3), list(prompts), torch.from_numpy(labels))
+
+
+def _encode(
+    config: ConceptConfig, model: TextToImage, forget: PromptedImages, retain: PromptedImages, earlier: Tensor | None, compute: Compute
+) -> tuple[ErasureData, Conditions]:
+    """Encode every prompt and every image once; afterwards text encoder and VAE are off the device."""
+    pipeline = model.pipeline
+    pipeline.text_encoder.to(compute.device)
+    conditions = _conditions(config, model, forget.prompts, retain.prompts, earlier)
+    pipeline.text_encoder.to("cpu")
+    _check_earlier(config, conditions)
+    pipeline.vae.to(compute.device)
+    count = len(forget.images)
+    with progress("encoding images", count + len(retain.images)) as done:
+        forget_latents = encode_images(pipeline, forget.images, done)
+        retain_latents = encode_images(pipeline, retain.images, lambda more: done(count + more))
+    pipeline.vae.to("cpu")
+    data = ErasureData(
+        forget=forget_latents,
+        forget_labels=forget.labels + conditions.forget.start,
+        retain=retain_latents,
+        retain_labels=retain.labels + conditions.retain.start,
+        null_label=0,
+        earlier=tuple(conditions.earlier),
+        anchors=() if conditions.anchor is None else (conditions.anchor,),
+    )
+    return data, conditions
+
+
+def _conditions(config: ConceptConfig, model: TextToImage, forget: list[str], retain: list[str], earlier: Tensor | None) -> Conditions:
+    anchor = [] if config.anchor_prompt is None else [config.anchor_prompt]
+    rows = encode_prompts(model.pipeline, [NULL_PROMPT, *forget, *retain, *anchor])
+    null, forget_rows, retain_rows, anchor_rows = torch.split(rows, [1, len(forget), len(retain), len(anchor)])
+    if same_rows(forget_rows, null).any():
+        raise BadInput(f"a prompt of {config.forget} says nothing to the text encoder, so it is the null prompt: give it words.")
+    if (both := same_rows(forget_rows, retain_rows)).any():
+        raise BadInput(f"{config.retain} holds {_counted(both)} to forget: change them in one of the folders, or leave those images out.")
+    if earlier is None:
+        earlier = rows[:0]
+    if earlier.shape[1:] != rows.shape[1:]:
+        raise BadInput(f"what {config.model} has forgotten does not fit its text encoder: fetch the folder again.")
+    if (back := same_rows(earlier, retain_rows)).any():
+        raise BadInput(f"{config.retain} holds {_counted(back)} that an earlier erasure forgot: leave their images out.")
+    earlier = earlier[~same_rows(earlier, forget_rows).any(1)]
+    if same_rows(anchor_rows, torch.cat([forget_rows, earlier])).any():
+        raise BadInput("anchor_prompt is a prompt to forget, or one forgotten before: choose another, or the empty prompt.")
+    forget_range = range(1, 1 + len(forget))
+    retain_range = range(forget_range.stop, forget_range.stop + len(retain))
+    return Conditions(
+        embeddings=torch.cat([null, forget_rows, retain_rows, earlier, anchor_rows]),
+        forget=forget_range,
+        retain=retain_range,
+        earlier=range(retain_range.stop, retain_range.stop + len(earlier)),
+        anchor=retain_range.stop + len(earlier) if anchor else None,
+    )
+
+
+def _check_earlier(config: ConceptConfig, conditions: Conditions) -> None:
+    """Earlier conditions take every second visited row of a batch, so there have to be two."""
+    if not conditions.earlier:
+        return
+    if config.erase.method not in _KEEPS_EARLIER:
+        raise BadInput(
+            f"{config.model} has forgotten {len(conditions.earlier)} prompts before, which erase.method '{config.erase.method}' does not keep "
+            f"forgotten: choose one of {', '.join(_KEEPS_EARLIER)}."
+        )
+    if int(config.erase.batch_size * config.erase.visited_share) < 2:
+        raise BadInput(
+            f"{config.model} has forgotten {len(conditions.earlier)} prompts before, which stay forgotten through visited states: "
+            "choose erase.batch_size × erase.visited_share of 2 or more."
+        )
+
+
+def _counted(same: Tensor) -> str:
+    """How many prompts of the first table are in the second: prompts may name a person, so none is quoted."""
+    return f"{int(same.any(1).sum())} of the {len(same)} prompts"
