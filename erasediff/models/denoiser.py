@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -110,7 +110,7 @@ def schedule_of(scheduler: object) -> NoiseSchedule:
     Raises:
         BadInput: the model predicts something other than ε or v.
     """
-    prediction_type = getattr(getattr(scheduler, "config", None), "prediction_type", None)
+    prediction_type: Any = getattr(getattr(scheduler, "config", None), "prediction_type", None)
     if prediction_type not in get_args(PredictionType):
         raise BadInput(f"prediction type {prediction_type!r} is not known: hand in a model that predicts {' or '.join(get_args(PredictionType))}.")
     return NoiseSchedule(scheduler.alphas_cumprod, prediction_type)  # type: ignore[attr-defined]

@@ -99,6 +99,7 @@ class EraseConfig(Strict):
     repulsion: float = Field(default=0.4, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.5, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
+    balance: float | None = Field(default=None, gt=0, description="salun's β, sfron's ascent, siss's share, sa's λ; the method's own if unset")
     inner_steps: int = Field(default=0, ge=0, description="the released code's inner loop, for comparison only")
     share_optimizer_state: bool = Field(default=False, description="the inner loop moves the outer optimiser's moments, as released")
     parameters: ParameterGroupName = "full"

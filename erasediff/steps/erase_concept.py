@@ -29,8 +29,6 @@ from erasediff.unlearn.workbench import ErasureData
 
 NULL_PROMPT = ""
 """The condition of guidance and of label dropout; its row is the first."""
-_KEEPS_EARLIER = ("erasediff", "salun", "munba")
-"""Methods whose forget batch is :meth:`Workbench.visited_batch`: the others see nothing of what was forgotten before."""
 
 
 @dataclass(frozen=True)
@@ -199,11 +197,6 @@ def _check_earlier(config: ConceptConfig, conditions: Conditions) -> None:
     """Earlier conditions take every second visited row of a batch, so there have to be two."""
     if not conditions.earlier:
         return
-    if config.erase.method not in _KEEPS_EARLIER:
-        raise BadInput(
-            f"{config.model} has forgotten {len(conditions.earlier)} prompts before, which erase.method '{config.erase.method}' does not keep "
-            f"forgotten: choose one of {', '.join(_KEEPS_EARLIER)}."
-        )
     if int(config.erase.batch_size * config.erase.visited_share) < 2:
         raise BadInput(
             f"{config.model} has forgotten {len(conditions.earlier)} prompts before, which stay forgotten through visited states: "

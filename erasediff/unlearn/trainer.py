@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from erasediff.errors import NonFinite
+from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.records.config import EraseConfig
@@ -71,6 +71,9 @@ class Erasure:
             BadInput: the config does not fit the data, the model or the number of processes.
         """
         check_batch(config, compute.processes)
+        if data.earlier and not METHODS[config.method].keeps_earlier:
+            keeping = ", ".join(name for name, method in METHODS.items() if method.keeps_earlier)
+            raise BadInput(f"erase.method '{config.method}' would not keep forgotten what was forgotten before: choose one of {keeping}.")
         self.config, device = config, compute.device
         data = data.to(device)
         self.model = copy.deepcopy(unet).to(device).train()
@@ -131,9 +134,7 @@ class Erasure:
                 try:
                     report = self.method.step(self.bench, self.optimizer)
                     break
-                except Overflow:
-                    if not scale.active:
-                        raise NonFinite("a gradient is not finite at loss scale 1") from None
+                except Overflow:  # at scale 1 there is none: what is not finite then is NonFinite
                     scale.overflowed()
             norm = torch.nn.utils.clip_grad_norm_(self.bench.parameters, self.config.max_gradient_norm)
             if not torch.isfinite(norm):

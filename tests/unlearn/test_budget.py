@@ -11,12 +11,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from erasediff.errors import BadInput, NonFinite
+from erasediff.errors import BadInput
 from erasediff.models.denoiser import schedule_of
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.config import EraseConfig, ProxyConfig, SamplerConfig
-from erasediff.unlearn import methods
 from erasediff.unlearn.compute import Compute, LossScale
 from erasediff.unlearn.methods import erasediff
 from erasediff.unlearn.proxy import development_proxy, proxy_seeds
@@ -102,23 +101,11 @@ def test_a_loss_scale_is_invisible_until_it_overflows(make_erasure: Maker) -> No
     assert restored.bench.compute.loss_scale == scale
 
 
-def test_a_loss_scale_grows_after_calm_steps_and_gives_up_at_one(make_erasure: Maker) -> None:
+def test_a_loss_scale_grows_after_calm_steps() -> None:
     scale = LossScale(4.0, growth_interval=2)
     for _ in range(4):
         scale.stepped()
     assert scale.scale == 16.0
-    broken = make_erasure()
-    broken.bench.compute.loss_scale = LossScale(2.0)
-
-    class Broken(methods.erasediff.EraseDiff):
-        def step(self, bench, optimizer):
-            from erasediff.unlearn.workbench import Overflow
-
-            raise Overflow
-
-    broken.method = Broken(EraseConfig())
-    with pytest.raises(NonFinite, match=r"^a gradient is not finite at loss scale 1 at step 0: lower .*\.$"):
-        broken.advance()
 
 
 def computed_share(decay: float, updates: int) -> float:
@@ -137,7 +124,7 @@ def computed_share(decay: float, updates: int) -> float:
 def test_what_leaves_the_engine_holds_no_share_of_the_base(steps: int) -> None:
     """The released code's fixed 0.99 from the unerased weights keeps 5.5 % of them after its 288 steps: the control."""
     assert computed_share(EraseConfig().ema_decay, steps) < 1e-4
-    assert 0.99**288 == pytest.approx(0.055, abs=0.001)
+    assert pytest.approx(0.055, abs=0.001) == 0.99**288
 
 
 def test_raw_weights_leave_where_they_are_asked_for(tmp_path: Path, make_erasure: Maker) -> None:

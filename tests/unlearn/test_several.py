@@ -9,6 +9,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from erasediff.errors import BadInput
+from erasediff.unlearn.methods import METHODS
 from erasediff.unlearn.objective import always, relabelled, repelled
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.trainer import Erasure, run
@@ -66,3 +68,15 @@ def test_an_erasure_of_both_runs_to_its_end(tmp_path: Path, both, settings: dict
     result = run(both(steps=3, **settings), tmp_path / "c", "0" * 64, lambda _: None)
     assert result.steps == 3
     assert all(torch.isfinite(curve).all() for curve in result.curves.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_would_bring_the_earlier_label_back_is_refused(make_erasure: Maker, method: str) -> None:
+    """It trains on nothing that holds the earlier label on its target, so it may not run where something was forgotten before."""
+    make_erasure(method=method)
+    if METHODS[method].keeps_earlier:
+        erasure = make_erasure(method=method, earlier=(7,))
+        erasure.advance()
+        return
+    with pytest.raises(BadInput, match=rf"^erase.method '{method}' would not keep forgotten what was forgotten before: choose one of .*\.$"):
+        make_erasure(method=method, earlier=(7,))

@@ -16,8 +16,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from erasediff.errors import NonFinite
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
-from erasediff.unlearn.methods.erasediff import EraseDiff
 from erasediff.unlearn.methods.base import StepReport
+from erasediff.unlearn.methods.erasediff import EraseDiff
 from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.trainer import Erasure, linear_decay

@@ -12,7 +12,7 @@ from torch import Tensor
 from erasediff.errors import BadInput
 from erasediff.models.denoiser import NoiseSchedule
 from erasediff.records.config import EraseConfig
-from erasediff.unlearn.objective import NoisedBatch, always, chunks, denoising_loss, relabelled, repelled, uniform_noise, uniform_over
+from erasediff.unlearn.objective import NoisedBatch, always, denoising_loss, relabelled, repelled, uniform_noise, uniform_over
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.targets import anchor_label
 from erasediff.unlearn.trainer import Erasure

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
+from erasediff.records.config import EraseConfig
 from erasediff.unlearn.workbench import Workbench
 
 
@@ -24,7 +25,15 @@ class Method(Protocol):
     """An erasure method: looks once at the base, then leaves a direction in the parameters' ``.grad`` at every step.
 
     What ``prepare`` works out is a function of the base, the data and the seed, so a resumed run works it out again.
+    ``keeps_earlier`` says whether labels that were forgotten before stay forgotten: a method that is not told of them would
+    be free to bring them back.
     """
+
+    keeps_earlier: ClassVar[bool]
+
+    def __init__(self, config: EraseConfig) -> None:
+        """Configure it."""
+        ...
 
     def prepare(self, bench: Workbench) -> None:
         """Do what has to be done once before the first step: masks, Fisher information, other starting weights."""

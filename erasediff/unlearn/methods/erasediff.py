@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 
@@ -27,6 +28,8 @@ class EraseDiff:
     min_φ L_f(φ) is a constant of θ, so ∇g = ∇L_f and the inner loop that would estimate it is not run: it cannot change
     δ. Each loss has one forward and one backward pass; the two gradients are kept apart until λ is known.
     """
+
+    keeps_earlier: ClassVar[bool] = True
 
     def __init__(self, config: EraseConfig) -> None:
         self._config = config

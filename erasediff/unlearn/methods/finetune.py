@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from erasediff.records.config import EraseConfig
@@ -12,6 +14,8 @@ from erasediff.unlearn.workbench import Workbench
 
 class FineTune:
     """δ = ∇L_r. One forward and one backward pass; the forget set is not looked at."""
+
+    keeps_earlier: ClassVar[bool] = False
 
     def __init__(self, config: EraseConfig) -> None:
         pass

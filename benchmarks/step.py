@@ -1,0 +1,101 @@
+"""``python -m benchmarks.step``: what a step of EraseDiff costs over the bare cost of its own passes.
+
+The bare passes are the same forwards and backwards of the same model on batches that are there already: no drawing of
+noise, no target, no λ, no Adam, no EMA. Both are timed in turn in one process; the median of the paired ratios is
+written, so that noise from other processes meets both alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.results_file import Row, write_rows
+from erasediff.data.datasets import load_dataset
+from erasediff.models.denoiser import build_scheduler, build_unet, schedule_of, to_unit
+from erasediff.records.config import EraseConfig, RunConfig
+from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.objective import NoisedBatch
+from erasediff.unlearn.trainer import Erasure
+from erasediff.unlearn.workbench import ErasureData
+
+PAIRS = 60
+CASES: dict[str, dict[str, object]] = {
+    "relabel": {"target": "relabel", "visited_share": 0.0},
+    "noise": {"target": "noise", "visited_share": 0.0},
+    "mixture, no repulsion": {"target": "mixture", "repulsion": 0.0},
+    "mixture": {"target": "mixture"},
+    "mixture, pool of 100": {"target": "mixture", "teacher_pool": 100},
+    "released algorithm (relabel, two inner steps)": {"target": "relabel", "inner_steps": 2, "share_optimizer_state": True, "multiplier": "fixed"},
+}
+
+
+def erasure_of_digits(settings: dict[str, object]) -> Erasure:
+    """The default model and data, an untrained network: a pass costs the same."""
+    config = RunConfig()
+    dataset = load_dataset(config.dataset)
+    images, labels = to_unit(torch.from_numpy(dataset.images)), torch.from_numpy(dataset.labels)
+    data = ErasureData(images[labels == 0], labels[labels == 0], images[labels != 0], labels[labels != 0], dataset.classes)
+    torch.manual_seed(0)
+    unet = build_unet(config.denoiser, 1, 8, dataset.classes)
+    schedule = schedule_of(build_scheduler(config.sampler, config.denoiser.train_timesteps))
+    erase = EraseConfig.model_validate(config.erase.model_dump() | settings)
+    return Erasure(unet, schedule, data, erase, 0, Compute())
+
+
+def bare_passes(erasure: Erasure, batch: NoisedBatch, forwards: int, backwards: int) -> Callable[[], None]:
+    """``backwards`` passes with a graph and the rest without, of the same model and batch."""
+    bench = erasure.bench
+    parameters: list[Tensor] = list(bench.parameters)
+
+    def once() -> None:
+        for _ in range(backwards):
+            loss = (bench.denoiser(batch.noised, batch.timesteps, batch.labels) - batch.goal).square().mean()
+            torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            for _ in range(forwards - backwards):
+                bench.base(batch.noised, batch.timesteps, batch.labels)
+
+    return once
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def measure(name: str, settings: dict[str, object]) -> Row:
+    """Pairs of a step and its bare passes, as a row."""
+    erasure = erasure_of_digits(settings)
+    before = (erasure.passes.forward, erasure.passes.backward)
+    erasure.advance()
+    forwards, backwards = erasure.passes.forward - before[0], erasure.passes.backward - before[1]
+    bare = bare_passes(erasure, erasure.bench.retain_batch(), forwards, backwards)
+    bare()
+    pairs = [(seconds(erasure.advance), seconds(bare)) for _ in range(PAIRS)]
+    row: Row = {
+        "target": name,
+        "step_over_floor": round(statistics.median(step / floor for step, floor in pairs), 3),
+        "forwards": forwards,
+        "backwards": backwards,
+        "step_ms": round(1000 * statistics.median(step for step, _ in pairs), 1),
+        "pairs": PAIRS,
+    }
+    print(row, flush=True)
+    return row
+
+
+def main() -> None:
+    """Measure every case."""
+    torch.set_num_threads(1)
+    write_rows("step", [measure(name, settings) for name, settings in CASES.items()])
+
+
+if __name__ == "__main__":
+    main()

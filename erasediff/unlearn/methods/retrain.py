@@ -1,0 +1,45 @@
+"""Training from scratch without the forget set: the reference that the others stand in for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from erasediff.errors import BadInput
+from erasediff.records.config import EraseConfig
+from erasediff.unlearn.methods.base import StepReport
+from erasediff.unlearn.methods.finetune import FineTune
+from erasediff.unlearn.workbench import Workbench
+
+
+class Retrain:
+    """Forget everything, then learn the retain set: δ = ∇L_r from θ_0 ~ the architecture's own initialisation. 1F+1B.
+
+    Exact unlearning by definition: neither the base's weights nor the forget set enter. There is no paper's step to deviate
+    from. It learns as much as ``erase.steps`` allows: a fair reference gets the base's own steps, batch size and rate.
+    """
+
+    keeps_earlier: ClassVar[bool] = True
+
+    def __init__(self, config: EraseConfig) -> None:
+        """Refuse to train a part.
+
+        Raises:
+            BadInput: the rest would keep the base's weights, or stay random.
+        """
+        if config.parameters != "full":
+            raise BadInput(f"method 'retrain' trains every weight, erase.parameters says '{config.parameters}': choose 'full'.")
+        self._finetune = FineTune(config)
+
+    def prepare(self, bench: Workbench) -> None:
+        """Put new weights in place of the base's, drawn on the CPU from the seed."""
+        model = bench.model
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(bench.random_of("initial weights").generator.initial_seed())
+            fresh = type(model).from_config(model.config)  # type: ignore[attr-defined]
+        model.load_state_dict(fresh.state_dict())
+
+    def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
+        """See :class:`Method`."""
+        return self._finetune.step(bench, optimizer)
