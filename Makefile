@@ -11,7 +11,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test lint compile docs lock clean
+.PHONY: install demo test lint compile docs bench-base bench-erase lock clean
 
 install: $(STAMP)
 
@@ -38,6 +38,20 @@ compile: install
 docs: install
 	$(BIN)/python -m components.catalogue
 	$(BIN)/python -m benchmarks.tables
+
+# Fashion-MNIST comes from Debian's package; it is unpacked here and not installed, so no root is needed.
+FASHION := build/fashion-mnist
+$(FASHION)/.unpacked:
+	mkdir -p $(FASHION)
+	cd $(FASHION) && apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb . && rm dataset-fashion-mnist_*.deb
+	touch $@
+
+bench-base: install $(FASHION)/.unpacked
+	$(BIN)/python -m benchmarks.base
+
+# Long: hours. Finished runs are kept in build/bench, so it can be stopped and started again.
+bench-erase: bench-base
+	$(BIN)/python -m benchmarks.erase
 
 lock:
 	rm -rf .venv-lock

@@ -18,7 +18,7 @@ from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import to_unit
 from erasediff.progress import progress
-from erasediff.records.config import DetectorConfig
+from erasediff.records.config import DetectorConfig, NetworkName
 from erasediff.records.nouns import Detections, DetectorQuality
 
 FEATURES = 48
@@ -26,27 +26,35 @@ _SENSITIVITY_MARGIN = 0.02  # so that the sensitivity holds on images the thresh
 _BATCH = 1000
 
 
-def _block(channels_in: int, channels_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU())
+def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = _block(channels, channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.block(images)  # type: ignore[no-any-return]
+
+
+def _convolutions(network: NetworkName, channels: int) -> tuple[list[nn.Module], int]:
+    if network == "plain":
+        return [_block(channels, 32), _block(32, 32), nn.MaxPool2d(2), _block(32, 64), _block(64, 64)], 64
+    halved = [_block(channels, 16), _block(16, 32, stride=2), _Residual(32), _Residual(32)]
+    return [*halved, _block(32, 64, stride=2), _Residual(64), _Residual(64)], 64
 
 
 class ConvolutionalClassifier(nn.Module):
-    """Four small convolutions and a 48-wide feature layer: enough for small images, narrow enough for a stable FD."""
+    """A few small convolutions and a 48-wide feature layer: enough for small images, narrow enough for a stable FD."""
 
-    def __init__(self, channels: int, classes: int) -> None:
+    def __init__(self, network: NetworkName, channels: int, classes: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _block(channels, 32),
-            _block(32, 32),
-            nn.MaxPool2d(2),
-            _block(32, 64),
-            _block(64, 64),
-            nn.AdaptiveMaxPool2d(2),
-            nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(256, FEATURES),
-            nn.ReLU(),
-        )
+        layers, width = _convolutions(network, channels)
+        pooled = [nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * width, FEATURES), nn.ReLU()]
+        self.body = nn.Sequential(*layers, *pooled)
         self.head = nn.Linear(FEATURES, classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,13 +153,15 @@ class Watch:
         )
 
 
-def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
+def _augment(images: Tensor, config: DetectorConfig, generator: torch.Generator) -> Tensor:
     """Random rotation, scale, shear, sub-pixel shift and a little noise: generated images are not scans."""
 
     def uniform(limit: float) -> Tensor:
-        return (torch.rand(len(images), generator=generator) * 2 - 1) * limit
+        return (torch.rand(len(images), generator=generator) * 2 - 1) * limit * config.augmentation
 
     angle, scale_x, scale_y, shear = uniform(0.2), 1 + uniform(0.12), 1 + uniform(0.12), uniform(0.15)
+    if config.flip:
+        scale_x = scale_x * torch.where(torch.rand(len(images), generator=generator) < 0.5, -1.0, 1.0)
     upper = torch.stack([angle.cos() * scale_x, -angle.sin() + shear, uniform(0.2)], 1)
     lower = torch.stack([angle.sin(), angle.cos() * scale_y, uniform(0.2)], 1)
     grid = functional.affine_grid(torch.stack([upper, lower], 1), list(images.shape), align_corners=False)
@@ -171,15 +181,15 @@ def train_detector(images: Tensor, labels: Tensor, classes: int, config: Detecto
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = ConvolutionalClassifier(images.shape[3], classes).train()
+        network = ConvolutionalClassifier(config.network, images.shape[3], classes).train()
         generator = torch.Generator().manual_seed(config.seed)
         pixels = to_unit(images)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)
         with progress("training the detector", config.steps) as done:
             for step in range(config.steps):
                 picked = torch.randint(0, len(pixels), (config.batch_size,), generator=generator)
-                logits, _ = network(_augment(pixels[picked], generator))
+                logits, _ = network(_augment(pixels[picked], config, generator))
                 loss = functional.cross_entropy(logits, labels[picked], label_smoothing=0.05)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)
@@ -199,7 +209,7 @@ def stored_detector(path: Path, images: Tensor, labels: Tensor, classes: int, co
         network = train_detector(images, labels, classes, config)
         with atomic_path(path) as temporary:
             save_file(network.state_dict(), temporary)
-    network = ConvolutionalClassifier(images.shape[3], classes)
+    network = ConvolutionalClassifier(config.network, images.shape[3], classes)
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError):

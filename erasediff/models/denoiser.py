@@ -82,15 +82,21 @@ def build_unet(config: DenoiserConfig, channels: int, size: int, classes: int) -
         down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
         up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
         num_class_embeds=classes + 1,
+        resnet_time_scale_shift="scale_shift" if config.conditioning == "scale-shift" else "default",
     )
     return unet
 
 
-def build_scheduler(sampler: SamplerConfig, train_timesteps: int) -> object:
+def build_scheduler(sampler: SamplerConfig, train_timesteps: int, prediction: PredictionType = "epsilon") -> object:
     """The diffusers scheduler that samples, on a squared-cosine schedule (Nichol and Dhariwal 2021)."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-    shared = {"num_train_timesteps": train_timesteps, "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing"}
+    shared = {
+        "num_train_timesteps": train_timesteps,
+        "beta_schedule": "squaredcos_cap_v2",
+        "timestep_spacing": "trailing",
+        "prediction_type": prediction,
+    }
     if sampler.scheduler == "ddim":
         return DDIMScheduler(clip_sample=True, set_alpha_to_one=True, **shared)
     return DPMSolverMultistepScheduler(

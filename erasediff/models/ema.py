@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 
@@ -19,16 +20,16 @@ class ExponentialMovingAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         if device is not None:
             self.model.to(device)
+        self._weights: list[torch.Tensor] = list(self.model.parameters())
         self.decay = decay
         self.updates = 0
         self.initial_share = 1.0
 
     @torch.no_grad()
-    def update(self, model: torch.nn.Module) -> None:
-        """Take in one step's weights."""
+    def update(self, weights: Sequence[torch.Tensor]) -> None:
+        """Take in one step's weights, in the order of the model's parameters."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours: list[torch.Tensor] = list(self.model.parameters())
-        theirs = [new.to(old.device) for old, new in zip(ours, model.parameters(), strict=True)]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        there = [new.to(old.device) for old, new in zip(self._weights, weights, strict=True)]
+        torch._foreach_lerp_(self._weights, there, 1 - decay)
         self.initial_share *= decay
         self.updates += 1

@@ -46,11 +46,11 @@ def train_base(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         unet = build_unet(config.denoiser, images.shape[1], images.shape[2], classes).to(device).train()
-    scheduler = build_scheduler(config.sampler, config.denoiser.train_timesteps)
+    scheduler = build_scheduler(config.sampler, config.denoiser.train_timesteps, config.denoiser.prediction)
     schedule, denoiser = schedule_of(scheduler), UNetDenoiser(unet)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99), fused=True)
-    average = ExponentialMovingAverage(unet, training.ema_decay)
+    average, weights = ExponentialMovingAverage(unet, training.ema_decay), list(unet.parameters())
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _rate(step, training.steps, training.decay_fraction)
@@ -60,13 +60,14 @@ def train_base(
         timesteps = schedule.draw_timesteps(len(picked), generator).to(device)
         dropped = torch.rand(len(picked), generator=generator) < training.label_dropout
         condition = torch.where(dropped, classes, labels[picked]).to(device)
-        loss = mse_loss(denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, condition), noise)
+        goal = schedule.goal(clean, noise, timesteps)
+        loss = mse_loss(denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, condition), goal)
         if not torch.isfinite(loss):
             raise NonFinite(f"the base's loss is not finite at step {step}: lower base_training.learning_rate and run again.")
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
-        average.update(unet)
+        average.update(weights)
         done(step + 1, loss.item())
     return average.model.cpu(), scheduler

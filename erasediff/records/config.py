@@ -21,6 +21,7 @@ MultiplierName = Literal["paper", "cosine", "fixed"]
 MethodName = Literal["erasediff", "finetune", "neggrad", "salun", "sfron", "munba", "siss", "sa", "retrain"]
 ParameterGroupName = Literal["full", "attention", "cross-attention", "no-cross-attention"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+NetworkName = Literal["plain", "residual"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
@@ -48,6 +49,8 @@ class DenoiserConfig(Strict):
     layers_per_block: int = Field(default=1, ge=1, le=4)
     norm_num_groups: int = Field(default=8, ge=1)
     train_timesteps: int = Field(default=1000, ge=10, le=10_000)
+    prediction: Literal["epsilon", "v_prediction"] = Field(default="epsilon", description="what the UNet predicts: ε, or the velocity v")
+    conditioning: Literal["add", "scale-shift"] = Field(default="add", description="how time and class enter a residual block")
 
     @model_validator(mode="after")
     def _channels_in_groups(self) -> Self:
@@ -131,6 +134,9 @@ class EraseConfig(Strict):
 class DetectorConfig(Strict):
     """The classifier that measures, trained on the held-out real images and never seen by the erase step."""
 
+    network: NetworkName = Field(default="plain", description="'plain' for tiny images, 'residual' from 16 pixels on")
+    augmentation: float = Field(default=1.0, ge=0, le=1, description="share of the full rotation, scale, shear and shift")
+    flip: bool = Field(default=False, description="mirror images at random; wrong for writing")
     steps: int = Field(default=600, ge=1)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)

@@ -29,10 +29,11 @@ class GradientDots:
 def gradient_dots(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> GradientDots:
     """Inner products of two gradients given tensor by tensor, without a flattened copy of either."""
 
-    def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
-        return float(torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in zip(left, right, strict=True)]).sum())
+    def square(gradient: Sequence[Tensor]) -> float:
+        return float(torch.stack(torch._foreach_norm(list(gradient))).square().sum())
 
-    return GradientDots(dot(forget, forget), dot(forget, retain), dot(retain, retain))
+    cross = torch.stack([torch.vdot(a.flatten(), b.flatten()) for a, b in zip(forget, retain, strict=True)]).sum()
+    return GradientDots(square(forget), float(cross), square(retain))
 
 
 def paper(dots: GradientDots, eta: float) -> float:

@@ -101,6 +101,7 @@ class Erasure:
         start = copy.deepcopy(unet).to(device)  # a copy of the model would carry its hooks along
         start.load_state_dict(self.model.state_dict())
         self.ema = ExponentialMovingAverage(start, config.ema_decay, torch.device("cpu") if config.ema_on_cpu else None)
+        self._weights = list(self.model.parameters())
         self.curves: list[StepReport] = []
 
     @property
@@ -120,7 +121,7 @@ class Erasure:
         report = self._direction()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.model)
+        self.ema.update(self._weights)
         self.bench.compute.loss_scale.stepped()
         self.bench.step += 1
         self.curves.append(report)

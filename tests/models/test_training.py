@@ -17,6 +17,10 @@ from erasediff.records.config import BaseTrainingConfig, EraseConfig, RunConfig
 TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
 
 
+def weight(value: float) -> list[torch.Tensor]:
+    return list(scalar(value).parameters())
+
+
 def scalar(value: float) -> nn.Linear:
     model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     nn.init.constant_(model.weight, value)
@@ -26,7 +30,7 @@ def scalar(value: float) -> nn.Linear:
 def averaged(start: float, updates: list[float], decay: float) -> ExponentialMovingAverage:
     average = ExponentialMovingAverage(scalar(start), decay)
     for value in updates:
-        average.update(scalar(value))
+        average.update(weight(value))
     return average
 
 
@@ -52,7 +56,7 @@ def test_control_a_fixed_decay_keeps_five_percent_of_the_base() -> None:
     average = ExponentialMovingAverage(scalar(1.0), 0.99)
     average.updates = 10**6  # far beyond the warm-up
     for _ in range(288):
-        average.update(scalar(0.0))
+        average.update(weight(0.0))
     assert average.initial_share == pytest.approx(0.0553, abs=5e-4)
     assert average.model.weight.item() == pytest.approx(average.initial_share, rel=1e-6)
 

@@ -1,0 +1,80 @@
+"""``python -m benchmarks.base [SUBJECT …]``: train the bases that the benchmarks erase from, and say how good they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+from benchmarks.results_file import Row, read_rows, write_rows
+from benchmarks.subjects import Subject, detector_of, prepare, subject, training_images
+from erasediff.evaluate.measure import retained_samples
+from erasediff.evaluate.sampling import Source
+from erasediff.evaluate.statistics import frechet_distance
+from erasediff.files import publish_folder
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.training import train_base
+from erasediff.progress import progress
+
+
+def train(subject: Subject) -> tuple[float, float]:
+    """Train detector and base where they are missing; seconds of each."""
+    from erasediff.evaluate.measure import real_images
+
+    started = time.monotonic()
+    detector_of(subject, real_images(subject.config))
+    detector_seconds, started = time.monotonic() - started, time.monotonic()
+    assert subject.config.base_training is not None
+    if not (subject.folder / "base").is_dir():
+        images, labels, classes = training_images(subject)
+        with progress(f"training the base of {subject.name}", subject.config.base_training.steps) as done:
+            unet, scheduler = train_base(images, labels, classes, subject.config, torch.device("cpu"), lambda step, loss: done(step))
+
+        def fill(folder: object) -> str:
+            ClassConditionalPipeline(unet, scheduler).save_pretrained(folder, safe_serialization=True)
+            return "base"
+
+        publish_folder(subject.folder, fill)
+    return detector_seconds, time.monotonic() - started
+
+
+def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
+    """Conditional accuracy and Fréchet distance of the base, beside those of real images."""
+    ready = prepare(subject)
+    real, detector, config = ready.real, ready.detector, subject.config
+    n = subject.policy.retain.n_per_class
+    made = retained_samples(detector, Source.of(ready.base, torch.device("cpu")), list(range(real.classes)), n, config, "sampling the base")
+    reference = detector.look(real.holdout)[1]
+    found, features = detector.look(real.train)
+    rows = torch.linspace(0, len(features) - 1, min(len(features), len(made.labels))).long().numpy()
+    row: Row = {
+        "dataset": subject.name,
+        "parameters": sum(p.numel() for p in ready.base.unet.parameters()),
+        "steps": config.base_training.steps if config.base_training else None,
+        "detector_accuracy": round(float((found == real.train_labels).double().mean()), 4),
+        "conditional_accuracy": round(float((made.found == made.labels).double().mean()), 4),
+        "fd": round(frechet_distance(made.features, reference), 3),
+        "fd_of_real_images": round(frechet_distance(features[rows], reference), 3),
+        "detector_seconds": round(seconds[0], 1),
+        "base_seconds": round(seconds[1], 1),
+    }
+    print(row, flush=True)
+    return row
+
+
+def main() -> None:
+    """Train and measure the subjects that are asked for, all by default; what was trained before keeps its seconds."""
+    torch.set_num_threads(1)
+    rows = {str(row["dataset"]): row for row in read_rows("base")}
+    for name in sys.argv[1:] or ("digits", "fashion-mnist"):
+        asked = subject(name)
+        known = (asked.folder / "base").is_dir() and asked.name in rows
+        seconds = train(asked)
+        if not known:
+            rows[asked.name] = measure(asked, seconds)
+    write_rows("base", list(rows.values()))
+
+
+if __name__ == "__main__":
+    main()

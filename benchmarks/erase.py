@@ -1,0 +1,196 @@
+"""``python -m benchmarks.erase``: every method from one base, on digits and on Fashion-MNIST; three labels, three seeds.
+
+All methods have the same base, images, batch size, detector, policy and evaluation seeds. At every tenth of its steps a run
+is glanced at, and where the glance is promising it is judged by the whole policy: the seconds of training until the first PASS
+are ``seconds_to_gate``; looking does not count. Finished rows are kept, so the command can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from benchmarks.judge import Judge, Judgement
+from benchmarks.relearn import steps_to_half
+from benchmarks.results_file import Row, write_rows
+from benchmarks.subjects import BUILD, Subject, prepare, subject
+from erasediff.errors import NonFinite
+from erasediff.records.base import canonical_json
+from erasediff.records.config import EraseConfig
+from erasediff.records.nouns import Verdict
+from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.trainer import Erasure
+
+LOOKS = 10
+GLANCE, PROMISING = 200, 0.08
+SEEDS = (0, 1, 2)
+_OWN: dict[str, object] = {"visited_share": 0.0, "target": "relabel", "repulsion": 0.0}
+_RELEASED: dict[str, object] = {
+    "teacher": "current",
+    "multiplier": "fixed",
+    "eta": 0.1,
+    "inner_steps": 2,
+    "share_optimizer_state": True,
+    "decay_fraction": 0.0,
+}
+METHODS: dict[str, dict[str, object]] = {
+    "erasediff": {},
+    "released": _OWN | _RELEASED,
+    "finetune": _OWN,
+    "neggrad": _OWN | {"eta": 0.05},
+    "salun": _OWN | {"balance": 1.0},
+    "sfron": _OWN,
+    "munba": _OWN,
+    "siss": _OWN,
+    "sa": _OWN | {"target": "noise"},
+    "retrain": _OWN,
+}
+"""Each method's own settings; the rest is the subject's ``erase`` section. EraseDiff is run at the subject's settings as they are."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of the benchmark."""
+
+    subject: Subject
+    method: str
+    label: int
+    seed: int
+
+    @property
+    def config(self) -> EraseConfig:
+        """The subject's settings with the method's own on top; ``retrain`` has the base's budget."""
+        name = "erasediff" if self.method == "released" else self.method
+        settings = self.subject.config.erase.model_dump() | METHODS[self.method] | {"method": name}
+        if self.method == "retrain" and (base := self.subject.config.base_training):
+            settings |= {"steps": base.steps, "batch_size": base.batch_size, "learning_rate": base.learning_rate}
+            settings |= {"decay_fraction": base.decay_fraction, "ema_decay": base.ema_decay, "label_dropout": base.label_dropout}
+        return EraseConfig.model_validate(settings)
+
+    @property
+    def key(self) -> str:
+        """What decides the row."""
+        return canonical_json([self.subject.folder.name, self.method, self.label, self.seed, self.config.model_dump(mode="json")]).decode()
+
+
+@dataclass
+class Clock:
+    """Seconds of training, apart from those of looking."""
+
+    seconds: float = 0.0
+
+    def advance(self, erasure: Erasure) -> None:
+        """Take one step."""
+        started = time.perf_counter()
+        erasure.advance()
+        self.seconds += time.perf_counter() - started
+
+
+def measure(case: Case) -> Row:
+    """Run one case in this process."""
+    torch.set_num_threads(1)
+    ready = prepare(case.subject)
+    judge = Judge(ready, case.label, case.seed)
+    row: Row = {"method": case.method, "dataset": case.subject.name, "label": case.label, "seed": case.seed}
+    started = time.perf_counter()
+    erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(case.label), case.config, case.seed, Compute())
+    clock = Clock(time.perf_counter() - started)
+    try:
+        seconds_to_gate, judgement, peak = train(erasure, judge, clock)
+    except NonFinite as error:
+        return row | {"verdict": "diverged", "error": str(error), "seconds": round(clock.seconds, 1), "seconds_to_gate": None}
+    cost: Row = {
+        "forwards": erasure.passes.forward,
+        "backwards": erasure.passes.backward,
+        "steps": erasure.step,
+        "seconds": round(clock.seconds, 1),
+        "seconds_to_gate": seconds_to_gate,
+        "peak_rss_mb": peak,
+    }
+    return {**row, **measured(judgement), **cost, "s50": steps_to_half(erasure.result().model, judge)}
+
+
+def train(erasure: Erasure, judge: Judge, clock: Clock) -> tuple[float | None, Judgement, int]:
+    """Train to the end; the seconds of training to the first PASS, the judgement of the end, and the peak memory of training."""
+    steps, passed, peak = erasure.config.steps, None, 0
+    looks = {max(1, round(steps * k / LOOKS)) for k in range(1, LOOKS)}
+    while erasure.step < steps:
+        clock.advance(erasure)
+        if erasure.step == min(looks):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # before any sampling
+        if passed is None and erasure.step in looks and promising(judge, erasure.weights()):
+            passed = round(clock.seconds, 1) if judge.judge(erasure.weights()).verdict is Verdict.PASS else None
+    judgement = judge.judge(erasure.weights())
+    if passed is None and judgement.verdict is Verdict.PASS:
+        passed = round(clock.seconds, 1)
+    return passed, judgement, peak
+
+
+def promising(judge: Judge, unet: torch.nn.Module) -> bool:
+    """Whether so few samples of a glance are detected that the whole policy is worth its time."""
+    return judge.glance(unet, GLANCE) - judge.watch.quality.false_positive_rate <= PROMISING
+
+
+def measured(judgement: Judgement) -> Row:
+    """The judgement as columns."""
+    found, frechet = judgement.measured.forget_erased, judgement.measured.frechet
+    assert found is not None
+    assert frechet is not None
+    rows = judgement.measured.retained
+    n = sum(row.n for row in rows)
+    return {
+        "verdict": str(judgement.verdict),
+        "failed": [check.id for check in judgement.checks if check.verdict is not Verdict.PASS],
+        "ua": round(1 - found.detections / found.n, 4),
+        "detections_upper": judgement.bound("F1"),
+        "retained_drop": round(sum(row.correct_base - row.correct_erased for row in rows) / n, 4),
+        "fd_change": round(frechet.fd_erased / frechet.fd_base - 1, 4),
+    }
+
+
+def finished(path: Path) -> dict[str, Row]:
+    """Rows of earlier runs of the same cases, by key."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {entry["key"]: entry["row"] for entry in map(json.loads, lines)}
+
+
+def run_cases(cases: list[Case], kept: Path, jobs: int) -> list[Row]:
+    """Run what is not there yet, each case in a process of its own, and return all rows in the order of the cases."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    rows = finished(kept)
+    missing = [case for case in cases if case.key not in rows]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for case, row in zip(missing, pool.map(measure, missing), strict=True):
+            rows[case.key] = row
+            with kept.open("a") as handle:
+                handle.write(json.dumps({"key": case.key, "row": row}) + "\n")
+            print(json.dumps(row), flush=True)
+    return [rows[case.key] for case in cases]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subjects", nargs="+", default=["digits", "fashion-mnist"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--labels", nargs="+", type=int)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--size", type=int, help="side of the Fashion-MNIST images, 16 if unset")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument("--name", default="erase", help="results/NAME.json")
+    asked = parser.parse_args(arguments)
+    subjects = [subject(name, asked.size if name != "digits" else None) for name in asked.subjects]
+    cases = [Case(s, method, label, seed) for s in subjects for method in asked.methods for seed in asked.seeds for label in asked.labels or s.labels]
+    write_rows(asked.name, run_cases(cases, BUILD / "rows.jsonl", asked.jobs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The gate's policy, applied to a network in memory: the steps `evaluate` and `gate` without their records."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from benchmarks.subjects import Prepared
+from erasediff.evaluate.detectors import Watch
+from erasediff.evaluate.gate import run_gate
+from erasediff.evaluate.measure import ModelSamples, compare, count_detections, sample_model, watch_for
+from erasediff.evaluate.sampling import Source
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import Check, Measurements, Verdict
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate said, and on what."""
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    measured: Measurements
+
+    def bound(self, check: str) -> float | None:
+        """The bound of a check."""
+        return next(c.bound for c in self.checks if c.id == check)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The gate for one label and one run seed."""
+
+    ready: Prepared
+    label: int
+    seed: int
+
+    @property
+    def config(self) -> RunConfig:
+        """The subject's configuration at this seed, sampling in this process alone."""
+        config = self.ready.subject.config
+        return config.model_copy(update={"seed": self.seed, "sampler": config.sampler.model_copy(update={"workers": 1})})
+
+    @cached_property
+    def retained(self) -> list[int]:
+        """The labels that stay."""
+        return [c for c in range(self.ready.real.classes) if c != self.label]
+
+    @cached_property
+    def watch(self) -> Watch:
+        """The detector set to the label."""
+        return watch_for(self.ready.detector, self.ready.real, self.label, self.retained, self.ready.subject.policy)
+
+    def source(self, unet: torch.nn.Module) -> Source:
+        """Something to sample from."""
+        return Source.of(ClassConditionalPipeline(unet, self.ready.base.scheduler), _CPU)
+
+    @cached_property
+    def base_samples(self) -> ModelSamples:
+        """The base's samples; the same for every method, so they are kept beside the base."""
+        path = self.ready.subject.folder / f"samples-{self.label}-{self.seed}-{self.ready.subject.policy.digest()[:8]}.pickle"
+        if path.is_file():
+            kept: ModelSamples = pickle.loads(path.read_bytes())  # noqa: S301 - our own file, of this benchmark
+            return kept
+        samples = self._samples(self.ready.base.unet)
+        path.write_bytes(pickle.dumps(samples))
+        return samples
+
+    def _samples(self, unet: torch.nn.Module) -> ModelSamples:
+        return sample_model(self.watch, self.source(unet), self.retained, self.ready.subject.policy, self.config, "benchmark")
+
+    def glance(self, unet: torch.nn.Module, n: int) -> float:
+        """The share of ``n`` samples that is detected, with seeds that no check uses."""
+        found, _ = count_detections(self.watch, self.source(unet), n, "glance", self.config, "benchmark")
+        return found.detections / n
+
+    def judge(self, unet: torch.nn.Module) -> Judgement:
+        """The gate's whole answer."""
+        policy = self.ready.subject.policy
+        measured = compare(self.watch, self.ready.real, self.base_samples, self._samples(unet), self.retained, policy, self.seed, {}, None)
+        return Judgement(*run_gate(policy, measured), measured)
