@@ -36,7 +36,8 @@ class Subject:
     @property
     def folder(self) -> Path:
         """Where base and detector of exactly this configuration lie."""
-        made_from = RunConfig(dataset=self.config.dataset, denoiser=self.config.denoiser, base_training=self.config.base_training)
+        dataset = self.config.dataset.model_copy(update={"path": None})  # it differs from machine to machine
+        made_from = RunConfig(denoiser=self.config.denoiser, base_training=self.config.base_training).model_copy(update={"dataset": dataset})
         return BUILD / f"{self.name}-{made_from.digest()[:12]}-{self.config.detector.digest()[:8]}"
 
 

@@ -1,0 +1,63 @@
+"""A short smoke of the long benchmark: every method through the real measuring code, on a small base of real digits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import base, erase, relearn, step, subjects
+from erasediff.records.config import BaseTrainingConfig, DenoiserConfig, DetectorConfig, EraseConfig, RunConfig, SamplerConfig
+from erasediff.records.policy import load_policy
+
+COLUMNS = {"method", "dataset", "label", "seed", "ua", "detections_upper", "retained_drop", "fd_change", "forwards", "backwards"}
+COLUMNS |= {"seconds", "seconds_to_gate", "peak_rss_mb", "s50"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> subjects.Subject:
+    """Digits with little of everything, and the base that `benchmarks.base` trains for it."""
+    config = RunConfig(
+        denoiser=DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4),
+        base_training=BaseTrainingConfig(steps=150, batch_size=64),
+        sampler=SamplerConfig(steps=4),
+        detector=DetectorConfig(steps=150),
+        erase=EraseConfig(steps=10, batch_size=16, learning_rate=2e-3),
+    )
+    policy = load_policy(Path(__file__).parents[1] / "e2e/quick/policy.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subjects, "BUILD", tmp_path_factory.mktemp("bench"))
+        patch.setattr(relearn, "LOOKS", (1, 2))
+        asked = subjects.Subject("digits", config, policy, (3,))
+        row = base.measure(asked, base.train(asked))
+        assert row["detector_accuracy"] > 0.5
+        yield asked
+
+
+@pytest.mark.parametrize("method", erase.METHODS)
+def test_a_case_gives_a_row(small: subjects.Subject, method: str) -> None:
+    row = erase.measure(erase.Case(small, method, 3, 0))
+    assert set(row) >= COLUMNS
+    assert (row["method"], row["label"], row["seed"]) == (method, 3, 0)
+    assert 0 <= row["ua"] <= 1
+    assert row["backwards"] > 0
+    assert row["seconds"] > 0
+    json.dumps(row)
+
+
+def test_rows_are_kept_and_not_measured_again(small: subjects.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [erase.Case(small, "finetune", 3, seed) for seed in (0, 1)]
+    kept = tmp_path / "rows.jsonl"
+    kept.write_text("".join(json.dumps({"key": case.key, "row": {"seed": case.seed}}) + "\n" for case in cases))
+    assert erase.run_cases(cases, kept, 1) == [{"seed": 0}, {"seed": 1}]
+    other = erase.Case(small, "munba", 3, 0)
+    assert other.key not in erase.finished(kept), "control: another method is another row"
+
+
+@pytest.mark.parametrize(("target", "forwards"), [("relabel", 3), ("noise", 2)])
+def test_the_step_benchmark_counts_the_passes_of_the_facts(monkeypatch: pytest.MonkeyPatch, target: str, forwards: int) -> None:
+    monkeypatch.setattr(step, "PAIRS", 2)
+    row = step.measure(target, step.CASES[target])
+    assert (row["forwards"], row["backwards"]) == (forwards, 2)
+    assert 0.5 < row["step_over_floor"] < 3

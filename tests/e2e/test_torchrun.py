@@ -1,0 +1,65 @@
+"""``torchrun … python -m erasediff erase`` on two processes writes one record, of the model that one process would have made."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from erasediff.models.folder import WEIGHTS
+from erasediff.records.nouns import ErasedRecord
+from erasediff.records.workdir import Workdir
+
+QUICK = Path(__file__).parent / "quick"
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "erasediff")
+ALONE = (sys.executable, "-m", "erasediff")
+TOLERANCE = 2e-4  # 20 steps of Adam at 2e-3: a rounding error of 1e-7 can grow to a small part of a step
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
+    done = subprocess.run([str(a) for a in arguments], env=environment, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workdir in which the erasure is the next step."""
+    folder = tmp_path_factory.mktemp("torchrun")
+    document = yaml.safe_load((QUICK / "config.yaml").read_text())
+    document["base_training"] |= {"steps": 60}
+    document["erase"] |= {"steps": 20, "checkpoint_every": 100}
+    (folder / "config.yaml").write_text(yaml.safe_dump(document))
+    options = ("--workdir", folder / "work")
+    command(*ALONE, "check-prerequisites", *options, "--config", folder / "config.yaml", "--policy", QUICK / "policy.yaml")
+    run = Workdir.open(folder / "work").run().name
+    command(*ALONE, "train-base", *options, "--run", run)
+    command(*ALONE, "version-forget-set", *options)
+    return folder / "work"
+
+
+def erased(ready: Path, name: str, program: tuple[str, ...]) -> tuple[ErasedRecord, dict, Workdir, str]:
+    workdir = Workdir(shutil.copytree(ready, ready.parent / name))
+    done = command(*program, "erase", "--workdir", workdir.root)
+    record = workdir.run().need(ErasedRecord, "erase")
+    return record, load_file(workdir.models / record.model.weights.uri / WEIGHTS), workdir, done.stdout
+
+
+def test_two_processes_write_the_record_of_one(ready: Path) -> None:
+    alone, wanted, _, _ = erased(ready, "alone", ALONE)
+    together, found, workdir, said = erased(ready, "together", TORCHRUN)
+    worst = max(float((wanted[name] - found[name]).abs().max()) for name in wanted)
+    base = load_file(next(p for p in (ready / "models").glob(f"*/{WEIGHTS}")))
+    moved = max(float((wanted[name] - base[name]).abs().max()) for name in wanted)
+    assert worst < TOLERANCE < moved / 20, "control: the erasure moved the weights by far more than the two differ"
+    assert together.made_from == alone.made_from
+    assert (together.steps, together.forward_passes) == (alone.steps, alone.forward_passes)
+    assert said.count("erase: ") == 1, "one of the two speaks"
+    assert not list(workdir.root.glob("runs/*/.scratch*"))
+    assert not list(workdir.root.rglob("*.part"))
+    assert len(list((workdir.root / "runs").glob("*/erased.json"))) == 1
