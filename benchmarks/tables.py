@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,7 +75,60 @@ def timing_table(rows: list[Row]) -> str:
     return f"{_table(['step', 'time'], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.timing WORKDIR` measures it again."
 
 
-TABLES: dict[str, Callable[[list[Row]], str]] = {"demo": demo_table, "targets": targets_table, "timing": timing_table}
+def step_table(rows: list[Row]) -> str:
+    """One line a kind of step."""
+    header = ["step", "forwards", "backwards", "time over that of its bare passes", "median time"]
+    lines = [
+        [str(row["target"]), str(row["forwards"]), str(row["backwards"]), f"{row['step_over_floor']:.2f}", f"{row['step_ms']:.0f} ms"] for row in rows
+    ]
+    return f"{_table(header, lines)}\n\n{_measured_at(rows)} `python -m benchmarks.step` measures it again."
+
+
+def _median(values: list[float]) -> float:
+    return statistics.median(values) if values else math.nan
+
+
+def _or_never(value: float, unit: str) -> str:
+    return "–" if math.isnan(value) else f"{value:.0f}{unit}"
+
+
+def erase_table(rows: list[Row]) -> str:
+    """One line a dataset and method, over all labels and seeds; the base of each dataset first."""
+    header = ["dataset", "method", "PASS", "UA, worst", "retained accuracy, mean change", "Fréchet distance, mean change"]
+    header += ["forwards", "backwards", "time", "time to the gate", "peak memory", "S50"]
+    lines = []
+    for base in read_rows("base"):
+        quality = (
+            f"conditional accuracy {_percent(base['conditional_accuracy'])}, of the detector on real images {_percent(base['detector_accuracy'])}"
+        )
+        distance = f"{base['fd']:.2f}, of real images {base['fd_of_real_images']:.2f}"
+        lines.append([base["dataset"], "(the base)", "", "", quality, distance, "", "", f"{base['base_seconds']:.0f} s", "", "", ""])
+        for method in dict.fromkeys(row["method"] for row in rows):
+            lines += _erase_lines(base["dataset"], method, [r for r in rows if (r["dataset"], r["method"]) == (base["dataset"], method)])
+    note = "Time to the gate and S50 are medians, over the runs that passed and of all runs; S50 beyond the last look counts as 256."
+    return f"{_table(header, lines)}\n\n{note} {_measured_at(rows)} `make bench-erase` measures it again."
+
+
+def _erase_lines(dataset: str, method: str, rows: list[Row]) -> list[list[str]]:
+    ended = [row for row in rows if row["verdict"] != "diverged"]
+    if not ended:
+        return [[dataset, f"`{method}`", f"0 of {len(rows)}, all diverged", *[""] * 9]] if rows else []
+    passed = [row["seconds_to_gate"] for row in ended if row["seconds_to_gate"] is not None]
+    drop, change = (statistics.mean(row[name] for row in ended) for name in ("retained_drop", "fd_change"))
+    medians = {name: _median([row[name] for row in ended]) for name in ("forwards", "backwards", "seconds", "peak_rss_mb")}
+    relearned = _median([row["s50"] if row["s50"] is not None else 256 for row in ended])
+    line = [dataset, f"`{method}`", f"{sum(row['verdict'] == 'PASS' for row in ended)} of {len(rows)}", _percent(min(row["ua"] for row in ended))]
+    line += [f"{-100 * drop:+.1f} pp", f"{100 * change:+.0f} %", f"{medians['forwards']:.0f}", f"{medians['backwards']:.0f}"]
+    return [[*line, f"{medians['seconds']:.0f} s", _or_never(_median(passed), " s"), f"{medians['peak_rss_mb']:.0f} MB", f"{relearned:.0f}"]]
+
+
+TABLES: dict[str, Callable[[list[Row]], str]] = {
+    "demo": demo_table,
+    "targets": targets_table,
+    "timing": timing_table,
+    "step": step_table,
+    "erase": erase_table,
+}
 
 
 def fill(text: str) -> str:
