@@ -15,8 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 
 from benchmarks.judge import Judge, Judgement
 from benchmarks.relearn import steps_to_half
@@ -64,6 +66,7 @@ class Case:
     method: str
     label: int
     seed: int
+    tried: tuple[tuple[str, Any], ...] = ()
 
     @property
     def config(self) -> EraseConfig:
@@ -73,7 +76,7 @@ class Case:
         if self.method == "retrain" and (base := self.subject.config.base_training):
             settings |= {"steps": base.steps, "batch_size": base.batch_size, "learning_rate": base.learning_rate}
             settings |= {"decay_fraction": base.decay_fraction, "ema_decay": base.ema_decay, "label_dropout": base.label_dropout}
-        return EraseConfig.model_validate(settings)
+        return EraseConfig.model_validate(settings | dict(self.tried))
 
     @property
     def key(self) -> str:
@@ -99,7 +102,7 @@ def measure(case: Case) -> Row:
     torch.set_num_threads(1)
     ready = prepare(case.subject)
     judge = Judge(ready, case.label, case.seed)
-    row: Row = {"method": case.method, "dataset": case.subject.name, "label": case.label, "seed": case.seed}
+    row: Row = dict(case.tried) | {"method": case.method, "dataset": case.subject.name, "label": case.label, "seed": case.seed}
     started = time.perf_counter()
     erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(case.label), case.config, case.seed, Compute())
     clock = Clock(time.perf_counter() - started)
@@ -185,10 +188,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--size", type=int, help="side of the Fashion-MNIST images, 16 if unset")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
+    parser.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="try other erase settings, on all methods asked for")
     parser.add_argument("--name", default="erase", help="results/NAME.json")
     asked = parser.parse_args(arguments)
     subjects = [subject(name, asked.size if name != "digits" else None) for name in asked.subjects]
-    cases = [Case(s, method, label, seed) for s in subjects for method in asked.methods for seed in asked.seeds for label in asked.labels or s.labels]
+    tried = tuple((name, yaml.safe_load(value)) for name, value in (pair.split("=", 1) for pair in asked.set))
+    cases = [
+        Case(s, method, label, seed, tried)
+        for s in subjects
+        for method in asked.methods
+        for seed in asked.seeds
+        for label in asked.labels or s.labels
+    ]
     write_rows(asked.name, run_cases(cases, BUILD / "rows.jsonl", asked.jobs))
 
 
