@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from benchmarks.subjects import Prepared
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_gate
-from erasediff.evaluate.measure import ModelSamples, compare, count_detections, sample_model, watch_for
+from erasediff.evaluate.measure import ModelSamples, RetainedSamples, compare, count_detections, sample_model, watch_for
 from erasediff.evaluate.sampling import Source
+from erasediff.files import atomic_path
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import Check, Measurements, Verdict
@@ -64,13 +65,16 @@ class Judge:
     @cached_property
     def base_samples(self) -> ModelSamples:
         """The base's samples; the same for every method, so they are kept beside the base."""
-        path = self.ready.subject.folder / f"samples-{self.label}-{self.seed}-{self.ready.subject.policy.digest()[:8]}.pickle"
-        if path.is_file():
-            kept: ModelSamples = pickle.loads(path.read_bytes())  # noqa: S301 - our own file, of this benchmark
-            return kept
-        samples = self._samples(self.ready.base.unet)
-        path.write_bytes(pickle.dumps(samples))
-        return samples
+        path = self.ready.subject.folder / f"samples-{self.label}-{self.seed}-{self.ready.subject.policy.digest()[:8]}.npz"
+        if not path.is_file():
+            samples = self._samples(self.ready.base.unet)
+            with atomic_path(path) as temporary, temporary.open("wb") as handle:
+                np.savez(handle, allow_pickle=False, forgotten=samples.forgotten_images.numpy(), retained=samples.retained.images.numpy())
+        with np.load(path, allow_pickle=False) as kept:
+            forgotten, images = torch.from_numpy(kept["forgotten"]), torch.from_numpy(kept["retained"])
+        found, features = self.ready.detector.look(images)
+        labels = torch.tensor(self.retained).repeat_interleave(self.ready.subject.policy.retain.n_per_class)
+        return ModelSamples(self.watch.count(forgotten), forgotten, RetainedSamples(images, labels, found, features))
 
     def _samples(self, unet: torch.nn.Module) -> ModelSamples:
         return sample_model(self.watch, self.source(unet), self.retained, self.ready.subject.policy, self.config, "benchmark")
