@@ -13,10 +13,12 @@ from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.measure import RealImages, real_images
+from erasediff.files import sha256_bytes
 from erasediff.launch import shipped
 from erasediff.models.denoiser import to_unit
 from erasediff.models.folder import load_pipeline
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig, load_config
 from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.unlearn.workbench import ErasureData
@@ -37,8 +39,10 @@ class Subject:
     def folder(self) -> Path:
         """Where base and detector of exactly this configuration lie."""
         dataset = self.config.dataset.model_copy(update={"path": None})  # it differs from machine to machine
-        made_from = RunConfig(denoiser=self.config.denoiser, base_training=self.config.base_training).model_copy(update={"dataset": dataset})
-        return BUILD / f"{self.name}-{made_from.digest()[:12]}-{self.config.detector.digest()[:8]}"
+        made_from = [
+            part.model_dump(mode="json") for part in (dataset, self.config.denoiser, self.config.base_training, self.config.detector) if part
+        ]
+        return BUILD / f"{self.name}-{sha256_bytes(canonical_json(made_from))[:12]}"
 
 
 def subject(name: str, size: int | None = None) -> Subject:

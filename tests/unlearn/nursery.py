@@ -25,7 +25,7 @@ def main() -> None:
         checkpoint, result = map(Path, line.split())
         child = os.fork()
         if child == 0:
-            erasure = program.make_erasure(earlier=(1,), steps=20, checkpoint_every=2)
+            erasure = program.make_erasure(earlier=(1,), steps=12, checkpoint_every=2, batch_size=4)
             save_file(program.everything(program.run(erasure, checkpoint, program.KEY, lambda _: None)), result)
             os._exit(0)
         print(child, flush=True)

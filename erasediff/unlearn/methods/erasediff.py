@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from erasediff.errors import NonFinite
+from erasediff.errors import BadInput, NonFinite
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import MULTIPLIERS, gradient_dots
@@ -38,6 +38,8 @@ class EraseDiff:
 
     def prepare(self, bench: Workbench) -> None:
         """Aim a pool of forget batches, if ``erase.teacher_pool`` asks for one: a frozen teacher always answers the same."""
+        if self._config.start == "null-label":
+            start_from_null_label(bench)
         random = bench.random_of("pool")
         self._pool = [_aimed_batch(bench, random) for _ in range(self._config.teacher_pool)]
 
@@ -45,7 +47,7 @@ class EraseDiff:
         """See :class:`Method`."""
         if self._config.inner_steps:
             inner_loop(bench, optimizer, self._config)
-        retain_batch = bench.retain_batch()
+        retain_batch = self._retain_batch(bench)
         forget_batch = self._pool[bench.step % len(self._pool)] if self._pool else _aimed_batch(bench, bench.random)
         retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), retain_batch)
         forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), forget_batch)
@@ -56,6 +58,32 @@ class EraseDiff:
         torch._foreach_add_(retain.tensors, forget.tensors, alpha=multiplier)
         bench.leave(retain.tensors)
         return StepReport(retain.loss, forget.loss, multiplier, dots.cosine)
+
+    def _retain_batch(self, bench: Workbench) -> NoisedBatch:
+        """A retain batch; with ``erase.retain_goal`` 'base' it is to predict what the base predicts, which is free of the noise's variance.
+
+        The null label still learns from the truth: the base's null label makes what is to be forgotten.
+        """
+        batch = bench.retain_batch()
+        if self._config.retain_goal == "truth":
+            return batch
+        with torch.no_grad(), bench.compute.autocast():
+            kept = bench.base(batch.noised, batch.timesteps, batch.labels).float()
+        dropped = (batch.labels == bench.data.null_label).view(-1, 1, 1, 1)
+        return batch.aimed_at(torch.where(dropped, batch.goal, kept))
+
+
+def start_from_null_label(bench: Workbench) -> None:
+    """Give the forgotten labels the null label's embedding, which is the mixture of all classes and so nearly the target.
+
+    Raises:
+        BadInput: the condition is no table of classes inside the model.
+    """
+    table = getattr(bench.model, "class_embedding", None)
+    if not isinstance(table, torch.nn.Embedding):
+        raise BadInput("erase.start 'null-label' needs a model with an embedding a class: use erase.start 'base'.")
+    with torch.no_grad():
+        table.weight[bench.data.forgotten] = table.weight[bench.data.null_label].clone()
 
 
 def _aimed_batch(bench: Workbench, random: Randomness) -> NoisedBatch:
