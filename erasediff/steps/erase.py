@@ -13,6 +13,7 @@ from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import to_unit
 from erasediff.models.folder import load_model, save_model
+from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.progress import progress
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
@@ -55,14 +56,13 @@ def _helped(run: Run, made_from: dict[str, str], base: BaseRecord, forget_set: F
     """Take part as one of several processes, and read what the first one wrote."""
     present = run.find(ErasedRecord)
     if present is None or present.made_from != made_from:
-        _erased(run, base, forget_set, compute)
+        _erased(run, load_model(run.workdir.models, base.model), base, forget_set, compute)
     compute.wait()
     return run.need(ErasedRecord, "erase")
 
 
-def _erased(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasureResult:
+def _erased(run: Run, pipeline: ClassConditionalPipeline, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasureResult:
     config = run.config()
-    pipeline = load_model(run.workdir.models, base.model)
     with compute.main_first():
         data = _erasure_data(run, config, base, forget_set)
     erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, compute)
@@ -72,9 +72,9 @@ def _erased(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Co
 
 
 def _kept(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:
-    result = _erased(run, base, forget_set, compute)
-    scheduler = load_model(run.workdir.models, base.model).scheduler
-    model = save_model(result.model, scheduler, run.workdir.models, base.model.dataset, (*base.model.forgotten, forget_set.label))
+    pipeline = load_model(run.workdir.models, base.model)
+    result = _erased(run, pipeline, base, forget_set, compute)
+    model = save_model(result.model, pipeline.scheduler, run.workdir.models, base.model.dataset, (*base.model.forgotten, forget_set.label))
     _log(run, result)
     return ErasedRecord(
         model=model,

@@ -19,11 +19,8 @@ import pytest
 import torch
 import yaml
 from diffusers import StableDiffusionPipeline
-from diffusers.models.autoencoders.vae import Encoder
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
-from transformers import CLIPTextModel
+from torch import Tensor
 
 from erasediff.cli import main
 from erasediff.errors import BadInput, IntegrityError
@@ -34,6 +31,7 @@ from erasediff.records.concept import ConceptConfig, ConceptErasure
 from erasediff.steps.erase_concept import erase_concept
 from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.workbench import Workbench
+from tests.counting import Calls
 from tests.stable_diffusion import BLUE, CAT, GREEN, RED, SIZE, state, write_images, write_model
 
 SETTINGS = {"steps": 3, "batch_size": 8, "learning_rate": 1e-2}
@@ -100,23 +98,6 @@ def test_an_erased_folder_is_a_plain_diffusers_folder_that_draws(base: Path, fol
     picture = plain(RED, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="np").images
     assert picture.shape == (1, SIZE, SIZE, 3)
     assert np.isfinite(picture).all()
-
-
-class Calls:
-    """Counts forward calls of every text encoder and every VAE encoder there is."""
-
-    def __init__(self) -> None:
-        self.text = self.image = 0
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        handle = register_module_forward_hook(self._forward)
-        yield
-        handle.remove()
-
-    def _forward(self, module: nn.Module, inputs: object, outputs: object) -> None:
-        self.text += isinstance(module, CLIPTextModel)
-        self.image += isinstance(module, Encoder)
 
 
 def test_prompts_and_images_are_encoded_once_and_not_each_step(base: Path, folders: Path) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
-from diffusers import UNet2DModel
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
+from torch import Tensor
 
 from erasediff.errors import BadInput
 from erasediff.records.config import EraseConfig, MethodName
@@ -22,6 +19,7 @@ from erasediff.unlearn.methods.sa import surrogate_batch
 from erasediff.unlearn.methods.siss import paired
 from erasediff.unlearn.trainer import Erasure
 from erasediff.unlearn.workbench import Workbench
+from tests.counting import Passes
 
 KEY = "0" * 64
 Maker = Callable[..., Erasure]
@@ -99,28 +97,6 @@ def test_a_resumed_run_ends_where_the_unbroken_run_ends(tmp_path: Path, make_era
     assert same(state(resumed), state(whole))
     started_over = advanced(make_erasure(method=method, target="relabel"), 2)
     assert not same(started_over.model.state_dict(), whole.model.state_dict()), "control: two steps are not four"
-
-
-class Passes:
-    """Counts real forward calls of every UNet there is, and real backward passes through their outputs."""
-
-    def __init__(self) -> None:
-        self.forward = self.backward = 0
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        handle = register_module_forward_hook(self._forward)
-        yield
-        handle.remove()
-
-    def _forward(self, module: nn.Module, inputs: object, outputs: Any) -> None:
-        if isinstance(module, UNet2DModel):
-            self.forward += 1
-            if outputs[0].requires_grad:
-                outputs[0].register_hook(self._backward)
-
-    def _backward(self, gradient: Tensor) -> None:
-        self.backward += 1
 
 
 @every_method

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from erasediff.errors import NonFinite
 from erasediff.records.config import EraseConfig
@@ -22,6 +18,7 @@ from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.trainer import Erasure, linear_decay
 from erasediff.unlearn.workbench import Workbench
+from tests.counting import Passes
 
 Maker = Callable[..., Erasure]
 
@@ -117,28 +114,6 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_changes_nothing(ma
     erasure.bench.data = good
     erasure.advance()
     assert not unchanged(erasure.model, before), "control: a good step changes the weights"
-
-
-class Passes:
-    """Counts real forward calls of every UNet there is, and real backward passes through their outputs."""
-
-    def __init__(self) -> None:
-        self.forward = self.backward = 0
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        handle = register_module_forward_hook(self._forward)
-        yield
-        handle.remove()
-
-    def _forward(self, module: nn.Module, inputs: object, outputs: Any) -> None:
-        if isinstance(module, UNet2DModel):
-            self.forward += 1
-            if outputs[0].requires_grad:
-                outputs[0].register_hook(self._backward)
-
-    def _backward(self, gradient: Tensor) -> None:
-        self.backward += 1
 
 
 @pytest.mark.parametrize("teacher", ["base", "current"])

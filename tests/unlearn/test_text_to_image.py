@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers.models.autoencoders.vae import Encoder
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
-from transformers import CLIPTextModel
+from torch import Tensor
 
 from erasediff.errors import BadInput
 from erasediff.models.text_to_image import PromptDenoiser, TextToImage, encode_images, encode_prompts, load_text_to_image
@@ -21,6 +17,7 @@ from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.methods import StepReport
 from erasediff.unlearn.trainer import Erasure, ErasureResult, run
 from erasediff.unlearn.workbench import ErasureData
+from tests.counting import Calls
 from tests.stable_diffusion import BLUE, CAT, GREEN, RED, images_of, write_model
 
 KEY = "0" * 64
@@ -86,23 +83,6 @@ def test_exactly_the_chosen_parameters_change(model: TextToImage, make_erasure: 
     assert same(model.pipeline.unet.state_dict(), before), "the base itself is untouched"
     averaged = erasure.ema.model.state_dict()
     assert all(torch.equal(averaged[name], before[name]) for name in before.keys() - chosen)
-
-
-class Calls:
-    """Counts forward calls of every text encoder and every VAE encoder there is."""
-
-    def __init__(self) -> None:
-        self.text = self.image = 0
-
-    @contextmanager
-    def counted(self) -> Iterator[Calls]:
-        handle = register_module_forward_hook(self._forward)
-        yield self
-        handle.remove()
-
-    def _forward(self, module: nn.Module, inputs: object, outputs: object) -> None:
-        self.text += isinstance(module, CLIPTextModel)
-        self.image += isinstance(module, Encoder)
 
 
 def test_no_step_encodes_anything(model: TextToImage, make_erasure: Maker) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from erasediff.errors import BadInput, NonFinite
+from erasediff.errors import NonFinite
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import MULTIPLIERS, gradient_dots
@@ -38,8 +38,6 @@ class EraseDiff:
 
     def prepare(self, bench: Workbench) -> None:
         """Aim a pool of forget batches, if ``erase.teacher_pool`` asks for one: a frozen teacher always answers the same."""
-        if self._config.start == "null-label":
-            start_from_null_label(bench)
         random = bench.random_of("pool")
         self._pool = [_aimed_batch(bench, random) for _ in range(self._config.teacher_pool)]
 
@@ -71,19 +69,6 @@ class EraseDiff:
             kept = bench.base(batch.noised, batch.timesteps, batch.labels).float()
         dropped = (batch.labels == bench.data.null_label).view(-1, 1, 1, 1)
         return batch.aimed_at(torch.where(dropped, batch.goal, kept))
-
-
-def start_from_null_label(bench: Workbench) -> None:
-    """Give the forgotten labels the null label's embedding, which is the mixture of all classes and so nearly the target.
-
-    Raises:
-        BadInput: the condition is no table of classes inside the model.
-    """
-    table = getattr(bench.model, "class_embedding", None)
-    if not isinstance(table, torch.nn.Embedding):
-        raise BadInput("erase.start 'null-label' needs a model with an embedding a class: use erase.start 'base'.")
-    with torch.no_grad():
-        table.weight[bench.data.forgotten] = table.weight[bench.data.null_label].clone()
 
 
 def _aimed_batch(bench: Workbench, random: Randomness) -> NoisedBatch:

@@ -1,4 +1,4 @@
-"""The lies: 'it began with the null label's embedding', 'the retained classes were held at the base'."""
+"""The lie: 'the retained classes were held at the base'."""
 
 from __future__ import annotations
 
@@ -8,33 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.errors import BadInput
-from erasediff.unlearn.methods.erasediff import start_from_null_label
 from erasediff.unlearn.trainer import Erasure
 
 Maker = Callable[..., Erasure]
-FORGET, NULL = 4, 10  # as in resumable.py
-
-
-def test_the_forgotten_label_begins_as_the_null_label(make_erasure: Maker) -> None:
-    """Its row of the table and no other weight; the average begins there too, and the teacher stays the base."""
-    base, started = make_erasure(), make_erasure(start="null-label")
-    rows = started.model.class_embedding.weight
-    assert torch.equal(rows[FORGET], rows[NULL])
-    assert torch.equal(started.ema.model.class_embedding.weight[FORGET], rows[NULL])
-    others = [c for c in range(11) if c != FORGET]
-    assert torch.equal(rows[others], base.model.class_embedding.weight[others])
-    assert not torch.equal(base.model.class_embedding.weight[FORGET], rows[NULL]), "control: the base's own row is another"
-    assert torch.equal(started.bench.base.unet.class_embedding.weight, base.model.class_embedding.weight)
-    changed = [name for (name, a), b in zip(base.model.named_parameters(), started.model.parameters(), strict=True) if not torch.equal(a, b)]
-    assert changed == ["class_embedding.weight"]
-
-
-def test_a_model_without_a_table_of_classes_cannot_start_there(make_erasure: Maker) -> None:
-    bench = make_erasure().bench
-    bench.model = torch.nn.Linear(1, 1)
-    with pytest.raises(BadInput, match=r"^erase.start 'null-label' needs a model with an embedding a class: .*\.$"):
-        start_from_null_label(bench)
+NULL = 10  # as in resumable.py
 
 
 @pytest.mark.parametrize("goal", ["truth", "base"])
