@@ -21,7 +21,8 @@ from erasediff.progress import progress
 from erasediff.records.config import DetectorConfig, NetworkName
 from erasediff.records.nouns import Detections, DetectorQuality
 
-FEATURES = 48
+FEATURES = 64
+_BOTTLENECK = 48
 _SENSITIVITY_MARGIN = 0.02  # so that the sensitivity holds on images the threshold was not chosen on
 _BATCH = 1000
 
@@ -40,27 +41,31 @@ class _Residual(nn.Module):
         return images + self.block(images)  # type: ignore[no-any-return]
 
 
-def _convolutions(network: NetworkName, channels: int) -> tuple[list[nn.Module], int]:
+def _convolutions(network: NetworkName, channels: int) -> list[nn.Module]:
     if network == "plain":
-        return [_block(channels, 32), _block(32, 32), nn.MaxPool2d(2), _block(32, 64), _block(64, 64)], 64
+        return [_block(channels, 32), _block(32, 32), nn.MaxPool2d(2), _block(32, FEATURES), _block(FEATURES, FEATURES)]
     halved = [_block(channels, 16), _block(16, 32, stride=2), _Residual(32), _Residual(32)]
-    return [*halved, _block(32, 64, stride=2), _Residual(64), _Residual(64)], 64
+    return [*halved, _block(32, FEATURES, stride=2), _Residual(FEATURES), _Residual(FEATURES)]
 
 
 class ConvolutionalClassifier(nn.Module):
-    """A few small convolutions and a 48-wide feature layer: enough for small images, narrow enough for a stable FD."""
+    """A few small convolutions under a narrow classifier: enough for small images.
+
+    Fréchet distances are taken on the last convolution averaged over space, as the usual distance is on Inception's (Heusel
+    et al. 2017). The classifier's own bottleneck is no use for it: it keeps what tells classes apart and little of how an
+    image looks, and its distance is then mostly sampling noise (docs/gates.md).
+    """
 
     def __init__(self, network: NetworkName, channels: int, classes: int) -> None:
         super().__init__()
-        layers, width = _convolutions(network, channels)
-        pooled = [nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * width, FEATURES), nn.ReLU()]
-        self.body = nn.Sequential(*layers, *pooled)
-        self.head = nn.Linear(FEATURES, classes)
+        self.convolutions = nn.Sequential(*_convolutions(network, channels))
+        self.bottleneck = nn.Sequential(nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * FEATURES, _BOTTLENECK), nn.ReLU())
+        self.head = nn.Linear(_BOTTLENECK, classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``[B,classes]`` and features ``[B,48]`` for ``images [B,C,H,W]`` in -1..1."""
-        features = self.body(images)
-        return self.head(features), features
+        """Logits ``[B,classes]`` and features ``[B,64]`` for ``images [B,C,H,W]`` in -1..1."""
+        maps = self.convolutions(images)
+        return self.head(self.bottleneck(maps)), maps.mean((2, 3))
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Detector:
             images: ``uint8 [N,H,W,C]``.
 
         Returns:
-            labels ``int64 [N]`` and features ``float64 [N,48]``.
+            labels ``int64 [N]`` and features ``float64 [N,64]``.
         """
         parts = [self.network(to_unit(batch)) for batch in torch.split(images, _BATCH)]
         return torch.cat([logits for logits, _ in parts]).argmax(1), torch.cat([f for _, f in parts]).double().numpy()

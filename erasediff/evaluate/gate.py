@@ -120,11 +120,12 @@ def check_controls(policy: GatePolicy, measured: Measurements) -> list[Check]:
 
 
 def _usable(row: ClassAccuracy, needed: int) -> bool:
-    return row.n >= needed and max(row.correct_base, row.correct_erased) <= row.n
+    either = row.correct_base + row.correct_erased - row.correct_both
+    return row.n >= needed and row.correct_both <= min(row.correct_base, row.correct_erased) and either <= row.n
 
 
 def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: float, policy: GatePolicy) -> Check:
-    """Non-inferiority of pooled accuracy. Equal n a class makes the pooled rate the macro average."""
+    """Non-inferiority of pooled accuracy, pair by pair. Equal n a class makes the pooled rate the macro average."""
     question, n = _Question(id, title, _ACCURACY, -margin), sum(row.n for row in rows)
     if len({row.label for row in rows}) < len(rows):
         return question.unanswered(n, "a class is listed twice")
@@ -132,8 +133,9 @@ def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: 
         return question.unanswered(n, f"a class has fewer than {policy.retain.n_per_class} samples")
     if len({row.n for row in rows}) > 1:
         return question.unanswered(n, "the classes have unequal numbers of samples")
-    base, erased = sum(row.correct_base for row in rows), sum(row.correct_erased for row in rows)
-    return question.answer((erased - base) / n, statistics.difference_lower(erased, n, base, n, policy.alpha), n)
+    base, erased, both = (sum(getattr(row, f"correct_{which}") for row in rows) for which in ("base", "erased", "both"))
+    bound = statistics.paired_difference_lower(both, erased - both, base - both, n, policy.alpha)
+    return question.answer((erased - base) / n, bound, n)
 
 
 def check_retained(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:

@@ -128,8 +128,9 @@ def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: list
     rows = []
     for label in labels:
         asked = base.labels == label
-        correct_base, correct_erased = (int((s.found[asked] == label).sum()) for s in (base, erased))
-        rows.append(ClassAccuracy(label=label, n=int(asked.sum()), correct_base=correct_base, correct_erased=correct_erased))
+        was, is_ = base.found[asked] == label, erased.found[asked] == label
+        counts = {"correct_base": int(was.sum()), "correct_erased": int(is_.sum()), "correct_both": int((was & is_).sum())}
+        rows.append(ClassAccuracy(label=label, n=int(asked.sum()), **counts))
     return tuple(rows)
 
 

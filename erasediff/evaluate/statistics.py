@@ -49,6 +49,35 @@ def difference_upper(successes: int, n: int, reference_successes: int, reference
     return -difference_lower(reference_successes, reference_n, successes, n, alpha)
 
 
+def paired_difference_lower(both: int, gained: int, lost: int, n: int, alpha: float) -> float:
+    """Lower bound of p - p_reference at level 1-α where the two were tried on the same ``n`` things.
+
+    Newcombe's square-and-add method for paired data (Newcombe 1998, Statist. Med. 17:2635, method 10): Wilson's limits of
+    the two rates, put together with the correlation φ of their outcomes, which is corrected for continuity where positive.
+
+    Args:
+        both: successes of both.
+        gained: successes that the reference has not.
+        lost: successes of the reference alone.
+        n: pairs.
+        alpha: one-sided.
+    """
+    neither = n - both - gained - lost
+    if n < 1 or min(both, gained, lost, neither) < 0:
+        raise ValueError(f"{both} + {gained} + {lost} of {n} are not counts of pairs")
+    z = float(stats.norm.ppf(1 - alpha))
+    rate, reference = (both + gained) / n, (both + lost) / n
+    lower, _ = _wilson(both + gained, n, z)
+    _, upper = _wilson(both + lost, n, z)
+    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    agreement = float(both * neither - gained * lost)
+    if agreement > 0:
+        agreement = max(agreement - n / 2, 0.0)
+    correlation = agreement / math.sqrt(margins) if margins else 0.0
+    down, up = rate - lower, upper - reference
+    return rate - reference - math.sqrt(max(down**2 - 2 * correlation * down * up + up**2, 0.0))
+
+
 @dataclass(frozen=True, eq=False)
 class _Moments:
     """Mean and covariance of a feature sample."""

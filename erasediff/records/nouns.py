@@ -102,12 +102,13 @@ class Detections(Strict):
 
 
 class ClassAccuracy(Strict):
-    """How often the detector agreed with the label that was asked for, base against erased."""
+    """How often the detector agreed with the label that was asked for, base against erased, and both from the same noise."""
 
     label: int
     n: int = Field(ge=0)
     correct_base: int = Field(ge=0)
     correct_erased: int = Field(ge=0)
+    correct_both: int = Field(ge=0)
 
 
 class FrechetChange(Strict):

@@ -97,11 +97,27 @@ class Workbench:
 
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
-        random, device = random or self.random, self.compute.device
-        picked = random.integers(len(self.data.retain), self.rows).to(device)
-        labels = self.data.retain_labels[picked]
-        dropped = (random.uniform(self.rows) < self.config.label_dropout).to(device)
-        return self.noised(self.data.retain[picked], torch.where(dropped, self.data.null_label, labels), random)
+        return self._dropped(self._retained(random), random)
+
+    def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        """A retain batch that is to be predicted as the base predicts it: the noise's variance is not in its goal.
+
+        Under the null label too the goal is what the base predicts under the image's *own* label. Over images that is the
+        retained mixture's score, as in target ``mixture``; the base's null label would make what is to be forgotten.
+        """
+        own = self._retained(random)
+        with torch.no_grad(), self.compute.autocast():
+            goal = self._ask(self.base, own.noised, own.timesteps, own.labels)
+        return self._dropped(own.aimed_at(goal), random)
+
+    def _retained(self, random: Randomness | None) -> NoisedBatch:
+        random = random or self.random
+        picked = random.integers(len(self.data.retain), self.rows).to(self.compute.device)
+        return self.noised(self.data.retain[picked], self.data.retain_labels[picked], random)
+
+    def _dropped(self, batch: NoisedBatch, random: Randomness | None) -> NoisedBatch:
+        dropped = ((random or self.random).uniform(self.rows) < self.config.label_dropout).to(self.compute.device)
+        return batch.under(torch.where(dropped, self.data.null_label, batch.labels))
 
     def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Noised forget images under their own labels."""
@@ -137,9 +153,12 @@ class Workbench:
             return self.target(batch, self._teach, random or self.random).float()
 
     def _teach(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        count = self.config.accumulation
-        parts = zip(noised.chunk(count), timesteps.chunk(count), labels.chunk(count), strict=True)
-        return torch.cat([self.teacher(*part).float() for part in parts])
+        return self._ask(self.teacher, noised, timesteps, labels)
+
+    def _ask(self, denoiser: Denoiser, *batch: Tensor) -> Tensor:
+        """A prediction in the parts that a batch is taken in."""
+        parts = zip(*(tensor.chunk(self.config.accumulation) for tensor in batch), strict=True)
+        return torch.cat([denoiser(*part).float() for part in parts])
 
     def gradients(self, losses: Callable[[B], Sequence[tuple[str, Tensor]]], batch: B) -> list[Gradient]:
         """The gradient of each of several named losses of one batch, averaged over all processes.

@@ -34,7 +34,9 @@ DIGEST = "0" * 64
 
 
 def row(label: int, correct_erased: int = 245, correct_base: int = 246, n: int = 250) -> ClassAccuracy:
-    return ClassAccuracy(label=label, n=n, correct_base=correct_base, correct_erased=correct_erased)
+    """Right and wrong as independent of each other as counts allow."""
+    both = max(round(correct_base * correct_erased / n), correct_base + correct_erased - n)
+    return ClassAccuracy(label=label, n=n, correct_base=correct_base, correct_erased=correct_erased, correct_both=both)
 
 
 def frechet(**changes: Any) -> FrechetChange:
@@ -171,6 +173,15 @@ def test_each_margin_is_its_own(rows: list[ClassAccuracy], failing: set[str]) ->
     assert {name for name, check in checks.items() if check.verdict is FAIL} == failing
 
 
+def test_the_same_rates_are_closer_where_the_same_noise_goes_wrong() -> None:
+    """230 of 250 for both: with the same failures nothing has changed, with others forty samples have."""
+    same = [row(c, 230, 230).model_copy(update={"correct_both": 230}) for c in RETAINED]
+    other = [row(c, 230, 230).model_copy(update={"correct_both": 210}) for c in RETAINED]
+    bounds = [gate(measurements(retained=tuple(rows)))[1]["R1.class"].bound for rows in (same, other)]
+    assert -0.012 < bounds[0] <= 0
+    assert bounds[1] < -0.03
+
+
 def test_the_worst_class_is_the_one_that_is_named() -> None:
     rows = tuple(row(c, 200 if c == 6 else 246) for c in RETAINED)
     assert "class 6" in gate(measurements(retained=rows))[1]["R1.class"].title
@@ -219,12 +230,14 @@ BASE_FAULTS = COUNT_FAULTS.filter(lambda f: f is None or f.n < 1000 or f.detecti
 NUMBERS = st.sampled_from([math.nan, math.inf])
 ROW_FAULTS = st.one_of(
     st.just({"n": 249}),
-    st.just({"n": 0, "correct_base": 0, "correct_erased": 0}),
+    st.just({"n": 0, "correct_base": 0, "correct_erased": 0, "correct_both": 0}),
+    st.just({"correct_both": 246}),
+    st.just({"correct_both": 240}),
     st.just({"n": 251}),
     st.just({"correct_base": 251}),
     st.just({"correct_erased": 251}),
     st.just({"label": 0}),
-    st.builds(lambda k: {"correct_erased": k}, st.integers(0, 215)),
+    st.builds(lambda k: {"correct_erased": k, "correct_both": k}, st.integers(0, 215)),
 ).flatmap(lambda change: st.tuples(st.integers(1, len(RETAINED) - 1), st.just(change)))
 FRECHET_FAULTS = st.one_of(
     st.none(),

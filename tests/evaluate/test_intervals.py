@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
-from erasediff.evaluate.statistics import binomial_lower, binomial_upper, difference_lower, difference_upper
+from erasediff.evaluate.statistics import binomial_lower, binomial_upper, difference_lower, difference_upper, paired_difference_lower
 
 COUNTS = [(0, 1), (1, 1), (0, 1000), (12, 1000), (13, 1000), (500, 1000), (999, 1000), (1000, 1000), (3, 77)]
 
@@ -84,3 +84,46 @@ def test_control_the_normal_approximation_does_not_keep_it() -> None:
     assert coverage(wald, 0.99, 0.995, 250) < 0.95 - 6 * math.sqrt(0.95 * 0.05 / 2000)
     assert wald(250, 250, 250, 250, 0.05) == 0.0, "an interval of no width"
     assert difference_lower(250, 250, 250, 250, 0.05) < -0.01
+
+
+def test_the_published_example_of_pairs() -> None:
+    """Fagerland, Lydersen and Laake 2014, table I: 1, 1, 7, 12 of 21; square-and-add interval -0.507 to -0.026."""
+    assert paired_difference_lower(1, 1, 7, 21, 0.025) == pytest.approx(-0.507, abs=5e-4)
+    assert -paired_difference_lower(1, 7, 1, 21, 0.025) == pytest.approx(-0.026, abs=5e-4)
+
+
+@pytest.mark.parametrize(("rate", "n"), [(0.9, 200), (0.5, 100), (0.6, 1000)])
+def test_of_uncorrelated_pairs_the_bound_is_that_of_two_samples(rate: float, n: int) -> None:
+    successes = round(rate * n)
+    both = round(rate * successes)
+    assert paired_difference_lower(both, successes - both, successes - both, n, 0.05) == pytest.approx(
+        difference_lower(successes, n, successes, n, 0.05), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("cells", [(-1, 0, 0), (1, 0, -1), (5, 3, 3)])
+def test_what_are_no_counts_of_pairs_have_no_bound(cells: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="are not counts of pairs"):
+        paired_difference_lower(*cells, 10, 0.05)
+
+
+def paired_coverage(bound, cells: tuple[float, float, float], n: int, trials: int = 2000) -> float:
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(n, [*cells, 1 - sum(cells)], trials)
+    return float(np.mean([bound(int(a), int(b), int(c), n, 0.05) <= cells[1] - cells[2] + 1e-12 for a, b, c, _ in drawn]))
+
+
+def paired_wald(both: int, gained: int, lost: int, n: int, alpha: float) -> float:
+    return (gained - lost) / n - float(norm.ppf(1 - alpha)) * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+
+
+@pytest.mark.parametrize(
+    ("cells", "n"),
+    [((0.9, 0.02, 0.03), 250), ((0.55, 0.05, 0.08), 250), ((0.97, 0.005, 0.01), 250), ((0.8, 0.1, 0.1), 2250), ((0.94, 0.02, 0.03), 100)],
+)
+def test_the_paired_bound_keeps_its_level(cells: tuple[float, float, float], n: int) -> None:
+    assert paired_coverage(paired_difference_lower, cells, n) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_control_the_normal_approximation_of_pairs_does_not_keep_it() -> None:
+    assert paired_coverage(paired_wald, (0.97, 0.005, 0.01), 250) < 0.95 - 6 * math.sqrt(0.95 * 0.05 / 2000)

@@ -75,7 +75,7 @@ def content() -> ReportContent:
         forgotten=None,
         chain=(("Erased model", "The weights after 300 steps", DIGEST),),
         config="seed: 0\n",
-        accuracy=(ClassAccuracy(label=1, n=250, correct_base=245, correct_erased=240),),
+        accuracy=(ClassAccuracy(label=1, n=250, correct_base=245, correct_erased=240, correct_both=238),),
         level=0.95,
     )
 
@@ -311,7 +311,7 @@ def test_values_that_are_not_finite_are_counted_and_left_out(content: ReportCont
 
 
 def test_one_logged_step_and_many_classes_fit(content: ReportContent) -> None:
-    many = tuple(ClassAccuracy(label=label, n=250, correct_base=240, correct_erased=240 - label) for label in range(1, 31))
+    many = tuple(ClassAccuracy(label=label, n=250, correct_base=240, correct_erased=240 - label, correct_both=230 - label) for label in range(1, 31))
     page = text(replace(content, curves=curves(1), accuracy=many, retained=grid(tuple(range(1, 31)))))
     assert "10 more classes lost less" in page
     assert "10 more classes" in page

@@ -24,7 +24,7 @@ from tests.counting import Passes
 KEY = "0" * 64
 Maker = Callable[..., Erasure]
 PASSES = {  # forward and backward passes of a step with target `relabel`, as the docstrings say
-    "erasediff": (3, 2),
+    "erasediff": (4, 2),
     "finetune": (1, 1),
     "neggrad": (2, 2),
     "salun": (3, 2),

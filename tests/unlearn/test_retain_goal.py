@@ -8,27 +8,40 @@ import pytest
 import torch
 from torch import Tensor
 
+from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.trainer import Erasure
 
 Maker = Callable[..., Erasure]
 NULL = 10  # as in resumable.py
 
 
-@pytest.mark.parametrize("goal", ["truth", "base"])
-def test_the_retain_goal_is_the_noise_or_what_the_base_predicts(make_erasure: Maker, goal: str) -> None:
-    """Under the null label it is always the noise: the base's null label makes what is to be forgotten."""
-    erasure = make_erasure(retain_goal=goal, label_dropout=0.5, batch_size=64)
-    batch = erasure.method._retain_batch(erasure.bench)
-    kept: Tensor = erasure.bench.base(batch.noised, batch.timesteps, batch.labels)
+def noise_in(batch: NoisedBatch, erasure: Erasure) -> tuple[Tensor, Tensor]:
+    """ε of a batch, and the rows where it can be told from rounding."""
     signal = erasure.bench.schedule.alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
-    noise = (batch.noised - signal.sqrt() * batch.clean) / (1 - signal).sqrt()
-    dropped = batch.labels == NULL
+    return (batch.noised - signal.sqrt() * batch.clean) / (1 - signal).sqrt(), signal.flatten() < 0.999
+
+
+def test_the_truth_is_the_noise(make_erasure: Maker) -> None:
+    erasure = make_erasure(label_dropout=0.5, batch_size=64)
+    batch = erasure.bench.retain_batch()
+    noise, clear = noise_in(batch, erasure)
+    assert torch.allclose(batch.goal[clear], noise[clear], atol=1e-3)
+
+
+def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_label(make_erasure: Maker) -> None:
+    """Under the null label too: the base's null label makes what is to be forgotten."""
+    erasure = make_erasure(label_dropout=0.0, batch_size=64)
+    bench = erasure.bench
+    own = bench.held_batch(bench.random_of("a test"))
+    bench.config = bench.config.model_copy(update={"label_dropout": 0.5})
+    held = bench.held_batch(bench.random_of("a test"))
+    dropped = held.labels == NULL
     assert 10 < int(dropped.sum()) < 54
-    clear = signal.flatten() < 0.999  # where noise can be told from rounding
-    assert torch.allclose(batch.goal[dropped & clear], noise[dropped & clear], atol=1e-3)
-    wanted = noise if goal == "truth" else kept
-    assert torch.allclose(batch.goal[~dropped & clear], wanted[~dropped & clear], atol=1e-3)
-    assert not torch.allclose(noise[~dropped], kept[~dropped], atol=1e-2), "control: the two goals differ"
+    assert torch.equal(held.noised, own.noised)
+    assert torch.equal(held.labels[~dropped], own.labels[~dropped])
+    assert torch.allclose(held.goal, bench.base(own.noised, own.timesteps, own.labels), atol=1e-5)
+    asked = bench.base(held.noised, held.timesteps, held.labels)
+    assert not torch.allclose(held.goal[dropped], asked[dropped], atol=1e-2), "control: the base's null label answers otherwise"
 
 
 def test_held_at_the_base_the_first_step_has_no_retain_loss(make_erasure: Maker) -> None:
@@ -36,3 +49,6 @@ def test_held_at_the_base_the_first_step_has_no_retain_loss(make_erasure: Maker)
     assert held.advance().retain_loss == pytest.approx(0.0, abs=1e-9)
     assert held.advance().retain_loss > 0
     assert held.passes.forward == 10, "one more forward a step than with the truth"
+    true = make_erasure(retain_goal="truth", label_dropout=0.0)
+    assert true.advance().retain_loss > 0.01, "control"
+    assert true.passes.forward == 4

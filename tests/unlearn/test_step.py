@@ -49,6 +49,9 @@ class Bench(Workbench):
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.retain
 
+    def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        return self.retain
+
     def visited_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.forget
 
@@ -130,8 +133,8 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_changes_nothing(ma
     ids=["relabel", "anchor", "noise", "mixture", "mixture repelled", "closed form"],
 )
 def test_a_step_costs_what_the_facts_say(make_erasure: Maker, settings: dict[str, object], forward: int, teacher: str) -> None:
-    """3F + 2B, 2F + 2B, 4F + 2B: no inner loop, no third backward (facts/algorithm.md, 3)."""
-    erasure, passes = make_erasure(teacher=teacher, **settings), Passes()
+    """3F + 2B, 2F + 2B, 4F + 2B with the paper's retain loss: no inner loop, no third backward."""
+    erasure, passes = make_erasure(teacher=teacher, retain_goal="truth", **settings), Passes()
     with passes.counted():
         erasure.advance()
         erasure.advance()

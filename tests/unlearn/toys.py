@@ -48,6 +48,9 @@ class Bench(Workbench):
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.retain
 
+    def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        return self.retain
+
     def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.forget
 

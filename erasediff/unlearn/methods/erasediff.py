@@ -26,7 +26,8 @@ class EraseDiff:
         ⇒  δ = ∇L_r + λ∇g,     λ = max(0, η - ⟨∇g,∇L_r⟩/‖∇g‖²)
 
     min_φ L_f(φ) is a constant of θ, so ∇g = ∇L_f and the inner loop that would estimate it is not run: it cannot change
-    δ. Each loss has one forward and one backward pass; the two gradients are kept apart until λ is known.
+    δ. Each loss has one forward and one backward pass; the two gradients are kept apart until λ is known. The target asks
+    the teacher once more (`mixture` with repulsion twice, `noise` never), and so does ``erase.retain_goal`` 'base'.
     """
 
     keeps_earlier: ClassVar[bool] = True
@@ -45,7 +46,7 @@ class EraseDiff:
         """See :class:`Method`."""
         if self._config.inner_steps:
             inner_loop(bench, optimizer, self._config)
-        retain_batch = self._retain_batch(bench)
+        retain_batch = bench.held_batch() if self._config.retain_goal == "base" else bench.retain_batch()
         forget_batch = self._pool[bench.step % len(self._pool)] if self._pool else _aimed_batch(bench, bench.random)
         retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), retain_batch)
         forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), forget_batch)
@@ -56,19 +57,6 @@ class EraseDiff:
         torch._foreach_add_(retain.tensors, forget.tensors, alpha=multiplier)
         bench.leave(retain.tensors)
         return StepReport(retain.loss, forget.loss, multiplier, dots.cosine)
-
-    def _retain_batch(self, bench: Workbench) -> NoisedBatch:
-        """A retain batch; with ``erase.retain_goal`` 'base' it is to predict what the base predicts, which is free of the noise's variance.
-
-        The null label still learns from the truth: the base's null label makes what is to be forgotten.
-        """
-        batch = bench.retain_batch()
-        if self._config.retain_goal == "truth":
-            return batch
-        with torch.no_grad(), bench.compute.autocast():
-            kept = bench.base(batch.noised, batch.timesteps, batch.labels).float()
-        dropped = (batch.labels == bench.data.null_label).view(-1, 1, 1, 1)
-        return batch.aimed_at(torch.where(dropped, batch.goal, kept))
 
 
 def _aimed_batch(bench: Workbench, random: Randomness) -> NoisedBatch:
