@@ -54,8 +54,8 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
         "steps": config.base_training.steps if config.base_training else None,
         "detector_accuracy": round(float((found == real.train_labels).double().mean()), 4),
         "conditional_accuracy": round(float((made.found == made.labels).double().mean()), 4),
-        "fd": round(frechet_distance(made.features, reference), 3),
-        "fd_of_real_images": round(frechet_distance(features[rows], reference), 3),
+        "fd": round(frechet_distance(made.features, reference), 4),
+        "fd_of_real_images": round(frechet_distance(features[rows], reference), 4),
         "detector_seconds": round(seconds[0], 1),
         "base_seconds": round(seconds[1], 1),
     }

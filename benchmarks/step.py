@@ -24,13 +24,14 @@ from erasediff.unlearn.trainer import Erasure
 from erasediff.unlearn.workbench import ErasureData
 
 PAIRS = 60
+_PAPER: dict[str, object] = {"target": "relabel", "visited_share": 0.0, "retain_goal": "truth"}
 CASES: dict[str, dict[str, object]] = {
-    "relabel": {"target": "relabel", "visited_share": 0.0},
-    "noise": {"target": "noise", "visited_share": 0.0},
-    "mixture, no repulsion": {"target": "mixture", "repulsion": 0.0},
-    "mixture": {"target": "mixture"},
-    "mixture, pool of 100": {"target": "mixture", "teacher_pool": 100},
-    "released algorithm (relabel, two inner steps)": {"target": "relabel", "inner_steps": 2, "share_optimizer_state": True, "multiplier": "fixed"},
+    "relabel": _PAPER,
+    "noise": _PAPER | {"target": "noise"},
+    "mixture, drawn": {"mixture_estimate": "drawn", "repulsion": 0.0, "retain_goal": "truth"},
+    "mixture, as by default": {},
+    "mixture, pool of 100": {"teacher_pool": 100},
+    "released algorithm (relabel, two inner steps)": _PAPER | {"inner_steps": 2, "share_optimizer_state": True, "multiplier": "fixed"},
 }
 
 

@@ -48,7 +48,7 @@ def demo_table(rows: list[Row]) -> str:
             str(row["onnx_detections"]),
             f"{_percent(row['accuracy_base'])} → {_percent(row['accuracy_erased'])}",
             f"{100 * row['accuracy_lower']:.1f} pp",
-            f"{row['fd_base']:.2f} → {row['fd_erased']:.2f}",
+            f"{row['fd_base']:.3f} → {row['fd_erased']:.3f}",
             f"{100 * row['fd_change_upper']:+.0f} %",
         ]
         for row in rows
@@ -62,8 +62,10 @@ def targets_table(rows: list[Row]) -> str:
     lines = []
     for target in dict.fromkeys(row["target"] for row in rows):
         found = {row["label"]: row for row in rows if row["target"] == target}
-        cells = [f"**{found[c]['detections']}**" if found[c]["verdict"] == "PASS" else str(found[c]["detections"]) for c in labels]
-        passed = sum(found[c]["verdict"] == "PASS" for c in labels)
+        counts = {c: "diverged" if found[c]["verdict"] == "diverged" else f"{1000 * (1 - found[c]['ua']):.0f}" for c in labels}
+        passing = [c for c in labels if found[c]["verdict"] == "PASS"]
+        cells = [f"**{counts[c]}**" if c in passing else counts[c] for c in labels]
+        passed = len(passing)
         lines.append([f"`{target}`", *cells, f"{passed} of {len(labels)}"])
     table = _table(["target", *map(str, labels), "PASS"], lines)
     return f"{table}\n\n{_measured_at(rows)} `python -m benchmarks.targets` measures it again."
@@ -101,7 +103,7 @@ def erase_table(rows: list[Row]) -> str:
         quality = (
             f"conditional accuracy {_percent(base['conditional_accuracy'])}, of the detector on real images {_percent(base['detector_accuracy'])}"
         )
-        distance = f"{base['fd']:.2f}, of real images {base['fd_of_real_images']:.2f}"
+        distance = f"{base['fd']:.3f}, of real images {base['fd_of_real_images']:.3f}"
         lines.append([base["dataset"], "(the base)", "", "", quality, distance, "", "", f"{base['base_seconds']:.0f} s", "", "", ""])
         for method in dict.fromkeys(row["method"] for row in rows):
             lines += _erase_lines(base["dataset"], method, [r for r in rows if (r["dataset"], r["method"]) == (base["dataset"], method)])

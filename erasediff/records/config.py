@@ -96,7 +96,7 @@ class EraseConfig(Strict):
     target: TargetName = "mixture"
     teacher: TeacherName = "base"
     teacher_pool: int = Field(default=0, ge=0, description="forget batches aimed once and used in turn; 0: a new one each step")
-    mixture_estimate: Literal["drawn", "closed-form"] = Field(default="drawn", description="one draw, or from the null label")
+    mixture_estimate: Literal["drawn", "closed-form"] = Field(default="closed-form", description="one draw, or from the null label")
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
     repulsion: float = Field(default=0.4, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
@@ -110,7 +110,7 @@ class EraseConfig(Strict):
     steps: int = Field(default=500, ge=1)
     batch_size: int = Field(default=64, ge=1, description="of each loss, over all processes")
     accumulation: int = Field(default=1, ge=1, description="parts a batch is taken in, to spare memory")
-    learning_rate: float = Field(default=5e-4, gt=0, description="α of the paper")
+    learning_rate: float = Field(default=1e-3, gt=0, description="α of the paper")
     decay_fraction: float = Field(default=0.9, ge=0, le=1)
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
@@ -124,9 +124,11 @@ class EraseConfig(Strict):
     checkpoint_every: int = Field(default=100, ge=1)
 
     @model_validator(mode="after")
-    def _pool_of_a_fixed_teacher(self) -> Self:
+    def _settings_that_fit(self) -> Self:
         if self.teacher_pool and self.teacher == "current":
             raise ValueError("teacher_pool keeps targets of a teacher that does not change: use teacher 'base'")
+        if self.target == "mixture" and self.mixture_estimate == "closed-form" and self.teacher == "current":
+            raise ValueError("mixture_estimate 'closed-form' takes the forgotten class out of the base's null label: use teacher 'base', or 'drawn'")
         if self.share_optimizer_state and not self.inner_steps:
             raise ValueError("share_optimizer_state is about the inner loop: set inner_steps too")
         return self

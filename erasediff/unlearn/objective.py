@@ -10,7 +10,7 @@ replaced by a target:
     anchor    ε_f = ε_T(x_t | c_m), c_m one fixed label that is not forgotten
     mixture   the score of the retained mixture, where the uniform draw gives that of a geometric mean (docs/algorithm.md):
               ε_f = ε_T(x_t | c_m), c_m drawn from p(c | x_t, c retained), an unbiased estimate of it; or in closed form
-              ε_f = (ε_T(x_t | ∅) - Σ_f p(f | x_t)·ε_T(x_t | f)) / (1 - Σ_f p(f | x_t))
+              ε_f = (ε_T(x_t | ∅) - Σ_f p(f | x_t)·ε_T(x_t | f)) / (1 - Σ_f p(f | x_t)) where that sum is small
     noise     ε_f ~ U[0,1) (the paper's)
 
 T is the teacher: the frozen base, or the current weights without a gradient. For a model that predicts v, read v for ε.
@@ -30,8 +30,8 @@ from erasediff.models.denoiser import Denoiser, NoiseSchedule
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 
-MAX_FORGOTTEN_POSTERIOR = 0.9
-"""The closed form of ``mixture`` divides by 1 - p(f | x_t): beyond this it would amplify the base's error tenfold."""
+MAX_FORGOTTEN_POSTERIOR = 0.5
+"""The closed form of ``mixture`` divides by 1 - p(f | x_t), and so the base's error too: beyond this a label is drawn instead."""
 
 
 @dataclass(frozen=True)
@@ -114,24 +114,32 @@ def from_posterior(posterior: ClassPosterior) -> LabelDraw:
     return draw
 
 
-def mixture_in_closed_form(posterior: ClassPosterior, forgotten: Tensor, null_label: int) -> Target:
-    """The retained mixture's prediction from the null label's (facts of the mixture: see the module).
+def mixture_in_closed_form(posterior: ClassPosterior, forgotten: Tensor, null_label: int, repulsion: float) -> Target:
+    """The retained mixture's prediction from the null label's, without the variance of a drawn label; repelled as by :func:`repelled`.
+
+    Where x_t is more likely of a forgotten class than not, the label is drawn from the retained ones after all.
 
     Args:
         posterior: p(c | x_t) over **all** classes, the forgotten ones too.
         forgotten: ``int64 [K]``, the labels to take out of the null label's mixture.
         null_label: the label that stands for the mixture of all classes.
+        repulsion: ρ; it costs no pass, for the forgotten labels are asked anyway.
     """
+    ours = torch.isin(posterior.classes, forgotten)
+    retained = posterior.classes[~ours]
 
     @torch.no_grad()
     def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
-        rest = teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, null_label))
-        shares = posterior.probabilities(batch.noised, batch.timesteps)[:, torch.isin(posterior.classes, forgotten)]
-        shares = shares * (MAX_FORGOTTEN_POSTERIOR / shares.sum(1, keepdim=True).clamp_min(MAX_FORGOTTEN_POSTERIOR))
-        for label, share in zip(forgotten, shares.T, strict=True):
-            own = teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(label)))
-            rest = rest - share.view(-1, 1, 1, 1) * own
-        return rest / (1 - shares.sum(1)).view(-1, 1, 1, 1)
+        logs = posterior.log_densities(batch.noised, batch.timesteps)
+        drawn = retained[random.rows_of(logs[:, ~ours].softmax(dim=1))]
+        shares = logs.softmax(dim=1)[:, ours]
+        hidden = shares.sum(dim=1) > MAX_FORGOTTEN_POSTERIOR
+        shares = torch.where(hidden.unsqueeze(1), 0.0, shares)
+        rest = teacher(batch.noised, batch.timesteps, torch.where(hidden, drawn, null_label))
+        own = torch.stack([teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(f))) for f in forgotten])
+        goal = (rest - torch.einsum("bk,kbchw->bchw", shares, own)) / (1 - shares.sum(dim=1)).view(-1, 1, 1, 1)
+        away = own[torch.searchsorted(forgotten, _named(batch.labels, forgotten)), torch.arange(len(goal), device=goal.device)]
+        return goal + repulsion * (goal - away)
 
     return target
 
@@ -146,11 +154,15 @@ def repelled(target: Target, base: Denoiser, forgotten: Tensor, strength: float)
     @torch.no_grad()
     def away(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
         goal = target(batch, teacher, random)
-        others = forgotten[torch.arange(len(batch.labels), device=forgotten.device) % len(forgotten)]
-        labels = torch.where(torch.isin(batch.labels, forgotten), batch.labels, others)
-        return goal + strength * (goal - base(batch.noised, batch.timesteps, labels))
+        return goal + strength * (goal - base(batch.noised, batch.timesteps, _named(batch.labels, forgotten)))
 
     return away
+
+
+def _named(labels: Tensor, forgotten: Tensor) -> Tensor:
+    """Labels ``[B]``, with one of ``forgotten`` in turn for each that is not among them."""
+    others = forgotten[torch.arange(len(labels), device=forgotten.device) % len(forgotten)]
+    return torch.where(torch.isin(labels, forgotten), labels, others)
 
 
 def uniform_noise(schedule: NoiseSchedule) -> Target:

@@ -25,17 +25,13 @@ def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule,
         return objective.relabelled(objective.uniform_over(torch.unique(data.retain_labels)))
     if config.target == "anchor":
         return objective.relabelled(objective.always(anchor_label(config, data)))
-    mixture = _mixture(config, data, schedule)
+    if config.mixture_estimate == "closed-form":
+        images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
+        everything = ClassPosterior(images, labels, schedule, config.posterior_bandwidth)
+        return objective.mixture_in_closed_form(everything, data.forgotten, data.null_label, config.repulsion)
+    posterior = ClassPosterior(data.retain, data.retain_labels, schedule, config.posterior_bandwidth)
+    mixture = objective.relabelled(objective.from_posterior(posterior))
     return objective.repelled(mixture, base, data.forgotten, config.repulsion) if config.repulsion else mixture
-
-
-def _mixture(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule) -> Target:
-    if config.mixture_estimate == "drawn":
-        posterior = ClassPosterior(data.retain, data.retain_labels, schedule, config.posterior_bandwidth)
-        return objective.relabelled(objective.from_posterior(posterior))
-    images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
-    everything = ClassPosterior(images, labels, schedule, config.posterior_bandwidth)
-    return objective.mixture_in_closed_form(everything, data.forgotten, data.null_label)
 
 
 def anchor_label(config: EraseConfig, data: ErasureData) -> int:

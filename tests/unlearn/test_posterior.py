@@ -10,6 +10,7 @@ from scipy.stats import chisquare, multivariate_normal
 from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule, to_unit
+from erasediff.unlearn import objective
 from erasediff.unlearn.objective import NoisedBatch, from_posterior, mixture_in_closed_form, relabelled, uniform_over
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
@@ -138,8 +139,11 @@ FORGOTTEN = torch.tensor([0.6, 0.4]).view(1, 1, 1, 2)  # class 1, between the re
 
 
 @pytest.mark.parametrize("row", range(len(POINTS)))
-def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(schedule: NoiseSchedule, row: int) -> None:
+def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(
+    schedule: NoiseSchedule, row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exactly: (eps_null - p(f|x) eps_f) / (1 - p(f|x)), where a perfect base's null label is the mixture of all classes."""
+    monkeypatch.setattr(objective, "MAX_FORGOTTEN_POSTERIOR", 0.99)  # this base is perfect, so nothing is amplified
     signal, point = schedule.alphas_cumprod[TIME], POINTS[row : row + 1]
     centres, labels = torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1])
 
@@ -154,18 +158,22 @@ def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(sche
 
     batch = NoisedBatch(point, point, point, torch.tensor([TIME]), torch.tensor([1]))
     posterior = ClassPosterior(centres, labels, schedule, BANDWIDTH)
-    found = mixture_in_closed_form(posterior, torch.tensor([1]), 10)(batch, perfect, Randomness(0))
+    found = mixture_in_closed_form(posterior, torch.tensor([1]), 10, 0.0)(batch, perfect, Randomness(0))
     wanted = noise_of(lambda x: log_q(x, [0, 1]), point, signal)
     assert torch.allclose(found, wanted, atol=1e-4)
     if row != 2:  # a point far from the forgotten class
         assert not torch.allclose(perfect(point, batch.timesteps, torch.tensor([10])), wanted, atol=1e-2), "control: the null label alone"
 
 
-def test_the_closed_form_stays_bounded_where_only_the_forgotten_class_is(schedule: NoiseSchedule) -> None:
-    """1 - p(f|x) vanishes on the forgotten class itself; the division must not."""
+@pytest.mark.parametrize("repulsion", [0.0, 0.5])
+def test_where_only_the_forgotten_class_is_a_retained_label_is_drawn(schedule: NoiseSchedule, repulsion: float) -> None:
+    """1 - p(f|x) vanishes on the forgotten class itself, and the null label knows nothing else there."""
     posterior = ClassPosterior(torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1]), schedule, BANDWIDTH)
-    batch = NoisedBatch(FORGOTTEN, FORGOTTEN, FORGOTTEN, torch.tensor([0]), torch.tensor([1]))
-    assert posterior.probabilities(FORGOTTEN, torch.tensor([0]))[0, 1] > 0.99
-    target = mixture_in_closed_form(posterior, torch.tensor([1]), 10)
-    found = target(batch, lambda x, t, asked: torch.full_like(x, float(asked[0] == 10)), Randomness(0))
-    assert float(found.abs().max()) <= 10.0001
+    here = FORGOTTEN.expand(400, -1, -1, -1)
+    batch = NoisedBatch(here, here, here, torch.zeros(400, dtype=torch.int64), torch.ones(400, dtype=torch.int64))
+    assert posterior.probabilities(here, batch.timesteps)[0, 1] > 0.99
+    target = mixture_in_closed_form(posterior, torch.tensor([1]), 10, repulsion)
+    found = target(batch, lambda x, t, asked: torch.zeros_like(x) + asked.view(-1, 1, 1, 1), Randomness(0))
+    drawn = ((found + repulsion) / (1 + repulsion)).round().unique().tolist()  # goal + ρ (goal - 1)
+    assert drawn, "control: there is something to look at"
+    assert set(drawn) <= {0, 2}, "neither the forgotten label nor the null label"

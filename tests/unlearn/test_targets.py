@@ -94,7 +94,7 @@ def test_the_uniform_draw_is_uniform_over_the_retained_labels() -> None:
 
 @pytest.mark.parametrize("target", ["relabel", "anchor", "mixture"])
 def test_the_teacher_is_never_asked_for_the_forgotten_label(make_erasure: Maker, target: str) -> None:
-    erasure = make_erasure(target=target, repulsion=0.0, batch_size=400, earlier=(1,))
+    erasure = make_erasure(target=target, mixture_estimate="drawn", repulsion=0.0, batch_size=400, earlier=(1,))
     answers = erasure.bench.target(erasure.bench.visited_batch(), by_label, Randomness(0)).unique().tolist()
     assert not {FORGET, 1, NULL} & {int(a) for a in answers}
     assert (len(answers) == 1) == (target == "anchor")
