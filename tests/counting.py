@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from diffusers import UNet2DModel
 from diffusers.models.autoencoders.vae import Encoder
@@ -13,17 +13,26 @@ from torch.nn.modules.module import register_module_forward_hook
 from transformers import CLIPTextModel
 
 
-class Passes:
+class Counter:
+    """Watches every forward call while it counts."""
+
+    @contextmanager
+    def counted(self) -> Iterator[Self]:
+        handle = register_module_forward_hook(self._forward)
+        try:
+            yield self
+        finally:
+            handle.remove()
+
+    def _forward(self, module: nn.Module, inputs: object, outputs: Any) -> None:
+        raise NotImplementedError
+
+
+class Passes(Counter):
     """Counts real forward calls of every UNet there is, and real backward passes through their outputs."""
 
     def __init__(self) -> None:
         self.forward = self.backward = 0
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        handle = register_module_forward_hook(self._forward)
-        yield
-        handle.remove()
 
     def _forward(self, module: nn.Module, inputs: object, outputs: Any) -> None:
         if isinstance(module, UNet2DModel):
@@ -35,18 +44,12 @@ class Passes:
         self.backward += 1
 
 
-class Calls:
+class Calls(Counter):
     """Counts forward calls of every text encoder and every VAE encoder there is."""
 
     def __init__(self) -> None:
         self.text = self.image = 0
 
-    @contextmanager
-    def counted(self) -> Iterator[Calls]:
-        handle = register_module_forward_hook(self._forward)
-        yield self
-        handle.remove()
-
-    def _forward(self, module: nn.Module, inputs: object, outputs: object) -> None:
+    def _forward(self, module: nn.Module, inputs: object, outputs: Any) -> None:
         self.text += isinstance(module, CLIPTextModel)
         self.image += isinstance(module, Encoder)
