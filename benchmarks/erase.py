@@ -37,7 +37,7 @@ SEEDS = (0, 1, 2)
 _OWN: dict[str, object] = {"visited_share": 0.0, "target": "relabel", "repulsion": 0.0}
 _RELEASED: dict[str, object] = {
     "teacher": "current",
-    "retain_goal": "truth",
+    "truth_share": 1.0,
     "multiplier": "fixed",
     "eta": 0.1,
     "inner_steps": 2,

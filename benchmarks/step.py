@@ -24,11 +24,11 @@ from erasediff.unlearn.trainer import Erasure
 from erasediff.unlearn.workbench import ErasureData
 
 PAIRS = 60
-_PAPER: dict[str, object] = {"target": "relabel", "visited_share": 0.0, "retain_goal": "truth"}
+_PAPER: dict[str, object] = {"target": "relabel", "visited_share": 0.0, "truth_share": 1.0}
 CASES: dict[str, dict[str, object]] = {
     "relabel": _PAPER,
     "noise": _PAPER | {"target": "noise"},
-    "mixture, drawn": {"mixture_estimate": "drawn", "repulsion": 0.0, "retain_goal": "truth"},
+    "mixture, drawn": {"mixture_estimate": "drawn", "repulsion": 0.0, "truth_share": 1.0},
     "mixture, as by default": {},
     "mixture, pool of 100": {"teacher_pool": 100},
     "released algorithm (relabel, two inner steps)": _PAPER | {"inner_steps": 2, "share_optimizer_state": True, "multiplier": "fixed"},

@@ -100,7 +100,7 @@ class EraseConfig(Strict):
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
     repulsion: float = Field(default=0.4, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
-    retain_goal: Literal["truth", "base"] = Field(default="base", description="of the retain loss: the true noise, or what the base predicts")
+    truth_share: float = Field(default=0.4, ge=0, le=1, description="of the true noise in the retain loss's goal; the rest is the base's prediction")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.5, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
     balance: float | None = Field(default=None, gt=0, description="salun's β, sfron's ascent, siss's share, sa's λ; the method's own if unset")

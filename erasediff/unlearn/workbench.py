@@ -100,15 +100,16 @@ class Workbench:
         return self._dropped(self._retained(random), random)
 
     def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
-        """A retain batch that is to be predicted as the base predicts it: the noise's variance is not in its goal.
+        """A retain batch that is to be predicted as the base predicts it, up to ``erase.truth_share`` of the truth.
 
+        The less of the truth, the less of the noise's variance is in the goal, and the less is there to gain on the base.
         Under the null label too the goal is what the base predicts under the image's *own* label. Over images that is the
         retained mixture's score, as in target ``mixture``; the base's null label would make what is to be forgotten.
         """
         own = self._retained(random)
         with torch.no_grad(), self.compute.autocast():
             goal = self._ask(self.base, own.noised, own.timesteps, own.labels)
-        return self._dropped(own.aimed_at(goal), random)
+        return self._dropped(own.aimed_at(goal.lerp(own.goal, self.config.truth_share)), random)
 
     def _retained(self, random: Randomness | None) -> NoisedBatch:
         random = random or self.random

@@ -165,9 +165,9 @@ def test_a_pool_of_targets_needs_a_teacher_that_does_not_change() -> None:
 
 
 def test_a_pool_saves_the_teacher_s_passes(make_erasure: Maker) -> None:
-    erasure = make_erasure(target="relabel", retain_goal="truth", teacher_pool=2)
+    erasure = make_erasure(target="relabel", truth_share=1.0, teacher_pool=2)
     after(erasure, 4)
     assert (erasure.passes.forward, erasure.passes.backward) == (2 + 4 * 2, 8)
-    plain = make_erasure(target="relabel", retain_goal="truth")
+    plain = make_erasure(target="relabel", truth_share=1.0)
     after(plain, 4)
     assert (plain.passes.forward, plain.passes.backward) == (12, 8), "control"

@@ -49,7 +49,7 @@ def test_with_plain_gradient_descent_even_the_shared_loop_changes_no_bit(make_er
 
 def test_it_costs_its_passes(make_erasure: Maker) -> None:
     """Relabelling: 3F + 2B a step, and 2F + 1B an inner step."""
-    erasure = make_erasure(target="relabel", retain_goal="truth", inner_steps=2)
+    erasure = make_erasure(target="relabel", truth_share=1.0, inner_steps=2)
     after(erasure, 3)
     assert (erasure.passes.forward, erasure.passes.backward) == (3 * (3 + 2 * 2), 3 * (2 + 2 * 1))
 

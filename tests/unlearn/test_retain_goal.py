@@ -28,9 +28,10 @@ def test_the_truth_is_the_noise(make_erasure: Maker) -> None:
     assert torch.allclose(batch.goal[clear], noise[clear], atol=1e-3)
 
 
-def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_label(make_erasure: Maker) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_label(make_erasure: Maker, share: float) -> None:
     """Under the null label too: the base's null label makes what is to be forgotten."""
-    erasure = make_erasure(label_dropout=0.0, batch_size=64)
+    erasure = make_erasure(label_dropout=0.0, batch_size=64, truth_share=share)
     bench = erasure.bench
     own = bench.held_batch(bench.random_of("a test"))
     bench.config = bench.config.model_copy(update={"label_dropout": 0.5})
@@ -39,16 +40,18 @@ def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_lab
     assert 10 < int(dropped.sum()) < 54
     assert torch.equal(held.noised, own.noised)
     assert torch.equal(held.labels[~dropped], own.labels[~dropped])
-    assert torch.allclose(held.goal, bench.base(own.noised, own.timesteps, own.labels), atol=1e-5)
+    noise, clear = noise_in(own, erasure)
+    expected = (1 - share) * bench.base(own.noised, own.timesteps, own.labels) + share * noise
+    assert torch.allclose(held.goal[clear], expected[clear], atol=1e-3)
     asked = bench.base(held.noised, held.timesteps, held.labels)
     assert not torch.allclose(held.goal[dropped], asked[dropped], atol=1e-2), "control: the base's null label answers otherwise"
 
 
 def test_held_at_the_base_the_first_step_has_no_retain_loss(make_erasure: Maker) -> None:
-    held = make_erasure(retain_goal="base", label_dropout=0.0)
+    held = make_erasure(truth_share=0.0, label_dropout=0.0)
     assert held.advance().retain_loss == pytest.approx(0.0, abs=1e-9)
     assert held.advance().retain_loss > 0
     assert held.passes.forward == 10, "one more forward a step than with the truth"
-    true = make_erasure(retain_goal="truth", label_dropout=0.0)
+    true = make_erasure(truth_share=1.0, label_dropout=0.0)
     assert true.advance().retain_loss > 0.01, "control"
     assert true.passes.forward == 4

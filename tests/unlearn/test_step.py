@@ -139,7 +139,7 @@ def test_a_step_costs_what_the_facts_say(make_erasure: Maker, settings: dict[str
         with pytest.raises(ValidationError, match="use teacher 'base', or 'drawn'"):
             make_erasure(teacher=teacher, **settings)
         return
-    erasure, passes = make_erasure(teacher=teacher, retain_goal="truth", **settings), Passes()
+    erasure, passes = make_erasure(teacher=teacher, truth_share=1.0, **settings), Passes()
     with passes.counted():
         erasure.advance()
         erasure.advance()

@@ -103,7 +103,7 @@ def mean(reports: list[StepReport], name: str) -> float:
 
 def test_the_losses_go_where_they_should_and_every_prompt_comes_to_mean_the_anchor(make_erasure: Maker) -> None:
     """Several concepts at once. The base is untrained, so its retain loss pulls hard: η is large for the forget loss to be heard."""
-    settings = {"parameters": "cross-attention", "weights": "raw", "visited_share": 0.0, "retain_goal": "truth", "eta": 5.0}
+    settings = {"parameters": "cross-attention", "weights": "raw", "visited_share": 0.0, "truth_share": 1.0, "eta": 5.0}
     erasure = make_erasure(**settings)
     bench = erasure.bench
     states = bench.noised(bench.data.forget, bench.data.forget_labels, bench.random_of("test"))

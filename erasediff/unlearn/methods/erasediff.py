@@ -27,7 +27,7 @@ class EraseDiff:
 
     min_φ L_f(φ) is a constant of θ, so ∇g = ∇L_f and the inner loop that would estimate it is not run: it cannot change
     δ. Each loss has one forward and one backward pass; the two gradients are kept apart until λ is known. The target asks
-    the teacher once more (`mixture` with repulsion twice, `noise` never), and so does ``erase.retain_goal`` 'base'.
+    the teacher once more (`mixture` with repulsion twice, `noise` never), and so does an ``erase.truth_share`` below 1.
     """
 
     keeps_earlier: ClassVar[bool] = True
@@ -46,7 +46,7 @@ class EraseDiff:
         """See :class:`Method`."""
         if self._config.inner_steps:
             inner_loop(bench, optimizer, self._config)
-        retain_batch = bench.held_batch() if self._config.retain_goal == "base" else bench.retain_batch()
+        retain_batch = bench.held_batch() if self._config.truth_share < 1 else bench.retain_batch()
         forget_batch = self._pool[bench.step % len(self._pool)] if self._pool else _aimed_batch(bench, bench.random)
         retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), retain_batch)
         forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), forget_batch)
