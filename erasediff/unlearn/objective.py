@@ -30,9 +30,6 @@ from erasediff.models.denoiser import Denoiser, NoiseSchedule
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 
-MAX_FORGOTTEN_POSTERIOR = 0.5
-"""The closed form of ``mixture`` divides by 1 - p(f | x_t), and so the base's error too: beyond this a label is drawn instead."""
-
 
 @dataclass(frozen=True)
 class NoisedBatch:
@@ -114,36 +111,6 @@ def from_posterior(posterior: ClassPosterior) -> LabelDraw:
     return draw
 
 
-def mixture_in_closed_form(posterior: ClassPosterior, forgotten: Tensor, null_label: int, repulsion: float) -> Target:
-    """The retained mixture's prediction from the null label's, without the variance of a drawn label; repelled as by :func:`repelled`.
-
-    Where x_t is more likely of a forgotten class than not, the label is drawn from the retained ones after all.
-
-    Args:
-        posterior: p(c | x_t) over **all** classes, the forgotten ones too.
-        forgotten: ``int64 [K]``, the labels to take out of the null label's mixture.
-        null_label: the label that stands for the mixture of all classes.
-        repulsion: ρ; it costs no pass, for the forgotten labels are asked anyway.
-    """
-    ours = torch.isin(posterior.classes, forgotten)
-    retained = posterior.classes[~ours]
-
-    @torch.no_grad()
-    def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
-        logs = posterior.log_densities(batch.noised, batch.timesteps)
-        drawn = retained[random.rows_of(logs[:, ~ours].softmax(dim=1))]
-        shares = logs.softmax(dim=1)[:, ours]
-        hidden = shares.sum(dim=1) > MAX_FORGOTTEN_POSTERIOR
-        shares = torch.where(hidden.unsqueeze(1), 0.0, shares)
-        rest = teacher(batch.noised, batch.timesteps, torch.where(hidden, drawn, null_label))
-        own = torch.stack([teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(f))) for f in forgotten])
-        goal = (rest - torch.einsum("bk,kbchw->bchw", shares, own)) / (1 - shares.sum(dim=1)).view(-1, 1, 1, 1)
-        away = own[torch.searchsorted(forgotten, _named(batch.labels, forgotten)), torch.arange(len(goal), device=goal.device)]
-        return goal + repulsion * (goal - away)
-
-    return target
-
-
 def repelled(target: Target, base: Denoiser, forgotten: Tensor, strength: float) -> Target:
     """Push a target away from what the base predicts for the forgotten label: ε_f + ρ(ε_f - ε_base(x_t | f)).
 
@@ -154,12 +121,12 @@ def repelled(target: Target, base: Denoiser, forgotten: Tensor, strength: float)
     @torch.no_grad()
     def away(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
         goal = target(batch, teacher, random)
-        return goal + strength * (goal - base(batch.noised, batch.timesteps, _named(batch.labels, forgotten)))
+        return goal + strength * (goal - base(batch.noised, batch.timesteps, named_among(forgotten, batch.labels)))
 
     return away
 
 
-def _named(labels: Tensor, forgotten: Tensor) -> Tensor:
+def named_among(forgotten: Tensor, labels: Tensor) -> Tensor:
     """Labels ``[B]``, with one of ``forgotten`` in turn for each that is not among them."""
     others = forgotten[torch.arange(len(labels), device=forgotten.device) % len(forgotten)]
     return torch.where(torch.isin(labels, forgotten), labels, others)

@@ -8,13 +8,22 @@ from erasediff.errors import BadInput
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn import objective
+from erasediff.unlearn.mixture import RetainedMixture
 from erasediff.unlearn.objective import Target
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.workbench import ErasureData
 
 
-def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule, base: Denoiser) -> Target:
-    """The forget target that the config names.
+def retained_mixture(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule) -> RetainedMixture | None:
+    """The mixture that null labels are aimed at, if the config trusts the base's null label to know it."""
+    if (config.target, config.mixture_estimate) != ("mixture", "closed-form"):
+        return None
+    images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
+    return RetainedMixture(ClassPosterior(images, labels, schedule, config.posterior_bandwidth), data.forgotten, data.null_label)
+
+
+def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule, base: Denoiser, mixture: RetainedMixture | None) -> Target:
+    """The forget target that the config names; ``mixture`` is that of :func:`retained_mixture`.
 
     Raises:
         BadInput: the anchor is forgotten, or is no label.
@@ -25,13 +34,11 @@ def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule,
         return objective.relabelled(objective.uniform_over(torch.unique(data.retain_labels)))
     if config.target == "anchor":
         return objective.relabelled(objective.always(anchor_label(config, data)))
-    if config.mixture_estimate == "closed-form":
-        images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
-        everything = ClassPosterior(images, labels, schedule, config.posterior_bandwidth)
-        return objective.mixture_in_closed_form(everything, data.forgotten, data.null_label, config.repulsion)
+    if mixture:
+        return mixture.target(config.repulsion)
     posterior = ClassPosterior(data.retain, data.retain_labels, schedule, config.posterior_bandwidth)
-    mixture = objective.relabelled(objective.from_posterior(posterior))
-    return objective.repelled(mixture, base, data.forgotten, config.repulsion) if config.repulsion else mixture
+    drawn = objective.relabelled(objective.from_posterior(posterior))
+    return objective.repelled(drawn, base, data.forgotten, config.repulsion) if config.repulsion else drawn
 
 
 def anchor_label(config: EraseConfig, data: ErasureData) -> int:

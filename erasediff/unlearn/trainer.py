@@ -19,7 +19,7 @@ from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.methods import METHODS, StepReport
 from erasediff.unlearn.parameters import choose_parameters
 from erasediff.unlearn.passes import PassCounter
-from erasediff.unlearn.targets import make_target
+from erasediff.unlearn.targets import make_target, retained_mixture
 from erasediff.unlearn.workbench import ErasureData, Overflow, Workbench, check_batch
 
 _BETAS = (0.9, 0.99)  # a run has a few hundred steps: the usual 0.999 would average over all of them
@@ -82,13 +82,15 @@ class Erasure:
         base = copy.deepcopy(unet).to(device).eval().requires_grad_(False)
         self.passes = PassCounter(self.model, base)  # after the copies: a copied hook would count into a copied counter
         denoiser, frozen = denoiser_of(self.model), denoiser_of(base)
+        mixture = retained_mixture(config, data, schedule)
         self.bench = Workbench(
             model=self.model,
             parameters=choose_parameters(self.model, config.parameters),
             denoiser=denoiser,
             base=frozen,
             teacher=frozen if config.teacher == "base" else denoiser,
-            target=make_target(config, data, schedule, frozen),
+            target=make_target(config, data, schedule, frozen, mixture),
+            mixture=mixture,
             data=data,
             schedule=schedule,
             config=config,

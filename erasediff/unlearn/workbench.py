@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.mixture import RetainedMixture
 from erasediff.unlearn.objective import NoisedBatch, Target, chunks
 from erasediff.unlearn.randomness import Randomness
 
@@ -67,6 +69,7 @@ class Workbench:
     base: Denoiser
     teacher: Denoiser
     target: Target
+    mixture: RetainedMixture | None
     data: ErasureData
     schedule: NoiseSchedule
     config: EraseConfig
@@ -97,28 +100,30 @@ class Workbench:
 
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
-        return self._dropped(self._retained(random), random)
+        own = self._retained(random)
+        return own.under(torch.where(self._dropped(random), self.data.null_label, own.labels))
 
     def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """A retain batch that is to be predicted as the base predicts it, up to ``erase.truth_share`` of the truth.
 
         The less of the truth, the less of the noise's variance is in the goal, and the less is there to gain on the base.
-        Under the null label too the goal is what the base predicts under the image's *own* label. Over images that is the
-        retained mixture's score, as in target ``mixture``; the base's null label would make what is to be forgotten.
+        The base's null label would make what is to be forgotten. So the goal under the null label is the retained mixture, as
+        in target ``mixture``: in closed form, or what the base predicts under the image's own label, a draw from it.
         """
-        own = self._retained(random)
+        own, dropped = self._retained(random), self._dropped(random)
         with torch.no_grad(), self.compute.autocast():
-            goal = self._ask(self.base, own.noised, own.timesteps, own.labels)
-        return self._dropped(own.aimed_at(goal.lerp(own.goal, self.config.truth_share)), random)
+            ask = partial(self._ask, self.base)
+            goal = self.mixture.held(own, dropped, ask) if self.mixture else ask(own.noised, own.timesteps, own.labels)
+        labels = torch.where(dropped, self.data.null_label, own.labels)
+        return own.under(labels).aimed_at(goal.lerp(own.goal, self.config.truth_share))
 
     def _retained(self, random: Randomness | None) -> NoisedBatch:
         random = random or self.random
         picked = random.integers(len(self.data.retain), self.rows).to(self.compute.device)
         return self.noised(self.data.retain[picked], self.data.retain_labels[picked], random)
 
-    def _dropped(self, batch: NoisedBatch, random: Randomness | None) -> NoisedBatch:
-        dropped = ((random or self.random).uniform(self.rows) < self.config.label_dropout).to(self.compute.device)
-        return batch.under(torch.where(dropped, self.data.null_label, batch.labels))
+    def _dropped(self, random: Randomness | None) -> Tensor:
+        return ((random or self.random).uniform(self.rows) < self.config.label_dropout).to(self.compute.device)
 
     def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Noised forget images under their own labels."""

@@ -10,8 +10,9 @@ from scipy.stats import chisquare, multivariate_normal
 from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule, to_unit
-from erasediff.unlearn import objective
-from erasediff.unlearn.objective import NoisedBatch, from_posterior, mixture_in_closed_form, relabelled, uniform_over
+from erasediff.unlearn import mixture
+from erasediff.unlearn.mixture import RetainedMixture
+from erasediff.unlearn.objective import NoisedBatch, from_posterior, relabelled, uniform_over
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 
@@ -143,7 +144,7 @@ def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(
     schedule: NoiseSchedule, row: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exactly: (eps_null - p(f|x) eps_f) / (1 - p(f|x)), where a perfect base's null label is the mixture of all classes."""
-    monkeypatch.setattr(objective, "MAX_FORGOTTEN_POSTERIOR", 0.99)  # this base is perfect, so nothing is amplified
+    monkeypatch.setattr(mixture, "MAX_FORGOTTEN_POSTERIOR", 0.99)  # this base is perfect, so nothing is amplified
     signal, point = schedule.alphas_cumprod[TIME], POINTS[row : row + 1]
     centres, labels = torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1])
 
@@ -158,7 +159,7 @@ def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(
 
     batch = NoisedBatch(point, point, point, torch.tensor([TIME]), torch.tensor([1]))
     posterior = ClassPosterior(centres, labels, schedule, BANDWIDTH)
-    found = mixture_in_closed_form(posterior, torch.tensor([1]), 10, 0.0)(batch, perfect, Randomness(0))
+    found = RetainedMixture(posterior, torch.tensor([1]), 10).target(0.0)(batch, perfect, Randomness(0))
     wanted = noise_of(lambda x: log_q(x, [0, 1]), point, signal)
     assert torch.allclose(found, wanted, atol=1e-4)
     if row != 2:  # a point far from the forgotten class
@@ -172,8 +173,17 @@ def test_where_only_the_forgotten_class_is_a_retained_label_is_drawn(schedule: N
     here = FORGOTTEN.expand(400, -1, -1, -1)
     batch = NoisedBatch(here, here, here, torch.zeros(400, dtype=torch.int64), torch.ones(400, dtype=torch.int64))
     assert posterior.probabilities(here, batch.timesteps)[0, 1] > 0.99
-    target = mixture_in_closed_form(posterior, torch.tensor([1]), 10, repulsion)
+    target = RetainedMixture(posterior, torch.tensor([1]), 10).target(repulsion)
     found = target(batch, lambda x, t, asked: torch.zeros_like(x) + asked.view(-1, 1, 1, 1), Randomness(0))
     drawn = ((found + repulsion) / (1 + repulsion)).round().unique().tolist()  # goal + ρ (goal - 1)
     assert drawn, "control: there is something to look at"
     assert set(drawn) <= {0, 2}, "neither the forgotten label nor the null label"
+
+
+def test_where_only_the_forgotten_class_is_a_null_label_is_held_at_the_image_s_own(schedule: NoiseSchedule) -> None:
+    mixture = RetainedMixture(ClassPosterior(torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1]), schedule, BANDWIDTH), torch.tensor([1]), 10)
+    states = torch.cat([FORGOTTEN, CENTRES, FORGOTTEN])  # retained images that look like the forgotten class, and two that do not
+    labels, dropped = torch.tensor([0, 0, 2, 2]), torch.tensor([True, True, False, True])
+    batch = NoisedBatch(states, states, states, torch.zeros(4, dtype=torch.int64), labels)
+    held = mixture.held(batch, dropped, lambda x, t, asked: torch.zeros_like(x) + asked.view(-1, 1, 1, 1))
+    assert held.amax((1, 2, 3)).tolist() == pytest.approx([0, 10, 2, 2], abs=0.01)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from erasediff.unlearn.objective import NoisedBatch
+from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.trainer import Erasure
 
 Maker = Callable[..., Erasure]
@@ -28,10 +29,23 @@ def test_the_truth_is_the_noise(make_erasure: Maker) -> None:
     assert torch.allclose(batch.goal[clear], noise[clear], atol=1e-3)
 
 
+def retained_mixture_at(erasure: Erasure, batch: NoisedBatch, row: int) -> Tensor:
+    """The equation, for one state at a time."""
+    bench = erasure.bench
+    images, labels = torch.cat([bench.data.retain, bench.data.forget]), torch.cat([bench.data.retain_labels, bench.data.forget_labels])
+    posterior = ClassPosterior(images, labels, bench.schedule, erasure.config.posterior_bandwidth)
+    noised, timesteps = batch.noised[row : row + 1], batch.timesteps[row : row + 1]
+    forgotten = int(bench.data.forgotten[0])
+    share = posterior.probabilities(noised, timesteps)[0, posterior.classes == forgotten].item()
+    rest, own = (bench.base(noised, timesteps, torch.tensor([label]))[0] for label in (NULL, forgotten))
+    return bench.base(noised, timesteps, batch.labels[row : row + 1])[0] if share > 0.5 else (rest - share * own) / (1 - share)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25])
-def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_label(make_erasure: Maker, share: float) -> None:
-    """Under the null label too: the base's null label makes what is to be forgotten."""
-    erasure = make_erasure(label_dropout=0.0, batch_size=64, truth_share=share)
+@pytest.mark.parametrize("estimate", ["drawn", "closed-form"])
+def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_label(make_erasure: Maker, share: float, estimate: str) -> None:
+    """Under the null label it is the retained mixture, by a draw or in closed form: the base's null label makes what is to be forgotten."""
+    erasure = make_erasure(label_dropout=0.0, batch_size=64, truth_share=share, mixture_estimate=estimate)
     bench = erasure.bench
     own = bench.held_batch(bench.random_of("a test"))
     bench.config = bench.config.model_copy(update={"label_dropout": 0.5})
@@ -41,7 +55,10 @@ def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_lab
     assert torch.equal(held.noised, own.noised)
     assert torch.equal(held.labels[~dropped], own.labels[~dropped])
     noise, clear = noise_in(own, erasure)
-    expected = (1 - share) * bench.base(own.noised, own.timesteps, own.labels) + share * noise
+    predicted = bench.base(own.noised, own.timesteps, own.labels)
+    if estimate == "closed-form":
+        predicted[dropped] = torch.stack([retained_mixture_at(erasure, own, row) for row in dropped.nonzero().flatten().tolist()])
+    expected = (1 - share) * predicted + share * noise
     assert torch.allclose(held.goal[clear], expected[clear], atol=1e-3)
     asked = bench.base(held.noised, held.timesteps, held.labels)
     assert not torch.allclose(held.goal[dropped], asked[dropped], atol=1e-2), "control: the base's null label answers otherwise"

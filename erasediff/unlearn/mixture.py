@@ -1,0 +1,91 @@
+"""What the base predicts for the mixture of the retained classes, in closed form from its null label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from erasediff.models.denoiser import Denoiser
+from erasediff.unlearn.objective import NoisedBatch, Target, named_among
+from erasediff.unlearn.posterior import ClassPosterior
+from erasediff.unlearn.randomness import Randomness
+
+MAX_FORGOTTEN_POSTERIOR = 0.5
+"""The closed form divides by 1 - p(f | x_t), and so the base's error too: beyond this a retained label is asked instead."""
+
+
+@dataclass(frozen=True)
+class RetainedMixture:
+    """The mixture of all classes, which is what the null label stands for, without the forgotten ones.
+
+        ε_mix(x_t) = (ε(x_t | ∅) - Σ_f p(f | x_t)·ε(x_t | f)) / (1 - Σ_f p(f | x_t))
+
+    Attributes:
+        posterior: p(c | x_t) over **all** classes, the forgotten ones too.
+        forgotten: ``int64 [K]``, the labels to take out.
+        null_label: the label that stands for all classes; the base must have been trained on it.
+    """
+
+    posterior: ClassPosterior
+    forgotten: Tensor
+    null_label: int
+
+    def target(self, repulsion: float) -> Target:
+        """The forget target, pushed away from the forgotten label as by :func:`~erasediff.unlearn.objective.repelled`.
+
+        The repulsion ρ costs no pass, for the forgotten labels are asked anyway. Where x_t is more likely of a forgotten
+        class than not, a label is drawn from the retained ones.
+        """
+
+        @torch.no_grad()
+        def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
+            logs = self.posterior.log_densities(batch.noised, batch.timesteps)
+            shares, beyond = self._shares(logs)
+            rest = teacher(batch.noised, batch.timesteps, torch.where(beyond, self._drawn(logs, random), self.null_label))
+            own = torch.stack([teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(f))) for f in self.forgotten])
+            goal = _without(rest, shares, own)
+            away = own[torch.searchsorted(self.forgotten, named_among(self.forgotten, batch.labels)), torch.arange(len(goal), device=goal.device)]
+            return goal + repulsion * (goal - away)
+
+        return target
+
+    @torch.no_grad()
+    def held(self, batch: NoisedBatch, dropped: Tensor, base: Denoiser) -> Tensor:
+        """What the retained classes are held at, ``[B,C,H,W]``: the base under each image's own label, or this mixture.
+
+        It is one call of the base, on ``B + K·dropped`` rows. Where x_t is more likely of a forgotten class than not, the
+        image's own label stands for the mixture: it is a draw from it.
+
+        Args:
+            batch: noised retain images under their own labels.
+            dropped: ``bool [B]``, the rows that are shown under the null label.
+            base: the frozen denoiser.
+        """
+        rows = dropped.nonzero().flatten()
+        shares, beyond = self._shares(self.posterior.log_densities(batch.noised[rows], batch.timesteps[rows]))
+        labels = batch.labels.clone()
+        labels[rows] = torch.where(beyond, labels[rows], self.null_label)
+        again = torch.cat([torch.arange(len(labels), device=labels.device), rows.repeat(len(self.forgotten))])
+        asked = base(batch.noised[again], batch.timesteps[again], torch.cat([labels, self.forgotten.repeat_interleave(len(rows))]))
+        goal, own = asked[: len(labels)], asked[len(labels) :]
+        goal[rows] = _without(goal[rows], shares, own.view(len(self.forgotten), len(rows), *own.shape[1:]))
+        return goal
+
+    def _shares(self, logs: Tensor) -> tuple[Tensor, Tensor]:
+        """p(f | x_t) ``[B,K]``, or 0 in the rows ``bool [B]`` where they sum to too much."""
+        shares = logs.softmax(dim=1)[:, torch.isin(self.posterior.classes, self.forgotten)]
+        beyond = shares.sum(dim=1) > MAX_FORGOTTEN_POSTERIOR
+        return torch.where(beyond.unsqueeze(1), 0.0, shares), beyond
+
+    def _drawn(self, logs: Tensor, random: Randomness) -> Tensor:
+        """A label ``[B]`` from p(c | x_t, c retained)."""
+        retained = ~torch.isin(self.posterior.classes, self.forgotten)
+        drawn: Tensor = self.posterior.classes[retained][random.rows_of(logs[:, retained].softmax(dim=1))]
+        return drawn
+
+
+def _without(rest: Tensor, shares: Tensor, own: Tensor) -> Tensor:
+    """``rest [B,C,H,W]`` less ``shares [B,K]`` of ``own [K,B,C,H,W]``, over what is left of the shares."""
+    return (rest - torch.einsum("bk,kbchw->bchw", shares, own)) / (1 - shares.sum(dim=1)).view(-1, 1, 1, 1)
