@@ -49,7 +49,7 @@ $(FASHION)/.unpacked:
 bench-base: install $(FASHION)/.unpacked
 	$(BIN)/python -m benchmarks.base
 
-# Long: hours. Finished runs are kept in build/bench, so it can be stopped and started again.
+# Long: hours. Finished runs are kept in benchmarks/results/runs.jsonl, so it can be stopped and started again.
 bench-erase: bench-base
 	$(BIN)/python -m benchmarks.erase
 

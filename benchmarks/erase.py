@@ -2,7 +2,8 @@
 
 All methods have the same base, images, batch size, detector, policy and evaluation seeds. At every quarter of its steps a run
 is glanced at, and where the glance is promising it is judged by the whole policy: the seconds of training until the first PASS
-are ``seconds_to_gate``; looking does not count. Finished rows are kept, so the command can be stopped and started again.
+are ``seconds_to_gate``; looking does not count. Finished runs are kept in ``results/runs.jsonl``, so the command can be stopped
+and started again, on another machine too; a run whose settings change is a run of its own.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import yaml
 
 from benchmarks.judge import Judge, Judgement
 from benchmarks.relearn import steps_to_half
-from benchmarks.results_file import Row, write_rows
-from benchmarks.subjects import BUILD, Subject, prepare, subject
+from benchmarks.results_file import RESULTS, Row, stamped, write_rows
+from benchmarks.subjects import Subject, prepare, subject
 from erasediff.errors import NonFinite
+from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
 from erasediff.records.config import EraseConfig
 from erasediff.records.nouns import Verdict
@@ -33,6 +35,7 @@ from erasediff.unlearn.trainer import Erasure
 
 LOOKS = 4
 GLANCE, PROMISING = 200, 0.05
+KEPT = RESULTS / "runs.jsonl"
 SEEDS = (0, 1, 2)
 _OWN: dict[str, object] = {"visited_share": 0.0, "target": "relabel", "repulsion": 0.0}
 _RELEASED: dict[str, object] = {
@@ -81,8 +84,9 @@ class Case:
 
     @property
     def key(self) -> str:
-        """What decides the row."""
-        return canonical_json([self.subject.folder.name, self.method, self.label, self.seed, self.config.model_dump(mode="json")]).decode()
+        """What decides the row, in short."""
+        settings = self.config.model_dump(mode="json")
+        return sha256_bytes(canonical_json([self.subject.folder.name, self.method, self.label, self.seed, settings]))[:16]
 
 
 @dataclass
@@ -173,7 +177,7 @@ def run_cases(cases: list[Case], kept: Path, jobs: int) -> list[Row]:
     missing = [case for case in cases if case.key not in rows]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for case, row in zip(missing, pool.map(measure, missing), strict=True):
-            rows[case.key] = row
+            rows[case.key] = row = stamped(row)
             with kept.open("a") as handle:
                 handle.write(json.dumps({"key": case.key, "row": row}) + "\n")
             print(json.dumps(row), flush=True)
@@ -201,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
         for seed in asked.seeds
         for label in asked.labels or s.labels
     ]
-    write_rows(asked.name, run_cases(cases, BUILD / "rows.jsonl", asked.jobs))
+    write_rows(asked.name, run_cases(cases, KEPT, asked.jobs))
 
 
 if __name__ == "__main__":

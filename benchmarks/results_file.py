@@ -20,12 +20,15 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
+def stamped(row: Row) -> Row:
+    """A row with where and when it was measured, unless it has that already."""
+    return {"commit": _commit(), "cores": os.cpu_count(), "date": datetime.now(UTC).date().isoformat(), **row}
+
+
 def write_rows(name: str, rows: list[Row]) -> None:
-    """Write ``results/<name>.json``; every row carries where and when it was measured."""
-    facts = {"commit": _commit(), "cores": os.cpu_count(), "date": datetime.now(UTC).date().isoformat()}
-    stamped = [{**facts, **row} for row in rows]
+    """Write ``results/<name>.json``."""
     RESULTS.mkdir(exist_ok=True)
-    text = "[\n" + ",\n".join("  " + json.dumps(row) for row in stamped) + "\n]\n"
+    text = "[\n" + ",\n".join("  " + json.dumps(stamped(row)) for row in rows) + "\n]\n"
     (RESULTS / f"{name}.json").write_text(text)
 
 

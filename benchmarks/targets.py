@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.erase import Case, run_cases
+from benchmarks.erase import KEPT, Case, run_cases
 from benchmarks.results_file import write_rows
-from benchmarks.subjects import BUILD, subject
+from benchmarks.subjects import subject
 
 # visited_share 0: only noised forget images are relabelled, as in the paper.
 VARIANTS: dict[str, dict[str, object]] = {
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     jobs = parser.parse_args().jobs
     named = [(name, Case(subject("digits"), "erasediff", label, 0, tuple(VARIANTS[name].items()))) for name in VARIANTS for label in range(10)]
-    rows = run_cases([case for _, case in named], BUILD / "rows.jsonl", jobs)
+    rows = run_cases([case for _, case in named], KEPT, jobs)
     write_rows("targets", [{**row, "target": name} for (name, _), row in zip(named, rows, strict=True)])
 
 
