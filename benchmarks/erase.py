@@ -43,6 +43,7 @@ _RELEASED: dict[str, object] = {
     "truth_share": 1.0,
     "multiplier": "fixed",
     "eta": 0.1,
+    "eta_decay_fraction": 0.0,
     "inner_steps": 2,
     "share_optimizer_state": True,
     "decay_fraction": 0.0,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from erasediff.errors import NonFinite
+from erasediff.models.decay import linear_decay
 from erasediff.models.denoiser import UNetDenoiser, build_scheduler, build_unet, schedule_of
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.records.config import RunConfig
@@ -19,7 +20,7 @@ _WARMUP_STEPS = 50
 
 def _rate(step: int, steps: int, decay_fraction: float) -> float:
     warmup = min(1.0, (step + 1) / _WARMUP_STEPS)
-    return warmup * min(1.0, (steps - step) / max(1.0, decay_fraction * steps))
+    return warmup * linear_decay(step, steps, decay_fraction)
 
 
 def train_base(

@@ -102,7 +102,8 @@ class EraseConfig(Strict):
     repulsion: float = Field(default=0.5, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
     truth_share: float = Field(default=0, ge=0, le=1, description="of the true noise in the retain loss's goal; the rest is the base's prediction")
     multiplier: MultiplierName = "paper"
-    eta: float = Field(default=0.1, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
+    eta: float = Field(default=0.3, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
+    eta_decay_fraction: float = Field(default=1.0, ge=0, le=1, description="last share of the steps over which η falls to 0; the paper: 0")
     balance: float | None = Field(default=None, gt=0, description="salun's β, sfron's ascent, siss's share, sa's λ; the method's own if unset")
     inner_steps: int = Field(default=0, ge=0, description="the released code's inner loop, for comparison only")
     share_optimizer_state: bool = Field(default=False, description="the inner loop moves the outer optimiser's moments, as released")
@@ -111,7 +112,7 @@ class EraseConfig(Strict):
     batch_size: int = Field(default=64, ge=1, description="of each loss, over all processes")
     accumulation: int = Field(default=1, ge=1, description="parts a batch is taken in, to spare memory")
     learning_rate: float = Field(default=1e-3, gt=0, description="α of the paper")
-    decay_fraction: float = Field(default=0.9, ge=0, le=1)
+    decay_fraction: float = Field(default=0.9, ge=0, le=1, description="last share of the steps over which the rate falls to 0")
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
     visited_share: float = Field(default=0.5, ge=0, lt=1, description="share of the forget batch made from retain images")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
+from erasediff.models.decay import linear_decay
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.records.config import EraseConfig
@@ -36,11 +37,6 @@ class ErasureResult:
     ema_base_share: float
     forward_passes: int
     backward_passes: int
-
-
-def linear_decay(step: int, steps: int, fraction: float) -> float:
-    """1 until the last ``fraction`` of ``steps``, then falling linearly towards 0."""
-    return min(1.0, (steps - step) / max(1.0, fraction * steps))
 
 
 class Erasure:

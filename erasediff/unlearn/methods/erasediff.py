@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from erasediff.errors import NonFinite
+from erasediff.models.decay import linear_decay
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import MULTIPLIERS, gradient_dots
@@ -28,6 +29,8 @@ class EraseDiff:
     min_φ L_f(φ) is a constant of θ, so ∇g = ∇L_f and the inner loop that would estimate it is not run: it cannot change
     δ. Each loss has one forward and one backward pass; the two gradients are kept apart until λ is known. The target asks
     the teacher once more (`mixture` with repulsion twice, `noise` never), and so does an ``erase.truth_share`` below 1.
+
+    η may fall to 0 over the run: first forget, then repair. At η = 0 the constraint only forbids that g rises.
     """
 
     keeps_earlier: ClassVar[bool] = True
@@ -42,6 +45,10 @@ class EraseDiff:
         random = bench.random_of("pool")
         self._pool = [_aimed_batch(bench, random) for _ in range(self._config.teacher_pool)]
 
+    def eta(self, step: int) -> float:
+        """η at a step."""
+        return self._config.eta * linear_decay(step, self._config.steps, self._config.eta_decay_fraction)
+
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
         """See :class:`Method`."""
         if self._config.inner_steps:
@@ -51,7 +58,7 @@ class EraseDiff:
         retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), retain_batch)
         forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), forget_batch)
         dots = gradient_dots(retain.tensors, forget.tensors)
-        multiplier = self._multiplier(dots, self._config.eta)
+        multiplier = self._multiplier(dots, self.eta(bench.step))
         if not all(map(math.isfinite, (dots.forget_forget, dots.forget_retain, dots.retain_retain, multiplier))):
             raise NonFinite("λ is not finite")
         torch._foreach_add_(retain.tensors, forget.tensors, alpha=multiplier)
