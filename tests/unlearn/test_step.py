@@ -196,3 +196,10 @@ def test_an_erasure_is_a_function_of_its_seed(make_erasure: Maker) -> None:
 def test_the_rate_falls_over_the_last_share() -> None:
     assert [linear_decay(step, 10, 0.5) for step in (0, 5, 6, 9)] == pytest.approx([1, 1, 0.8, 0.2])
     assert linear_decay(9, 10, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(("fraction", "wanted"), [(1.0, [0.4, 0.3, 0.2, 0.1]), (0.5, [0.4, 0.4, 0.4, 0.2]), (0.0, [0.4] * 4)])
+def test_eta_falls_over_the_last_share(make_erasure: Maker, fraction: float, wanted: list[float]) -> None:
+    """Under 'fixed' λ is η itself; at fraction 0 it is the paper's constant."""
+    erasure = make_erasure(steps=4, multiplier="fixed", eta=0.4, eta_decay_fraction=fraction)
+    assert [erasure.advance().multiplier for _ in range(4)] == pytest.approx(wanted)
