@@ -27,6 +27,7 @@ PAIRS = 60
 _PAPER: dict[str, object] = {"target": "relabel", "visited_share": 0.0, "truth_share": 1.0}
 CASES: dict[str, dict[str, object]] = {
     "relabel": _PAPER,
+    "relabel, pool of 100": _PAPER | {"teacher_pool": 100},
     "noise": _PAPER | {"target": "noise"},
     "mixture, drawn": {"mixture_estimate": "drawn", "repulsion": 0.0, "truth_share": 1.0},
     "mixture, as by default": {},
@@ -74,6 +75,7 @@ def seconds(action: Callable[[], object]) -> float:
 def measure(name: str, settings: dict[str, object]) -> Row:
     """Pairs of a step and its bare passes, as a row."""
     erasure = erasure_of_digits(settings)
+    prepare_ms = 1000 * seconds(lambda: erasure.method.prepare(erasure.bench))
     before = (erasure.passes.forward, erasure.passes.backward)
     erasure.advance()
     forwards, backwards = erasure.passes.forward - before[0], erasure.passes.backward - before[1]
@@ -86,6 +88,7 @@ def measure(name: str, settings: dict[str, object]) -> Row:
         "forwards": forwards,
         "backwards": backwards,
         "step_ms": round(1000 * statistics.median(step for step, _ in pairs), 1),
+        "prepare_ms": round(prepare_ms, 1),
         "pairs": PAIRS,
     }
     print(row, flush=True)
