@@ -24,7 +24,7 @@ import yaml
 from benchmarks.judge import Judge, Judgement
 from benchmarks.relearn import steps_to_half
 from benchmarks.results_file import RESULTS, Row, stamped, write_rows
-from benchmarks.subjects import Subject, prepare, subject
+from benchmarks.subjects import Subject, base_digest, prepare, subject
 from erasediff.errors import NonFinite
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
@@ -87,7 +87,8 @@ class Case:
     def key(self) -> str:
         """What decides the row, in short."""
         settings = self.config.model_dump(mode="json")
-        return sha256_bytes(canonical_json([self.subject.folder.name, self.method, self.label, self.seed, settings]))[:16]
+        decisive = [self.subject.folder.name, base_digest(self.subject.folder), self.method, self.label, self.seed, settings]
+        return sha256_bytes(canonical_json(decisive))[:16]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.measure import RealImages, real_images
-from erasediff.files import sha256_bytes
+from erasediff.files import sha256_bytes, sha256_folder
 from erasediff.launch import shipped
 from erasediff.models.denoiser import to_unit
 from erasediff.models.folder import load_pipeline
@@ -54,6 +55,12 @@ def subject(name: str, size: int | None = None) -> Subject:
     path = (ROOT / str(config.dataset.path)).resolve()
     dataset = config.dataset.model_copy(update={"path": str(path), "size": size or config.dataset.size})
     return Subject(name if size is None else f"{name}-{size}", config.model_copy(update={"dataset": dataset}), policy, (0, 5, 8))
+
+
+@cache
+def base_digest(folder: Path) -> str:
+    """Which base lies in a subject's folder: one trained again, or on another machine, is another."""
+    return sha256_folder(folder / "base")[:12]
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def test_rows_are_kept_and_not_measured_again(small: subjects.Subject, tmp_path:
     assert erase.run_cases(cases, kept, 1) == [{"seed": 0}, {"seed": 1}]
     other = erase.Case(small, "munba", 3, 0)
     assert other.key not in erase.finished(kept), "control: another method is another row"
+    monkeypatch.setattr(erase, "base_digest", lambda folder: "another")
+    assert cases[0].key not in erase.finished(kept), "control: and another base"
 
 
 @pytest.mark.parametrize(("target", "forwards"), [("relabel", 3), ("noise", 2)])
