@@ -37,7 +37,7 @@ LOOKS = 4
 GLANCE, PROMISING = 200, 0.05
 KEPT = RESULTS / "runs.jsonl"
 SEEDS = (0, 1, 2)
-_OWN: dict[str, object] = {"visited_share": 0.0, "target": "relabel", "repulsion": 0.0}
+_OWN: dict[str, object] = {"visited_share": 0.0, "target": "relabel", "repulsion": 0.0, "starting_point_decay": 0.0}
 _RELEASED: dict[str, object] = {
     "teacher": "current",
     "truth_share": 1.0,
@@ -87,7 +87,8 @@ class Case:
     def key(self) -> str:
         """What decides the row, in short."""
         settings = self.config.model_dump(mode="json")
-        decisive = [self.subject.folder.name, base_digest(self.subject.folder), self.method, self.label, self.seed, settings]
+        judged_by = self.subject.policy.digest()
+        decisive = [self.subject.folder.name, base_digest(self.subject.folder), judged_by, self.method, self.label, self.seed, settings]
         return sha256_bytes(canonical_json(decisive))[:16]
 
 

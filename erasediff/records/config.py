@@ -99,7 +99,7 @@ class EraseConfig(Strict):
     mixture_estimate: Literal["drawn", "closed-form"] = Field(default="closed-form", description="one draw, or from the null label")
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
-    repulsion: float = Field(default=0.5, ge=0, description="ρ: how far the target of 'mixture' is pushed away from the base's forgotten label")
+    repulsion: float = Field(default=1.0, ge=0, description="ρ: how far 'mixture' is pushed away from the base's forgotten label, times t/T")
     truth_share: float = Field(default=0, ge=0, le=1, description="of the true noise in the retain loss's goal; the rest is the base's prediction")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.3, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
@@ -113,6 +113,9 @@ class EraseConfig(Strict):
     accumulation: int = Field(default=1, ge=1, description="parts a batch is taken in, to spare memory")
     learning_rate: float = Field(default=1e-3, gt=0, description="α of the paper")
     decay_fraction: float = Field(default=0.9, ge=0, le=1, description="last share of the steps over which the rate falls to 0")
+    starting_point_decay: float = Field(
+        default=5.0, ge=0, description="decoupled decay of the weights towards where they started, times the rate (L2-SP); 0: the paper's"
+    )
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
     visited_share: float = Field(default=0.5, ge=0, lt=1, description="share of the forget batch made from retain images")
@@ -132,6 +135,8 @@ class EraseConfig(Strict):
             raise ValueError("mixture_estimate 'closed-form' takes the forgotten class out of the base's null label: use teacher 'base', or 'drawn'")
         if self.share_optimizer_state and not self.inner_steps:
             raise ValueError("share_optimizer_state is about the inner loop: set inner_steps too")
+        if self.learning_rate * self.starting_point_decay >= 1:
+            raise ValueError("learning_rate times starting_point_decay has to be below 1, or no step would leave the base: lower one of them")
         return self
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from erasediff.models.denoiser import Denoiser
-from erasediff.unlearn.objective import NoisedBatch, Target, named_among
+from erasediff.unlearn.objective import NoisedBatch, Repulsion, Target, named_among
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 
@@ -32,7 +32,7 @@ class RetainedMixture:
     forgotten: Tensor
     null_label: int
 
-    def target(self, repulsion: float) -> Target:
+    def target(self, repulsion: Repulsion) -> Target:
         """The forget target, pushed away from the forgotten label as by :func:`~erasediff.unlearn.objective.repelled`.
 
         The repulsion ρ costs no pass, for the forgotten labels are asked anyway. Where x_t is more likely of a forgotten
@@ -47,7 +47,7 @@ class RetainedMixture:
             own = torch.stack([teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(f))) for f in self.forgotten])
             goal = _without(rest, shares, own)
             away = own[torch.searchsorted(self.forgotten, named_among(self.forgotten, batch.labels)), torch.arange(len(goal), device=goal.device)]
-            return goal + repulsion * (goal - away)
+            return goal + repulsion(batch.timesteps) * (goal - away)
 
         return target
 

@@ -68,6 +68,9 @@ Target = Callable[[NoisedBatch, Denoiser, Randomness], Tensor]
 
 LabelDraw = Callable[[NoisedBatch, Randomness], Tensor]
 
+Repulsion = Callable[[Tensor], Tensor]
+"""ρ(t) ``[B,1,1,1]`` for timesteps ``[B]``: how far a target is pushed away from the forgotten label."""
+
 
 def denoising_loss(denoiser: Denoiser, batch: NoisedBatch) -> Tensor:
     """Mean square of what is predicted against the batch's goal: a scalar."""
@@ -111,8 +114,13 @@ def from_posterior(posterior: ClassPosterior) -> LabelDraw:
     return draw
 
 
-def repelled(target: Target, base: Denoiser, forgotten: Tensor, strength: float) -> Target:
-    """Push a target away from what the base predicts for the forgotten label: ε_f + ρ(ε_f - ε_base(x_t | f)).
+def rising(strength: float, schedule: NoiseSchedule) -> Repulsion:
+    """ρ(t) = ρ·t/T: the class of an image is decided at much noise; at little noise repulsion would only sharpen it."""
+    return lambda timesteps: strength * timesteps.view(-1, 1, 1, 1) / schedule.timesteps
+
+
+def repelled(target: Target, base: Denoiser, forgotten: Tensor, repulsion: Repulsion) -> Target:
+    """Push a target away from what the base predicts for the forgotten label: ε_f + ρ(t)·(ε_f - ε_base(x_t | f)).
 
     It is guidance with the forgotten label as the negative condition, trained in (cf. Gandikota et al. 2303.07345, eq. 7).
     A label that the base has forgotten before means nothing to it, so such samples are pushed away from one in ``forgotten``.
@@ -121,7 +129,7 @@ def repelled(target: Target, base: Denoiser, forgotten: Tensor, strength: float)
     @torch.no_grad()
     def away(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
         goal = target(batch, teacher, random)
-        return goal + strength * (goal - base(batch.noised, batch.timesteps, named_among(forgotten, batch.labels)))
+        return goal + repulsion(batch.timesteps) * (goal - base(batch.noised, batch.timesteps, named_among(forgotten, batch.labels)))
 
     return away
 

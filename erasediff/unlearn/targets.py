@@ -34,11 +34,12 @@ def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule,
         return objective.relabelled(objective.uniform_over(torch.unique(data.retain_labels)))
     if config.target == "anchor":
         return objective.relabelled(objective.always(anchor_label(config, data)))
+    repulsion = objective.rising(config.repulsion, schedule)
     if mixture:
-        return mixture.target(config.repulsion)
+        return mixture.target(repulsion)
     posterior = ClassPosterior(data.retain, data.retain_labels, schedule, config.posterior_bandwidth)
     drawn = objective.relabelled(objective.from_posterior(posterior))
-    return objective.repelled(drawn, base, data.forgotten, config.repulsion) if config.repulsion else drawn
+    return objective.repelled(drawn, base, data.forgotten, repulsion) if config.repulsion else drawn
 
 
 def anchor_label(config: EraseConfig, data: ErasureData) -> int:

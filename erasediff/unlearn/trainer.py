@@ -27,6 +27,12 @@ _BETAS = (0.9, 0.99)  # a run has a few hundred steps: the usual 0.999 would ave
 CURVES = tuple(field.name for field in fields(StepReport))
 
 
+def _starting_point(model: torch.nn.Module, base: torch.nn.Module) -> list[Tensor]:
+    """The trained weights as they are now; where they are the base's, it is the base's own tensor and costs no memory."""
+    trained = ((ours, theirs) for ours, theirs in zip(model.parameters(), base.parameters(), strict=True) if ours.requires_grad)
+    return [theirs if torch.equal(ours, theirs) else ours.detach().clone() for ours, theirs in trained]
+
+
 @dataclass(frozen=True)
 class ErasureResult:
     """What leaves the engine: weights without optimiser state, and the numbers of every step."""
@@ -96,6 +102,7 @@ class Erasure:
         self.optimizer = torch.optim.Adam(self.bench.parameters, lr=config.learning_rate, betas=_BETAS, fused=True)
         self.method = METHODS[config.method](config)
         self.method.prepare(self.bench)
+        self._starting_point = _starting_point(self.model, base)
         start = copy.deepcopy(unet).to(device)  # a copy of the model would carry its hooks along
         start.load_state_dict(self.model.state_dict())
         self.ema = ExponentialMovingAverage(start, config.ema_decay, torch.device("cpu") if config.ema_on_cpu else None)
@@ -118,6 +125,8 @@ class Erasure:
             group["lr"] = rate
         report = self._direction()
         self.optimizer.step()
+        with torch.no_grad():  # decoupled as in AdamW, towards the starting point instead of 0: L2-SP (Li et al. 2018, arXiv 1802.01483)
+            torch._foreach_lerp_(list(self.bench.parameters), self._starting_point, rate * self.config.starting_point_decay)
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self._weights)
         self.bench.compute.loss_scale.stepped()

@@ -101,7 +101,7 @@ class Workbench:
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
         own = self._retained(random)
-        return own.under(torch.where(self._dropped(random), self.data.null_label, own.labels))
+        return self._shown(own, self._dropped(random))
 
     def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """A retain batch that is to be predicted as the base predicts it, up to ``erase.truth_share`` of the truth.
@@ -114,8 +114,7 @@ class Workbench:
         with torch.no_grad(), self.compute.autocast():
             ask = partial(self._ask, self.base)
             goal = self.mixture.held(own, dropped, ask) if self.mixture else ask(own.noised, own.timesteps, own.labels)
-        labels = torch.where(dropped, self.data.null_label, own.labels)
-        return own.under(labels).aimed_at(goal.lerp(own.goal, self.config.truth_share))
+        return self._shown(own, dropped).aimed_at(goal.lerp(own.goal, self.config.truth_share))
 
     def _retained(self, random: Randomness | None) -> NoisedBatch:
         random = random or self.random
@@ -124,6 +123,9 @@ class Workbench:
 
     def _dropped(self, random: Randomness | None) -> Tensor:
         return ((random or self.random).uniform(self.rows) < self.config.label_dropout).to(self.compute.device)
+
+    def _shown(self, own: NoisedBatch, dropped: Tensor) -> NoisedBatch:
+        return own.under(torch.where(dropped, self.data.null_label, own.labels))
 
     def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Noised forget images under their own labels."""

@@ -159,7 +159,7 @@ def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(
 
     batch = NoisedBatch(point, point, point, torch.tensor([TIME]), torch.tensor([1]))
     posterior = ClassPosterior(centres, labels, schedule, BANDWIDTH)
-    found = RetainedMixture(posterior, torch.tensor([1]), 10).target(0.0)(batch, perfect, Randomness(0))
+    found = RetainedMixture(posterior, torch.tensor([1]), 10).target(lambda t: torch.zeros(()))(batch, perfect, Randomness(0))
     wanted = noise_of(lambda x: log_q(x, [0, 1]), point, signal)
     assert torch.allclose(found, wanted, atol=1e-4)
     if row != 2:  # a point far from the forgotten class
@@ -173,7 +173,7 @@ def test_where_only_the_forgotten_class_is_a_retained_label_is_drawn(schedule: N
     here = FORGOTTEN.expand(400, -1, -1, -1)
     batch = NoisedBatch(here, here, here, torch.zeros(400, dtype=torch.int64), torch.ones(400, dtype=torch.int64))
     assert posterior.probabilities(here, batch.timesteps)[0, 1] > 0.99
-    target = RetainedMixture(posterior, torch.tensor([1]), 10).target(repulsion)
+    target = RetainedMixture(posterior, torch.tensor([1]), 10).target(lambda t: repulsion)
     found = target(batch, lambda x, t, asked: torch.zeros_like(x) + asked.view(-1, 1, 1, 1), Randomness(0))
     drawn = ((found + repulsion) / (1 + repulsion)).round().unique().tolist()  # goal + ρ (goal - 1)
     assert drawn, "control: there is something to look at"

@@ -57,7 +57,7 @@ def test_a_target_is_repelled_from_the_sample_s_own_label(both) -> None:
         asked.append(labels)
         return noised
 
-    repelled(relabelled(always(0)), base, torch.tensor([2, 4]), 1.0)(batch, lambda x, t, c: x, Randomness(0))
+    repelled(relabelled(always(0)), base, torch.tensor([2, 4]), lambda t: 1.0)(batch, lambda x, t, c: x, Randomness(0))
     known = batch.labels != 7
     assert torch.equal(asked[0][known], batch.labels[known])
     assert set(asked[0][~known].tolist()) <= {2, 4}

@@ -12,7 +12,7 @@ from torch import Tensor
 from erasediff.errors import BadInput
 from erasediff.models.denoiser import NoiseSchedule
 from erasediff.records.config import EraseConfig
-from erasediff.unlearn.objective import NoisedBatch, always, denoising_loss, relabelled, repelled, uniform_noise, uniform_over
+from erasediff.unlearn.objective import NoisedBatch, always, denoising_loss, relabelled, repelled, rising, uniform_noise, uniform_over
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.targets import anchor_label
 from erasediff.unlearn.trainer import Erasure
@@ -116,9 +116,15 @@ def test_an_anchor_that_is_not_retained_is_refused(make_erasure: Maker, anchor: 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_a_repelled_target_is_pushed_away_from_the_base(strength: float) -> None:
     """eps_f + rho (eps_f - eps_base(x | f)) = 7 + rho (7 - 4)."""
-    target = repelled(relabelled(always(7)), by_label, torch.tensor([FORGET]), strength)
+    target = repelled(relabelled(always(7)), by_label, torch.tensor([FORGET]), lambda t: torch.tensor(strength))
     found = target(batch_of(3), by_label, Randomness(0))
     assert torch.equal(found, torch.full((3, 1, 2, 2), 7 + strength * 3))
+
+
+def test_repulsion_grows_with_the_noise(schedule: NoiseSchedule) -> None:
+    """rho(t) = rho t / T: nothing at t = 0, half of it in the middle."""
+    steps = schedule.timesteps
+    assert rising(0.8, schedule)(torch.tensor([0, steps // 2, steps - 1])).flatten().tolist() == pytest.approx([0, 0.4, 0.8], abs=1 / steps)
 
 
 def test_the_noise_target_is_uniform_noise_that_asks_nobody(schedule: NoiseSchedule) -> None:
