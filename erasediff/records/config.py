@@ -99,10 +99,10 @@ class EraseConfig(Strict):
     mixture_estimate: Literal["drawn", "closed-form"] = Field(default="closed-form", description="one draw, or from the null label")
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
-    repulsion: float = Field(default=1.0, ge=0, description="ρ: how far 'mixture' is pushed away from the base's forgotten label, times t/T")
+    repulsion: float = Field(default=0.8, ge=0, description="ρ: how far 'mixture' is pushed away from the base's forgotten label, times t/T")
     truth_share: float = Field(default=0, ge=0, le=1, description="of the true noise in the retain loss's goal; the rest is the base's prediction")
     multiplier: MultiplierName = "paper"
-    eta: float = Field(default=0.3, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
+    eta: float = Field(default=0.2, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
     eta_decay_fraction: float = Field(default=1.0, ge=0, le=1, description="last share of the steps over which η falls to 0; the paper: 0")
     balance: float | None = Field(default=None, gt=0, description="salun's β, sfron's ascent, siss's share, sa's λ; the method's own if unset")
     inner_steps: int = Field(default=0, ge=0, description="the released code's inner loop, for comparison only")
@@ -114,7 +114,7 @@ class EraseConfig(Strict):
     learning_rate: float = Field(default=1e-3, gt=0, description="α of the paper")
     decay_fraction: float = Field(default=0.9, ge=0, le=1, description="last share of the steps over which the rate falls to 0")
     starting_point_decay: float = Field(
-        default=5.0, ge=0, description="decoupled decay of the weights towards where they started, times the rate (L2-SP); 0: the paper's"
+        default=3.0, ge=0, description="decoupled decay of the weights towards where they started, times the rate (L2-SP); 0: the paper's"
     )
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
