@@ -99,7 +99,7 @@ class EraseConfig(Strict):
     mixture_estimate: Literal["drawn", "closed-form"] = Field(default="closed-form", description="one draw, or from the null label")
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
-    repulsion: float = Field(default=0.8, ge=0, description="ρ: how far 'mixture' is pushed away from the base's forgotten label, times t/T")
+    repulsion: float = Field(default=1.5, ge=0, description="ρ: how far 'mixture' is pushed away from the base's forgotten label, times t/T")
     truth_share: float = Field(default=0, ge=0, le=1, description="of the true noise in the retain loss's goal; the rest is the base's prediction")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.2, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
