@@ -15,9 +15,14 @@ ROOT = Path(__file__).parent.parent
 Row = dict[str, Any]
 
 
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
+
+
 def _commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
-    return done.stdout.strip()
+    """The commit, marked as dirty if tracked files differ from it: result files apart, which a long benchmark writes as it goes."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){RESULTS.relative_to(ROOT)}")
+    return _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
 
 
 def stamped(row: Row) -> Row:

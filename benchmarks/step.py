@@ -24,7 +24,7 @@ from erasediff.unlearn.trainer import Erasure
 from erasediff.unlearn.workbench import ErasureData
 
 PAIRS = 60
-_PAPER: dict[str, object] = {"target": "relabel", "visited_share": 0.0, "truth_share": 1.0}
+_PAPER: dict[str, object] = {"target": "relabel", "visited_share": 0.0, "truth_share": 1.0, "starting_point_decay": 0.0}
 CASES: dict[str, dict[str, object]] = {
     "relabel": _PAPER,
     "relabel, pool of 100": _PAPER | {"teacher_pool": 100},
