@@ -11,7 +11,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test lint compile docs bench-base bench-erase lock clean
+.PHONY: install demo test lint compile docs bench-base bench-erase bench-labels bench-rates lock clean
 
 install: $(STAMP)
 
@@ -52,6 +52,15 @@ bench-base: install $(FASHION)/.unpacked
 # Long: hours. Finished runs are kept in benchmarks/results/runs.jsonl, so it can be stopped and started again.
 bench-erase: bench-base
 	$(BIN)/python -m benchmarks.erase
+	$(BIN)/python -m benchmarks.plots
+
+# EraseDiff on all ten labels of Fashion-MNIST.
+bench-labels: bench-base
+	$(BIN)/python -m benchmarks.erase --subjects fashion-mnist --methods erasediff --labels 0 1 2 3 4 5 6 7 8 9 --seeds 0 --name labels
+
+# The learning rates that bench-erase gives the rivals.
+bench-rates: bench-base
+	$(BIN)/python -m benchmarks.rates
 
 lock:
 	rm -rf .venv-lock

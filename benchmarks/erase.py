@@ -1,8 +1,8 @@
 """``python -m benchmarks.erase``: every method from one base, on digits and on Fashion-MNIST; three labels, three seeds.
 
-All methods have the same base, images, batch size, detector, policy and evaluation seeds. At every quarter of its steps a run
-is glanced at, and where the glance is promising it is judged by the whole policy: the seconds of training until the first PASS
-are ``seconds_to_gate``; looking does not count. Finished runs are kept in ``results/runs.jsonl``, so the command can be stopped
+All methods have the same base, images, batch size, detector, policy and evaluation seeds. At some of its steps (``LOOKS``) a
+run is glanced at, and where the glance is promising it is judged by the whole policy: the seconds of training until the first
+PASS are ``seconds_to_gate``; looking does not count. Finished runs are kept in ``results/runs.jsonl``, so the command can be stopped
 and started again, on another machine too; a run whose settings change is a run of its own.
 """
 
@@ -33,7 +33,8 @@ from erasediff.records.nouns import Verdict
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.trainer import Erasure
 
-LOOKS = 4
+LOOKS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 3 / 4)
+"""Shares of the steps after which a run is looked at: closer together where the fast methods pass."""
 GLANCE, PROMISING = 200, 0.05
 KEPT = RESULTS / "runs.jsonl"
 SEEDS = (0, 1, 2)
@@ -61,6 +62,19 @@ METHODS: dict[str, dict[str, object]] = {
     "retrain": _OWN,
 }
 """Each method's own settings; the rest is the subject's ``erase`` section. EraseDiff is run at the subject's settings as they are."""
+RATES: dict[str, dict[str, float]] = {
+    "digits": {
+        "finetune": 1e-3,
+        "neggrad": 2e-4,
+        "salun": 2e-3,
+        "sfron": 2e-4,
+        "munba": 1e-3,
+        "siss": 1e-3,
+        "sa": 2e-3,
+        "released": 5e-4,
+    },
+}
+"""The rivals' learning rates, by dataset: those that did best in ``results/rates.json`` (``benchmarks.rates``)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,8 @@ class Case:
         """The subject's settings with the method's own on top; ``retrain`` has the base's budget."""
         name = "erasediff" if self.method == "released" else self.method
         settings = self.subject.config.erase.model_dump() | METHODS[self.method] | {"method": name}
+        if rate := RATES.get(self.subject.name, {}).get(self.method):
+            settings |= {"learning_rate": rate}
         if self.method == "retrain" and (base := self.subject.config.base_training):
             settings |= {"steps": base.steps, "batch_size": base.batch_size, "learning_rate": base.learning_rate}
             settings |= {"decay_fraction": base.decay_fraction, "ema_decay": base.ema_decay, "label_dropout": base.label_dropout}
@@ -132,7 +148,7 @@ def measure(case: Case) -> Row:
 def train(erasure: Erasure, judge: Judge, clock: Clock) -> tuple[float | None, Judgement, int]:
     """Train to the end; the seconds of training to the first PASS, the judgement of the end, and the peak memory of training."""
     steps, passed, peak = erasure.config.steps, None, 0
-    looks = {max(1, round(steps * k / LOOKS)) for k in range(1, LOOKS)}
+    looks = {max(1, round(steps * share)) for share in LOOKS}
     while erasure.step < steps:
         clock.advance(erasure)
         if erasure.step == min(looks):

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.rates import best
 from benchmarks.results_file import ROOT, Row, read_rows
 
 
@@ -115,8 +116,59 @@ def erase_table(rows: list[Row]) -> str:
         lines.append([base["dataset"], "(the base)", "", "", quality, distance, "", "", f"{base['base_seconds']:.0f} s", "", "", ""])
         for method in dict.fromkeys(row["method"] for row in rows):
             lines += _erase_lines(base["dataset"], method, [r for r in rows if (r["dataset"], r["method"]) == (base["dataset"], method)])
-    note = "Time to the gate and S50 are medians, over the runs that passed and of all runs; S50 beyond the last look counts as 256."
+    note = "PASS is of the end of a run. Time to the gate is the median of training until the first PASS, of the runs (in brackets) that had one;"
+    note += " the rest are medians or means of all runs, S50 beyond the last look counting as 256."
     return f"{_table(header, lines)}\n\n{note} {_measured_at(rows)} `make bench-erase` measures it again."
+
+
+def rates_table(rows: list[Row]) -> str:
+    """One line a dataset and rival, one column a rate: UA, and what failed; bold is the rate that the benchmark takes."""
+    rates = sorted({row["learning_rate"] for row in rows})
+    lines = []
+    for (dataset, method), chosen in best(rows).items():
+        found = {row["learning_rate"]: row for row in rows if (row["dataset"], row["method"]) == (dataset, method)}
+        cells = [_tried(found[rate]) if rate in found else "" for rate in rates]
+        lines.append([dataset, f"`{method}`", *(f"**{cell}**" if rate == chosen else cell for rate, cell in zip(rates, cells, strict=True))])
+    return f"{_table(['dataset', 'method', *map(str, rates)], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.rates` measures it again."
+
+
+def _tried(row: Row) -> str:
+    if row["verdict"] == "diverged":
+        return "diverged"
+    ended = "PASS" if row["verdict"] == "PASS" else "fails " + ", ".join(row["failed"])
+    return f"UA {_percent(row['ua'])}, {ended}"
+
+
+def labels_table(rows: list[Row]) -> str:
+    """One line a label."""
+    header = [
+        "label",
+        "verdict",
+        "failed",
+        "UA",
+        "upper bound of detections",
+        "retained accuracy",
+        "Fréchet distance",
+        "time",
+        "time to the gate",
+        "S50",
+    ]
+    lines = [
+        [
+            str(row["label"]),
+            str(row["verdict"]),
+            ", ".join(row["failed"]),
+            _percent(row["ua"]),
+            f"{100 * row['detections_upper']:+.1f} %",
+            f"{-100 * row['retained_drop']:+.1f} pp",
+            f"{100 * row['fd_change']:+.1f} %",
+            f"{row['seconds']:.0f} s",
+            "–" if row["seconds_to_gate"] is None else f"{row['seconds_to_gate']:.0f} s",
+            "–" if row["s50"] is None else str(row["s50"]),
+        ]
+        for row in rows
+    ]
+    return f"{_table(header, lines)}\n\n{_measured_at(rows)} `make bench-labels` measures it again."
 
 
 def _erase_lines(dataset: str, method: str, rows: list[Row]) -> list[list[str]]:
@@ -128,8 +180,9 @@ def _erase_lines(dataset: str, method: str, rows: list[Row]) -> list[list[str]]:
     medians = {name: _median([row[name] for row in ended]) for name in ("forwards", "backwards", "seconds", "peak_rss_mb")}
     relearned = _median([row["s50"] if row["s50"] is not None else 256 for row in ended])
     line = [dataset, f"`{method}`", f"{sum(row['verdict'] == 'PASS' for row in ended)} of {len(rows)}", _percent(min(row["ua"] for row in ended))]
+    gate = f"{_or_never(_median(passed), ' s')} ({len(passed)})"
     line += [f"{-100 * drop:+.1f} pp", f"{100 * change:+.0f} %", f"{medians['forwards']:.0f}", f"{medians['backwards']:.0f}"]
-    return [[*line, f"{medians['seconds']:.0f} s", _or_never(_median(passed), " s"), f"{medians['peak_rss_mb']:.0f} MB", f"{relearned:.0f}"]]
+    return [[*line, f"{medians['seconds']:.0f} s", gate, f"{medians['peak_rss_mb']:.0f} MB", f"{relearned:.0f}"]]
 
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
@@ -138,6 +191,8 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "timing": timing_table,
     "step": step_table,
     "erase": erase_table,
+    "labels": labels_table,
+    "rates": rates_table,
 }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import base, erase, relearn, step, subjects
+from benchmarks import base, erase, rates, relearn, step, subjects
+from benchmarks.results_file import Row, read_rows
 from erasediff.records.config import BaseTrainingConfig, DenoiserConfig, DetectorConfig, EraseConfig, RunConfig, SamplerConfig
 from erasediff.records.policy import load_policy
 
@@ -63,3 +64,22 @@ def test_the_step_benchmark_counts_the_passes_of_the_facts(monkeypatch: pytest.M
     row = step.measure(target, step.CASES[target])
     assert (row["forwards"], row["backwards"]) == (forwards, 2)
     assert 0.5 < row["step_over_floor"] < 3
+
+
+def test_the_benchmark_takes_the_rates_that_did_best() -> None:
+    assert rates.best(read_rows("rates")) == erase.RATES
+    asked = erase.Case(subjects.subject("digits"), "siss", 8, 0)
+    assert asked.config.learning_rate == erase.RATES["digits"]["siss"]
+    assert erase.Case(subjects.subject("digits"), "siss", 8, 0, (("learning_rate", 1.0),)).config.learning_rate == 1, "control: what is tried wins"
+
+
+def test_the_best_rate_fails_least_then_is_soonest_then_forgets_most() -> None:
+    def row(rate: float, failed: list[str], seconds: float | None, ua: float) -> Row:
+        verdict = "FAIL" if failed else "PASS"
+        return {"dataset": "d", "method": "m", "learning_rate": rate, "failed": failed, "seconds_to_gate": seconds, "ua": ua, "verdict": verdict}
+
+    rows = [row(1, ["F1"], None, 0.9), row(2, [], 20.0, 1.0), row(3, [], 10.0, 0.99), row(4, ["F1", "R2"], 5.0, 1.0)]
+    rows.append({"dataset": "d", "method": "m", "learning_rate": 5, "verdict": "diverged"})
+    assert rates.best(rows) == {"d": {"m": 3}}
+    assert rates.best([r for r in rows if r["learning_rate"] != 3]) == {"d": {"m": 2}}
+    assert rates.best([row(1, ["F1"], None, 0.9), row(2, ["F1"], None, 0.95)]) == {"d": {"m": 2}}
