@@ -34,10 +34,10 @@ def _rank(row: Row) -> tuple[float, ...]:
 
 def best(rows: list[Row]) -> dict[str, dict[str, float]]:
     """The learning rate of each rival that did best, by dataset and method."""
-    chosen: dict[str, dict[str, float]] = {}
-    for row in sorted(rows, key=_rank, reverse=True):
-        chosen.setdefault(row["dataset"], {})[row["method"]] = row["learning_rate"]
-    return chosen
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        found.setdefault(row["dataset"], {}).setdefault(row["method"], []).append(row)
+    return {dataset: {method: min(tried, key=_rank)["learning_rate"] for method, tried in methods.items()} for dataset, methods in found.items()}
 
 
 def main() -> None:

@@ -125,10 +125,10 @@ def rates_table(rows: list[Row]) -> str:
     """One line a dataset and rival, one column a rate: UA, and what failed; bold is the rate that the benchmark takes."""
     rates = sorted({row["learning_rate"] for row in rows})
     lines = []
-    for (dataset, method), chosen in best(rows).items():
-        found = {row["learning_rate"]: row for row in rows if (row["dataset"], row["method"]) == (dataset, method)}
-        cells = [_tried(found[rate]) if rate in found else "" for rate in rates]
-        lines.append([dataset, f"`{method}`", *(f"**{cell}**" if rate == chosen else cell for rate, cell in zip(rates, cells, strict=True))])
+    for dataset, chosen in best(rows).items():
+        for method, rate in chosen.items():
+            found = {row["learning_rate"]: _tried(row) for row in rows if (row["dataset"], row["method"]) == (dataset, method)}
+            lines.append([dataset, f"`{method}`", *(f"**{found[r]}**" if r == rate else found.get(r, "") for r in rates)])
     return f"{_table(['dataset', 'method', *map(str, rates)], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.rates` measures it again."
 
 
