@@ -25,11 +25,11 @@ def cases() -> list[Case]:
 
 
 def _rank(row: Row) -> tuple[float, ...]:
-    """Small is good: few checks failed, then the gate reached soon, then much forgotten."""
+    """Small is good: few checks failed, then the gate reached soon, then much forgotten, then a small Fréchet distance."""
     if row["verdict"] == "diverged":
         return (math.inf,)
     seconds = math.inf if row["seconds_to_gate"] is None else row["seconds_to_gate"]
-    return (len(row["failed"]), seconds, -row["ua"])
+    return (len(row["failed"]), seconds, -row["ua"], row["fd_change"])
 
 
 def best(rows: list[Row]) -> dict[str, dict[str, float]]:

@@ -76,7 +76,16 @@ def test_the_benchmark_takes_the_rates_that_did_best() -> None:
 def test_the_best_rate_fails_least_then_is_soonest_then_forgets_most() -> None:
     def row(rate: float, failed: list[str], seconds: float | None, ua: float) -> Row:
         verdict = "FAIL" if failed else "PASS"
-        return {"dataset": "d", "method": "m", "learning_rate": rate, "failed": failed, "seconds_to_gate": seconds, "ua": ua, "verdict": verdict}
+        return {
+            "dataset": "d",
+            "method": "m",
+            "learning_rate": rate,
+            "failed": failed,
+            "seconds_to_gate": seconds,
+            "ua": ua,
+            "verdict": verdict,
+            "fd_change": 0,
+        }
 
     rows = [row(1, ["F1"], None, 0.9), row(2, [], 20.0, 1.0), row(3, [], 10.0, 0.99), row(4, ["F1", "R2"], 5.0, 1.0)]
     rows.append({"dataset": "d", "method": "m", "learning_rate": 5, "verdict": "diverged"})
