@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,7 +114,15 @@ def _read_shard(folder: Path, shard: Shard, image_shape: tuple[int, int, int]) -
 
 
 def _npz(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64]) -> bytes:
-    # Stored, not compressed: zlib's output differs between its builds, and DVC would see another version.
+    # Written member by member: np.savez forces zip64, whose header differs between patch versions of Python (3.11.2, 3.11.7).
+    # Stored, not compressed: zlib's output differs between its builds. DVC would see another version.
+    arrays: tuple[NDArray[Any], ...] = (images, labels, indices)
     buffer = io.BytesIO()
-    np.savez(buffer, images=images, labels=labels, indices=indices)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in zip(_ARRAYS, arrays, strict=True):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
+            info.create_system = 3  # Unix, on every system
+            archive.writestr(info, member.getvalue())
     return buffer.getvalue()
