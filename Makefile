@@ -2,6 +2,9 @@
 # OpenMP's spinning threads make two threads slower than one beside any other load, so every target runs with one.
 export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := PASSIVE
+# glibc gives freed memory back and has it zeroed again at every step; see erasediff/environment.py.
+export MALLOC_TRIM_THRESHOLD_ := 2147483647
+export MALLOC_MMAP_THRESHOLD_ := 33554432
 export DVC_NO_ANALYTICS := 1
 
 PYTHON ?= python3.11

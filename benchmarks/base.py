@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.results_file import Row, read_rows, write_rows
 from benchmarks.subjects import Subject, detector_of, prepare, subject, training_images
+from erasediff.environment import settle
 from erasediff.evaluate.measure import retained_samples
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.statistics import frechet_distance
@@ -65,6 +66,7 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
 
 def main() -> None:
     """Train and measure the subjects that are asked for, all by default; what was trained before keeps its seconds."""
+    settle()
     torch.set_num_threads(1)
     rows = {str(row["dataset"]): row for row in read_rows("base")}
     for name in sys.argv[1:] or ("digits", "fashion-mnist"):

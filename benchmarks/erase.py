@@ -2,7 +2,8 @@
 
 All methods have the same base, images, batch size, detector, policy and evaluation seeds. At some of its steps (``LOOKS``) a
 run is glanced at, and where the glance is promising it is judged by the whole policy: the seconds of training until the first
-PASS are ``seconds_to_gate``; looking does not count. Finished runs are kept in ``results/runs.jsonl``, so the command can be stopped
+PASS are ``seconds_to_gate``; looking does not count. Seconds are those of the one thread's CPU, which on an idle core are wall
+seconds, so that what else the machine does counts for no method. Finished runs are kept in ``results/runs.jsonl``, so the command can be stopped
 and started again, on another machine too; a run whose settings change is a run of its own.
 """
 
@@ -25,6 +26,7 @@ from benchmarks.judge import Judge, Judgement
 from benchmarks.relearn import steps_to_half
 from benchmarks.results_file import RESULTS, Row, stamped, write_rows
 from benchmarks.subjects import Subject, base_digest, prepare, subject
+from erasediff.environment import settle
 from erasediff.errors import NonFinite
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
@@ -110,26 +112,27 @@ class Case:
 
 @dataclass
 class Clock:
-    """Seconds of training, apart from those of looking."""
+    """CPU seconds of training, apart from those of looking."""
 
     seconds: float = 0.0
 
     def advance(self, erasure: Erasure) -> None:
         """Take one step."""
-        started = time.perf_counter()
+        started = time.process_time()
         erasure.advance()
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.process_time() - started
 
 
 def measure(case: Case) -> Row:
     """Run one case in this process."""
+    settle()
     torch.set_num_threads(1)
     ready = prepare(case.subject)
     judge = Judge(ready, case.label, case.seed)
     row: Row = dict(case.tried) | {"method": case.method, "dataset": case.subject.name, "label": case.label, "seed": case.seed}
-    started = time.perf_counter()
+    started = time.process_time()
     erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(case.label), case.config, case.seed, Compute())
-    clock = Clock(time.perf_counter() - started)
+    clock = Clock(time.process_time() - started)
     try:
         seconds_to_gate, judgement, peak = train(erasure, judge, clock)
     except NonFinite as error:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.results_file import Row, write_rows
 from erasediff.data.datasets import load_dataset
+from erasediff.environment import settle
 from erasediff.models.denoiser import build_scheduler, build_unet, schedule_of, to_unit
 from erasediff.records.config import EraseConfig, RunConfig
 from erasediff.unlearn.compute import Compute
@@ -97,6 +98,7 @@ def measure(name: str, settings: dict[str, object]) -> Row:
 
 def main() -> None:
     """Measure every case."""
+    settle()
     torch.set_num_threads(1)
     write_rows("step", [measure(name, settings) for name, settings in CASES.items()])
 

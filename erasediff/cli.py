@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from erasediff.environment import is_main_process, pin_threads
+from erasediff.environment import is_main_process, settle
 from erasediff.errors import EraseDiffError, ExitCode
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def _write_traceback() -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; see :class:`erasediff.errors.ExitCode`."""
-    pin_threads()
+    settle()
     try:
         app(args=arguments, prog_name="erasediff")
         return ExitCode.OK

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from erasediff.environment import THREADS
+from erasediff.environment import ALLOCATOR, THREADS
 from erasediff.errors import BadInput, EraseDiffError, ExitCode
 from erasediff.files import explained
 from erasediff.progress import FILE_VARIABLE
@@ -67,7 +67,7 @@ def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, p
             arguments.write_text(json.dumps({k: v.canonical().decode() for k, v in documents.items()} | {"workdir": str(workdir.root)}))
             events.touch()
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
-            environment = {**THREADS, **os.environ, FILE_VARIABLE: str(events)}
+            environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
             with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
                 _watch(process, events)
     if not workdir.outcome.is_file():

@@ -12,13 +12,16 @@ CREDENTIALS_SECRET = "erasediff-credentials"  # noqa: S105 - the name of a Secre
 ENVIRONMENT = ("MLFLOW_TRACKING_URI", "ERASEDIFF_DVC_REMOTE", "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL")
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_TOKEN")
 # Numeric users have no passwd entry, and the root file system is read-only: everything that wants a home goes to /tmp.
-_WRITABLE = {
+# Threads and allocator as in erasediff/environment.py, which speaks for the processes that it starts itself.
+_TASK_ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108
     "USER": "erasediff",
     "LOGNAME": "erasediff",
     "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108
     "XDG_CACHE_HOME": "/tmp/cache",  # noqa: S108
     "OMP_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "2147483647",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
 }
 
 
@@ -49,7 +52,7 @@ def configure(task: dsl.PipelineTask, size: Size) -> dsl.PipelineTask:
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
     if size.gpus:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(size.gpus)
-    for name, value in _WRITABLE.items():
+    for name, value in _TASK_ENVIRONMENT.items():
         task.set_env_variable(name, value)
     kubernetes.mount_pvc(task, pvc_name=WORKDIR_CLAIM, mount_path=WORKDIR_MOUNT)
     kubernetes.use_config_map_as_env(

@@ -1,0 +1,51 @@
+"""A process keeps the memory that it frees: a step must not pay for the same pages again and again."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+from erasediff import environment
+import numpy
+{prelude}
+def step():
+    return [numpy.ones(2**18) for _ in range(40)]
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+PAGES = 40 * 2**21 // 4096  # of one such step
+
+
+def faults(prelude: str, **variables: str) -> int:
+    environment = {"OPENBLAS_NUM_THREADS": "1", **variables}
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(prelude=prelude)], env=environment, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's; run on Linux")
+class TestFreedMemory:
+    def test_is_kept_by_a_process_that_settled(self):
+        assert faults("environment.settle()") < PAGES
+
+    def test_is_kept_by_its_children(self):
+        assert faults("", **environment_of_children()) < PAGES
+
+    def test_is_given_back_otherwise(self):
+        """Control: left alone, this C library faults the pages in again at every step."""
+        assert faults("") > 8 * PAGES
+
+    def test_is_given_back_where_the_environment_says_so(self):
+        assert faults("environment.settle()", MALLOC_TRIM_THRESHOLD_="1", MALLOC_MMAP_THRESHOLD_="65536") > 8 * PAGES
+
+
+def environment_of_children() -> dict[str, str]:
+    """What ``settle`` leaves in the environment, seen from a process of its own."""
+    code = "import json, os; from erasediff import environment; environment.settle(); print(json.dumps(dict(os.environ)))"
+    done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
+    return {name: value for name, value in json.loads(done.stdout).items() if name.startswith("MALLOC_")}
