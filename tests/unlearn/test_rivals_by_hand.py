@@ -298,6 +298,21 @@ def test_retrain_follows_the_retain_gradient_and_never_looks_at_the_forget_set(m
     assert clean.advance() == spoiled.advance()
 
 
+def test_retrain_makes_a_forgotten_label_another_name_of_the_null_label(make_erasure: Callable[..., Erasure]) -> None:
+    """Null rows take the names in turn, from step to step as well; the others keep theirs.
+
+    Red: a forgotten label without rows, whose embedding stays random; the null label left without rows.
+    """
+    bench = make_erasure(method="retrain", earlier=(1,)).bench
+    null, seen = bench.data.null_label, []
+    given_labels = torch.tensor([0, null, null, 2, null, null])
+    for bench.step in range(3):
+        named = retrain.Retrain._names_of_null(bench, given_labels)
+        assert torch.equal(named[[0, 3]], given_labels[[0, 3]])
+        seen += named[given_labels == null].tolist()
+    assert {name: seen.count(name) for name in seen} == {null: 4, 4: 4, 1: 4}
+
+
 def test_a_prelude_is_short_and_survives_a_loss_scale_that_is_too_high() -> None:
     """A tenth of the steps, rounded up; under a loss scale of 2^127 gradients overflow until it has been halved often enough.
 
