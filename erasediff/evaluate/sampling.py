@@ -18,13 +18,15 @@ from erasediff.records.config import SamplerConfig
 
 @dataclass(frozen=True)
 class Source:
-    """Something images can be sampled from: a denoiser with its scheduler and shape."""
+    """Something images can be sampled from: a denoiser with its scheduler and shape, and how noise enters."""
 
     denoiser: Denoiser
     scheduler: Any
     image_shape: tuple[int, int, int]
     null_label: int
     device: torch.device
+    eta: float = 0.0
+    noise_scale: float = 1.0
 
     @classmethod
     def of(cls, pipeline: ClassConditionalPipeline, device: torch.device) -> Source:
@@ -68,4 +70,6 @@ def _one_batch(source: Source, labels: Tensor, seeds: list[int], config: Sampler
         config.steps,
         config.guidance_scale,
         source.device,
+        source.eta,
+        source.noise_scale,
     )

@@ -11,9 +11,16 @@ from torch import Tensor
 from erasediff.models.denoiser import Denoiser, to_bytes
 
 
-def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:
-    """x_T ``[N,C,H,W]``, one generator an image, so that an image does not depend on its neighbours in the batch."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+class ImageNoise:
+    """Standard normal noise ``[N,C,H,W]``, one generator an image, so that an image does not depend on its neighbours in the batch."""
+
+    def __init__(self, seeds: list[int], shape: tuple[int, int, int]) -> None:
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._shape = shape
+
+    def draw(self) -> Tensor:
+        """The next draw of every image; the first is x_T."""
+        return torch.stack([torch.randn(self._shape, generator=generator) for generator in self._generators])
 
 
 def guided(denoiser: Denoiser, noised: Tensor, timesteps: Tensor, labels: Tensor, null_label: int, scale: float) -> Tensor:
@@ -36,6 +43,8 @@ def sample(
     steps: int,
     guidance_scale: float = 1.0,
     device: torch.device | None = None,
+    eta: float = 0.0,
+    noise_scale: float = 1.0,
 ) -> Tensor:
     """Run the reverse process for one batch.
 
@@ -49,6 +58,8 @@ def sample(
         steps: denoiser calls.
         guidance_scale: w of classifier-free guidance.
         device: where the denoiser is; noise is always drawn on the CPU, so that devices agree.
+        eta: share of fresh noise in a step of DDIM: 0 is deterministic, 1 is ancestral (Song et al. 2021, eq. 16).
+        noise_scale: standard deviation of x_T.
 
     Returns:
         ``uint8 [N,H,W,C]`` on the CPU.
@@ -56,9 +67,11 @@ def sample(
     solver = copy.deepcopy(scheduler)
     solver.set_timesteps(steps)
     where = device or torch.device("cpu")
-    state, labels = initial_noise(seeds, shape).to(where), labels.to(where)
+    noise = ImageNoise(seeds, shape)
+    state, labels = noise_scale * noise.draw().to(where), labels.to(where)
     for timestep in solver.timesteps:
         timesteps = torch.full((len(labels),), int(timestep), dtype=torch.int64, device=where)
-        noise = guided(denoiser, state, timesteps, labels, null_label, guidance_scale)
-        state = solver.step(noise, timestep, state, return_dict=False)[0]
+        predicted = guided(denoiser, state, timesteps, labels, null_label, guidance_scale)
+        fresh = {"eta": eta, "variance_noise": noise.draw().to(where)} if eta else {}  # DDIM's own; other solvers take neither
+        state = solver.step(predicted, timestep, state, return_dict=False, **fresh)[0]
     return to_bytes(state).cpu()

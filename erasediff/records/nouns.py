@@ -101,6 +101,14 @@ class Detections(Strict):
     reference_detections: int = Field(default=0, ge=0)
 
 
+class Cell(Strict):
+    """What one way of asking for the forgotten class brought: the check it belongs to, what was done, and what was seen."""
+
+    check: str
+    name: str
+    found: Detections
+
+
 class ClassAccuracy(Strict):
     """How often the detector agreed with the label that was asked for, base against erased, and both from the same noise."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from erasediff.models.denoiser import UNetDenoiser, build_scheduler, to_bytes, to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.sampler import guided, initial_noise, sample
+from erasediff.models.sampler import ImageNoise, guided, sample
 from erasediff.records.config import SamplerConfig
 
 LABELS = torch.arange(8)
@@ -80,7 +80,9 @@ def test_control_one_generator_for_the_batch_would_depend_on_the_neighbours() ->
         return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
     assert not torch.equal(shared(8)[4:], shared(4))
-    assert torch.equal(initial_noise(SEEDS, (1, 8, 8))[4:], initial_noise(SEEDS[4:], (1, 8, 8)))
+    all_images, some = ImageNoise(SEEDS, (1, 8, 8)), ImageNoise(SEEDS[4:], (1, 8, 8))
+    assert torch.equal(all_images.draw()[4:], some.draw())
+    assert torch.equal(all_images.draw()[4:], some.draw()), "and so at every step of an ancestral sampler"
 
 
 def test_sampling_leaves_the_global_generator_alone(tiny_unet) -> None:
