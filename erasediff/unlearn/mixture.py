@@ -26,18 +26,17 @@ class RetainedMixture:
         posterior: p(c | x_t) over **all** classes, the forgotten ones too.
         forgotten: ``int64 [K]``, the labels to take out.
         null_label: the label that stands for all classes; the base must have been trained on it.
+        repulsion: ρ(t), how far the mixture is pushed away from a forgotten label, as by
+            :func:`~erasediff.unlearn.objective.repelled`; it costs no pass, for the forgotten labels are asked anyway.
     """
 
     posterior: ClassPosterior
     forgotten: Tensor
     null_label: int
+    repulsion: Repulsion
 
-    def target(self, repulsion: Repulsion) -> Target:
-        """The forget target, pushed away from the forgotten label as by :func:`~erasediff.unlearn.objective.repelled`.
-
-        The repulsion ρ costs no pass, for the forgotten labels are asked anyway. Where x_t is more likely of a forgotten
-        class than not, a label is drawn from the retained ones.
-        """
+    def target(self) -> Target:
+        """The forget target. Where x_t is more likely of a forgotten class than not, a label is drawn from the retained ones."""
 
         @torch.no_grad()
         def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
@@ -46,8 +45,7 @@ class RetainedMixture:
             rest = teacher(batch.noised, batch.timesteps, torch.where(beyond, self._drawn(logs, random), self.null_label))
             own = torch.stack([teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(f))) for f in self.forgotten])
             goal = _without(rest, shares, own)
-            away = own[torch.searchsorted(self.forgotten, named_among(self.forgotten, batch.labels)), torch.arange(len(goal), device=goal.device)]
-            return goal + repulsion(batch.timesteps) * (goal - away)
+            return self._repelled(goal, own, batch)
 
         return target
 
@@ -56,7 +54,8 @@ class RetainedMixture:
         """What the retained classes are held at, ``[B,C,H,W]``: the base under each image's own label, or this mixture.
 
         It is one call of the base, on ``B + K·dropped`` rows. Where x_t is more likely of a forgotten class than not, the
-        image's own label stands for the mixture: it is a draw from it.
+        image's own label stands for the mixture: it is a draw from it. The mixture is repelled here as it is in the target:
+        who asks for nothing must not be given the forgotten class either.
 
         Args:
             batch: noised retain images under their own labels.
@@ -70,8 +69,14 @@ class RetainedMixture:
         again = torch.cat([torch.arange(len(labels), device=labels.device), rows.repeat(len(self.forgotten))])
         asked = base(batch.noised[again], batch.timesteps[again], torch.cat([labels, self.forgotten.repeat_interleave(len(rows))]))
         goal, own = asked[: len(labels)], asked[len(labels) :]
-        goal[rows] = _without(goal[rows], shares, own.view(len(self.forgotten), len(rows), *own.shape[1:]))
+        own = own.view(len(self.forgotten), len(rows), *own.shape[1:])
+        goal[rows] = self._repelled(_without(goal[rows], shares, own), own, batch.only(rows))
         return goal
+
+    def _repelled(self, goal: Tensor, own: Tensor, batch: NoisedBatch) -> Tensor:
+        """``goal [B,C,H,W]`` pushed away from ``own [K,B,C,H,W]``: a row's own forgotten label, or one of them in turn."""
+        named = torch.searchsorted(self.forgotten, named_among(self.forgotten, batch.labels))
+        return goal + self.repulsion(batch.timesteps) * (goal - own[named, torch.arange(len(goal), device=goal.device)])
 
     def _shares(self, logs: Tensor) -> tuple[Tensor, Tensor]:
         """p(f | x_t) ``[B,K]``, or 0 in the rows ``bool [B]`` where they sum to too much."""

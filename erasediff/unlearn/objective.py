@@ -41,6 +41,10 @@ class NoisedBatch:
     timesteps: Tensor
     labels: Tensor
 
+    def only(self, rows: Tensor) -> NoisedBatch:
+        """Some of the rows, ``int64 [R]``."""
+        return NoisedBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
+
     def under(self, labels: Tensor) -> NoisedBatch:
         """The same states under another condition."""
         return replace(self, labels=labels)

@@ -19,7 +19,8 @@ def retained_mixture(config: EraseConfig, data: ErasureData, schedule: NoiseSche
     if (config.target, config.mixture_estimate) != ("mixture", "closed-form"):
         return None
     images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
-    return RetainedMixture(ClassPosterior(images, labels, schedule, config.posterior_bandwidth), data.forgotten, data.null_label)
+    posterior = ClassPosterior(images, labels, schedule, config.posterior_bandwidth)
+    return RetainedMixture(posterior, data.forgotten, data.null_label, objective.rising(config.repulsion, schedule))
 
 
 def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule, base: Denoiser, mixture: RetainedMixture | None) -> Target:
@@ -34,12 +35,11 @@ def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule,
         return objective.relabelled(objective.uniform_over(torch.unique(data.retain_labels)))
     if config.target == "anchor":
         return objective.relabelled(objective.always(anchor_label(config, data)))
-    repulsion = objective.rising(config.repulsion, schedule)
     if mixture:
-        return mixture.target(repulsion)
+        return mixture.target()
     posterior = ClassPosterior(data.retain, data.retain_labels, schedule, config.posterior_bandwidth)
     drawn = objective.relabelled(objective.from_posterior(posterior))
-    return objective.repelled(drawn, base, data.forgotten, repulsion) if config.repulsion else drawn
+    return objective.repelled(drawn, base, data.forgotten, objective.rising(config.repulsion, schedule)) if config.repulsion else drawn
 
 
 def anchor_label(config: EraseConfig, data: ErasureData) -> int:

@@ -159,7 +159,7 @@ def test_the_null_label_without_the_forgotten_class_is_the_retained_mixture(
 
     batch = NoisedBatch(point, point, point, torch.tensor([TIME]), torch.tensor([1]))
     posterior = ClassPosterior(centres, labels, schedule, BANDWIDTH)
-    found = RetainedMixture(posterior, torch.tensor([1]), 10).target(lambda t: torch.zeros(()))(batch, perfect, Randomness(0))
+    found = RetainedMixture(posterior, torch.tensor([1]), 10, lambda t: torch.zeros(())).target()(batch, perfect, Randomness(0))
     wanted = noise_of(lambda x: log_q(x, [0, 1]), point, signal)
     assert torch.allclose(found, wanted, atol=1e-4)
     if row != 2:  # a point far from the forgotten class
@@ -173,17 +173,21 @@ def test_where_only_the_forgotten_class_is_a_retained_label_is_drawn(schedule: N
     here = FORGOTTEN.expand(400, -1, -1, -1)
     batch = NoisedBatch(here, here, here, torch.zeros(400, dtype=torch.int64), torch.ones(400, dtype=torch.int64))
     assert posterior.probabilities(here, batch.timesteps)[0, 1] > 0.99
-    target = RetainedMixture(posterior, torch.tensor([1]), 10).target(lambda t: repulsion)
+    target = RetainedMixture(posterior, torch.tensor([1]), 10, lambda t: repulsion).target()
     found = target(batch, lambda x, t, asked: torch.zeros_like(x) + asked.view(-1, 1, 1, 1), Randomness(0))
     drawn = ((found + repulsion) / (1 + repulsion)).round().unique().tolist()  # goal + ρ (goal - 1)
     assert drawn, "control: there is something to look at"
     assert set(drawn) <= {0, 2}, "neither the forgotten label nor the null label"
 
 
-def test_where_only_the_forgotten_class_is_a_null_label_is_held_at_the_image_s_own(schedule: NoiseSchedule) -> None:
-    mixture = RetainedMixture(ClassPosterior(torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1]), schedule, BANDWIDTH), torch.tensor([1]), 10)
+@pytest.mark.parametrize("repulsion", [0.0, 0.5])
+def test_where_only_the_forgotten_class_is_a_null_label_is_held_at_the_image_s_own(schedule: NoiseSchedule, repulsion: float) -> None:
+    """And pushed away from the forgotten label, 1, by ρ, as the forget target is: the row that keeps its label is not."""
+    posterior = ClassPosterior(torch.cat([CENTRES, FORGOTTEN]), torch.tensor([0, 2, 1]), schedule, BANDWIDTH)
+    mixture = RetainedMixture(posterior, torch.tensor([1]), 10, lambda t: torch.full((len(t), 1, 1, 1), repulsion))
     states = torch.cat([FORGOTTEN, CENTRES, FORGOTTEN])  # retained images that look like the forgotten class, and two that do not
     labels, dropped = torch.tensor([0, 0, 2, 2]), torch.tensor([True, True, False, True])
     batch = NoisedBatch(states, states, states, torch.zeros(4, dtype=torch.int64), labels)
     held = mixture.held(batch, dropped, lambda x, t, asked: torch.zeros_like(x) + asked.view(-1, 1, 1, 1))
-    assert held.amax((1, 2, 3)).tolist() == pytest.approx([0, 10, 2, 2], abs=0.01)
+    wanted = [goal + repulsion * (goal - 1) if moved else goal for goal, moved in zip([0, 10, 2, 2], dropped.tolist(), strict=True)]
+    assert held[:, 0, 0, 0].tolist() == pytest.approx(wanted, abs=0.02)

@@ -38,13 +38,14 @@ def retained_mixture_at(erasure: Erasure, batch: NoisedBatch, row: int) -> Tenso
     forgotten = int(bench.data.forgotten[0])
     share = posterior.probabilities(noised, timesteps)[0, posterior.classes == forgotten].item()
     rest, own = (bench.base(noised, timesteps, torch.tensor([label]))[0] for label in (NULL, forgotten))
-    return bench.base(noised, timesteps, batch.labels[row : row + 1])[0] if share > 0.5 else (rest - share * own) / (1 - share)
+    goal = bench.base(noised, timesteps, batch.labels[row : row + 1])[0] if share > 0.5 else (rest - share * own) / (1 - share)
+    return goal + erasure.config.repulsion * int(timesteps) / bench.schedule.timesteps * (goal - own)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])
 @pytest.mark.parametrize("estimate", ["drawn", "closed-form"])
 def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_label(make_erasure: Maker, share: float, estimate: str) -> None:
-    """Under the null label it is the retained mixture, by a draw or in closed form: the base's null label makes what is to be forgotten."""
+    """Under the null label it is the retained mixture, drawn, or in closed form and repelled: the base's null label makes what is to be forgotten."""
     erasure = make_erasure(label_dropout=0.0, batch_size=64, truth_share=share, mixture_estimate=estimate)
     bench = erasure.bench
     own = bench.held_batch(bench.random_of("a test"))
