@@ -75,6 +75,16 @@ RATES: dict[str, dict[str, float]] = {
         "sa": 2e-3,
         "released": 5e-4,
     },
+    "fashion-mnist": {
+        "finetune": 2e-3,
+        "neggrad": 5e-4,
+        "salun": 2e-3,
+        "sfron": 2e-3,
+        "munba": 5e-4,
+        "siss": 5e-4,
+        "sa": 5e-4,
+        "released": 2e-3,
+    },
 }
 """The rivals' learning rates, by dataset: those that did best in ``results/rates.json`` (``benchmarks.rates``)."""
 
