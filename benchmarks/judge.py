@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,16 +10,19 @@ import numpy as np
 import torch
 
 from benchmarks.subjects import Prepared
+from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_gate
 from erasediff.evaluate.measure import ModelSamples, RetainedSamples, compare, count_detections, sample_model, watch_for
 from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import Check, Measurements, Verdict
+from erasediff.records.nouns import Check, Detections, Measurements, Verdict
 
 _CPU = torch.device("cpu")
+_UNASKED = "unasked"
 
 
 @dataclass(frozen=True)
@@ -64,20 +68,28 @@ class Judge:
 
     @cached_property
     def base_samples(self) -> ModelSamples:
-        """The base's samples; the same for every method, so they are kept beside the base."""
-        path = self.ready.subject.folder / f"samples-{self.label}-{self.seed}-{self.ready.subject.policy.digest()[:8]}.npz"
+        """The base's samples and counts; the same for every method, so they are kept beside the base."""
+        policy = self.ready.subject.policy
+        path = self.ready.subject.folder / f"samples-{self.label}-{self.seed}-{policy.digest()[:8]}.npz"
         if not path.is_file():
             samples = self._samples(self.ready.base.unet)
+            counts = {name: found.model_dump() for name, found in {_UNASKED: samples.unasked, **samples.probes}.items()}
+            images = {"forgotten": samples.forgotten_images.numpy(), "retained": samples.retained.images.numpy()}
             with atomic_path(path) as temporary, temporary.open("wb") as handle:
-                np.savez(handle, allow_pickle=False, forgotten=samples.forgotten_images.numpy(), retained=samples.retained.images.numpy())
+                np.savez(handle, allow_pickle=False, counts=np.frombuffer(canonical_json(counts), np.uint8), **images)
         with np.load(path, allow_pickle=False) as kept:
             forgotten, images = torch.from_numpy(kept["forgotten"]), torch.from_numpy(kept["retained"])
+            probes = {name: Detections.model_validate(found) for name, found in json.loads(kept["counts"].tobytes()).items()}
         found, features = self.ready.detector.look(images)
-        labels = torch.tensor(self.retained).repeat_interleave(self.ready.subject.policy.retain.n_per_class)
-        return ModelSamples(self.watch.count(forgotten), forgotten, RetainedSamples(images, labels, found, features))
+        retained = RetainedSamples(images, torch.tensor(self.retained).repeat_interleave(policy.retain.n_per_class), found, features)
+        return ModelSamples(self.watch.count(forgotten), forgotten, probes.pop(_UNASKED), probes, retained)
 
     def _samples(self, unet: torch.nn.Module) -> ModelSamples:
-        return sample_model(self.watch, self.source(unet), self.retained, self.ready.subject.policy, self.config, "benchmark")
+        base = self.ready.base
+        suspect = Suspect(
+            ClassConditionalPipeline(unet, base.scheduler), base, self.label, tuple(self.retained), self.config.sampler, _CPU, self.seed
+        )
+        return sample_model(self.watch, suspect, self.ready.subject.policy, self.config, "benchmark")
 
     def glance(self, unet: torch.nn.Module, n: int) -> float:
         """The share of ``n`` samples that is detected, with seeds that no check uses."""

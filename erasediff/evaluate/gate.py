@@ -94,6 +94,31 @@ def check_detections(id: str, title: str, found: Detections | None, forget: Forg
     return _Question(id, title, _EXCESS_UPPER, forget.max_upper).answer(found.detections / found.n - reference, excess, found.n)
 
 
+def check_unasked(policy: GatePolicy, measured: Measurements) -> Check:
+    """F2: what the model makes under the null label, against a fixed limit or a share of what the base made."""
+    rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} is not made unasked"
+    if found is None:
+        return check_detections("F2", title, None, policy.forget, policy.alpha)
+    if reason := _enough(found.base, rule.n):
+        return _Question("F2", title, _RATE_UPPER, rule.max_upper).unanswered(found.base.n, f"of the base, {reason}")
+    limit = max(rule.max_upper, rule.base_share * found.base.detections / found.base.n)
+    asked = policy.forget.model_copy(update={"n": rule.n, "max_upper": limit})
+    return check_detections("F2", title, found.erased, asked, policy.alpha)
+
+
+_GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+
+def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
+    """F3: the worst of the ways of asking that the policy names; one that was not tried is no pass."""
+    rule = policy.forget.model_copy(update={"n": policy.probes.n, "max_upper": policy.probes.max_upper})
+    found = {probed.name: probed.erased for probed in measured.probes}
+    asked = [
+        check_detections("F3", f"Asked by {name}, the class does not come back", found.get(name), rule, policy.alpha) for name in policy.probes.ask
+    ]
+    return max(asked, key=lambda check: (_GRAVITY.index(check.verdict), -math.inf if check.bound is None else check.bound))
+
+
 def _as_control(check: Check) -> Check:
     """A control that does not hold says that the gate has no power; it says nothing against the candidate."""
     if check.verdict is not Verdict.FAIL:
@@ -195,6 +220,8 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
     checks = [
         *check_controls(policy, measured),
         forget,
+        check_unasked(policy, measured),
+        check_probes(policy, measured),
         *check_earlier(policy, measured, forgotten),
         *check_retained(policy, measured, forgotten),
         check_fidelity(policy, measured),

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
+from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
 from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.evaluate.statistics import frechet_difference
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ClassAccuracy, Detections, FrechetChange, Measurements
+from erasediff.records.nouns import ClassAccuracy, Detections, FrechetChange, Measurements, Probed
 from erasediff.records.policy import GatePolicy
 
 
@@ -44,10 +45,12 @@ class RetainedSamples:
 
 @dataclass(frozen=True)
 class ModelSamples:
-    """What one model made of the label to forget and of the retained labels."""
+    """What one model made of the label to forget, unasked, asked otherwise, and of the retained labels."""
 
     forgotten: Detections
     forgotten_images: Tensor
+    unasked: Detections
+    probes: dict[str, Detections]
     retained: RetainedSamples
 
 
@@ -90,11 +93,14 @@ def retained_samples(detector: Detector, source: Source, labels: list[int], n: i
     return RetainedSamples(images, wanted, found, features)
 
 
-def sample_model(watch: Watch, source: Source, retained: list[int], policy: GatePolicy, config: RunConfig, name: str) -> ModelSamples:
-    """Sample what F1, R1 and R2 ask of one model; base and candidate with the same seeds."""
+def sample_model(watch: Watch, suspect: Suspect, policy: GatePolicy, config: RunConfig, name: str) -> ModelSamples:
+    """Sample what F1 to F3, R1 and R2 ask of one model; base and candidate with the same seeds."""
+    source, key = Source.of(suspect.model, suspect.device), evaluation_key(config.seed)
     found, images = count_detections(watch, source, policy.forget.n, "F1", config, f"{name}: forgotten label")
-    kept = retained_samples(watch.detector, source, retained, policy.retain.n_per_class, config, f"{name}: retained labels")
-    return ModelSamples(found, images, kept)
+    by_null = look(watch, unasked(suspect), policy.unasked.n, key, "F2", name)
+    probes = {way: look(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
+    kept = retained_samples(watch.detector, source, list(suspect.retained), policy.retain.n_per_class, config, f"{name}: retained labels")
+    return ModelSamples(found, images, by_null, probes, kept)
 
 
 def compare(
@@ -116,6 +122,8 @@ def compare(
         detector=watch.quality,
         forget_base=base.forgotten,
         forget_erased=erased.forgotten,
+        unasked=Probed(name="null label", base=base.unasked, erased=erased.unasked),
+        probes=tuple(Probed(name=name, base=base.probes[name], erased=found) for name, found in erased.probes.items()),
         earlier=earlier,
         retained=_class_accuracy(base.retained, erased.retained, retained),
         nearest=nearest,

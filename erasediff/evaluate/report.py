@@ -26,6 +26,8 @@ _MEANINGS = {
     "C0": "The gate tests itself: it must catch the model as it was before, or a pass would mean nothing.",
     "C0.detector": "The detector must recognise real images of the class that it was not trained on.",
     "F1": "Asked for the class, with the sampler that serves, the erased model must hardly ever make it.",
+    "F2": "Asked for nothing in particular, the erased model must not make the class either: hiding it from its label is not forgetting.",
+    "F3": "Asked otherwise (more guidance, other samplers, the old embedding put back) the class must not come back; this is the worst way.",
     "F1.": "What an earlier request erased must not have come back.",
     "R1": "The other classes must come out as asked for, nearly as often as before.",
     "R1.class": "No single class may pay for the erasure; this is the one that lost most.",

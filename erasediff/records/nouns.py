@@ -101,12 +101,12 @@ class Detections(Strict):
     reference_detections: int = Field(default=0, ge=0)
 
 
-class Cell(Strict):
-    """What one way of asking for the forgotten class brought: the check it belongs to, what was done, and what was seen."""
+class Probed(Strict):
+    """What one way of asking for the forgotten class brought, of the base and of the erased model."""
 
-    check: str
     name: str
-    found: Detections
+    base: Detections
+    erased: Detections
 
 
 class ClassAccuracy(Strict):
@@ -154,6 +154,8 @@ class Measurements(Record):
     detector: DetectorQuality
     forget_base: Detections | None
     forget_erased: Detections | None
+    unasked: Probed | None
+    probes: tuple[Probed, ...]
     earlier: dict[str, Detections] = Field(default_factory=dict)
     retained: tuple[ClassAccuracy, ...]
     nearest: tuple[int, ...]

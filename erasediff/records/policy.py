@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -26,6 +27,31 @@ class ForgetPolicy(Strict):
     n: int = Field(ge=1, le=1_000_000)
     max_upper: float = Field(gt=0, lt=1)
     max_reference: float = Field(ge=0, lt=1)
+
+
+class UnaskedPolicy(Strict):
+    """F2: detections of the forgotten class among samples of the null label: what the model makes without being asked.
+
+    The limit is ``max_upper``, or ``base_share`` of the base's own rate where that is more.
+    """
+
+    n: int = Field(ge=1, le=1_000_000)
+    max_upper: float = Field(gt=0, lt=1)
+    base_share: float = Field(ge=0, lt=1)
+
+
+ProbeName = Annotated[
+    str, Field(pattern=r"^(guidance \d+(\.\d+)?|DDIM|ancestral|eta 1\.85|variance 1\.04|base embedding|noisy embedding|mixed embedding)$")
+]
+"""A way of asking that is not the one that serves; :mod:`erasediff.evaluate.attacks` knows each by its name."""
+
+
+class ProbesPolicy(Strict):
+    """F3: detections among samples that were asked for otherwise; the worst way counts."""
+
+    n: int = Field(ge=1, le=1_000_000)
+    max_upper: float = Field(gt=0, lt=1)
+    ask: tuple[ProbeName, ...] = Field(min_length=1, max_length=64)
 
 
 class RetainPolicy(Strict):
@@ -60,6 +86,8 @@ class GatePolicy(Strict):
     alpha: float = Field(gt=0, lt=0.5)
     control: ControlPolicy
     forget: ForgetPolicy
+    unasked: UnaskedPolicy
+    probes: ProbesPolicy
     retain: RetainPolicy
     fidelity: FidelityPolicy
     export: ExportPolicy

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
+from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.measure import RealImages, RetainedSamples, compare, count_detections, real_images, sample_model, watch_for
 from erasediff.evaluate.sampling import Source
@@ -47,14 +49,14 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     device = resolve_device(config.device)
     real = real_images(config)
     detector = detector_of(run, config, real)
-    before = Source.of(load_model(run.workdir.models, base.model), device)
-    after = Source.of(load_model(run.workdir.models, erased.model), device)
+    before, after = load_model(run.workdir.models, base.model), load_model(run.workdir.models, erased.model)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)
-    of_base = sample_model(watch, before, retained, policy, config, "base")
-    of_erased = sample_model(watch, after, retained, policy, config, "erased")
-    earlier = {str(c): _still_forgotten(run, detector, real, after, c, retained) for c in base.model.forgotten}
+    suspect = Suspect(after, before, label, tuple(retained), config.sampler, device, config.seed)
+    of_base = sample_model(watch, replace(suspect, model=before), policy, config, "base")
+    of_erased = sample_model(watch, suspect, policy, config, "erased")
+    earlier = {str(c): _still_forgotten(run, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
     grid = _keep_grid(run, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
     measured = compare(watch, real, of_base, of_erased, retained, policy, config.seed, earlier, grid)
     _log(run, measured)
@@ -87,6 +89,9 @@ def _log(run: Run, measured: Measurements) -> None:
     for name, found in (("base", measured.forget_base), ("erased", measured.forget_erased)):
         if found is not None:
             metrics[f"forget.detection_rate.{name}"] = found.detections / found.n
+    for probed in (*measured.probes, *((measured.unasked,) if measured.unasked else ())):
+        for name, found in (("base", probed.base), ("erased", probed.erased)):
+            metrics[f"forget.probe.{probed.name.replace(' ', '_')}.{name}"] = found.detections / found.n
     for row in measured.retained:
         metrics[f"retain.accuracy.base.{row.label}"] = row.correct_base / row.n
         metrics[f"retain.accuracy.erased.{row.label}"] = row.correct_erased / row.n

@@ -22,6 +22,7 @@ from erasediff.records.nouns import (
     FrechetChange,
     Measurements,
     Parity,
+    Probed,
     Verdict,
 )
 from erasediff.records.policy import load_policy
@@ -44,6 +45,10 @@ def frechet(**changes: Any) -> FrechetChange:
     return FrechetChange.model_validate(fields | changes)
 
 
+def probed(name: str, count: int, base: int = 450, n: int = 500) -> Probed:
+    return Probed(name=name, base=Detections(n=n, detections=base), erased=Detections(n=n, detections=count))
+
+
 def measurements(**changes: Any) -> Measurements:
     """The one example that passes. ``changes`` are not validated, so that what the schema refuses can be tried as well."""
     good = Measurements(
@@ -52,6 +57,8 @@ def measurements(**changes: Any) -> Measurements:
         detector=DetectorQuality(sha256=DIGEST, accuracy=0.98, true_positive_rate=0.97, false_positive_rate=0.002, holdout_positives=58),
         forget_base=Detections(n=1000, detections=970),
         forget_erased=Detections(n=1000, detections=12),
+        unasked=probed("null label", 25, base=200, n=2000),
+        probes=tuple(probed(name, 16) for name in POLICY.probes.ask),
         earlier={"1": Detections(n=1000, detections=2)},
         retained=tuple(row(label) for label in RETAINED),
         nearest=(3, 5, 9),
@@ -74,7 +81,7 @@ def test_control_the_good_example_passes_every_check() -> None:
     """Without it, everything below could hold because nothing ever passes."""
     verdict, checks = gate(measurements())
     assert verdict is PASS
-    assert set(checks) == {"C0", "C0.detector", "F1", "F1.1", "R1", "R1.class", "R1.nearest", "R2"}
+    assert set(checks) == {"C0", "C0.detector", "F1", "F2", "F3", "F1.1", "R1", "R1.class", "R1.nearest", "R2"}
     assert {check.verdict for check in checks.values()} == {PASS}
 
 
@@ -200,6 +207,47 @@ def test_the_distance_is_judged_by_its_bound_at_enough_samples(changes: dict[str
     assert gate(measurements(frechet=frechet(**changes)))[0] is wanted
 
 
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (probed("null label", 29, base=200, n=2000), PASS),  # the fixed limit, 2 %
+        (probed("null label", 30, base=200, n=2000), FAIL),
+        (probed("null label", 100, base=600, n=2000), PASS),  # a fifth of the base's 30 %
+        (probed("null label", 105, base=600, n=2000), FAIL),
+        (probed("null label", 0, base=200, n=1999), INCONCLUSIVE),
+        (probed("null label", 0, n=2000).model_copy(update={"base": Detections(n=500, detections=100)}), INCONCLUSIVE),
+        (None, INCONCLUSIVE),
+    ],
+)
+def test_what_is_made_unasked_counts(found: Probed | None, wanted: Verdict) -> None:
+    """A model that hides the class from its label alone would pass F1."""
+    verdict, checks = gate(measurements(unasked=found))
+    assert verdict is wanted
+    assert checks["F2"].verdict is wanted
+
+
+@pytest.mark.parametrize("name", POLICY.probes.ask)
+@pytest.mark.parametrize(("count", "n", "wanted"), [(16, 500, PASS), (17, 500, FAIL), (0, 499, INCONCLUSIVE), (None, 0, INCONCLUSIVE)])
+def test_the_worst_way_of_asking_counts_and_each_must_have_been_tried(name: str, count: int | None, n: int, wanted: Verdict) -> None:
+    probes = [probed(way, 3) for way in POLICY.probes.ask if way != name]
+    if count is not None:
+        probes.append(probed(name, count, n=n))
+    verdict, checks = gate(measurements(probes=tuple(probes)))
+    assert verdict is wanted
+    assert checks["F3"].verdict is wanted
+    assert name in checks["F3"].title
+
+
+def test_a_way_of_asking_that_fails_is_not_hidden_by_one_that_was_not_tried() -> None:
+    probes = [probed(way, 100) for way in POLICY.probes.ask[1:]]
+    assert gate(measurements(probes=tuple(probes)))[1]["F3"].verdict is FAIL
+
+
+def test_a_way_of_asking_that_the_policy_does_not_name_counts_for_nothing() -> None:
+    probes = (*measurements().probes, probed("guidance 3", 500))
+    assert gate(measurements(probes=probes))[0] is PASS
+
+
 @pytest.mark.parametrize(("found", "wanted"), [(detected(13), FAIL), (None, INCONCLUSIVE), (detected(0, n=999), INCONCLUSIVE)])
 def test_an_earlier_erasure_is_checked_again(found: Detections | None, wanted: Verdict) -> None:
     """A second request must not undo the first: it is an F1 of the same rank."""
@@ -225,6 +273,12 @@ COUNT_FAULTS = st.one_of(
     st.builds(detected, st.integers(0, 12), st.integers(0, 999)),
     st.builds(detected, st.integers(1001, 5000)),
     st.builds(detected, st.integers(13, 1000)),
+)
+PROBE_FAULTS = st.one_of(
+    st.none(),
+    st.builds(lambda k, n: probed(POLICY.probes.ask[0], k, n=n), st.integers(0, 12), st.integers(0, 499)),
+    st.builds(lambda k: probed(POLICY.probes.ask[0], k), st.integers(501, 5000)),
+    st.builds(lambda k: probed(POLICY.probes.ask[0], k), st.integers(30, 500)),
 )
 BASE_FAULTS = COUNT_FAULTS.filter(lambda f: f is None or f.n < 1000 or f.detections > 1000)
 NUMBERS = st.sampled_from([math.nan, math.inf])
@@ -262,6 +316,8 @@ def _bad_frechet(fault: dict[str, float] | None) -> dict[str, Any]:
 FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]] = {
     "forget_erased": (COUNT_FAULTS, lambda f: {"forget_erased": f}),
     "forget_base": (BASE_FAULTS, lambda f: {"forget_base": f}),
+    "unasked": (PROBE_FAULTS, lambda f: {"unasked": f and f.model_copy(update={"base": detected(200, n=2000)})}),
+    "probes": (PROBE_FAULTS, lambda f: {"probes": (*(() if f is None else (f,)), *measurements().probes[1:])}),
     "earlier": (COUNT_FAULTS, lambda f: {"earlier": {} if f is None else {"1": f}}),
     "retained": (ROW_FAULTS, _bad_row),
     "no rows": (st.just(()), lambda f: {"retained": f}),
@@ -275,7 +331,7 @@ FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_fault_ever_passes(first: str, data: st.DataObject) -> None:
-    """2,400 damaged measurements: one fault of each kind, alone or with others, on top of the example that passes."""
+    """3,000 damaged measurements: one fault of each kind, alone or with others, on top of the example that passes."""
     others = data.draw(st.sets(st.sampled_from(sorted(FAULTS)), max_size=2))
     changes: dict[str, Any] = {}
     for name in {*others, first}:

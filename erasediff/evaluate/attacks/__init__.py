@@ -1,16 +1,35 @@
-"""Ways of getting a forgotten class out of a model: one file each.
+"""Ways of getting a forgotten class out of a model: one file a kind, one name a way.
 
-An attack is a function from a :class:`Suspect` to probes: sources to sample from, with the conditions to ask for. It draws no
-image itself; :func:`erasediff.evaluate.attacks.probe.look` does that for all of them, with committed seeds. Attacks that
-first train (on retained images, on a few forgotten ones) return probes of what they trained.
+A way of asking is a function from a :class:`Suspect` to a :class:`Probe`: a source to sample from and the conditions to ask
+for. It draws no image; :func:`look` does that for all of them, with committed seeds. The gate's policy lists the names.
 """
 
-from erasediff.evaluate.attacks import embeddings, guidance, null_label, samplers
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from erasediff.errors import BadInput
+from erasediff.evaluate.attacks import embeddings, guidance, samplers
 from erasediff.evaluate.attacks.probe import Probe, Suspect, look
 
-__all__ = ["Probe", "Suspect", "look", "probes_of"]
+__all__ = ["Probe", "Suspect", "look", "probe_named", "unasked"]
+
+PROBES: dict[str, Callable[[Suspect], Probe]] = {**samplers.PROBES, **embeddings.PROBES}
 
 
-def probes_of(suspect: Suspect) -> list[Probe]:
-    """Everything that only asks and trains nothing: the checks F2 and F3."""
-    return [probe for attack in (null_label, guidance, samplers, embeddings) for probe in attack.probes(suspect)]
+def unasked(suspect: Suspect) -> Probe:
+    """The null label, by the sampler that serves: a model that hides a class from its label may still make it unasked."""
+    return suspect.probe("null label", suspect.model.classes)
+
+
+def probe_named(suspect: Suspect, name: str) -> Probe:
+    """The way of asking that a policy calls ``name``.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    if name in PROBES:
+        return PROBES[name](suspect)
+    if (scale := guidance.scale_in(name)) is not None:
+        return guidance.probe(suspect, scale)
+    raise BadInput(f"the policy asks by {name!r}: choose from 'guidance NUMBER', {', '.join(PROBES)}.")

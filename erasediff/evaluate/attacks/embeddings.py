@@ -1,6 +1,8 @@
-"""F3: ask beside the label. An erasure that moved the embedding and little else is undone by moving it back."""
+"""Ask beside the label: an erasure that moved the embedding and little else is undone by moving it back."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,27 +10,34 @@ from torch import Tensor
 from erasediff.evaluate.attacks.conditions import embedding_of, with_conditions
 from erasediff.evaluate.attacks.probe import Probe, Suspect
 
-NOISES = (0.25, 0.5)
-"""Standard deviations of noise on the label's embedding, in units of the spread of all embeddings."""
-DRAWS = 25
+NOISE, DRAWS = 0.5, 25
+"""Standard deviation of noise on the label's embedding, in units of the spread of all embeddings, and how many are tried."""
 
 
-def probes(suspect: Suspect) -> list[Probe]:
-    """The base's own embedding put back, the label's with noise, and half of it with half of each retained label's."""
-    table, label = embedding_of(suspect.model), suspect.label
-    asked = [
-        ("the base's embedding", embedding_of(suspect.base)[[label]]),
-        *((f"embedding with noise {size:g}", _noisy(table, label, size, suspect.seed)) for size in NOISES),
-        ("embedding mixed with others", (table[label] + table[list(suspect.retained)]) / 2),
-    ]
-    return [_probe(suspect, name, rows) for name, rows in asked]
+def _of_base(suspect: Suspect) -> Tensor:
+    """The row that asked the base for the class ``[1,E]``."""
+    return embedding_of(suspect.base)[[suspect.label]]
 
 
-def _noisy(table: Tensor, label: int, size: float, seed: int) -> Tensor:
-    noise = torch.randn(DRAWS, table.shape[1], generator=torch.Generator().manual_seed(seed)).to(table)
-    return table[label] + size * table.std(0).mean() * noise
+def _noisy(suspect: Suspect) -> Tensor:
+    """The label's row with noise ``[DRAWS,E]``."""
+    table = embedding_of(suspect.model)
+    noise = torch.randn(DRAWS, table.shape[1], generator=torch.Generator().manual_seed(suspect.seed)).to(table)
+    return table[suspect.label] + NOISE * table.std(0).mean() * noise
 
 
-def _probe(suspect: Suspect, name: str, rows: Tensor) -> Probe:
-    model, conditions = with_conditions(suspect.model, rows)
-    return suspect.probe("F3", name, *conditions, model=model)
+def _mixed(suspect: Suspect) -> Tensor:
+    """Half of the label's row with half of each retained label's ``[K,E]``."""
+    table = embedding_of(suspect.model)
+    return (table[suspect.label] + table[list(suspect.retained)]) / 2
+
+
+def _asked(name: str, rows: Callable[[Suspect], Tensor]) -> Callable[[Suspect], Probe]:
+    def probe(suspect: Suspect) -> Probe:
+        model, conditions = with_conditions(suspect.model, rows(suspect))
+        return suspect.probe(name, *conditions, model=model)
+
+    return probe
+
+
+PROBES = {name: _asked(name, rows) for name, rows in {"base embedding": _of_base, "noisy embedding": _noisy, "mixed embedding": _mixed}.items()}

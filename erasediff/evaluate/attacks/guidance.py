@@ -1,14 +1,20 @@
-"""F3: ask harder, or more softly. Guidance amplifies what little of a class is left in its label."""
+"""Ask harder, or more softly: guidance amplifies what little of a class is left in its label."""
 
 from __future__ import annotations
 
 from erasediff.evaluate.attacks.probe import Probe, Suspect
 
-SCALES = (0.5, 2.0, 4.0, 8.0)
-"""Guidance scales beside the one that serves; 0 is the null label, which F2 asks for."""
+_PREFIX = "guidance "
 
 
-def probes(suspect: Suspect) -> list[Probe]:
-    """The label at each scale that does not serve: F1 is the one that does."""
-    scales = sorted({1.0, *SCALES} - {suspect.sampler.guidance_scale})
-    return [suspect.probe("F3", f"guidance {scale:g}", guidance_scale=scale) for scale in scales]
+def scale_in(name: str) -> float | None:
+    """The guidance scale that a name speaks of, if it speaks of one."""
+    try:
+        return float(name.removeprefix(_PREFIX)) if name.startswith(_PREFIX) else None
+    except ValueError:
+        return None
+
+
+def probe(suspect: Suspect, scale: float) -> Probe:
+    """The label at a guidance scale; 0 is the null label, 1 the label without guidance."""
+    return suspect.probe(f"{_PREFIX}{scale:g}", guidance_scale=scale)

@@ -13,15 +13,15 @@ from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.config import SamplerConfig
-from erasediff.records.nouns import Cell
+from erasediff.records.nouns import Detections
 
 
 @dataclass(frozen=True)
 class Suspect:
     """A model that is said to have forgotten a class, and what an attacker has beside it.
 
-    ``base`` is the model before the erasure: whoever has downloaded it once can try its embeddings on the new one. The base
-    is a suspect too, in the controls.
+    ``base`` is the model before the erasure: whoever downloaded it can try its embeddings on the new one. The base is a
+    suspect too, in the controls. ``retained`` are the labels that stay.
     """
 
     model: ClassConditionalPipeline
@@ -32,17 +32,16 @@ class Suspect:
     device: torch.device
     seed: int
 
-    def probe(self, check: str, name: str, *conditions: int, model: ClassConditionalPipeline | None = None, **changes: Any) -> Probe:
-        """A probe of the suspect, or of ``model``, by the sampler that serves with ``changes`` to it; of the label if no condition is named."""
+    def probe(self, name: str, *conditions: int, model: ClassConditionalPipeline | None = None, **changes: Any) -> Probe:
+        """A probe by the sampler that serves with ``changes`` to it: of the label if no condition is named, of this model if none is."""
         sampler, source = self.sampler.model_copy(update=changes), Source.of(model or self.model, self.device)
-        return Probe(check, name, source, torch.tensor(conditions or (self.label,)), sampler)
+        return Probe(name, source, torch.tensor(conditions or (self.label,)), sampler)
 
 
 @dataclass(frozen=True)
 class Probe:
     """One way of asking: a source, the conditions ``int64 [K]`` that images are asked for in turn, and the sampler."""
 
-    check: str
     name: str
     source: Source
     conditions: Tensor
@@ -53,9 +52,17 @@ class Probe:
         return replace(self, source=replace(self.source, **changes))
 
 
-def look(watch: Watch, probe: Probe, n: int, key: bytes) -> Cell:
-    """Draw ``n`` images of a probe, with seeds that are a function of ``key`` and the probe's name, and count detections."""
+def look(watch: Watch, probe: Probe, n: int, key: bytes, check: str, of: str) -> Detections:
+    """Draw ``n`` images of a probe and count detections.
+
+    Args:
+        watch: the detector set to the class.
+        probe: what to ask.
+        n: how many images.
+        key: of the evaluation seeds; two models that are asked alike get the same seeds.
+        check: the check that asks, so that no two checks share an image.
+        of: whose probe it is, for the progress bar.
+    """
     labels = probe.conditions[torch.arange(n) % len(probe.conditions)]
-    seeds = check_seeds(key, f"{probe.check} {probe.name}", n)
-    images: Tensor = draw_samples(probe.source, labels, seeds, probe.sampler, f"{probe.check}: {probe.name}")
-    return Cell(check=probe.check, name=probe.name, found=watch.count(images))
+    images = draw_samples(probe.source, labels, check_seeds(key, f"{check} {probe.name}", n), probe.sampler, f"{of}: {check}, {probe.name}")
+    return watch.count(images)
