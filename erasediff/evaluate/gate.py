@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from erasediff.evaluate import statistics
-from erasediff.records.nouns import Check, ClassAccuracy, Detections, ExportedRecord, Measurements, Parity, Unit, Verdict
+from erasediff.records.nouns import Check, ClassAccuracy, Detections, ExportedRecord, Measurements, Pairs, Parity, Unit, Verdict
 from erasediff.records.policy import ForgetPolicy, GatePolicy
 
 
@@ -31,6 +31,8 @@ _RATE_LOWER = _Statistic("detection rate on the base, Clopper-Pearson lower boun
 _TRUE_POSITIVES = _Statistic("true positive rate on real images the detector was not trained on", "share", "lower")
 _ACCURACY = _Statistic("accuracy change, Newcombe lower bound", "difference", "lower")
 _FIDELITY = _Statistic("relative Fréchet distance change, bias-corrected bootstrap upper bound", "relative", "upper")
+_KERNEL = _Statistic("kernel distance change, upper bound of t over blocks", "number", "upper")
+_MANIFOLD = _Statistic("change of the share, Newcombe lower bound for pairs", "difference", "lower")
 _PARITY = _Statistic("largest relative error of the denoiser", "number", "upper")
 
 
@@ -197,6 +199,47 @@ def check_fidelity(policy: GatePolicy, measured: Measurements) -> Check:
     return question.answer(change / found.fd_base, bound / found.fd_base, found.n)
 
 
+def check_kernel(policy: GatePolicy, measured: Measurements) -> Check:
+    """R2.kernel: upper bound of the change of the kernel distance, against a share of the base's and a slack."""
+    rule, found, needed = policy.fidelity, measured.kernel, policy.retain.n_per_class * len(measured.retained)
+    limit = rule.kernel_slack + rule.kernel_share * max(0.0, found.base if found and math.isfinite(found.base) else 0.0)
+    question = _Question("R2.kernel", "Retained images look as before, by another distance", _KERNEL, limit)
+    if found is None:
+        return question.unanswered(0, "it was not measured")
+    if found.n < needed or found.blocks < rule.kernel_blocks or not math.isfinite(found.base):
+        return question.unanswered(found.n, "too few samples or blocks, or the base's distance is not finite")
+    bound = statistics.mean_upper(found.difference, found.block_sd, found.blocks, policy.alpha)
+    return question.answer(found.difference, bound, found.n)
+
+
+_MANIFOLDS = {
+    "precision": "Retained images are as real as before",
+    "recall": "Retained images are as varied as before",
+    "coverage": "Retained images reach as many real ones as before",
+}
+
+
+def check_manifold(policy: GatePolicy, measured: Measurements) -> list[Check]:
+    """R3: non-inferiority of precision, recall and coverage, in pairs."""
+    real = policy.fidelity.real_images
+    needed = {"precision": policy.retain.n_per_class * len(measured.retained), "recall": real, "coverage": real}
+    found = measured.manifold
+    pairs = {name: getattr(found, name) if found else None for name in _MANIFOLDS}
+    return [_check_pairs(f"R3.{name}", title, pairs[name], needed[name], policy) for name, title in _MANIFOLDS.items()]
+
+
+def _check_pairs(id: str, title: str, found: Pairs | None, needed: int, policy: GatePolicy) -> Check:
+    question = _Question(id, title, _MANIFOLD, -policy.fidelity.manifold_margin)
+    if found is None:
+        return question.unanswered(0, "it was not measured")
+    if found.n < max(1, needed):
+        return question.unanswered(found.n, f"{found.n} images are fewer than the {max(1, needed)} that are needed")
+    if found.both > min(found.base, found.erased) or found.base + found.erased - found.both > found.n:
+        return question.unanswered(found.n, "the pairs contradict each other")
+    bound = statistics.paired_difference_lower(found.both, found.erased - found.both, found.base - found.both, found.n, policy.alpha)
+    return question.answer((found.erased - found.base) / found.n, bound, found.n)
+
+
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
     """F1 again for every label that an earlier request made the model forget."""
     return [
@@ -225,6 +268,8 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
         *check_earlier(policy, measured, forgotten),
         *check_retained(policy, measured, forgotten),
         check_fidelity(policy, measured),
+        check_kernel(policy, measured),
+        *check_manifold(policy, measured),
     ]
     return overall(checks), tuple(checks)
 

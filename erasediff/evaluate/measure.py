@@ -13,12 +13,12 @@ from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
 from erasediff.evaluate.detectors import Detector, Watch
+from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
 from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
-from erasediff.evaluate.statistics import frechet_difference
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ClassAccuracy, Detections, FrechetChange, Measurements, Probed
+from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed
 from erasediff.records.policy import GatePolicy
 
 
@@ -115,6 +115,7 @@ def compare(
     samples: Pointer | None,
 ) -> Measurements:
     """Everything the gate may look at."""
+    arms, fidelity = _arms(watch.detector, real, retained, base.retained, erased.retained), policy.fidelity
     nearest = watch.detector.nearest(real.holdout, real.holdout_labels, watch.label, retained, policy.retain.nearest)
     return Measurements(
         label=watch.label,
@@ -127,7 +128,9 @@ def compare(
         earlier=earlier,
         retained=_class_accuracy(base.retained, erased.retained, retained),
         nearest=nearest,
-        frechet=_frechet(policy, watch.detector, real, retained, base.retained, erased.retained, seed),
+        frechet=frechet_change(arms, fidelity, seed),
+        kernel=kernel_change(arms, fidelity, seed),
+        manifold=manifold_change(arms, fidelity.neighbours),
         samples=samples,
     )
 
@@ -142,19 +145,8 @@ def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: list
     return tuple(rows)
 
 
-def _frechet(
-    policy: GatePolicy, detector: Detector, real: RealImages, retained: list[int], base: RetainedSamples, erased: RetainedSamples, seed: int
-) -> FrechetChange:
-    """Distances to the held-out real images of the retained labels: no denoiser was trained on them, so memory earns nothing."""
-    wanted = torch.isin(real.holdout_labels, torch.tensor(retained))
-    _, reference = detector.look(real.holdout[wanted])
-    rng = np.random.default_rng(seed)
-    found = frechet_difference(base.features, erased.features, base.labels.numpy(), reference, policy.fidelity.resamples, rng)
-    return FrechetChange(
-        n=len(base.features),
-        fd_base=found.fd_base,
-        fd_erased=found.fd_candidate,
-        bootstrap_mean=found.bootstrap_mean,
-        bootstrap_sd=found.bootstrap_sd,
-        resamples=policy.fidelity.resamples,
-    )
+def _arms(detector: Detector, real: RealImages, retained: list[int], base: RetainedSamples, erased: RetainedSamples) -> Arms:
+    """Features of both models' samples and of held-out real images of the retained labels, no more of them than of samples."""
+    wanted = torch.isin(real.holdout_labels, torch.tensor(retained)).nonzero().flatten()
+    _, reference = detector.look(real.holdout[wanted[evenly(len(wanted), len(base.features))]])
+    return Arms(base.features, erased.features, base.labels.numpy(), reference)

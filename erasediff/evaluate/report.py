@@ -33,6 +33,8 @@ _MEANINGS = {
     "R1.class": "No single class may pay for the erasure; this is the one that lost most.",
     "R1.nearest": "The classes that look most like the forgotten one are the first to suffer.",
     "R2": "Retained images as a whole must stay as close to real ones as before (Fréchet distance).",
+    "R2.kernel": "The same by another distance (KID), which fails in other ways.",
+    "R3.": "Retained images must be as real (precision), as varied (recall) and reach as many real ones (coverage) as before.",
     "F8": "What is served is the exported graph, so it is asked for the class as well.",
     "F8.parity": "The exported graph must compute what the erased model computes.",
 }

@@ -130,6 +130,33 @@ class FrechetChange(Strict):
     resamples: int = Field(ge=0)
 
 
+class KernelChange(Strict):
+    """Kernel distances (KID) at equal ``n``, by blocks: the base's, and the mean and spread of erased - base."""
+
+    n: int = Field(ge=0)
+    base: float
+    difference: float
+    block_sd: float = Field(ge=0)
+    blocks: int = Field(ge=0)
+
+
+class Pairs(Strict):
+    """How many of ``n`` things hold for the base, for the erased model, and for both."""
+
+    n: int = Field(ge=0)
+    base: int = Field(ge=0)
+    erased: int = Field(ge=0)
+    both: int = Field(ge=0)
+
+
+class ManifoldChange(Strict):
+    """Generated images inside the manifold of real ones (precision), real ones inside that of generated ones (recall), and coverage."""
+
+    precision: Pairs
+    recall: Pairs
+    coverage: Pairs
+
+
 class DetectorQuality(Strict):
     """The detector's own error on real images it was not trained on: rates for the forgotten class.
 
@@ -160,6 +187,8 @@ class Measurements(Record):
     retained: tuple[ClassAccuracy, ...]
     nearest: tuple[int, ...]
     frechet: FrechetChange | None
+    kernel: KernelChange | None
+    manifold: ManifoldChange | None
     samples: Pointer | None
 
 

@@ -65,10 +65,19 @@ class RetainPolicy(Strict):
 
 
 class FidelityPolicy(Strict):
-    """R2: relative change of the Fréchet distance of the retained classes."""
+    """R2 and R3: how far retained images may drift from real ones.
+
+    The kernel distance may rise by ``kernel_share`` of the base's plus ``kernel_slack``, in units of the features.
+    """
 
     max_relative_upper: float = Field(gt=0, le=10)
     resamples: int = Field(ge=200, le=100_000)
+    kernel_share: float = Field(ge=0, le=10)
+    kernel_slack: float = Field(ge=0, le=10)
+    kernel_blocks: int = Field(ge=20, le=1000)
+    neighbours: int = Field(ge=1, le=100)
+    real_images: int = Field(ge=1, le=1_000_000, description="fewest real images of retained classes that recall and coverage are counted on")
+    manifold_margin: float = Field(gt=0, lt=1)
 
 
 class ExportPolicy(Strict):

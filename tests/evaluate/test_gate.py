@@ -20,7 +20,10 @@ from erasediff.records.nouns import (
     DetectorQuality,
     ExportedRecord,
     FrechetChange,
+    KernelChange,
+    ManifoldChange,
     Measurements,
+    Pairs,
     Parity,
     Probed,
     Verdict,
@@ -32,6 +35,7 @@ PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 LABEL, EARLIER = 8, (1,)
 RETAINED = [c for c in range(10) if c not in (LABEL, *EARLIER)]
 DIGEST = "0" * 64
+R3 = ("R3.precision", "R3.recall", "R3.coverage")
 
 
 def row(label: int, correct_erased: int = 245, correct_base: int = 246, n: int = 250) -> ClassAccuracy:
@@ -43,6 +47,14 @@ def row(label: int, correct_erased: int = 245, correct_base: int = 246, n: int =
 def frechet(**changes: Any) -> FrechetChange:
     fields = {"n": 2000, "fd_base": 2.0, "fd_erased": 2.02, "bootstrap_mean": 0.02, "bootstrap_sd": 0.03, "resamples": 200}
     return FrechetChange.model_validate(fields | changes)
+
+
+def kernel(**changes: Any) -> KernelChange:
+    return KernelChange.model_validate({"n": 2000, "base": 0.002, "difference": 1e-4, "block_sd": 2e-4, "blocks": 20} | changes)
+
+
+def pairs(n: int, base: float = 0.9, erased: float = 0.89, both: float = 0.87) -> Pairs:
+    return Pairs(n=n, base=round(base * n), erased=round(erased * n), both=round(both * n))
 
 
 def probed(name: str, count: int, base: int = 450, n: int = 500) -> Probed:
@@ -63,6 +75,8 @@ def measurements(**changes: Any) -> Measurements:
         retained=tuple(row(label) for label in RETAINED),
         nearest=(3, 5, 9),
         frechet=frechet(),
+        kernel=kernel(),
+        manifold=ManifoldChange(precision=pairs(2000), recall=pairs(541), coverage=pairs(541)),
         samples=Pointer(uri="samples.npz", sha256=DIGEST),
     )
     return good.model_copy(update=changes)
@@ -81,7 +95,7 @@ def test_control_the_good_example_passes_every_check() -> None:
     """Without it, everything below could hold because nothing ever passes."""
     verdict, checks = gate(measurements())
     assert verdict is PASS
-    assert set(checks) == {"C0", "C0.detector", "F1", "F2", "F3", "F1.1", "R1", "R1.class", "R1.nearest", "R2"}
+    assert set(checks) == {"C0", "C0.detector", "F1", "F2", "F3", "F1.1", "R1", "R1.class", "R1.nearest", "R2", "R2.kernel", *R3}
     assert {check.verdict for check in checks.values()} == {PASS}
 
 
@@ -208,6 +222,42 @@ def test_the_distance_is_judged_by_its_bound_at_enough_samples(changes: dict[str
 
 
 @pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"difference": 9e-4, "block_sd": 1e-4}, PASS),  # the limit is 0.0005 and a quarter of 0.002
+        ({"difference": 1.1e-3, "block_sd": 1e-4}, FAIL),
+        ({"difference": 9e-4, "block_sd": 1e-3}, FAIL),  # by its bound
+        ({"base": -0.004, "difference": 6e-4, "block_sd": 0.0}, FAIL),  # a base nearer than chance takes nothing off the slack
+        ({"base": -0.004, "difference": 4e-4, "block_sd": 0.0}, PASS),
+        ({"n": 1999}, INCONCLUSIVE),
+        ({"blocks": 19}, INCONCLUSIVE),
+    ],
+)
+def test_the_kernel_distance_is_judged_by_its_bound_against_share_and_slack(changes: dict[str, Any], wanted: Verdict) -> None:
+    verdict, checks = gate(measurements(kernel=kernel(**changes)))
+    assert verdict is wanted
+    assert checks["R2.kernel"].verdict is wanted
+
+
+@pytest.mark.parametrize("share", ["precision", "recall", "coverage"])
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (pairs(2000, erased=0.88), PASS),
+        (pairs(2000, erased=0.84, both=0.83), FAIL),
+        (pairs(100), INCONCLUSIVE),
+        (pairs(2000, both=0.95), INCONCLUSIVE),
+        (pairs(2000, both=0.5), INCONCLUSIVE),
+    ],
+)
+def test_realness_variety_and_reach_are_checks_of_their_own(share: str, found: Pairs, wanted: Verdict) -> None:
+    """A model that repeats one perfect image a class has a perfect precision."""
+    verdict, checks = gate(measurements(manifold=measurements().manifold.model_copy(update={share: found})))
+    assert verdict is wanted
+    assert {name for name in R3 if checks[name].verdict is not PASS} == ({f"R3.{share}"} if wanted is not PASS else set())
+
+
+@pytest.mark.parametrize(
     ("found", "wanted"),
     [
         (probed("null label", 29, base=200, n=2000), PASS),  # the fixed limit, 2 %
@@ -313,6 +363,23 @@ def _bad_frechet(fault: dict[str, float] | None) -> dict[str, Any]:
     return {"frechet": None if fault is None else measurements().frechet.model_copy(update=fault)}
 
 
+KERNEL_FAULTS = st.one_of(
+    st.none(),
+    st.builds(lambda field, value: {field: value}, st.sampled_from(["base", "difference", "block_sd"]), NUMBERS),
+    st.builds(lambda n: {"n": n}, st.integers(0, 1999)),
+    st.builds(lambda n: {"blocks": n}, st.integers(0, 19)),
+    st.builds(lambda d: {"difference": d}, st.floats(1.1e-3, 10)),
+)
+MANIFOLD_FAULTS = st.one_of(
+    st.none(),
+    st.builds(lambda share, n: {share: pairs(n)}, st.sampled_from(["precision", "recall", "coverage"]), st.integers(0, 499)),
+    st.builds(
+        lambda share, drop: {share: pairs(2000, erased=0.9 - drop, both=0.9 - drop)},
+        st.sampled_from(["precision", "recall", "coverage"]),
+        st.floats(0.06, 0.9),
+    ),
+)
+
 FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]] = {
     "forget_erased": (COUNT_FAULTS, lambda f: {"forget_erased": f}),
     "forget_base": (BASE_FAULTS, lambda f: {"forget_base": f}),
@@ -323,6 +390,8 @@ FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]
     "no rows": (st.just(()), lambda f: {"retained": f}),
     "nearest": (st.sets(st.integers(0, 9), max_size=2), lambda f: {"nearest": tuple(f)}),
     "frechet": (FRECHET_FAULTS, _bad_frechet),
+    "kernel": (KERNEL_FAULTS, lambda f: {"kernel": None if f is None else kernel().model_copy(update=f)}),
+    "manifold": (MANIFOLD_FAULTS, lambda f: {"manifold": None if f is None else measurements().manifold.model_copy(update=f)}),
     "detector": (st.floats(0, 0.89) | NUMBERS, lambda f: {"detector": measurements().detector.model_copy(update={"true_positive_rate": f})}),
 }
 
@@ -331,7 +400,7 @@ FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_fault_ever_passes(first: str, data: st.DataObject) -> None:
-    """3,000 damaged measurements: one fault of each kind, alone or with others, on top of the example that passes."""
+    """3,600 damaged measurements: one fault of each kind, alone or with others, on top of the example that passes."""
     others = data.draw(st.sets(st.sampled_from(sorted(FAULTS)), max_size=2))
     changes: dict[str, Any] = {}
     for name in {*others, first}:

@@ -9,7 +9,7 @@ from erasediff.evaluate.statistics.frechet import (
     frechet_difference,
     frechet_distance,
 )
-from erasediff.evaluate.statistics.kernel import KernelDifference, kernel_difference, kernel_distance
+from erasediff.evaluate.statistics.kernel import KernelDifference, kernel_difference, kernel_distance, mean_upper
 from erasediff.evaluate.statistics.rates import (
     binomial_lower,
     binomial_upper,
@@ -34,6 +34,7 @@ __all__ = [
     "frechet_distance",
     "kernel_difference",
     "kernel_distance",
+    "mean_upper",
     "membership_auc",
     "paired_difference_lower",
     "required_members",

@@ -1,0 +1,86 @@
+"""The lie: 'precision', said of recall; 'as varied as before', of a model that repeats itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from erasediff.evaluate import fidelity
+from erasediff.evaluate.fidelity import Arms, evenly, manifold_change
+from erasediff.records.nouns import Pairs
+
+
+def cloud(n: int, spread: float = 1.0, seed: int = 0, d: int = 3, centre: float = 0.0) -> np.ndarray:
+    return centre + spread * np.random.default_rng(seed).normal(size=(n, d))
+
+
+def arms(base: np.ndarray, erased: np.ndarray, reference: np.ndarray) -> Arms:
+    return Arms(base, erased, np.zeros(len(base), dtype=np.int64), reference)
+
+
+def shares(pairs: Pairs) -> tuple[float, float]:
+    return pairs.base / pairs.n, pairs.erased / pairs.n
+
+
+def test_precision_and_recall_are_not_exchanged() -> None:
+    """Samples in the middle of a wide reference are all real and not varied; samples all around a narrow one the other way round.
+
+    The peers' evaluators have the two exchanged. The base is the wide one, the erased model the narrow one.
+    """
+    found = manifold_change(arms(cloud(400, 3.0, 1), cloud(400, 0.2, 2), cloud(400, 1.0, 3)), 5)
+    (wide_precision, narrow_precision), (wide_recall, narrow_recall) = shares(found.precision), shares(found.recall)
+    assert narrow_precision > 0.95 > 0.6 > wide_precision
+    assert wide_recall > 0.9 > 0.2 > narrow_recall
+
+
+def test_a_model_that_repeats_itself_is_precise_and_covers_nothing() -> None:
+    reference = cloud(300)
+    repeated = np.repeat(reference[:3], 100, axis=0) + cloud(300, 1e-4, 1)
+    found = manifold_change(arms(cloud(300, seed=2), repeated, reference), 5)
+    assert shares(found.precision)[1] == 1.0
+    assert shares(found.coverage)[1] < 0.2 < 0.8 < shares(found.coverage)[0]
+    assert shares(found.recall)[1] < 0.05
+
+
+def by_definition(reference: np.ndarray, samples: np.ndarray, k: int) -> tuple[float, float, float]:
+    """Precision, recall and coverage with scikit-learn's neighbours, in float64 and without parts."""
+
+    def radii(points: np.ndarray) -> np.ndarray:
+        return NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)[0][:, -1]
+
+    gaps = np.linalg.norm(reference[:, None] - samples, axis=2)
+    real, made = radii(reference), radii(samples)
+    return float((gaps <= real[:, None]).any(0).mean()), float((gaps <= made).any(1).mean()), float((gaps.min(1) <= real).mean())
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("rows", [7, 1024])
+def test_the_shares_are_those_of_the_definition(k: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the parts that the table of distances is made in."""
+    monkeypatch.setattr(fidelity, "_ROWS", rows)
+    base, erased, reference = cloud(150, 1.2, 1), cloud(150, 0.8, 2), cloud(200, 1.0, 3)
+    found = manifold_change(arms(base, erased, reference), k)
+    for arm, samples in enumerate((base, erased)):
+        wanted = by_definition(reference, samples, k)
+        assert tuple(shares(pairs)[arm] for pairs in (found.precision, found.recall, found.coverage)) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_pairs_are_of_the_same_row() -> None:
+    """An unchanged model agrees with itself everywhere; with its rows shuffled it does not."""
+    base, reference = cloud(200, 2.0, 1), cloud(200)
+    same = manifold_change(arms(base, base.copy(), reference), 3).precision
+    assert same.base == same.erased == same.both
+    shuffled = manifold_change(arms(base, np.roll(base, 1, axis=0), reference), 3).precision
+    assert shuffled.base == shuffled.erased > shuffled.both, "control"
+
+
+def test_more_neighbours_than_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="no 5-th neighbour"):
+        fidelity.kth_distance(torch.zeros(5, 2), 5)
+
+
+@pytest.mark.parametrize(("count", "most", "wanted"), [(5, 10, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (1, 1, [0])])
+def test_rows_are_taken_evenly(count: int, most: int, wanted: list[int]) -> None:
+    assert evenly(count, most).tolist() == wanted
