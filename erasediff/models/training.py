@@ -1,8 +1,9 @@
-"""Training a base model from scratch: the ordinary denoising objective with label dropout (Ho et al. 2020, eq. 14)."""
+"""Training a base model from scratch, and training on: the ordinary denoising objective with label dropout (Ho et al. 2020, eq. 14)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,11 +12,35 @@ from torch.nn.functional import mse_loss
 
 from erasediff.errors import NonFinite
 from erasediff.models.decay import linear_decay
-from erasediff.models.denoiser import UNetDenoiser, build_scheduler, build_unet, schedule_of
+from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, build_scheduler, build_unet, schedule_of
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.records.config import RunConfig
 
 _WARMUP_STEPS = 50
+
+
+_BETAS = (0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Images ``float32 [N,C,H,W]`` in -1..1 with labels ``int64 [N]``, and the null label that ``dropout`` of a batch is shown under."""
+
+    images: Tensor
+    labels: Tensor
+    null_label: int
+    dropout: float
+
+    def loss(self, denoiser: Denoiser, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """The denoising loss of a batch drawn by ``generator``: a scalar."""
+        picked = torch.randint(0, len(self.images), (batch_size,), generator=generator)
+        clean = self.images[picked].to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        timesteps = schedule.draw_timesteps(len(picked), generator).to(device)
+        dropped = torch.rand(len(picked), generator=generator) < self.dropout
+        condition = torch.where(dropped, self.null_label, self.labels[picked]).to(device)
+        goal = schedule.goal(clean, noise, timesteps)
+        return mse_loss(denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, condition), goal)
 
 
 def _rate(step: int, steps: int, decay_fraction: float) -> float:
@@ -50,19 +75,13 @@ def train_base(
     scheduler = build_scheduler(config.sampler, config.denoiser.train_timesteps, config.denoiser.prediction)
     schedule, denoiser = schedule_of(scheduler), UNetDenoiser(unet)
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99), fused=True)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=_BETAS, fused=True)
+    data = TrainingSet(images, labels, classes, training.label_dropout)
     average, weights = ExponentialMovingAverage(unet, training.ema_decay), list(unet.parameters())
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _rate(step, training.steps, training.decay_fraction)
-        picked = torch.randint(0, len(images), (training.batch_size,), generator=generator)
-        clean = images[picked].to(device)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        timesteps = schedule.draw_timesteps(len(picked), generator).to(device)
-        dropped = torch.rand(len(picked), generator=generator) < training.label_dropout
-        condition = torch.where(dropped, classes, labels[picked]).to(device)
-        goal = schedule.goal(clean, noise, timesteps)
-        loss = mse_loss(denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, condition), goal)
+        loss = data.loss(denoiser, schedule, training.batch_size, generator, device)
         if not torch.isfinite(loss):
             raise NonFinite(f"the base's loss is not finite at step {step}: lower base_training.learning_rate and run again.")
         optimizer.zero_grad(set_to_none=True)
@@ -72,3 +91,28 @@ def train_base(
         average.update(weights)
         done(step + 1, loss.item())
     return average.model.cpu(), scheduler
+
+
+def train_on(unet: torch.nn.Module, schedule: NoiseSchedule, data: TrainingSet, batch_size: int, learning_rate: float, seed: int) -> Iterator[int]:
+    """Train a model on, in place and without end; yields the number of steps done after each.
+
+    Args:
+        unet: the model; it is in training mode while a step runs, and in evaluation mode whenever this yields.
+        schedule: its forward process.
+        data: what it is trained on.
+        batch_size: images a step.
+        learning_rate: of Adam, constant.
+        seed: of the batches and their noise.
+    """
+    device, generator = next(unet.parameters()).device, torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(unet.requires_grad_(True).parameters(), lr=learning_rate, betas=_BETAS, fused=True)
+    step = 0
+    while True:
+        unet.train()
+        torch.autograd.backward(data.loss(UNetDenoiser(unet), schedule, batch_size, generator, device))
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        unet.eval()
+        yield step
