@@ -181,10 +181,10 @@ def promising(judge: Judge, unet: torch.nn.Module) -> bool:
 
 def measured(judgement: Judgement) -> Row:
     """The judgement as columns."""
-    found, frechet = judgement.measured.forget_erased, judgement.measured.frechet
+    found, retained = judgement.measured.forget_erased, judgement.measured.retained
     assert found is not None
+    frechet, rows = retained.frechet, retained.accuracy
     assert frechet is not None
-    rows = judgement.measured.retained
     n = sum(row.n for row in rows)
     return {
         "verdict": str(judgement.verdict),

@@ -13,7 +13,7 @@ from benchmarks.subjects import Prepared
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_gate
-from erasediff.evaluate.measure import ModelSamples, RetainedSamples, compare, count_detections, sample_model, watch_for
+from erasediff.evaluate.measure import Examination, ModelSamples, RetainedSamples, compare, count_detections, harmless, sample_model, watch_for
 from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path
 from erasediff.models.pipeline import ClassConditionalPipeline
@@ -62,6 +62,11 @@ class Judge:
         """The detector set to the label."""
         return watch_for(self.ready.detector, self.ready.real, self.label, self.retained, self.ready.subject.policy)
 
+    @cached_property
+    def exam(self) -> Examination:
+        """What is asked, and by whom."""
+        return Examination(self.watch, self.ready.real, tuple(self.retained), self.ready.subject.policy, self.config)
+
     def source(self, unet: torch.nn.Module) -> Source:
         """Something to sample from."""
         return Source.of(ClassConditionalPipeline(unet, self.ready.base.scheduler), _CPU)
@@ -89,7 +94,12 @@ class Judge:
         suspect = Suspect(
             ClassConditionalPipeline(unet, base.scheduler), base, self.label, tuple(self.retained), self.config.sampler, _CPU, self.seed
         )
-        return sample_model(self.watch, suspect, self.ready.subject.policy, self.config, "benchmark")
+        return sample_model(self.exam, suspect, "benchmark")
+
+    @cached_property
+    def reference(self) -> RetainedSamples:
+        """What the harmless model makes of the retained labels: the gate's control."""
+        return self.exam.kept(harmless(self.exam, self.ready.base, _CPU), _CPU, "reference")
 
     def glance(self, unet: torch.nn.Module, n: int) -> float:
         """The share of ``n`` samples that is detected, with seeds that no check uses."""
@@ -98,6 +108,5 @@ class Judge:
 
     def judge(self, unet: torch.nn.Module) -> Judgement:
         """The gate's whole answer."""
-        policy = self.ready.subject.policy
-        measured = compare(self.watch, self.ready.real, self.base_samples, self._samples(unet), self.retained, policy, self.seed, {}, None)
-        return Judgement(*run_gate(policy, measured), measured)
+        measured = compare(self.exam, self.base_samples, self._samples(unet), self.reference, {}, None)
+        return Judgement(*run_gate(self.exam.policy, measured), measured)

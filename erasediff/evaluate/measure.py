@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +19,16 @@ from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
 from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
+from erasediff.models.denoiser import to_unit
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.training import TrainingSet, train_on
+from erasediff.progress import progress
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed
+from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed, RetainMeasurements
 from erasediff.records.policy import GatePolicy
+
+_BATCH, _DROPOUT = 64, 0.1  # of the reference's few steps
 
 
 @dataclass(frozen=True)
@@ -93,30 +102,54 @@ def retained_samples(detector: Detector, source: Source, labels: list[int], n: i
     return RetainedSamples(images, wanted, found, features)
 
 
-def sample_model(watch: Watch, suspect: Suspect, policy: GatePolicy, config: RunConfig, name: str) -> ModelSamples:
-    """Sample what F1 to F3, R1 and R2 ask of one model; base and candidate with the same seeds."""
-    source, key = Source.of(suspect.model, suspect.device), evaluation_key(config.seed)
-    found, images = count_detections(watch, source, policy.forget.n, "F1", config, f"{name}: forgotten label")
+@dataclass(frozen=True)
+class Examination:
+    """What decides a measurement beside the models: the detector set to the class, real images, and what the policy asks."""
+
+    watch: Watch
+    real: RealImages
+    retained: tuple[int, ...]
+    policy: GatePolicy
+    config: RunConfig
+
+    def kept(self, model: ClassConditionalPipeline, device: torch.device, name: str) -> RetainedSamples:
+        """Sample what R1 to R3 ask of one model; all with the same seeds."""
+        n, what = self.policy.retain.n_per_class, f"{name}: retained labels"
+        return retained_samples(self.watch.detector, Source.of(model, device), list(self.retained), n, self.config, what)
+
+
+def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples:
+    """Sample all that is asked of one model; base and candidate with the same seeds."""
+    watch, policy, key = exam.watch, exam.policy, evaluation_key(exam.config.seed)
+    source = Source.of(suspect.model, suspect.device)
+    found, images = count_detections(watch, source, policy.forget.n, "F1", exam.config, f"{name}: forgotten label")
     by_null = look(watch, unasked(suspect), policy.unasked.n, key, "F2", name)
     probes = {way: look(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
-    kept = retained_samples(watch.detector, source, list(suspect.retained), policy.retain.n_per_class, config, f"{name}: retained labels")
-    return ModelSamples(found, images, by_null, probes, kept)
+    return ModelSamples(found, images, by_null, probes, exam.kept(suspect.model, suspect.device, name))
+
+
+def harmless(exam: Examination, base: ClassConditionalPipeline, device: torch.device) -> ClassConditionalPipeline:
+    """The base after a little training on retained images: the model that the gate's control C0.reference lets pass."""
+    rule, stays = exam.policy.control, torch.isin(exam.real.train_labels, torch.tensor(exam.retained))
+    data = TrainingSet(to_unit(exam.real.train[stays]), exam.real.train_labels[stays], base.classes, _DROPOUT)
+    unet = copy.deepcopy(base.unet).to(device)
+    steps = train_on(unet, base.schedule, data, _BATCH, rule.reference_rate, exam.config.seed)
+    with progress("training the reference", rule.reference_steps) as done:
+        for step in itertools.islice(steps, rule.reference_steps):
+            done(step)
+    return ClassConditionalPipeline(unet, base.scheduler)
 
 
 def compare(
-    watch: Watch,
-    real: RealImages,
+    exam: Examination,
     base: ModelSamples,
     erased: ModelSamples,
-    retained: list[int],
-    policy: GatePolicy,
-    seed: int,
+    reference: RetainedSamples,
     earlier: dict[str, Detections],
     samples: Pointer | None,
 ) -> Measurements:
     """Everything the gate may look at."""
-    arms, fidelity = _arms(watch.detector, real, retained, base.retained, erased.retained), policy.fidelity
-    nearest = watch.detector.nearest(real.holdout, real.holdout_labels, watch.label, retained, policy.retain.nearest)
+    watch, real, retained = exam.watch, exam.real, list(exam.retained)
     return Measurements(
         label=watch.label,
         classes=real.classes,
@@ -126,16 +159,24 @@ def compare(
         unasked=Probed(name="null label", base=base.unasked, erased=erased.unasked),
         probes=tuple(Probed(name=name, base=base.probes[name], erased=found) for name, found in erased.probes.items()),
         earlier=earlier,
-        retained=_class_accuracy(base.retained, erased.retained, retained),
-        nearest=nearest,
-        frechet=frechet_change(arms, fidelity, seed),
-        kernel=kernel_change(arms, fidelity, seed),
-        manifold=manifold_change(arms, fidelity.neighbours),
+        nearest=watch.detector.nearest(real.holdout, real.holdout_labels, watch.label, retained, exam.policy.retain.nearest),
+        retained=_retain_measurements(exam, base.retained, erased.retained),
+        reference=_retain_measurements(exam, base.retained, reference),
         samples=samples,
     )
 
 
-def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: list[int]) -> tuple[ClassAccuracy, ...]:
+def _retain_measurements(exam: Examination, base: RetainedSamples, other: RetainedSamples) -> RetainMeasurements:
+    arms, rule, seed = _arms(exam, base, other), exam.policy.fidelity, exam.config.seed
+    return RetainMeasurements(
+        accuracy=_class_accuracy(base, other, exam.retained),
+        frechet=frechet_change(arms, rule, seed),
+        kernel=kernel_change(arms, rule, seed),
+        manifold=manifold_change(arms, rule.neighbours),
+    )
+
+
+def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: Sequence[int]) -> tuple[ClassAccuracy, ...]:
     rows = []
     for label in labels:
         asked = base.labels == label
@@ -145,8 +186,8 @@ def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: list
     return tuple(rows)
 
 
-def _arms(detector: Detector, real: RealImages, retained: list[int], base: RetainedSamples, erased: RetainedSamples) -> Arms:
+def _arms(exam: Examination, base: RetainedSamples, erased: RetainedSamples) -> Arms:
     """Features of both models' samples and of held-out real images of the retained labels, no more of them than of samples."""
-    wanted = torch.isin(real.holdout_labels, torch.tensor(retained)).nonzero().flatten()
-    _, reference = detector.look(real.holdout[wanted[evenly(len(wanted), len(base.features))]])
+    wanted = torch.isin(exam.real.holdout_labels, torch.tensor(exam.retained)).nonzero().flatten()
+    _, reference = exam.watch.detector.look(exam.real.holdout[wanted[evenly(len(wanted), len(base.features))]])
     return Arms(base.features, erased.features, base.labels.numpy(), reference)

@@ -25,6 +25,7 @@ _ROWS_SHOWN = 20
 _MEANINGS = {
     "C0": "The gate tests itself: it must catch the model as it was before, or a pass would mean nothing.",
     "C0.detector": "The detector must recognise real images of the class that it was not trained on.",
+    "C0.reference": "A harmless model, the old one after a little more training, must pass what is asked of the other classes.",
     "F1": "Asked for the class, with the sampler that serves, the erased model must hardly ever make it.",
     "F2": "Asked for nothing in particular, the erased model must not make the class either: hiding it from its label is not forgetting.",
     "F3": "Asked otherwise (more guidance, other samplers, the old embedding put back) the class must not come back; this is the worst way.",

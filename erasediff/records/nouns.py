@@ -173,8 +173,20 @@ class DetectorQuality(Strict):
     threshold: float | None = None
 
 
+class RetainMeasurements(Strict):
+    """The retained classes of a model against the base's, from the same noise."""
+
+    accuracy: tuple[ClassAccuracy, ...]
+    frechet: FrechetChange | None
+    kernel: KernelChange | None
+    manifold: ManifoldChange | None
+
+
 class Measurements(Record):
-    """Everything the gate may look at. A value that was not measured is ``None`` and can never pass."""
+    """Everything the gate may look at. A value that was not measured is ``None`` and can never pass.
+
+    ``reference`` is the base after a little training on retained images: whatever the gate asks of retained classes, it passes.
+    """
 
     label: int
     classes: int = Field(ge=2)
@@ -184,11 +196,9 @@ class Measurements(Record):
     unasked: Probed | None
     probes: tuple[Probed, ...]
     earlier: dict[str, Detections] = Field(default_factory=dict)
-    retained: tuple[ClassAccuracy, ...]
     nearest: tuple[int, ...]
-    frechet: FrechetChange | None
-    kernel: KernelChange | None
-    manifold: ManifoldChange | None
+    retained: RetainMeasurements
+    reference: RetainMeasurements | None
     samples: Pointer | None
 
 

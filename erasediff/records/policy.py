@@ -12,10 +12,16 @@ from erasediff.records.config import load_yaml
 
 
 class ControlPolicy(Strict):
-    """C0: the base must be detected this often, and fail F1; else the gate has no power and says INCONCLUSIVE."""
+    """C0: what must hold of the gate itself, or it says INCONCLUSIVE.
+
+    The base must be detected this often and fail F1; and the base trained on for ``reference_steps`` on retained images must
+    pass what is asked of retained classes.
+    """
 
     min_detected: float = Field(gt=0, le=1)
     min_true_positive_rate: float = Field(gt=0, le=1)
+    reference_steps: int = Field(ge=1, le=100_000)
+    reference_rate: float = Field(gt=0, lt=1)
 
 
 class ForgetPolicy(Strict):

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.detectors import Detector, stored_detector
-from erasediff.evaluate.measure import RealImages, RetainedSamples, compare, count_detections, real_images, sample_model, watch_for
+from erasediff.evaluate.measure import (
+    Examination,
+    RealImages,
+    RetainedSamples,
+    compare,
+    count_detections,
+    harmless,
+    real_images,
+    sample_model,
+    watch_for,
+)
 from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import resolve_device
@@ -53,12 +63,14 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)
-    suspect = Suspect(after, before, label, tuple(retained), config.sampler, device, config.seed)
-    of_base = sample_model(watch, replace(suspect, model=before), policy, config, "base")
-    of_erased = sample_model(watch, suspect, policy, config, "erased")
+    exam = Examination(watch, real, tuple(retained), policy, config)
+    suspect = Suspect(after, before, label, exam.retained, config.sampler, device, config.seed)
+    of_base = sample_model(exam, replace(suspect, model=before), "base")
+    of_erased = sample_model(exam, suspect, "erased")
+    reference = exam.kept(harmless(exam, before, device), device, "reference")
     earlier = {str(c): _still_forgotten(run, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
     grid = _keep_grid(run, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
-    measured = compare(watch, real, of_base, of_erased, retained, policy, config.seed, earlier, grid)
+    measured = compare(exam, of_base, of_erased, reference, earlier, grid)
     _log(run, measured)
     return measured
 
@@ -92,9 +104,9 @@ def _log(run: Run, measured: Measurements) -> None:
     for probed in (*measured.probes, *((measured.unasked,) if measured.unasked else ())):
         for name, found in (("base", probed.base), ("erased", probed.erased)):
             metrics[f"forget.probe.{probed.name.replace(' ', '_')}.{name}"] = found.detections / found.n
-    for row in measured.retained:
+    for row in measured.retained.accuracy:
         metrics[f"retain.accuracy.base.{row.label}"] = row.correct_base / row.n
         metrics[f"retain.accuracy.erased.{row.label}"] = row.correct_erased / row.n
-    if measured.frechet is not None:
-        metrics |= {"retain.fd.base": measured.frechet.fd_base, "retain.fd.erased": measured.frechet.fd_erased}
+    if (frechet := measured.retained.frechet) is not None:
+        metrics |= {"retain.fd.base": frechet.fd_base, "retain.fd.erased": frechet.fd_erased}
     Tracking(run.workdir.root).log_metrics(run.plan().mlflow_run_id, metrics)

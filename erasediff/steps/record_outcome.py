@@ -128,13 +128,14 @@ def _forget(run: Run, label: int, verdict: VerdictRecord | None) -> ForgetOutcom
 
 def _retain(run: Run, verdict: VerdictRecord | None) -> RetainOutcome | None:
     measured = run.find(Measurements)
-    if measured is None or not measured.retained:
+    if measured is None or not measured.retained.accuracy:
         return None
-    n = sum(row.n for row in measured.retained)
-    accuracy, fidelity, frechet = _check(verdict, "R1"), _check(verdict, "R2"), measured.frechet
+    rows, frechet = measured.retained.accuracy, measured.retained.frechet
+    n = sum(row.n for row in rows)
+    accuracy, fidelity = _check(verdict, "R1"), _check(verdict, "R2")
     return RetainOutcome(
-        accuracy_base=sum(row.correct_base for row in measured.retained) / n,
-        accuracy_erased=sum(row.correct_erased for row in measured.retained) / n,
+        accuracy_base=sum(row.correct_base for row in rows) / n,
+        accuracy_erased=sum(row.correct_erased for row in rows) / n,
         lower_bound=accuracy.bound if accuracy else None,
         fd_base=frechet.fd_base if frechet else None,
         fd_erased=frechet.fd_erased if frechet else None,
@@ -186,7 +187,7 @@ def _content(run: Run, outcome: Outcome) -> ReportContent:
         forgotten=forgotten,
         chain=_chain(run),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
-        accuracy=measured.retained if measured else (),
+        accuracy=measured.retained.accuracy if measured else (),
         level=1 - run.policy().alpha,
     )
 

@@ -26,6 +26,7 @@ from erasediff.records.nouns import (
     Pairs,
     Parity,
     Probed,
+    RetainMeasurements,
     Verdict,
 )
 from erasediff.records.policy import load_policy
@@ -35,6 +36,7 @@ PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 LABEL, EARLIER = 8, (1,)
 RETAINED = [c for c in range(10) if c not in (LABEL, *EARLIER)]
 DIGEST = "0" * 64
+RETAIN_SIDE = {"accuracy": "retained", "frechet": "frechet", "kernel": "kernel", "manifold": "manifold"}
 R3 = ("R3.precision", "R3.recall", "R3.coverage")
 
 
@@ -63,6 +65,13 @@ def probed(name: str, count: int, base: int = 450, n: int = 500) -> Probed:
 
 def measurements(**changes: Any) -> Measurements:
     """The one example that passes. ``changes`` are not validated, so that what the schema refuses can be tried as well."""
+    kept = {name: changes.pop(new) for name, new in RETAIN_SIDE.items() if new in changes}
+    retained = RetainMeasurements(
+        accuracy=tuple(row(label) for label in RETAINED),
+        frechet=frechet(),
+        kernel=kernel(),
+        manifold=ManifoldChange(precision=pairs(2000), recall=pairs(541), coverage=pairs(541)),
+    )
     good = Measurements(
         label=LABEL,
         classes=10,
@@ -72,11 +81,9 @@ def measurements(**changes: Any) -> Measurements:
         unasked=probed("null label", 25, base=200, n=2000),
         probes=tuple(probed(name, 16) for name in POLICY.probes.ask),
         earlier={"1": Detections(n=1000, detections=2)},
-        retained=tuple(row(label) for label in RETAINED),
         nearest=(3, 5, 9),
-        frechet=frechet(),
-        kernel=kernel(),
-        manifold=ManifoldChange(precision=pairs(2000), recall=pairs(541), coverage=pairs(541)),
+        retained=retained.model_copy(update=kept),
+        reference=retained,
         samples=Pointer(uri="samples.npz", sha256=DIGEST),
     )
     return good.model_copy(update=changes)
@@ -95,7 +102,7 @@ def test_control_the_good_example_passes_every_check() -> None:
     """Without it, everything below could hold because nothing ever passes."""
     verdict, checks = gate(measurements())
     assert verdict is PASS
-    assert set(checks) == {"C0", "C0.detector", "F1", "F2", "F3", "F1.1", "R1", "R1.class", "R1.nearest", "R2", "R2.kernel", *R3}
+    assert set(checks) == {"C0", "C0.detector", "C0.reference", "F1", "F2", "F3", "F1.1", "R1", "R1.class", "R1.nearest", "R2", "R2.kernel", *R3}
     assert {check.verdict for check in checks.values()} == {PASS}
 
 
@@ -222,6 +229,29 @@ def test_the_distance_is_judged_by_its_bound_at_enough_samples(changes: dict[str
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"retained": tuple(row(c, 235) for c in RETAINED)},
+        {"frechet": frechet(fd_erased=2.3, bootstrap_mean=0.3)},
+        {"kernel": kernel(difference=2e-3)},
+        {"manifold": None},
+        {"retained": ()},
+    ],
+)
+@pytest.mark.parametrize("erased", [detected(0), detected(900)])
+def test_what_a_harmless_model_fails_says_nothing_against_another(changes: dict[str, Any], erased: Detections) -> None:
+    """A check that nothing can pass, or that measures the wrong thing, must not read FAIL, nor PASS by luck."""
+    verdict, checks = gate(measurements(forget_erased=erased, reference=measurements(**changes).retained))
+    assert verdict is INCONCLUSIVE
+    assert checks["C0.reference"].verdict is INCONCLUSIVE
+    assert gate(measurements(forget_erased=erased))[0] is not INCONCLUSIVE, "control"
+
+
+def test_a_reference_that_was_not_measured_is_no_control() -> None:
+    assert gate(measurements(reference=None))[0] is INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
     ("changes", "wanted"),
     [
         ({"difference": 9e-4, "block_sd": 1e-4}, PASS),  # the limit is 0.0005 and a quarter of 0.002
@@ -252,7 +282,7 @@ def test_the_kernel_distance_is_judged_by_its_bound_against_share_and_slack(chan
 )
 def test_realness_variety_and_reach_are_checks_of_their_own(share: str, found: Pairs, wanted: Verdict) -> None:
     """A model that repeats one perfect image a class has a perfect precision."""
-    verdict, checks = gate(measurements(manifold=measurements().manifold.model_copy(update={share: found})))
+    verdict, checks = gate(measurements(manifold=measurements().retained.manifold.model_copy(update={share: found})))
     assert verdict is wanted
     assert {name for name in R3 if checks[name].verdict is not PASS} == ({f"R3.{share}"} if wanted is not PASS else set())
 
@@ -354,13 +384,13 @@ FRECHET_FAULTS = st.one_of(
 
 def _bad_row(fault: tuple[int, dict[str, int]]) -> dict[str, Any]:
     place, change = fault
-    rows = list(measurements().retained)
+    rows = list(measurements().retained.accuracy)
     rows[place] = rows[place].model_copy(update=change)
     return {"retained": tuple(rows)}
 
 
 def _bad_frechet(fault: dict[str, float] | None) -> dict[str, Any]:
-    return {"frechet": None if fault is None else measurements().frechet.model_copy(update=fault)}
+    return {"frechet": None if fault is None else measurements().retained.frechet.model_copy(update=fault)}
 
 
 KERNEL_FAULTS = st.one_of(
@@ -391,7 +421,7 @@ FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]
     "nearest": (st.sets(st.integers(0, 9), max_size=2), lambda f: {"nearest": tuple(f)}),
     "frechet": (FRECHET_FAULTS, _bad_frechet),
     "kernel": (KERNEL_FAULTS, lambda f: {"kernel": None if f is None else kernel().model_copy(update=f)}),
-    "manifold": (MANIFOLD_FAULTS, lambda f: {"manifold": None if f is None else measurements().manifold.model_copy(update=f)}),
+    "manifold": (MANIFOLD_FAULTS, lambda f: {"manifold": None if f is None else measurements().retained.manifold.model_copy(update=f)}),
     "detector": (st.floats(0, 0.89) | NUMBERS, lambda f: {"detector": measurements().detector.model_copy(update={"true_positive_rate": f})}),
 }
 

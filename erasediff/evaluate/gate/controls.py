@@ -1,0 +1,54 @@
+"""C0: could the gate have said otherwise?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from erasediff.evaluate import statistics
+from erasediff.evaluate.gate.forget import check_detections, enough
+from erasediff.evaluate.gate.questions import Question, Statistic
+from erasediff.evaluate.gate.retain import check_retain_side
+from erasediff.records.nouns import Check, Measurements, Verdict
+from erasediff.records.policy import GatePolicy
+
+_RATE_LOWER = Statistic("detection rate on the base, Clopper-Pearson lower bound", "share", "lower")
+_TRUE_POSITIVES = Statistic("true positive rate on real images the detector was not trained on", "share", "lower")
+_PASSED = Statistic("checks of retained classes that a model passes which was only trained on a little", "number", "lower")
+
+
+def _as_control(check: Check) -> Check:
+    """A control that does not hold says that the gate has no power; it says nothing against the candidate."""
+    if check.verdict is not Verdict.FAIL:
+        return check
+    return check.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the control failed, so a pass would mean nothing"})
+
+
+def check_controls(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
+    """The base must be detected and fail F1, the detector must know the class on real images, and the reference must pass."""
+    question = Question("C0", "The base still makes the class", _RATE_LOWER, policy.control.min_detected)
+    base, reason = measured.forget_base, enough(measured.forget_base, policy.forget.n)
+    if base is None or reason:
+        power = question.unanswered(base.n if base else 0, reason or "")
+    else:
+        power = _as_control(question.answer(base.detections / base.n, statistics.binomial_lower(base.detections, base.n, policy.alpha), base.n))
+        on_base = check_detections("F1", "", base, policy.forget, policy.alpha)
+        if on_base.verdict is not Verdict.FAIL:
+            power = power.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base does not fail F1, so a pass would mean nothing"})
+    rate = measured.detector.true_positive_rate
+    knows = Question("C0.detector", "The detector knows the class", _TRUE_POSITIVES, policy.control.min_true_positive_rate)
+    seen = measured.detector.holdout_positives
+    detector = knows.answer(rate, rate, seen) if seen else knows.unanswered(0, "no held-out real image is of the class")
+    return [power, _as_control(detector), check_reference(policy, measured, forgotten)]
+
+
+def check_reference(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> Check:
+    """C0.reference: a check of R1 to R3 that a harmless model fails says nothing against the candidate."""
+    if measured.reference is None:
+        question = Question("C0.reference", "A harmless model passes", _PASSED, 1.0)
+        return question.unanswered(0, "it was not measured")
+    checks = check_retain_side(policy, measured, measured.reference, forgotten)
+    passed = sum(check.verdict is Verdict.PASS for check in checks)
+    question = Question("C0.reference", "A harmless model passes", _PASSED, float(len(checks)))
+    failed = ", ".join(check.id for check in checks if check.verdict is not Verdict.PASS)
+    answer = _as_control(question.answer(passed, passed, min(check.n for check in checks)))
+    return answer.model_copy(update={"reason": f"the base after a little training on retained images does not pass {failed}"}) if failed else answer

@@ -1,0 +1,71 @@
+"""F1, F2 and F3: is the class forgotten, asked by its label, unasked, and otherwise?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from erasediff.evaluate import statistics
+from erasediff.evaluate.gate.questions import Question, Statistic
+from erasediff.records.nouns import Check, Detections, Measurements, Verdict
+from erasediff.records.policy import ForgetPolicy, GatePolicy
+
+_RATE_UPPER = Statistic("detection rate, Clopper-Pearson upper bound", "share", "upper")
+_EXCESS_UPPER = Statistic("detection rate above that of real images of other classes, Newcombe upper bound", "difference", "upper")
+
+
+def enough(found: Detections | None, needed: int) -> str | None:
+    """Why a count cannot be used, or ``None`` if it can."""
+    if found is None:
+        return "it was not measured"
+    if found.n < needed:
+        return f"{found.n} samples are fewer than the {needed} of the policy"
+    impossible = found.detections > found.n or found.reference_detections > found.reference_n
+    return "there are more detections than samples" if impossible else None
+
+
+def check_detections(id: str, title: str, found: Detections | None, forget: ForgetPolicy, alpha: float) -> Check:
+    """F1 and its like: the upper bound of the detection rate, or of its excess over a detector's own error."""
+    question = Question(id, title, _RATE_UPPER, forget.max_upper)
+    reason = enough(found, forget.n)
+    if found is None or reason:
+        return question.unanswered(found.n if found else 0, reason or "")
+    counts = found.detections, found.n
+    reference = found.reference_detections / found.reference_n if found.reference_n else 0.0
+    if reference <= forget.max_reference:
+        return question.answer(found.detections / found.n, statistics.binomial_upper(*counts, alpha), found.n)
+    excess = statistics.difference_upper(*counts, found.reference_detections, found.reference_n, alpha)
+    return Question(id, title, _EXCESS_UPPER, forget.max_upper).answer(found.detections / found.n - reference, excess, found.n)
+
+
+def check_unasked(policy: GatePolicy, measured: Measurements) -> Check:
+    """F2: what the model makes under the null label, against a fixed limit or a share of what the base made."""
+    rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} is not made unasked"
+    if found is None:
+        return check_detections("F2", title, None, policy.forget, policy.alpha)
+    if reason := enough(found.base, rule.n):
+        return Question("F2", title, _RATE_UPPER, rule.max_upper).unanswered(found.base.n, f"of the base, {reason}")
+    limit = max(rule.max_upper, rule.base_share * found.base.detections / found.base.n)
+    asked = policy.forget.model_copy(update={"n": rule.n, "max_upper": limit})
+    return check_detections("F2", title, found.erased, asked, policy.alpha)
+
+
+_GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+
+def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
+    """F3: the worst of the ways of asking that the policy names; one that was not tried is no pass."""
+    rule = policy.forget.model_copy(update={"n": policy.probes.n, "max_upper": policy.probes.max_upper})
+    found = {probed.name: probed.erased for probed in measured.probes}
+    asked = [
+        check_detections("F3", f"Asked by {name}, the class does not come back", found.get(name), rule, policy.alpha) for name in policy.probes.ask
+    ]
+    return max(asked, key=lambda check: (_GRAVITY.index(check.verdict), -math.inf if check.bound is None else check.bound))
+
+
+def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
+    """F1 again for every label that an earlier request made the model forget."""
+    return [
+        check_detections(f"F1.{label}", f"Class {label} stays forgotten", measured.earlier.get(str(label)), policy.forget, policy.alpha)
+        for label in forgotten
+    ]

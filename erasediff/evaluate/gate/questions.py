@@ -1,0 +1,54 @@
+"""A check before it is answered, and how an answer becomes a line of the gate's table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from erasediff.records.nouns import Check, Unit, Verdict
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What a check bounds, in which unit, and from which side."""
+
+    name: str
+    unit: Unit
+    kind: Literal["upper", "lower"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A check before it is answered."""
+
+    id: str
+    title: str
+    statistic: Statistic
+    threshold: float
+
+    def answer(self, value: float, bound: float, n: int) -> Check:
+        """An upper bound must not exceed the threshold, a lower bound must not fall below it; both must be finite."""
+        if not (math.isfinite(value) and math.isfinite(bound)):
+            return self.unanswered(n, "the measured value is not finite")
+        holds = bound <= self.threshold if self.statistic.kind == "upper" else bound >= self.threshold
+        return self._check(value, bound, n, Verdict.PASS if holds else Verdict.FAIL, "")
+
+    def unanswered(self, n: int, reason: str) -> Check:
+        """What was not measured, or not well enough, is INCONCLUSIVE."""
+        return self._check(None, None, n, Verdict.INCONCLUSIVE, reason)
+
+    def _check(self, value: float | None, bound: float | None, n: int, verdict: Verdict, reason: str) -> Check:
+        return Check(
+            id=self.id,
+            title=self.title,
+            statistic=self.statistic.name,
+            unit=self.statistic.unit,
+            value=value,
+            bound=bound,
+            bound_kind=self.statistic.kind,
+            threshold=self.threshold,
+            n=n,
+            verdict=verdict,
+            reason=reason,
+        )
