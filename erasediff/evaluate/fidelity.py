@@ -46,20 +46,24 @@ def frechet_change(arms: Arms, policy: FidelityPolicy, seed: int) -> FrechetChan
     )
 
 
-def kernel_change(arms: Arms, policy: FidelityPolicy, seed: int) -> KernelChange:
-    """Kernel distances to the reference, block by block."""
+def kernel_change(arms: Arms, policy: FidelityPolicy, seed: int) -> KernelChange | None:
+    """Kernel distances to the reference, block by block; nothing where there are too few images for the blocks."""
+    if min(len(arms.base), len(arms.reference)) < 2 * policy.kernel_blocks:
+        return None
     found = kernel_difference(arms.base, arms.erased, arms.labels, arms.reference, policy.kernel_blocks, np.random.default_rng(seed))
     return KernelChange(n=len(arms.base), base=found.base, difference=found.difference, block_sd=found.block_sd, blocks=found.blocks)
 
 
-def manifold_change(arms: Arms, k: int) -> ManifoldChange:
-    """Precision, recall and coverage of both arms, as pairs.
+def manifold_change(arms: Arms, k: int) -> ManifoldChange | None:
+    """Precision, recall and coverage of both arms, as pairs; nothing where there are no k neighbours.
 
     Precision: generated images inside the manifold of real ones. Recall: real images inside the manifold of generated ones
     (Kynkäänniemi et al. 2019, arXiv 1904.06991, eq. 2). Coverage: real images with a generated one nearer than their k-th
     real neighbour (Naeem et al. 2020, arXiv 2002.09797, eq. 6). A manifold is the union of the balls around its images that
     reach to their k-th neighbours. Precision pairs samples of the same noise; recall and coverage pair real images.
     """
+    if min(len(arms.base), len(arms.reference)) <= k:
+        return None
     real, base, erased = (torch.from_numpy(features) for features in (arms.reference, arms.base, arms.erased))
     radii = kth_distance(real, k)
     return ManifoldChange(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
 from erasediff.evaluate import fidelity
-from erasediff.evaluate.fidelity import Arms, evenly, manifold_change
+from erasediff.evaluate.fidelity import Arms, evenly, kernel_change, manifold_change
 from erasediff.records.nouns import Pairs
+from erasediff.records.policy import load_policy
 
 
 def cloud(n: int, spread: float = 1.0, seed: int = 0, d: int = 3, centre: float = 0.0) -> np.ndarray:
@@ -74,6 +77,18 @@ def test_pairs_are_of_the_same_row() -> None:
     assert same.base == same.erased == same.both
     shuffled = manifold_change(arms(base, np.roll(base, 1, axis=0), reference), 3).precision
     assert shuffled.base == shuffled.erased > shuffled.both, "control"
+
+
+@pytest.mark.parametrize(("samples", "real"), [(5, 100), (100, 5), (0, 100)])
+def test_too_few_images_are_not_measured(samples: int, real: int) -> None:
+    """The gate says INCONCLUSIVE of what was not measured; a step that crashed would say nothing."""
+    policy = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml").fidelity
+    few = arms(cloud(samples), cloud(samples), cloud(real))
+    assert manifold_change(few, 5) is None
+    assert kernel_change(few, policy, 0) is None
+    enough = arms(cloud(40), cloud(40), cloud(40))
+    assert manifold_change(enough, 5) is not None, "control"
+    assert kernel_change(enough, policy, 0) is not None, "control"
 
 
 def test_more_neighbours_than_images_are_refused() -> None:

@@ -149,6 +149,12 @@ def write_policy(tmp_path: Path, place: str, value: object) -> Path:
         ("fidelity.max_relative_upper", float("inf")),
         ("export.max_relative_error", float("nan")),
         ("export", None),
+        ("unasked", None),
+        ("unasked.base_share", 1),
+        ("probes.ask", []),
+        ("control.reference_steps", 0),
+        ("fidelity.kernel_blocks", 19),
+        ("fidelity.manifold_margin", 0),
         ("retain.class_margin", None),
     ],
 )
