@@ -12,6 +12,7 @@ from benchmarks.subjects import Subject, detector_of, prepare, subject, training
 from erasediff.environment import settle
 from erasediff.evaluate.measure import retained_samples
 from erasediff.evaluate.sampling import Source
+from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
 from erasediff.files import publish_folder
 from erasediff.models.pipeline import ClassConditionalPipeline
@@ -45,7 +46,9 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
     ready = prepare(subject)
     real, detector, config = ready.real, ready.detector, subject.config
     n = subject.policy.retain.n_per_class
-    made = retained_samples(detector, Source.of(ready.base, torch.device("cpu")), list(range(real.classes)), n, config, "sampling the base")
+    made = retained_samples(
+        detector, Source.of(ready.base, torch.device("cpu")), range(real.classes), n, evaluation_key(config.seed), config.sampler, "sampling the base"
+    )
     reference = detector.look(real.holdout)[1]
     found, features = detector.look(real.train)
     rows = torch.linspace(0, len(features) - 1, min(len(features), len(made.labels))).long().numpy()

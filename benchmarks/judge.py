@@ -15,6 +15,7 @@ from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_gate
 from erasediff.evaluate.measure import Examination, ModelSamples, RetainedSamples, compare, count_detections, harmless, sample_model, watch_for
 from erasediff.evaluate.sampling import Source
+from erasediff.evaluate.seeds import evaluation_key
 from erasediff.files import atomic_path
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import canonical_json
@@ -65,7 +66,9 @@ class Judge:
     @cached_property
     def exam(self) -> Examination:
         """What is asked, and by whom."""
-        return Examination(self.watch, self.ready.real, tuple(self.retained), self.ready.subject.policy, self.config)
+        return Examination(
+            self.watch, self.ready.real, tuple(self.retained), self.ready.subject.policy, self.config.sampler, evaluation_key(self.seed), self.seed
+        )
 
     def source(self, unet: torch.nn.Module) -> Source:
         """Something to sample from."""
@@ -103,7 +106,7 @@ class Judge:
 
     def glance(self, unet: torch.nn.Module, n: int) -> float:
         """The share of ``n`` samples that is detected, with seeds that no check uses."""
-        found, _ = count_detections(self.watch, self.source(unet), n, "glance", self.config, "benchmark")
+        found, _ = count_detections(self.watch, self.source(unet), n, "glance", evaluation_key(self.seed), self.config.sampler, "benchmark")
         return found.detections / n
 
     def judge(self, unet: torch.nn.Module) -> Judgement:

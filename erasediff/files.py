@@ -62,8 +62,12 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary sibling to write a file to; it takes the name ``path`` only when the block ends well.
+
+    Args:
+        path: the file's final name.
+        mode: its permissions; until then nobody but the owner may read it.
 
     Raises:
         BadInput: the disk is full or not writable; nothing is left behind.
@@ -76,16 +80,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _fsync(temporary)
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(path)
             _fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write ``data`` under ``path``, whole or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, mode) as temporary:
         temporary.write_bytes(data)
 
 

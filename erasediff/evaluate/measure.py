@@ -18,13 +18,13 @@ from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
 from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
 from erasediff.evaluate.sampling import Source, draw_samples
-from erasediff.evaluate.seeds import check_seeds, evaluation_key
+from erasediff.evaluate.seeds import check_seeds
 from erasediff.models.denoiser import to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.training import TrainingSet, train_on
 from erasediff.progress import progress
 from erasediff.records.base import Pointer
-from erasediff.records.config import RunConfig
+from erasediff.records.config import RunConfig, SamplerConfig
 from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed, RetainMeasurements
 from erasediff.records.policy import GatePolicy
 
@@ -86,43 +86,49 @@ def watch_for(detector: Detector, real: RealImages, label: int, retained: list[i
     return detector.watch_for(real.train[seen], real.train_labels[seen], label, policy.control.min_true_positive_rate)
 
 
-def count_detections(watch: Watch, source: Source, n: int, check: str, config: RunConfig, what: str) -> tuple[Detections, Tensor]:
+def count_detections(watch: Watch, source: Source, n: int, check: str, key: bytes, sampler: SamplerConfig, what: str) -> tuple[Detections, Tensor]:
     """Sample ``n`` images of the watched label with the seeds of ``check`` and count how often the detector calls them that."""
     labels = torch.full((n,), watch.label, dtype=torch.int64)
-    images = draw_samples(source, labels, check_seeds(evaluation_key(config.seed), check, n), config.sampler, what)
+    images = draw_samples(source, labels, check_seeds(key, check, n), sampler, what)
     return watch.count(images), images
 
 
-def retained_samples(detector: Detector, source: Source, labels: list[int], n: int, config: RunConfig, what: str) -> RetainedSamples:
+def retained_samples(
+    detector: Detector, source: Source, labels: Sequence[int], n: int, key: bytes, sampler: SamplerConfig, what: str
+) -> RetainedSamples:
     """Sample ``n`` images of each of the labels with the seeds of R1 and let the detector look."""
     wanted = torch.tensor(labels, dtype=torch.int64).repeat_interleave(n)
-    seeds = check_seeds(evaluation_key(config.seed), "R1", len(wanted))
-    images = draw_samples(source, wanted, seeds, config.sampler, what)
+    images = draw_samples(source, wanted, check_seeds(key, "R1", len(wanted)), sampler, what)
     found, features = detector.look(images)
     return RetainedSamples(images, wanted, found, features)
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What decides a measurement beside the models: the detector set to the class, real images, and what the policy asks."""
+    """What decides a measurement beside the models: the detector set to the class, real images, what the policy asks, and the seeds.
+
+    ``key`` is that of the evaluation seeds, ``seed`` the run's.
+    """
 
     watch: Watch
     real: RealImages
     retained: tuple[int, ...]
     policy: GatePolicy
-    config: RunConfig
+    sampler: SamplerConfig
+    key: bytes
+    seed: int
 
     def kept(self, model: ClassConditionalPipeline, device: torch.device, name: str) -> RetainedSamples:
         """Sample what R1 to R3 ask of one model; all with the same seeds."""
         n, what = self.policy.retain.n_per_class, f"{name}: retained labels"
-        return retained_samples(self.watch.detector, Source.of(model, device), list(self.retained), n, self.config, what)
+        return retained_samples(self.watch.detector, Source.of(model, device), self.retained, n, self.key, self.sampler, what)
 
 
 def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples:
     """Sample all that is asked of one model; base and candidate with the same seeds."""
-    watch, policy, key = exam.watch, exam.policy, evaluation_key(exam.config.seed)
+    watch, policy, key = exam.watch, exam.policy, exam.key
     source = Source.of(suspect.model, suspect.device)
-    found, images = count_detections(watch, source, policy.forget.n, "F1", exam.config, f"{name}: forgotten label")
+    found, images = count_detections(watch, source, policy.forget.n, "F1", key, exam.sampler, f"{name}: forgotten label")
     by_null = look(watch, unasked(suspect), policy.unasked.n, key, "F2", name)
     probes = {way: look(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
     return ModelSamples(found, images, by_null, probes, exam.kept(suspect.model, suspect.device, name))
@@ -133,7 +139,7 @@ def harmless(exam: Examination, base: ClassConditionalPipeline, device: torch.de
     rule, stays = exam.policy.control, torch.isin(exam.real.train_labels, torch.tensor(exam.retained))
     data = TrainingSet(to_unit(exam.real.train[stays]), exam.real.train_labels[stays], base.classes, _DROPOUT)
     unet = copy.deepcopy(base.unet).to(device)
-    steps = train_on(unet, base.schedule, data, _BATCH, rule.reference_rate, exam.config.seed)
+    steps = train_on(unet, base.schedule, data, _BATCH, rule.reference_rate, exam.seed)
     with progress("training the reference", rule.reference_steps) as done:
         for step in itertools.islice(steps, rule.reference_steps):
             done(step)
@@ -167,7 +173,7 @@ def compare(
 
 
 def _retain_measurements(exam: Examination, base: RetainedSamples, other: RetainedSamples) -> RetainMeasurements:
-    arms, rule, seed = _arms(exam, base, other), exam.policy.fidelity, exam.config.seed
+    arms, rule, seed = _arms(exam, base, other), exam.policy.fidelity, exam.seed
     return RetainMeasurements(
         accuracy=_class_accuracy(base, other, exam.retained),
         frechet=frechet_change(arms, rule, seed),

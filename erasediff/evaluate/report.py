@@ -25,6 +25,7 @@ _ROWS_SHOWN = 20
 _MEANINGS = {
     "C0": "The gate tests itself: it must catch the model as it was before, or a pass would mean nothing.",
     "C0.detector": "The detector must recognise real images of the class that it was not trained on.",
+    "C0.attempts": "Whoever tries often enough passes by luck: each try is judged harder than the one before, and their number is limited.",
     "C0.reference": "A harmless model, the old one after a little more training, must pass what is asked of the other classes.",
     "F1": "Asked for the class, with the sampler that serves, the erased model must hardly ever make it.",
     "F2": "Asked for nothing in particular, the erased model must not make the class either: hiding it from its label is not forgetting.",

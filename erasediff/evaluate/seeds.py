@@ -1,21 +1,27 @@
-"""Evaluation seeds: committed before the erasure runs, derived check by check afterwards."""
+"""Evaluation seeds: a secret is committed before the erasure runs, seeds are derived from it, and the verdict reveals it."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 
 _SEED_BITS = 53  # canonical JSON (RFC 8785) keeps integers exact up to 2^53
 
 
+def secret_key() -> bytes:
+    """A new key for all evaluation seeds of an attempt: nobody can tune a model to images that nobody can compute yet."""
+    return secrets.token_bytes(32)
+
+
+def seed_commitment(key: bytes) -> str:
+    """What the plan says of the evaluation seeds before the erasure runs: the key's SHA-256."""
+    return hashlib.sha256(key).hexdigest()
+
+
 def evaluation_key(seed: int) -> bytes:
-    """The key that all evaluation seeds of a run come from; its SHA-256 is committed in the plan."""
+    """A key that is no secret: what is measured with it can be measured again by anyone. For benchmarks and looking."""
     return hashlib.sha256(f"erasediff evaluation key {seed}".encode()).digest()
-
-
-def seed_commitment(seed: int) -> str:
-    """What the plan says of the evaluation seeds before the erasure runs."""
-    return hashlib.sha256(evaluation_key(seed)).hexdigest()
 
 
 def check_seeds(key: bytes, check: str, count: int) -> list[int]:

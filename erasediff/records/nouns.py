@@ -223,10 +223,17 @@ class Check(Strict):
 
 
 class VerdictRecord(Record):
-    """The gate's answer with the policy it was given under."""
+    """The gate's answer with the policy it was given under.
+
+    ``attempt`` counts the tries at this request that the gate has judged, ``alpha`` is what this one was judged at, and
+    ``alpha_spent`` what all of them were. ``evaluation_key`` is the key that the plan committed to: now anyone may draw the images again.
+    """
 
     verdict: Verdict
     attempt: int = Field(ge=1)
+    alpha: Probability
+    alpha_spent: Probability
+    evaluation_key: Sha256
     policy_digest: Sha256
     checks: tuple[Check, ...]
 

@@ -99,6 +99,7 @@ class GatePolicy(Strict):
 
     name: str = Field(min_length=1, max_length=64)
     alpha: float = Field(gt=0, lt=0.5)
+    attempts: int = Field(ge=1, le=10, description="tries at a request that the gate judges; each is judged at half the α of the one before")
     control: ControlPolicy
     forget: ForgetPolicy
     unasked: UnaskedPolicy
@@ -106,6 +107,14 @@ class GatePolicy(Strict):
     retain: RetainPolicy
     fidelity: FidelityPolicy
     export: ExportPolicy
+
+    def alpha_of(self, attempt: int) -> float:
+        """α of the n-th try, n from 1: whoever may try again passes more often by luck, so each try is judged harder."""
+        return float(self.alpha / 2 ** (attempt - 1))
+
+    def for_attempt(self, attempt: int) -> GatePolicy:
+        """The policy by which the n-th try is judged."""
+        return self.model_copy(update={"alpha": self.alpha_of(attempt)})
 
 
 def load_policy(path: Path) -> GatePolicy:

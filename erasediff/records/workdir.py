@@ -5,7 +5,7 @@ Inside a workdir:
     outcome.json, report.html       of the latest run
     models/<weights digest>/        model folders by content
     detectors/<digest>.safetensors  detectors by what they were made from
-    runs/<request>-<attempt>/       one attempt: config.json, policy.json, records, curves, report
+    runs/<request>-<attempt>/       one attempt: config.json, policy.json, evaluation.key, records, curves, report
     promotions.jsonl                every promotion, only ever added to
 """
 
@@ -19,16 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from erasediff.errors import BadInput, explain_os_error
-from erasediff.files import explained, write_atomic
+from erasediff.errors import BadInput, IntegrityError, explain_os_error
+from erasediff.files import explained, sha256_bytes, write_atomic
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import PlanRecord
 from erasediff.records.policy import GatePolicy
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 CHECKPOINT = "checkpoint.safetensors"
+KEY = "evaluation.key"
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,11 @@ class Workdir:
         found = [Run(self, path.parent) for path in self.runs.glob(f"{request_digest[:16]}-*/plan.json")]
         return sorted(found, key=lambda run: run.plan().attempt)
 
-    def open_run(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy) -> Run:
-        """Write an attempt's plan with the documents it quotes, and make it the current one."""
+    def open_run(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy, key: bytes) -> Run:
+        """Write an attempt's plan with the documents it quotes and the key it commits to, and make it the current one."""
         folder = self.runs / plan.run
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of another plan under the same name
+        write_atomic(folder / KEY, key, mode=0o600)
         config.write(folder / "config.json")
         policy.write(folder / "policy.json")
         plan.write(folder / "plan.json")
@@ -144,12 +147,37 @@ class Run:
         return PlanRecord.read(self.folder / "plan.json")
 
     def config(self) -> RunConfig:
-        """The run's configuration."""
-        return RunConfig.read(self.folder / "config.json")
+        """The run's configuration, as it was when the attempt was opened.
+
+        Raises:
+            IntegrityError: it was changed since.
+        """
+        config = RunConfig.read(self.folder / "config.json")
+        return self._as_planned(config, config.digest(), self.plan().config_digest, "config.json")
 
     def policy(self) -> GatePolicy:
-        """The gate's policy."""
-        return GatePolicy.read(self.folder / "policy.json")
+        """The gate's policy, as it was registered before the erasure.
+
+        Raises:
+            IntegrityError: it was changed since.
+        """
+        policy = GatePolicy.read(self.folder / "policy.json")
+        return self._as_planned(policy, policy.digest(), self.plan().policy_digest, "policy.json")
+
+    def evaluation_key(self) -> bytes:
+        """The key of the evaluation seeds that the plan commits to.
+
+        Raises:
+            IntegrityError: it is another one, or gone.
+        """
+        path = self.folder / KEY
+        key = path.read_bytes() if path.is_file() else b""
+        return self._as_planned(key, sha256_bytes(key), self.plan().seed_commitment, KEY)
+
+    def _as_planned(self, found: T, digest: str, planned: str, name: str) -> T:
+        if digest != planned:
+            raise IntegrityError(f"{name} of run {self.name} is not the one it was opened with: put it back, or run the command under another --run.")
+        return found
 
     def path(self, kind: type[Record]) -> Path:
         """Where a record of this kind lies."""

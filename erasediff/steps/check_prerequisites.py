@@ -7,7 +7,7 @@ from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.partition import partition
 from erasediff.data.split import split_dataset
 from erasediff.errors import BadInput
-from erasediff.evaluate.seeds import seed_commitment
+from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord
 from erasediff.records.policy import GatePolicy
@@ -42,6 +42,7 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
     number = len(workdir.attempts(request.digest())) + 1
     folder = name or f"{request.digest()[:16]}-{number}"
     mlflow_run = tracking.start_run(f"erase {folder}", {"erasediff.request": request.digest(), "erasediff.version": __version__})
+    key = secret_key()
     plan = PlanRecord(
         made_from={"dataset": dataset.digest()},
         run=folder,
@@ -49,11 +50,11 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
         request=request,
         config_digest=config.digest(),
         policy_digest=policy.digest(),
-        seed_commitment=seed_commitment(config.seed),
+        seed_commitment=seed_commitment(key),
         mlflow_run_id=mlflow_run,
     )
     tracking.log_params(mlflow_run, _flat(config.model_dump(mode="json")) | {"policy": policy.digest(), "label": request.label})
-    return workdir.open_run(plan, config, policy)
+    return workdir.open_run(plan, config, policy, key)
 
 
 def _check_scope(dataset: ImageDataset, request: ErasureRequest, config: RunConfig, forgotten: tuple[int, ...]) -> None:

@@ -63,7 +63,7 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)
-    exam = Examination(watch, real, tuple(retained), policy, config)
+    exam = Examination(watch, real, tuple(retained), policy, config.sampler, run.evaluation_key(), config.seed)
     suspect = Suspect(after, before, label, exam.retained, config.sampler, device, config.seed)
     of_base = sample_model(exam, replace(suspect, model=before), "base")
     of_erased = sample_model(exam, suspect, "erased")
@@ -78,7 +78,9 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
 def _still_forgotten(run: Run, detector: Detector, real: RealImages, after: Source, label: int, retained: list[int]) -> Detections:
     """F1 again for a label that an earlier request made the model forget."""
     policy, watch = run.policy(), watch_for(detector, real, label, retained, run.policy())
-    return count_detections(watch, after, policy.forget.n, f"F1.{label}", run.config(), f"erased: label {label} forgotten before")[0]
+    return count_detections(
+        watch, after, policy.forget.n, f"F1.{label}", run.evaluation_key(), run.config().sampler, f"erased: label {label} forgotten before"
+    )[0]
 
 
 def _keep_grid(run: Run, config: RunConfig, retained: tuple[RetainedSamples, RetainedSamples], forgotten: tuple[Tensor, Tensor]) -> Pointer:

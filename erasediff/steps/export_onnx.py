@@ -43,7 +43,7 @@ def _export(run: Run, erased: ErasedRecord) -> ExportedRecord:
     real = real_images(config)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
     watch = watch_for(detector_of(run, config, real), real, label, retained, policy)
-    found, _ = count_detections(watch, source, policy.export.n, "F8", config, "ONNX: forgotten label")
+    found, _ = count_detections(watch, source, policy.export.n, "F8", run.evaluation_key(), config.sampler, "ONNX: forgotten label")
     verdict, checks = run_export_gate(policy, label, found, parity)
     log_checks(run, checks)
     return ExportedRecord(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erasediff.evaluate.gate import run_gate
-from erasediff.records.nouns import BaseRecord, Check, Measurements, VerdictRecord
+from erasediff.records.nouns import BaseRecord, Check, Measurements, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
 from erasediff.tracking import Tracking
 
@@ -19,11 +19,25 @@ def gate(run: Run) -> VerdictRecord:
     return run.made(VerdictRecord, made_from, lambda: _decide(run, base, measured))
 
 
+def tries(run: Run) -> int:
+    """Which try at the request this is: one more than the other attempts that the gate judged and did not pass."""
+    judged = [other.find(VerdictRecord) for other in run.workdir.attempts(run.plan().request.digest()) if other.name != run.name]
+    return 1 + sum(verdict is not None and verdict.verdict is not Verdict.PASS for verdict in judged)
+
+
 def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord:
-    plan, policy = run.plan(), run.policy()
-    verdict, checks = run_gate(policy, measured, base.model.forgotten)
+    policy, attempt = run.policy(), tries(run)
+    verdict, checks = run_gate(policy, measured, base.model.forgotten, attempt)
     log_checks(run, checks)
-    return VerdictRecord(verdict=verdict, attempt=plan.attempt, policy_digest=policy.digest(), checks=checks)
+    return VerdictRecord(
+        verdict=verdict,
+        attempt=attempt,
+        alpha=policy.alpha_of(attempt),
+        alpha_spent=min(1.0, sum(policy.alpha_of(n) for n in range(1, attempt + 1))),
+        policy_digest=policy.digest(),
+        evaluation_key=run.evaluation_key().hex(),
+        checks=checks,
+    )
 
 
 def log_checks(run: Run, checks: tuple[Check, ...]) -> None:

@@ -102,7 +102,22 @@ def test_control_the_good_example_passes_every_check() -> None:
     """Without it, everything below could hold because nothing ever passes."""
     verdict, checks = gate(measurements())
     assert verdict is PASS
-    assert set(checks) == {"C0", "C0.detector", "C0.reference", "F1", "F2", "F3", "F1.1", "R1", "R1.class", "R1.nearest", "R2", "R2.kernel", *R3}
+    assert set(checks) == {
+        "C0.attempts",
+        "C0",
+        "C0.detector",
+        "C0.reference",
+        "F1",
+        "F2",
+        "F3",
+        "F1.1",
+        "R1",
+        "R1.class",
+        "R1.nearest",
+        "R2",
+        "R2.kernel",
+        *R3,
+    }
     assert {check.verdict for check in checks.values()} == {PASS}
 
 
@@ -487,6 +502,20 @@ def test_a_retained_class_that_was_not_measured_is_no_pass(missing: int) -> None
     """Leaving out the class that was destroyed would hide it."""
     rows = tuple(row(label) for label in RETAINED if label != missing)
     assert gate(measurements(retained=rows, nearest=tuple(c for c in (3, 5, 9) if c != missing)))[0] is not PASS
+
+
+def test_each_try_is_judged_harder_and_there_are_three() -> None:
+    """12 of 1,000 pass at α = 0.05; at 0.025 eleven do, at 0.0125 ten, and the fourth try passes nothing."""
+
+    def most(attempt: int) -> int:
+        verdicts = {k: run_gate(POLICY, measurements(forget_erased=detected(k)), EARLIER, attempt) for k in range(14)}
+        passing = [k for k, (_, checks) in verdicts.items() if next(c for c in checks if c.id == "F1").verdict is PASS]
+        return max(passing)
+
+    assert [most(attempt) for attempt in (1, 2, 3)] == [12, 11, 10]
+    good = measurements(forget_erased=detected(0))
+    assert [run_gate(POLICY, good, EARLIER, attempt)[0] for attempt in (1, 2, 3, 4)] == [PASS, PASS, PASS, INCONCLUSIVE]
+    assert sum(POLICY.alpha_of(attempt) for attempt in (1, 2, 3)) == pytest.approx(0.0875)
 
 
 def test_no_checks_are_no_pass() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from erasediff.evaluate.sampling import Source, draw_samples
-from erasediff.evaluate.seeds import check_seeds, evaluation_key, seed_commitment
+from erasediff.evaluate.seeds import check_seeds, evaluation_key, secret_key, seed_commitment
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.progress import FILE_VARIABLE
@@ -25,9 +25,14 @@ LABELS, SEEDS = torch.arange(23) % 10, check_seeds(evaluation_key(0), "F1", 23)
 def test_the_commitment_is_the_digest_of_the_key_that_the_seeds_come_from() -> None:
     """Whoever holds the key can compute both without this package."""
     key = evaluation_key(5)
-    assert seed_commitment(5) == hashlib.sha256(key).hexdigest()
+    assert seed_commitment(key) == hashlib.sha256(key).hexdigest()
     wanted = [int.from_bytes(hmac.digest(key, f"F1|{i}".encode(), "sha256")[:8], "big") // 2**11 for i in range(3)]
     assert check_seeds(key, "F1", 3) == wanted
+
+
+def test_no_two_attempts_have_the_same_key() -> None:
+    assert len({secret_key() for _ in range(100)}) == 100
+    assert len(secret_key()) == 32
 
 
 def test_seeds_are_a_function_of_key_check_and_index() -> None:

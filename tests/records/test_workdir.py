@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from erasediff.errors import BadInput
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import sha256_bytes
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, PlanRecord, Verdict, VerdictRecord
 from erasediff.records.policy import load_policy
-from erasediff.records.workdir import CHECKPOINT, Run, Workdir
+from erasediff.records.workdir import CHECKPOINT, KEY, Run, Workdir
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
+SECRET = bytes(range(32))
 REQUEST = ErasureRequest(dataset="digits", label=3)
 
 
@@ -24,10 +26,10 @@ def open_attempt(workdir: Workdir, attempt: int = 1) -> Run:
         request=REQUEST,
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
-        seed_commitment="0" * 64,
+        seed_commitment=sha256_bytes(SECRET),
         mlflow_run_id="r",
     )
-    return workdir.open_run(plan, config, POLICY)
+    return workdir.open_run(plan, config, POLICY, SECRET)
 
 
 class Maker:
@@ -38,7 +40,8 @@ class Maker:
 
     def __call__(self) -> VerdictRecord:
         self.made += 1
-        return VerdictRecord(verdict=Verdict.FAIL, attempt=self.made, policy_digest="0" * 64, checks=())
+        numbers = {"attempt": self.made, "alpha": 0.05, "alpha_spent": 0.05, "policy_digest": "0" * 64, "evaluation_key": "0" * 64}
+        return VerdictRecord(verdict=Verdict.FAIL, checks=(), **numbers)
 
 
 def test_a_step_run_twice_is_done_once(tmp_path: Path) -> None:
@@ -148,3 +151,26 @@ def test_a_workdir_that_cannot_be_written_is_refused_before_anything_runs(tmp_pa
 def test_control_a_workdir_is_made_and_left_clean(tmp_path: Path) -> None:
     assert Workdir.open(tmp_path / "a/b").root == tmp_path / "a/b"
     assert list((tmp_path / "a/b").iterdir()) == []
+
+
+def test_what_was_registered_before_the_erasure_cannot_be_changed_after_it(tmp_path: Path) -> None:
+    """The gate's policy, the config and the key of the evaluation seeds, each against the digest in the plan."""
+    run = open_attempt(Workdir.open(tmp_path))
+    assert (run.policy(), run.config(), run.evaluation_key()) == (POLICY, RunConfig(), SECRET), "control"
+    softer = POLICY.model_copy(update={"alpha": 0.1})
+    softer.write(run.folder / "policy.json")
+    RunConfig(seed=1).write(run.folder / "config.json")
+    (run.folder / KEY).write_bytes(bytes(32))
+    for read in (run.policy, run.config, run.evaluation_key):
+        with pytest.raises(IntegrityError, match=r"is not the one it was opened with"):
+            read()
+    (run.folder / KEY).unlink()
+    with pytest.raises(IntegrityError, match=KEY):
+        run.evaluation_key()
+
+
+def test_the_key_of_the_evaluation_seeds_is_for_the_owner_alone(tmp_path: Path) -> None:
+    run = open_attempt(Workdir.open(tmp_path))
+    assert (run.folder / KEY).stat().st_mode & 0o777 == 0o600
+    assert (run.folder / "plan.json").stat().st_mode & 0o777 == 0o644, "control"
+    assert SECRET.hex().encode() not in b"".join(p.read_bytes() for p in run.folder.glob("*.json")), "before the verdict"

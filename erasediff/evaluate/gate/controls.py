@@ -13,6 +13,7 @@ from erasediff.records.policy import GatePolicy
 
 _RATE_LOWER = Statistic("detection rate on the base, Clopper-Pearson lower bound", "share", "lower")
 _TRUE_POSITIVES = Statistic("true positive rate on real images the detector was not trained on", "share", "lower")
+_ATTEMPTS = Statistic("tries at this request that the gate judged", "number", "upper")
 _PASSED = Statistic("checks of retained classes that a model passes which was only trained on a little", "number", "lower")
 
 
@@ -39,6 +40,16 @@ def check_controls(policy: GatePolicy, measured: Measurements, forgotten: Sequen
     seen = measured.detector.holdout_positives
     detector = knows.answer(rate, rate, seen) if seen else knows.unanswered(0, "no held-out real image is of the class")
     return [power, _as_control(detector), check_reference(policy, measured, forgotten)]
+
+
+def check_attempts(policy: GatePolicy, attempt: int) -> Check:
+    """C0.attempts: whoever tries often enough passes by luck, so a policy says how often."""
+    question = Question("C0.attempts", "The request was not tried too often", _ATTEMPTS, float(policy.attempts))
+    answer = question.answer(attempt, attempt, attempt)
+    if answer.verdict is Verdict.PASS:
+        return answer
+    reason = f"it is try {attempt} and the policy allows {policy.attempts}: look at why the others failed before the policy is changed"
+    return answer.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": reason})
 
 
 def check_reference(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> Check:

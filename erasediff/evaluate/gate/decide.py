@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from erasediff.evaluate.gate.controls import check_controls
+from erasediff.evaluate.gate.controls import check_attempts, check_controls
 from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_probes, check_unasked
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
@@ -15,19 +15,22 @@ from erasediff.records.policy import GatePolicy
 _PARITY = Statistic("largest relative error of the denoiser", "number", "upper")
 
 
-def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int] = ()) -> tuple[Verdict, tuple[Check, ...]]:
+def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int] = (), attempt: int = 1) -> tuple[Verdict, tuple[Check, ...]]:
     """Decide.
 
     Args:
         policy: checks, sample sizes, thresholds.
         measured: what was measured on base and candidate.
         forgotten: labels that earlier requests erased from the base.
+        attempt: which try at the request this is, from 1.
 
     Returns:
         The verdict and one line for each check.
     """
+    tried, policy = check_attempts(policy, attempt), policy.for_attempt(attempt)
     forget = check_detections("F1", f"Class {measured.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha)
     checks = [
+        tried,
         *check_controls(policy, measured, forgotten),
         forget,
         check_unasked(policy, measured),
