@@ -513,7 +513,8 @@ def test_each_try_is_judged_harder_and_there_are_three() -> None:
         return max(passing)
 
     assert [most(attempt) for attempt in (1, 2, 3)] == [12, 11, 10]
-    good = measurements(forget_erased=detected(0))
+    none = tuple(probed(name, 0) for name in POLICY.probes.ask)
+    good = measurements(forget_erased=detected(0), unasked=probed("null label", 0, n=2000), probes=none)
     assert [run_gate(POLICY, good, EARLIER, attempt)[0] for attempt in (1, 2, 3, 4)] == [PASS, PASS, PASS, INCONCLUSIVE]
     assert sum(POLICY.alpha_of(attempt) for attempt in (1, 2, 3)) == pytest.approx(0.0875)
 
