@@ -13,7 +13,18 @@ from benchmarks.subjects import Prepared
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_gate
-from erasediff.evaluate.measure import Examination, ModelSamples, RetainedSamples, compare, count_detections, harmless, sample_model, watch_for
+from erasediff.evaluate.measure import (
+    Examination,
+    ModelSamples,
+    RetainedSamples,
+    compare,
+    count_detections,
+    harmless,
+    neighbours_for,
+    sample_model,
+    watch_for,
+)
+from erasediff.evaluate.neighbours import NeighbourWatch
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.files import atomic_path
@@ -64,10 +75,22 @@ class Judge:
         return watch_for(self.ready.detector, self.ready.real, self.label, self.retained, self.ready.subject.policy)
 
     @cached_property
+    def neighbours(self) -> NeighbourWatch:
+        """The second detector set to the label."""
+        return neighbours_for(self.ready.real, self.label, self.retained, self.ready.subject.policy)
+
+    @cached_property
     def exam(self) -> Examination:
         """What is asked, and by whom."""
         return Examination(
-            self.watch, self.ready.real, tuple(self.retained), self.ready.subject.policy, self.config.sampler, evaluation_key(self.seed), self.seed
+            self.watch,
+            self.neighbours,
+            self.ready.real,
+            tuple(self.retained),
+            self.ready.subject.policy,
+            self.config.sampler,
+            evaluation_key(self.seed),
+            self.seed,
         )
 
     def source(self, unet: torch.nn.Module) -> Source:
@@ -90,7 +113,7 @@ class Judge:
             probes = {name: Detections.model_validate(found) for name, found in json.loads(kept["counts"].tobytes()).items()}
         found, features = self.ready.detector.look(images)
         retained = RetainedSamples(images, torch.tensor(self.retained).repeat_interleave(policy.retain.n_per_class), found, features)
-        return ModelSamples(self.watch.count(forgotten), forgotten, probes.pop(_UNASKED), probes, retained)
+        return ModelSamples(self.watch.count(forgotten), forgotten, self.neighbours.count(forgotten), probes.pop(_UNASKED), probes, retained)
 
     def _samples(self, unet: torch.nn.Module) -> ModelSamples:
         base = self.ready.base

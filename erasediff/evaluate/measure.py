@@ -17,6 +17,7 @@ from erasediff.data.partition import partition
 from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
 from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
+from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
 from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.models.denoiser import to_unit
@@ -25,10 +26,11 @@ from erasediff.models.training import TrainingSet, train_on
 from erasediff.progress import progress
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig, SamplerConfig
-from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed, RetainMeasurements
+from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed, RetainMeasurements, Witness
 from erasediff.records.policy import GatePolicy
 
 _BATCH, _DROPOUT = 64, 0.1  # of the reference's few steps
+_MEASURED_ON = 8000  # images that the neighbours' errors are measured on
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class ModelSamples:
 
     forgotten: Detections
     forgotten_images: Tensor
+    neighbours: Detections
     unasked: Detections
     probes: dict[str, Detections]
     retained: RetainedSamples
@@ -86,6 +89,14 @@ def watch_for(detector: Detector, real: RealImages, label: int, retained: list[i
     return detector.watch_for(real.train[seen], real.train_labels[seen], label, policy.control.min_true_positive_rate)
 
 
+def neighbours_for(real: RealImages, label: int, retained: Sequence[int], policy: GatePolicy) -> NeighbourWatch:
+    """The second detector set to a label: held-out images are the neighbours, its errors are measured on training images."""
+    seen = torch.isin(real.train_labels, torch.tensor([label, *retained])).nonzero().flatten()
+    some = seen[evenly(len(seen), _MEASURED_ON)]
+    sensitivity = policy.control.min_true_positive_rate
+    return Neighbourhood(real.holdout, real.holdout_labels).watch_for(real.train[some], real.train_labels[some], label, sensitivity)
+
+
 def count_detections(watch: Watch, source: Source, n: int, check: str, key: bytes, sampler: SamplerConfig, what: str) -> tuple[Detections, Tensor]:
     """Sample ``n`` images of the watched label with the seeds of ``check`` and count how often the detector calls them that."""
     labels = torch.full((n,), watch.label, dtype=torch.int64)
@@ -111,6 +122,7 @@ class Examination:
     """
 
     watch: Watch
+    neighbours: NeighbourWatch
     real: RealImages
     retained: tuple[int, ...]
     policy: GatePolicy
@@ -131,7 +143,7 @@ def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples
     found, images = count_detections(watch, source, policy.forget.n, "F1", key, exam.sampler, f"{name}: forgotten label")
     by_null = look(watch, unasked(suspect), policy.unasked.n, key, "F2", name)
     probes = {way: look(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
-    return ModelSamples(found, images, by_null, probes, exam.kept(suspect.model, suspect.device, name))
+    return ModelSamples(found, images, exam.neighbours.count(images), by_null, probes, exam.kept(suspect.model, suspect.device, name))
 
 
 def harmless(exam: Examination, base: ClassConditionalPipeline, device: torch.device) -> ClassConditionalPipeline:
@@ -162,6 +174,7 @@ def compare(
         detector=watch.quality,
         forget_base=base.forgotten,
         forget_erased=erased.forgotten,
+        neighbours=Witness(quality=exam.neighbours.quality, base=base.neighbours, erased=erased.neighbours),
         unasked=Probed(name="null label", base=base.unasked, erased=erased.unasked),
         probes=tuple(Probed(name=name, base=base.probes[name], erased=found) for name, found in erased.probes.items()),
         earlier=earlier,

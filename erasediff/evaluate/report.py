@@ -28,6 +28,7 @@ _MEANINGS = {
     "C0.attempts": "Whoever tries often enough passes by luck: each try is judged harder than the one before, and their number is limited.",
     "C0.reference": "A harmless model, the old one after a little more training, must pass what is asked of the other classes.",
     "F1": "Asked for the class, with the sampler that serves, the erased model must hardly ever make it.",
+    "F1.neighbours": "The same images by another judge: whether the real images that they resemble most are of the class.",
     "F2": "Asked for nothing in particular, the erased model must not make the class either: hiding it from its label is not forgetting.",
     "F3": "Asked otherwise (more guidance, other samplers, the old embedding put back) the class must not come back; this is the worst way.",
     "F1.": "What an earlier request erased must not have come back.",

@@ -173,6 +173,14 @@ class DetectorQuality(Strict):
     threshold: float | None = None
 
 
+class Witness(Strict):
+    """A second detector's own error, and what it saw on the samples that F1 is about."""
+
+    quality: DetectorQuality
+    base: Detections
+    erased: Detections
+
+
 class RetainMeasurements(Strict):
     """The retained classes of a model against the base's, from the same noise."""
 
@@ -193,6 +201,7 @@ class Measurements(Record):
     detector: DetectorQuality
     forget_base: Detections | None
     forget_erased: Detections | None
+    neighbours: Witness | None
     unasked: Probed | None
     probes: tuple[Probed, ...]
     earlier: dict[str, Detections] = Field(default_factory=dict)

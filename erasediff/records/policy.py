@@ -35,6 +35,13 @@ class ForgetPolicy(Strict):
     max_reference: float = Field(ge=0, lt=1)
 
 
+class NeighboursPolicy(Strict):
+    """F1 by the second detector, where it knows the class: where it calls few enough real images of other classes so."""
+
+    max_upper: float = Field(gt=0, lt=1)
+    max_false_positives: float = Field(gt=0, lt=1)
+
+
 class UnaskedPolicy(Strict):
     """F2: detections of the forgotten class among samples of the null label: what the model makes without being asked.
 
@@ -102,6 +109,7 @@ class GatePolicy(Strict):
     attempts: int = Field(ge=1, le=10, description="tries at a request that the gate judges; each is judged at half the α of the one before")
     control: ControlPolicy
     forget: ForgetPolicy
+    neighbours: NeighboursPolicy
     unasked: UnaskedPolicy
     probes: ProbesPolicy
     retain: RetainPolicy

@@ -17,6 +17,7 @@ from erasediff.evaluate.measure import (
     compare,
     count_detections,
     harmless,
+    neighbours_for,
     real_images,
     sample_model,
     watch_for,
@@ -63,7 +64,9 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)
-    exam = Examination(watch, real, tuple(retained), policy, config.sampler, run.evaluation_key(), config.seed)
+    exam = Examination(
+        watch, neighbours_for(real, label, retained, policy), real, tuple(retained), policy, config.sampler, run.evaluation_key(), config.seed
+    )
     suspect = Suspect(after, before, label, exam.retained, config.sampler, device, config.seed)
     of_base = sample_model(exam, replace(suspect, model=before), "base")
     of_erased = sample_model(exam, suspect, "erased")

@@ -28,6 +28,7 @@ from erasediff.records.nouns import (
     Probed,
     RetainMeasurements,
     Verdict,
+    Witness,
 )
 from erasediff.records.policy import load_policy
 
@@ -59,6 +60,11 @@ def pairs(n: int, base: float = 0.9, erased: float = 0.89, both: float = 0.87) -
     return Pairs(n=n, base=round(base * n), erased=round(erased * n), both=round(both * n))
 
 
+def witness(erased: int = 20, base: int = 940, **quality: Any) -> Witness:
+    good = {"sha256": DIGEST, "accuracy": 0.97, "true_positive_rate": 0.93, "false_positive_rate": 0.005, "holdout_positives": 58}
+    return Witness(quality=DetectorQuality(**good | quality), base=detected(base), erased=detected(erased))
+
+
 def probed(name: str, count: int, base: int = 450, n: int = 500) -> Probed:
     return Probed(name=name, base=Detections(n=n, detections=base), erased=Detections(n=n, detections=count))
 
@@ -78,6 +84,7 @@ def measurements(**changes: Any) -> Measurements:
         detector=DetectorQuality(sha256=DIGEST, accuracy=0.98, true_positive_rate=0.97, false_positive_rate=0.002, holdout_positives=58),
         forget_base=Detections(n=1000, detections=970),
         forget_erased=Detections(n=1000, detections=12),
+        neighbours=witness(),
         unasked=probed("null label", 25, base=200, n=2000),
         probes=tuple(probed(name, 16) for name in POLICY.probes.ask),
         earlier={"1": Detections(n=1000, detections=2)},
@@ -108,6 +115,7 @@ def test_control_the_good_example_passes_every_check() -> None:
         "C0.detector",
         "C0.reference",
         "F1",
+        "F1.neighbours",
         "F2",
         "F3",
         "F1.1",
@@ -333,6 +341,31 @@ def test_the_worst_way_of_asking_counts_and_each_must_have_been_tried(name: str,
     assert name in checks["F3"].title
 
 
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (witness(20), PASS),
+        (witness(22), FAIL),
+        (witness(0, base=10), INCONCLUSIVE),
+        (witness(0, base=0), INCONCLUSIVE),
+        (None, INCONCLUSIVE),
+    ],
+)
+def test_the_second_detector_judges_the_same_samples(found: Witness | None, wanted: Verdict) -> None:
+    """What fools a classifier does not fool its neighbours; one that did not see the base either says nothing."""
+    verdict, checks = gate(measurements(neighbours=found))
+    assert verdict is wanted
+    assert checks["F1.neighbours"].verdict is wanted
+
+
+def test_a_second_detector_that_cannot_tell_the_class_is_not_asked() -> None:
+    """28 % of real pullovers and T-shirts have shirts for neighbours. The control is one that can tell."""
+    verdict, checks = gate(measurements(neighbours=witness(500, false_positive_rate=0.28)))
+    assert verdict is PASS
+    assert "F1.neighbours" not in checks
+    assert gate(measurements(neighbours=witness(500, false_positive_rate=0.15)))[0] is FAIL
+
+
 def test_a_way_of_asking_that_fails_is_not_hidden_by_one_that_was_not_tried() -> None:
     probes = [probed(way, 100) for way in POLICY.probes.ask[1:]]
     assert gate(measurements(probes=tuple(probes)))[1]["F3"].verdict is FAIL
@@ -514,7 +547,7 @@ def test_each_try_is_judged_harder_and_there_are_three() -> None:
 
     assert [most(attempt) for attempt in (1, 2, 3)] == [12, 11, 10]
     none = tuple(probed(name, 0) for name in POLICY.probes.ask)
-    good = measurements(forget_erased=detected(0), unasked=probed("null label", 0, n=2000), probes=none)
+    good = measurements(forget_erased=detected(0), unasked=probed("null label", 0, n=2000), probes=none, neighbours=witness(0))
     assert [run_gate(POLICY, good, EARLIER, attempt)[0] for attempt in (1, 2, 3, 4)] == [PASS, PASS, PASS, INCONCLUSIVE]
     assert sum(POLICY.alpha_of(attempt) for attempt in (1, 2, 3)) == pytest.approx(0.0875)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from erasediff.evaluate.gate.controls import check_attempts, check_controls
-from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_probes, check_unasked
+from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_neighbours, check_probes, check_unasked
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
 from erasediff.records.nouns import Check, Detections, ExportedRecord, Measurements, Parity, Verdict
@@ -33,6 +33,7 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
         tried,
         *check_controls(policy, measured, forgotten),
         forget,
+        *check_neighbours(policy, measured),
         check_unasked(policy, measured),
         check_probes(policy, measured),
         *check_earlier(policy, measured, forgotten),

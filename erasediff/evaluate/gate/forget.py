@@ -38,6 +38,24 @@ def check_detections(id: str, title: str, found: Detections | None, forget: Forg
     return Question(id, title, _EXCESS_UPPER, forget.max_upper).answer(found.detections / found.n - reference, excess, found.n)
 
 
+def check_neighbours(policy: GatePolicy, measured: Measurements) -> list[Check]:
+    """F1.neighbours: the same samples by the second detector; no check where it cannot tell the class from the others.
+
+    Whether it can is measured on real images, so no candidate has a say in it. Where it did not see the base either, it is INCONCLUSIVE.
+    """
+    witness, rule = measured.neighbours, policy.neighbours
+    title = f"Class {measured.label} is forgotten, by nearest real images"
+    if witness is None:
+        return [check_detections("F1.neighbours", title, None, policy.forget, policy.alpha)]
+    if witness.quality.false_positive_rate > rule.max_false_positives:
+        return []
+    asked = policy.forget.model_copy(update={"max_upper": rule.max_upper})
+    check = check_detections("F1.neighbours", title, witness.erased, asked, policy.alpha)
+    if check_detections("", "", witness.base, asked, policy.alpha).verdict is Verdict.FAIL:
+        return [check]
+    return [check.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base passes it too, so a pass would mean nothing"})]
+
+
 def check_unasked(policy: GatePolicy, measured: Measurements) -> Check:
     """F2: what the model makes under the null label, against a fixed limit or a share of what the base made."""
     rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} is not made unasked"
