@@ -24,7 +24,7 @@ from erasediff.evaluate.measure import (
     sample_model,
     watch_for,
 )
-from erasediff.evaluate.neighbours import NeighbourWatch
+from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.files import atomic_path
@@ -77,7 +77,13 @@ class Judge:
     @cached_property
     def neighbours(self) -> NeighbourWatch:
         """The second detector set to the label."""
-        return neighbours_for(self.ready.real, self.label, self.retained, self.ready.subject.policy)
+        return neighbours_for(
+            Neighbourhood(self.ready.real.holdout, self.ready.real.holdout_labels),
+            self.ready.real,
+            self.label,
+            self.retained,
+            self.ready.subject.policy,
+        )
 
     @cached_property
     def exam(self) -> Examination:

@@ -89,12 +89,12 @@ def watch_for(detector: Detector, real: RealImages, label: int, retained: list[i
     return detector.watch_for(real.train[seen], real.train_labels[seen], label, policy.control.min_true_positive_rate)
 
 
-def neighbours_for(real: RealImages, label: int, retained: Sequence[int], policy: GatePolicy) -> NeighbourWatch:
-    """The second detector set to a label: held-out images are the neighbours, its errors are measured on training images."""
+def neighbours_for(neighbourhood: Neighbourhood, real: RealImages, label: int, retained: Sequence[int], policy: GatePolicy) -> NeighbourWatch:
+    """The second detector set to a label; its errors are measured on training images."""
     seen = torch.isin(real.train_labels, torch.tensor([label, *retained])).nonzero().flatten()
     some = seen[evenly(len(seen), _MEASURED_ON)]
     sensitivity = policy.control.min_true_positive_rate
-    return Neighbourhood(real.holdout, real.holdout_labels).watch_for(real.train[some], real.train_labels[some], label, sensitivity)
+    return neighbourhood.watch_for(real.train[some], real.train_labels[some], label, sensitivity)
 
 
 def count_detections(watch: Watch, source: Source, n: int, check: str, key: bytes, sampler: SamplerConfig, what: str) -> tuple[Detections, Tensor]:

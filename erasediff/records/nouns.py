@@ -56,12 +56,20 @@ class ModelRecord(Record):
     folder_sha256: Sha256
 
 
+class Judges(Strict):
+    """Digests of the detectors that will judge an attempt: of the classifier's weights, and of the real images that are neighbours."""
+
+    classifier: Sha256
+    neighbours: Sha256
+
+
 class BaseRecord(Record):
-    """The champion that this attempt starts from, pinned."""
+    """The champion that this attempt starts from, and who will judge the attempt: both pinned before the erasure."""
 
     name: str
     version: str
     model: ModelRecord
+    judges: Judges | None = None
 
 
 class ForgetSetRecord(Record):

@@ -110,9 +110,10 @@ class Workdir:
         return Run(self, folder)
 
     def attempts(self, request_digest: str) -> list[Run]:
-        """All attempts at a request, first to last."""
-        found = [Run(self, path.parent) for path in self.runs.glob(f"{request_digest[:16]}-*/plan.json")]
-        return sorted(found, key=lambda run: run.plan().attempt)
+        """All attempts at a request, first to last, whatever they were named."""
+        plans = [(PlanRecord.read(path), path.parent) for path in sorted(self.runs.glob("*/plan.json"))]
+        asked = [(plan.attempt, folder) for plan, folder in plans if plan.request.digest() == request_digest]
+        return [Run(self, folder) for _, folder in sorted(asked)]
 
     def open_run(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy, key: bytes) -> Run:
         """Write an attempt's plan with the documents it quotes and the key it commits to, and make it the current one."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
 
 from erasediff.evaluate.attacks import Suspect
-from erasediff.evaluate.detectors import Detector, stored_detector
+from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.measure import (
     Examination,
     RealImages,
@@ -26,10 +25,11 @@ from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.folder import load_model
-from erasediff.records.base import Pointer, canonical_json
+from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Detections, ErasedRecord, Measurements
 from erasediff.records.workdir import Run
+from erasediff.steps.judges import classifier, neighbourhood
 from erasediff.tracking import Tracking
 
 SAMPLES = "samples.npz"
@@ -47,25 +47,24 @@ def evaluate(run: Run) -> Measurements:
     return run.made(Measurements, made_from, lambda: _measure(run, base, erased))
 
 
-def detector_of(run: Run, config: RunConfig, real: RealImages) -> Detector:
-    """The detector for this dataset and config, trained on held-out images only."""
-    made_from = {"dataset": run.plan().made_from["dataset"], "detector": config.detector.digest(), "split": config.dataset.digest()}
-    name = hashlib.sha256(canonical_json(made_from)).hexdigest()[:16]
-    path = run.workdir.detectors / f"{name}.safetensors"
-    return stored_detector(path, real.holdout, real.holdout_labels, real.classes, config.detector)
-
-
 def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     config, policy, label = run.config(), run.policy(), run.plan().request.label
     device = resolve_device(config.device)
     real = real_images(config)
-    detector = detector_of(run, config, real)
+    detector = classifier(run, real)
     before, after = load_model(run.workdir.models, base.model), load_model(run.workdir.models, erased.model)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)
     exam = Examination(
-        watch, neighbours_for(real, label, retained, policy), real, tuple(retained), policy, config.sampler, run.evaluation_key(), config.seed
+        watch,
+        neighbours_for(neighbourhood(run, real), real, label, retained, policy),
+        real,
+        tuple(retained),
+        policy,
+        config.sampler,
+        run.evaluation_key(),
+        config.seed,
     )
     suspect = Suspect(after, before, label, exam.retained, config.sampler, device, config.seed)
     of_base = sample_model(exam, replace(suspect, model=before), "base")

@@ -14,8 +14,8 @@ from erasediff.models.folder import load_model
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
-from erasediff.steps.evaluate import detector_of
 from erasediff.steps.gate import log_checks
+from erasediff.steps.judges import classifier
 
 ONNX = "onnx/model.onnx"
 
@@ -42,7 +42,7 @@ def _export(run: Run, erased: ErasedRecord) -> ExportedRecord:
     source = Source(denoiser, pipeline.scheduler, pipeline.image_shape, pipeline.classes, torch.device("cpu"))
     real = real_images(config)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
-    watch = watch_for(detector_of(run, config, real), real, label, retained, policy)
+    watch = watch_for(classifier(run, real), real, label, retained, policy)
     found, _ = count_detections(watch, source, policy.export.n, "F8", run.evaluation_key(), config.sampler, "ONNX: forgotten label")
     verdict, checks = run_export_gate(policy, label, found, parity)
     log_checks(run, checks)

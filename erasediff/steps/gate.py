@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from erasediff.errors import IntegrityError
 from erasediff.evaluate.gate import run_gate
 from erasediff.records.nouns import BaseRecord, Check, Measurements, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
@@ -25,7 +26,18 @@ def tries(run: Run) -> int:
     return 1 + sum(verdict is not None and verdict.verdict is not Verdict.PASS for verdict in judged)
 
 
+def check_judges(run: Run, base: BaseRecord, measured: Measurements) -> None:
+    """Refuse measurements by other detectors than those that were appointed before the erasure."""
+    seen = {measured.detector.sha256} | ({measured.neighbours.quality.sha256} if measured.neighbours else set())
+    if base.judges is None or not seen <= {base.judges.classifier, base.judges.neighbours}:
+        raise IntegrityError(
+            f"the measurements of run {run.name} were made by other detectors than those that were appointed before the erasure: "
+            "run `erasediff evaluate` with the appointed ones, or the command under another --run."
+        )
+
+
 def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord:
+    check_judges(run, base, measured)
     policy, attempt = run.policy(), tries(run)
     verdict, checks = run_gate(policy, measured, base.model.forgotten, attempt)
     log_checks(run, checks)

@@ -9,6 +9,7 @@ import torch
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.errors import BadInput, IntegrityError
+from erasediff.evaluate.measure import real_images
 from erasediff.models.denoiser import resolve_device, to_unit
 from erasediff.models.folder import load_recorded, save_model
 from erasediff.models.training import train_base as train
@@ -16,18 +17,24 @@ from erasediff.progress import progress
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ModelRecord
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.judges import appoint
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
 
 FORGOTTEN_TAG = "erasediff.forgotten"
 
 
 def train_base(run: Run) -> BaseRecord:
-    """Pin this attempt's base.
+    """Pin this attempt's base, and the detectors that will judge it.
 
     Raises:
         BadInput: there is no champion and the config trains none.
     """
-    return run.made(BaseRecord, {"plan": run.plan().digest()}, lambda: ensure_champion(run.workdir, run.config()))
+
+    def pinned() -> BaseRecord:
+        judges = appoint(run, real_images(run.config()))
+        return ensure_champion(run.workdir, run.config()).model_copy(update={"judges": judges})
+
+    return run.made(BaseRecord, {"plan": run.plan().digest()}, pinned)
 
 
 def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:

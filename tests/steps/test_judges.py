@@ -1,0 +1,103 @@
+"""The lie: a verdict by detectors that nobody appointed. A swapped classifier finds nothing in any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from erasediff.data.datasets import load_dataset
+from erasediff.errors import IntegrityError
+from erasediff.evaluate.measure import RealImages, real_images
+from erasediff.files import sha256_bytes
+from erasediff.records.base import Pointer
+from erasediff.records.config import DetectorConfig, RunConfig
+from erasediff.records.nouns import BaseRecord, ErasureRequest, Judges, ModelRecord, PlanRecord
+from erasediff.records.policy import load_policy
+from erasediff.records.workdir import Run, Workdir
+from erasediff.steps import judges
+from erasediff.steps.gate import check_judges
+from tests.evaluate.test_gate import measurements, witness
+
+POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
+CONFIG = RunConfig(detector=DetectorConfig(steps=2))
+KEY, DIGEST = bytes(32), "0" * 64
+
+
+@pytest.fixture(scope="module")
+def real() -> RealImages:
+    return real_images(CONFIG)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    plan = PlanRecord(
+        made_from={"dataset": load_dataset(CONFIG.dataset).digest()},
+        run="one",
+        attempt=1,
+        request=ErasureRequest(dataset="digits", label=8),
+        config_digest=CONFIG.digest(),
+        policy_digest=POLICY.digest(),
+        seed_commitment=sha256_bytes(KEY),
+        mlflow_run_id="r",
+    )
+    return Workdir.open(tmp_path).open_run(plan, CONFIG, POLICY, KEY)
+
+
+def appointed(run: Run, found: Judges | None) -> BaseRecord:
+    model = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="m", sha256=DIGEST), folder_sha256=DIGEST)
+    base = BaseRecord(name="digits", version="1", model=model, judges=found)
+    base.write(run.path(BaseRecord))
+    return base
+
+
+def the_file(run: Run) -> Path:
+    (path,) = run.workdir.detectors.glob("*.safetensors")
+    return path
+
+
+def test_who_was_appointed_judges(run: Run, real: RealImages) -> None:
+    found = judges.appoint(run, real)
+    appointed(run, found)
+    assert judges.classifier(run, real).digest == found.classifier
+    assert judges.neighbourhood(run, real).digest == found.neighbours
+
+
+def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Run, real: RealImages) -> None:
+    appointed(run, judges.appoint(run, real))
+    blind = {name: torch.zeros_like(value) for name, value in load_file(the_file(run)).items()}
+    save_file(blind, the_file(run))
+    with pytest.raises(IntegrityError, match="classifier that would judge run one is not the one that was appointed"):
+        judges.classifier(run, real)
+
+
+def test_one_that_is_trained_again_after_it_was_removed_must_come_out_the_same(run: Run, real: RealImages) -> None:
+    appointed(run, judges.appoint(run, real))
+    the_file(run).unlink()
+    judges.classifier(run, real)
+
+
+def test_other_neighbours_are_refused(run: Run, real: RealImages) -> None:
+    appointed(run, judges.appoint(run, real))
+    fewer = RealImages(real.holdout[1:], real.holdout_labels[1:], real.train, real.train_labels, real.classes)
+    with pytest.raises(IntegrityError, match="neighbours that would judge"):
+        judges.neighbourhood(run, fewer)
+
+
+def test_without_an_appointment_nobody_judges(run: Run, real: RealImages) -> None:
+    appointed(run, None)
+    with pytest.raises(IntegrityError, match="appointed"):
+        judges.classifier(run, real)
+
+
+@pytest.mark.parametrize("who", ["classifier", "neighbours"])
+def test_the_gate_refuses_measurements_by_another_judge(run: Run, who: str) -> None:
+    """The files may have been right when the samples were looked at by something else: the measurements name who looked."""
+    base = appointed(run, Judges(classifier=DIGEST, neighbours=DIGEST))
+    check_judges(run, base, measurements())  # control
+    detector = measurements().detector.model_copy(update={"sha256": "1" * 64})
+    other = measurements(detector=detector) if who == "classifier" else measurements(neighbours=witness(sha256="1" * 64))
+    with pytest.raises(IntegrityError, match="made by other detectors"):
+        check_judges(run, base, other)
