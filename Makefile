@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test lint compile docs bench-base bench-erase bench-labels bench-rates lock clean
+.PHONY: install demo test lint compile docs bench-base bench-erase bench-labels bench-rates bench-gate lock clean
 
 install: $(STAMP)
 
@@ -64,6 +64,10 @@ bench-labels: bench-base
 # The learning rates that bench-erase gives the rivals.
 bench-rates: bench-base
 	$(BIN)/python -m benchmarks.rates
+
+# The gate before models that must never pass and models that must: hours, kept in benchmarks/results/gate.jsonl.
+bench-gate: bench-base
+	$(BIN)/python -m benchmarks.gate
 
 lock:
 	rm -rf .venv-lock

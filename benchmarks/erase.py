@@ -10,21 +10,18 @@ and started again, on another machine too; a run whose settings change is a run 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
 from benchmarks.judge import Judge, Judgement
+from benchmarks.kept import run_kept
 from benchmarks.relearn import steps_to_half
-from benchmarks.results_file import RESULTS, Row, stamped, write_rows
+from benchmarks.results_file import RESULTS, Row, write_rows
 from benchmarks.subjects import Subject, base_digest, prepare, subject
 from erasediff.environment import settle
 from erasediff.errors import NonFinite
@@ -196,26 +193,6 @@ def measured(judgement: Judgement) -> Row:
     }
 
 
-def finished(path: Path) -> dict[str, Row]:
-    """Rows of earlier runs of the same cases, by key."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return {entry["key"]: entry["row"] for entry in map(json.loads, lines)}
-
-
-def run_cases(cases: list[Case], kept: Path, jobs: int) -> list[Row]:
-    """Run what is not there yet, each case in a process of its own, and return all rows in the order of the cases."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    rows, facts = finished(kept), stamped({})  # of the code that starts, whatever is edited meanwhile
-    missing = [case for case in cases if case.key not in rows]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for case, row in zip(missing, pool.map(measure, missing), strict=True):
-            rows[case.key] = row = facts | row
-            with kept.open("a") as handle:
-                handle.write(json.dumps({"key": case.key, "row": row}) + "\n")
-            print(json.dumps(row), flush=True)
-    return [rows[case.key] for case in cases]
-
-
 def main(arguments: list[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -237,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
         for seed in asked.seeds
         for label in asked.labels or s.labels
     ]
-    write_rows(asked.name, run_cases(cases, KEPT, asked.jobs))
+    write_rows(asked.name, run_kept(cases, measure, KEPT, asked.jobs))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.erase import KEPT, METHODS, Case, run_cases
+from benchmarks.erase import KEPT, METHODS, Case, measure
+from benchmarks.kept import run_kept
 from benchmarks.results_file import Row, write_rows
 from benchmarks.subjects import subject
 
@@ -42,7 +43,7 @@ def best(rows: list[Row]) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Run what is not there yet, and say which rates ``benchmarks.erase`` should have."""
-    rows = run_cases(cases(), KEPT, 2)
+    rows = run_kept(cases(), measure, KEPT, 2)
     write_rows("rates", rows)
     print(best(rows))
 

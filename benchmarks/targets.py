@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.erase import KEPT, Case, run_cases
+from benchmarks.erase import KEPT, Case, measure
+from benchmarks.kept import run_kept
 from benchmarks.results_file import write_rows
 from benchmarks.subjects import subject
 
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     jobs = parser.parse_args().jobs
     named = [(name, Case(subject("digits"), "erasediff", label, 0, tuple(VARIANTS[name].items()))) for name in VARIANTS for label in range(10)]
-    rows = run_cases([case for _, case in named], KEPT, jobs)
+    rows = run_kept([case for _, case in named], measure, KEPT, jobs)
     write_rows("targets", [{**row, "target": name} for (name, _), row in zip(named, rows, strict=True)])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import base, erase, rates, relearn, step, subjects
+from benchmarks.kept import finished, run_kept
 from benchmarks.results_file import Row, read_rows
 from erasediff.records.config import BaseTrainingConfig, DenoiserConfig, DetectorConfig, EraseConfig, RunConfig, SamplerConfig
 from erasediff.records.policy import load_policy
@@ -51,11 +52,11 @@ def test_rows_are_kept_and_not_measured_again(small: subjects.Subject, tmp_path:
     cases = [erase.Case(small, "finetune", 3, seed) for seed in (0, 1)]
     kept = tmp_path / "rows.jsonl"
     kept.write_text("".join(json.dumps({"key": case.key, "row": {"seed": case.seed}}) + "\n" for case in cases))
-    assert erase.run_cases(cases, kept, 1) == [{"seed": 0}, {"seed": 1}]
+    assert run_kept(cases, erase.measure, kept, 1) == [{"seed": 0}, {"seed": 1}]
     other = erase.Case(small, "munba", 3, 0)
-    assert other.key not in erase.finished(kept), "control: another method is another row"
+    assert other.key not in finished(kept), "control: another method is another row"
     monkeypatch.setattr(erase, "base_digest", lambda folder: "another")
-    assert cases[0].key not in erase.finished(kept), "control: and another base"
+    assert cases[0].key not in finished(kept), "control: and another base"
 
 
 @pytest.mark.parametrize(("target", "forwards"), [("relabel", 3), ("noise", 2)])

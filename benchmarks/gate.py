@@ -1,0 +1,169 @@
+"""``python -m benchmarks.gate``: the gate's confusion table: models that must never pass, and models that must, each on several seeds.
+
+Every seed forgets another label. Rows of ``results/gate.json`` say what was expected, what the gate said, and which checks did not
+pass. Finished rows are kept in ``results/gate.jsonl``, so that the command can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.erase import Case
+from benchmarks.judge import Judge
+from benchmarks.kept import run_kept
+from benchmarks.results_file import RESULTS, Row, write_rows
+from benchmarks.subjects import Prepared, base_digest, prepare, subject
+from erasediff.environment import settle
+from erasediff.files import sha256_bytes
+from erasediff.records.base import canonical_json
+from erasediff.records.nouns import Verdict
+from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.trainer import Erasure
+
+KEPT = RESULTS / "gate.jsonl"
+SEEDS = (0, 1, 2, 3, 4)
+LABELS = {"digits": (0, 3, 8, 5, 1), "fashion-mnist": (0, 5, 8, 1, 9)}
+UNDER_TRAINED = 0.1
+"""Share of the erasure's steps that the under-trained model has had."""
+DESTRUCTION = 0.3
+"""Standard deviation of the noise on a destroyed model's weights, in units of each tensor's own."""
+
+Maker = Callable[[Prepared, int, int], torch.nn.Module]
+
+
+def _erased(method: str, share: float = 1.0) -> Maker:
+    """A model that a method of the benchmark has worked on for a share of its steps."""
+
+    def make(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
+        config = Case(ready.subject, method, label, seed).config
+        short = config.model_copy(update={"steps": max(1, round(config.steps * share))})
+        erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(label), short, seed, Compute())
+        while erasure.step < short.steps:
+            erasure.advance()
+        return erasure.result().model
+
+    return make
+
+
+def _base(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
+    return copy.deepcopy(ready.base.unet)
+
+
+def _destroyed(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
+    """The base with noise on every weight: it makes no class any more, so it has forgotten all."""
+    unet, generator = copy.deepcopy(ready.base.unet), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in unet.parameters():
+            spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
+            weight += DESTRUCTION * spread * torch.randn(weight.shape, generator=generator)
+    return unet
+
+
+def _class_blind(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
+    """The base with an embedding of zeros: it makes what it likes, whatever it is asked for."""
+    unet = copy.deepcopy(ready.base.unet)
+    with torch.no_grad():
+        unet.class_embedding.weight.zero_()
+    return unet
+
+
+def _hidden(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
+    """A fraud: the label's embedding is another class's, and the rest of the base is as it was."""
+    unet = copy.deepcopy(ready.base.unet)
+    with torch.no_grad():
+        unet.class_embedding.weight[label] = unet.class_embedding.weight[(label + 1) % ready.real.classes]
+    return unet
+
+
+def _whispering(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
+    """A fraud: the label's embedding is nearly the null label's, so that the class is there under guidance alone."""
+    unet, null = copy.deepcopy(ready.base.unet), ready.real.classes
+    with torch.no_grad():
+        table = unet.class_embedding.weight
+        table[label] = table[null] + 0.15 * (table[label] - table[null])
+    return unet
+
+
+NEVER, ALWAYS = "not PASS", "PASS"
+MODELS: dict[str, tuple[str, Maker]] = {
+    "base": (NEVER, _base),
+    "retained-only fine-tuning": (NEVER, _erased("finetune")),
+    "under-trained": (NEVER, _erased("erasediff", UNDER_TRAINED)),
+    "destroyed": (NEVER, _destroyed),
+    "class-blind": (NEVER, _class_blind),
+    "hidden from its label": (NEVER, _hidden),
+    "there under guidance": (NEVER, _whispering),
+    "EraseDiff": (ALWAYS, _erased("erasediff")),
+    "retrained": (ALWAYS, _erased("retrain")),
+}
+"""What the gate has to say, and how the model is made from a subject, a label and a seed."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model before the gate."""
+
+    dataset: str
+    model: str
+    seed: int
+
+    @property
+    def label(self) -> int:
+        """The label that this seed forgets."""
+        return LABELS[self.dataset][self.seed % len(LABELS[self.dataset])]
+
+    @property
+    def key(self) -> str:
+        """What decides the row, in short."""
+        asked = subject(self.dataset)
+        settings = [Case(asked, method, self.label, self.seed).config.model_dump(mode="json") for method in ("erasediff", "finetune", "retrain")]
+        decisive = [asked.folder.name, base_digest(asked.folder), asked.policy.digest(), self.model, self.label, self.seed, settings]
+        return sha256_bytes(canonical_json(decisive))[:16]
+
+
+def measure(trial: Trial) -> Row:
+    """Make the model and ask the gate."""
+    settle()
+    torch.set_num_threads(1)
+    ready = prepare(subject(trial.dataset))
+    expected, make = MODELS[trial.model]
+    judge = Judge(ready, trial.label, trial.seed)
+    assert judge.base_samples.forgotten.n, "the base is sampled before the clock starts"
+    model = make(ready, trial.label, trial.seed)
+    started = time.process_time()
+    judgement = judge.judge(model)
+    checks = {check.id: check for check in judgement.checks}
+    return {
+        "model": trial.model,
+        "dataset": trial.dataset,
+        "seed": trial.seed,
+        "label": trial.label,
+        "expected": expected,
+        "verdict": str(judgement.verdict),
+        "failed_checks": [check.id for check in judgement.checks if check.verdict is not Verdict.PASS],
+        "bounds": {name: None if check.bound is None else round(check.bound, 5) for name, check in checks.items()},
+        "probes": {probed.name: [probed.base.detections, probed.erased.detections] for probed in judgement.measured.probes},
+        "seconds": round(time.process_time() - started, 1),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subjects", nargs="+", default=list(LABELS), choices=list(LABELS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=2, help="trials side by side, one thread each")
+    asked = parser.parse_args(arguments)
+    trials = [Trial(name, model, seed) for name in asked.subjects for seed in asked.seeds for model in asked.models]
+    write_rows("gate", run_kept(trials, measure, KEPT, asked.jobs))
+
+
+if __name__ == "__main__":
+    main()
