@@ -110,7 +110,7 @@ def scores(attack: Attack, target: Target, images: Tensor, labels: Tensor, seed:
     return found
 
 
-def membership(target: Target, members: Tensor, controls: Tensor, label: int, alpha: float, seed: int) -> dict[str, Equivalence]:
+def membership(target: Target, members: Tensor, controls: Tensor, label: int, alpha: float, seed: int = 0) -> dict[str, Equivalence]:
     """Every attack's AUC on members against controls of one label, with the interval of two one-sided tests at level α.
 
     Args:
