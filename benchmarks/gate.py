@@ -31,7 +31,7 @@ SEEDS = (0, 1, 2, 3, 4)
 LABELS = {"digits": (0, 3, 8, 5, 1), "fashion-mnist": (0, 5, 8, 1, 9)}
 UNDER_TRAINED = 0.1
 """Share of the erasure's steps that the under-trained model has had."""
-DESTRUCTION = 0.3
+DESTRUCTION = 1.0
 """Standard deviation of the noise on a destroyed model's weights, in units of each tensor's own."""
 
 Maker = Callable[[Prepared, int, int], torch.nn.Module]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +13,7 @@ from torch import Tensor
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
+from erasediff.evaluate.attacks.training import Budget, trained_on
 from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
@@ -22,14 +21,11 @@ from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.models.denoiser import to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.training import TrainingSet, train_on
-from erasediff.progress import progress
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig, SamplerConfig
 from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed, RetainMeasurements, Witness
 from erasediff.records.policy import GatePolicy
 
-_BATCH, _DROPOUT = 64, 0.1  # of the reference's few steps
 _MEASURED_ON = 8000  # images that the neighbours' errors are measured on
 
 
@@ -149,13 +145,8 @@ def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples
 def harmless(exam: Examination, base: ClassConditionalPipeline, device: torch.device) -> ClassConditionalPipeline:
     """The base after a little training on retained images: the model that the gate's control C0.reference lets pass."""
     rule, stays = exam.policy.control, torch.isin(exam.real.train_labels, torch.tensor(exam.retained))
-    data = TrainingSet(to_unit(exam.real.train[stays]), exam.real.train_labels[stays], base.classes, _DROPOUT)
-    unet = copy.deepcopy(base.unet).to(device)
-    steps = train_on(unet, base.schedule, data, _BATCH, rule.reference_rate, exam.seed)
-    with progress("training the reference", rule.reference_steps) as done:
-        for step in itertools.islice(steps, rule.reference_steps):
-            done(step)
-    return ClassConditionalPipeline(unet, base.scheduler)
+    images, labels = to_unit(exam.real.train[stays]), exam.real.train_labels[stays]
+    return trained_on(base, images, labels, Budget(rule.reference_steps, rule.reference_rate), device, exam.seed, "training the reference")
 
 
 def compare(

@@ -43,8 +43,8 @@ def drawn(probe: Probe) -> torch.Tensor:
 def test_the_policy_s_names_are_those_of_the_attacks(suspect: Suspect) -> None:
     """And each asks for something of its own: no two give the same images, nor those of the label by the sampler that serves."""
     names = load_policy(Path(__file__).parents[3] / "policies/class-conditional.yaml").probes.ask
-    assert set(PROBES) < set(names)
-    images = [drawn(probe_named(suspect, name)) for name in names] + [drawn(unasked(suspect)), drawn(suspect.probe("label"))]
+    assert set(PROBES) - {"eta 1.85"} < set(names), "at so much noise the base makes no class either: there if a policy asks for it"
+    images = [drawn(probe_named(suspect, name)) for name in {*names, *PROBES}] + [drawn(unasked(suspect)), drawn(suspect.probe("label"))]
     assert all(not torch.equal(a, b) for k, a in enumerate(images) for b in images[:k])
 
 
