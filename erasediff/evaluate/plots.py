@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 from PIL import Image
 
 Series = npt.NDArray[np.float64]
@@ -223,6 +223,36 @@ def plot_curves(curves: Curves) -> tuple[Plot, ...]:
     )
 
 
+def plot_guidance(base: Sequence[tuple[float, float]], erased: Sequence[tuple[float, float]]) -> Plot | None:
+    """Draw how often the forgotten class was detected at each guidance scale, before and after; nothing of fewer than three scales.
+
+    Args:
+        base: pairs of a guidance scale and a share of samples, of the model as it was.
+        erased: the same of the erased model, at the same scales.
+    """
+    if len(base) < 3:
+        return None
+    scales, before = zip(*sorted(base), strict=True)
+    after = [share for _, share in sorted(erased)]
+    return Plot(
+        "Guidance",
+        "Guidance amplifies what little of a class is left in its label: the erased model's line must stay at the bottom.",
+        f"Line chart from scale {scales[0]:g} to {scales[-1]:g}: detected before at most {max(before):.1%}, after at most {max(after):.1%}.",
+        _svg(lambda axes: _draw_guidance(axes, scales, before, after), "guidance scale"),
+    )
+
+
+def _draw_guidance(axes: Axes, scales: Sequence[float], before: Sequence[float], after: Sequence[float]) -> None:
+    axes.plot(scales, before, color=RETAIN, marker="o", linewidth=2, label="before")
+    axes.plot(scales, after, color=FORGET, marker="o", linewidth=2, label="after")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(scales), labels=[f"{scale:g}" for scale in scales])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, borderpad=0, handlelength=1.2, columnspacing=1.4)
+
+
 def _ends(values: Series) -> str:
     """First and last of the smoothed series, in words."""
     trend = smooth(values)
@@ -265,14 +295,14 @@ def _draw_cosine(axes: Axes, curves: Curves) -> None:
     axes.set_yticks([-1, -0.5, 0, 0.5, 1])
 
 
-def _svg(draw: Callable[[Axes], None]) -> str:
-    """Draw one small figure and return it as a data URI. No pyplot: a report has no global state."""
+def _svg(draw: Callable[[Axes], None], along: str = "training step") -> str:
+    """Draw one small figure over what runs ``along`` and return it as a data URI. No pyplot: a report has no global state."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.3, 2.5), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
         axes.margins(x=0.01)
-        axes.set_xlabel("training step")
+        axes.set_xlabel(along)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return data_uri(_themed(buffer.getvalue()).encode(), "image/svg+xml")

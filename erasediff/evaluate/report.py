@@ -14,8 +14,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from erasediff.errors import BadInput, ExitCode
-from erasediff.evaluate.plots import Curves, Gauge, SampleGrid, draw_gauge, draw_grid, plot_curves
-from erasediff.records.nouns import Check, ClassAccuracy, Outcome, Unit, Verdict
+from erasediff.evaluate.plots import Curves, Gauge, Plot, SampleGrid, draw_gauge, draw_grid, plot_curves, plot_guidance
+from erasediff.records.nouns import Check, ClassAccuracy, Outcome, Probed, Unit, Verdict
+from erasediff.records.policy import guidance_scale
 
 __all__ = ["Curves", "ReportContent", "SampleGrid", "render_report"]
 
@@ -56,6 +57,7 @@ class ReportContent:
     chain: tuple[tuple[str, str, str], ...]
     config: str
     accuracy: tuple[ClassAccuracy, ...]
+    probes: tuple[Probed, ...]
     level: float | None = None
 
 
@@ -88,8 +90,8 @@ class CheckRow:
 
 
 @dataclass(frozen=True)
-class AccuracyRow:
-    """A class's accuracy before and after; positions in percent of the width."""
+class ChangeRow:
+    """A share before and after, of a class or of a way of asking; positions in percent of the width."""
 
     name: str
     base: str
@@ -127,6 +129,8 @@ def render_report(content: ReportContent) -> str:
         accuracy=rows[:_ROWS_SHOWN],
         accuracy_hidden=len(rows) - len(rows[:_ROWS_SHOWN]),
         accuracy_from=percent(_axis_start(content.accuracy)),
+        probes=[_probe_row(probed) for probed in content.probes],
+        guidance=_guidance(content),
         plots=plot_curves(content.curves) if content.curves else (),
         not_finite=content.curves.not_finite() if content.curves else 0,
         chain=content.chain,
@@ -360,7 +364,7 @@ def _axis_start(accuracy: Sequence[ClassAccuracy]) -> float:
     return max(0.0, math.floor(10 * min(shares, default=0.0) - 0.2) / 10)
 
 
-def _accuracy_rows(accuracy: Sequence[ClassAccuracy], names: dict[int, str]) -> list[AccuracyRow]:
+def _accuracy_rows(accuracy: Sequence[ClassAccuracy], names: dict[int, str]) -> list[ChangeRow]:
     """Every class with samples; by label, or the largest losses first if there are too many to show."""
     rows = [row for row in accuracy if row.n]
     if len(rows) > _ROWS_SHOWN:
@@ -369,11 +373,26 @@ def _accuracy_rows(accuracy: Sequence[ClassAccuracy], names: dict[int, str]) -> 
     return [_accuracy_row(row, names.get(row.label, str(row.label)), start) for row in rows]
 
 
-def _accuracy_row(row: ClassAccuracy, name: str, start: float) -> AccuracyRow:
+def _accuracy_row(row: ClassAccuracy, name: str, start: float) -> ChangeRow:
     base, erased = row.correct_base / row.n, row.correct_erased / row.n
     base_at, erased_at = (round(100 * (share - start) / (1 - start), 2) for share in (base, erased))
     moved = signed(100 * (erased - base), 1, "pp")
-    return AccuracyRow(name, percent(base, 1), percent(erased, 1), moved, f"{row.n:,}", base_at, erased_at, erased < base)
+    return ChangeRow(name, percent(base, 1), percent(erased, 1), moved, f"{row.n:,}", base_at, erased_at, erased < base)
+
+
+def _probe_row(probed: Probed) -> ChangeRow:
+    base, erased = (found.detections / found.n for found in (probed.base, probed.erased))
+    moved = signed(100 * (erased - base), 1, "pp")
+    return ChangeRow(
+        probed.name, percent(base, 1), percent(erased, 1), moved, f"{probed.erased.n:,}", round(100 * base, 2), round(100 * erased, 2), erased > base
+    )
+
+
+def _guidance(content: ReportContent) -> Plot | None:
+    """The sweep over guidance scales, from the ways of asking whose names speak of one."""
+    swept = [(scale, probed) for probed in content.probes if (scale := guidance_scale(probed.name)) is not None]
+    base = [(scale, probed.base.detections / probed.base.n) for scale, probed in swept]
+    return plot_guidance(base, [(scale, probed.erased.detections / probed.erased.n) for scale, probed in swept])
 
 
 def _second_rows(seconds: dict[str, float]) -> list[tuple[str, str, float]]:

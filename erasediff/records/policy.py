@@ -59,6 +59,15 @@ ProbeName = Annotated[
 """A way of asking that is not the one that serves; :mod:`erasediff.evaluate.attacks` knows each by its name."""
 
 
+def guidance_scale(probe: str) -> float | None:
+    """The guidance scale that a way of asking speaks of, if it speaks of one."""
+    name, _, scale = probe.partition(" ")
+    try:
+        return float(scale) if name == "guidance" else None
+    except ValueError:
+        return None
+
+
 class ProbesPolicy(Strict):
     """F3: detections among samples that were asked for otherwise; the worst way counts."""
 

@@ -21,6 +21,7 @@ from erasediff.records.nouns import (
     ForgetSetRecord,
     Measurements,
     Outcome,
+    Probed,
     PromotionRecord,
     RegisteredRecord,
     RetainOutcome,
@@ -188,8 +189,15 @@ def _content(run: Run, outcome: Outcome) -> ReportContent:
         chain=_chain(run),
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         accuracy=measured.retained.accuracy if measured else (),
+        probes=_probes(measured),
         level=1 - run.policy().alpha,
     )
+
+
+def _probes(measured: Measurements | None) -> tuple[Probed, ...]:
+    if measured is None:
+        return ()
+    return (*((measured.unasked,) if measured.unasked else ()), *measured.probes)
 
 
 def _curves(run: Run) -> Curves | None:

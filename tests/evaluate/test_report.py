@@ -20,10 +20,12 @@ from erasediff.records.nouns import (
     ChampionOutcome,
     Check,
     ClassAccuracy,
+    Detections,
     Failure,
     ForgetOutcome,
     ForgetSetOutcome,
     Outcome,
+    Probed,
     RetainOutcome,
     Unit,
     Verdict,
@@ -76,8 +78,13 @@ def content() -> ReportContent:
         chain=(("Erased model", "The weights after 300 steps", DIGEST),),
         config="seed: 0\n",
         accuracy=(ClassAccuracy(label=1, n=250, correct_base=245, correct_erased=240, correct_both=238),),
+        probes=tuple(probed(name) for name in ("null label", "guidance 2", "guidance 4", "guidance 8")),
         level=0.95,
     )
+
+
+def probed(name: str, base: int = 480, erased: int = 4) -> Probed:
+    return Probed(name=name, base=Detections(n=500, detections=base), erased=Detections(n=500, detections=erased))
 
 
 @pytest.fixture
@@ -96,7 +103,7 @@ def crashed() -> ReportContent:
         seconds={},
         error=Failure(step="erase", message="the retain loss is not finite", exit_code=1),
     )
-    return ReportContent("Erasure", stopped, (), None, None, None, (), "", ())
+    return ReportContent("Erasure", stopped, (), None, None, None, (), "", (), ())
 
 
 class _Page(HTMLParser):
@@ -181,19 +188,29 @@ def test_a_crashed_run_says_what_is_missing_and_why(crashed: ReportContent) -> N
     page = text(crashed)
     assert "the run ended in step erase; no verdict was reached; nothing was promoted." in page
     assert "the retain loss is not finite" in page
-    assert page.count("Missing: the run ended in step erase before this was made.") == 7
+    assert page.count("Missing: the run ended in step erase before this was made.") == 8
 
 
-@pytest.mark.parametrize("part", ["retained", "checks", "chain", "config", "accuracy"])
+@pytest.mark.parametrize("part", ["retained", "checks", "chain", "config", "accuracy", "probes"])
 def test_any_part_may_be_missing(content: ReportContent, part: str) -> None:
     sentence = "Missing: this run recorded nothing of it."
-    empty: Any = {"checks": (), "chain": (), "accuracy": (), "config": ""}.get(part)
+    empty: Any = {"checks": (), "chain": (), "accuracy": (), "probes": (), "config": ""}.get(part)
     assert text(content).count(sentence) == 1  # the curves
     assert text(replace(content, **{part: empty})).count(sentence) == 2
 
 
 def test_nothing_is_called_missing_when_all_is_there(whole: ReportContent) -> None:
     assert "Missing" not in text(whole)
+
+
+def test_every_way_of_asking_is_shown_before_and_after(content: ReportContent) -> None:
+    """And the sweep over guidance as a chart, where there are scales enough for one."""
+    page = text(content)
+    assert "guidance 4 96 % → 0.8 % ( −95.2 pp )".replace("( ", "(").replace(" )", ")") in page.replace("( ", "(").replace(" )", ")").replace(
+        "\xa0", " "
+    )
+    assert "Guidance amplifies" in page
+    assert "Guidance amplifies" not in text(replace(content, probes=content.probes[:3])), "control: two scales are no sweep"
 
 
 def test_forgotten_samples_are_shown_only_when_given(content: ReportContent) -> None:

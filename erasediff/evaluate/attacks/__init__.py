@@ -11,6 +11,7 @@ from collections.abc import Callable
 from erasediff.errors import BadInput
 from erasediff.evaluate.attacks import embeddings, guidance, samplers
 from erasediff.evaluate.attacks.probe import Probe, Suspect, look
+from erasediff.records.policy import guidance_scale
 
 __all__ = ["Probe", "Suspect", "look", "probe_named", "unasked"]
 
@@ -30,6 +31,6 @@ def probe_named(suspect: Suspect, name: str) -> Probe:
     """
     if name in PROBES:
         return PROBES[name](suspect)
-    if (scale := guidance.scale_in(name)) is not None:
+    if (scale := guidance_scale(name)) is not None:
         return guidance.probe(suspect, scale)
     raise BadInput(f"the policy asks by {name!r}: choose from 'guidance NUMBER', {', '.join(PROBES)}.")
