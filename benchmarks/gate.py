@@ -27,6 +27,7 @@ from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.trainer import Erasure
 
 KEPT = RESULTS / "gate.jsonl"
+POLICY = "class-conditional"
 SEEDS = (0, 1, 2, 3, 4)
 LABELS = {"digits": (0, 3, 8, 5, 1), "fashion-mnist": (0, 5, 8, 1, 9)}
 UNDER_TRAINED = 0.1
@@ -121,7 +122,7 @@ class Trial:
     @property
     def key(self) -> str:
         """What decides the row, in short."""
-        asked = subject(self.dataset)
+        asked = subject(self.dataset, policy_name=POLICY)
         settings = [Case(asked, method, self.label, self.seed).config.model_dump(mode="json") for method in ("erasediff", "finetune", "retrain")]
         decisive = [asked.folder.name, base_digest(asked.folder), asked.policy.digest(), self.model, self.label, self.seed, settings]
         return sha256_bytes(canonical_json(decisive))[:16]
@@ -131,7 +132,7 @@ def measure(trial: Trial) -> Row:
     """Make the model and ask the gate."""
     settle()
     torch.set_num_threads(1)
-    ready = prepare(subject(trial.dataset))
+    ready = prepare(subject(trial.dataset, policy_name=POLICY))
     expected, make = MODELS[trial.model]
     judge = Judge(ready, trial.label, trial.seed)
     assert judge.base_samples.forgotten.n, "the base is sampled before the clock starts"

@@ -46,9 +46,9 @@ class Subject:
         return BUILD / f"{self.name}-{sha256_bytes(canonical_json(made_from))[:12]}"
 
 
-def subject(name: str, size: int | None = None) -> Subject:
-    """A subject by its name: ``digits`` or ``fashion-mnist``."""
-    policy = load_policy(shipped("policies/class-conditional.yaml"))
+def subject(name: str, size: int | None = None, policy_name: str = "class-conditional-strict") -> Subject:
+    """A subject by its name: ``digits`` or ``fashion-mnist``; methods are compared by the strict policy."""
+    policy = load_policy(shipped(f"policies/{policy_name}.yaml"))
     if name == "digits":
         return Subject(name, RunConfig(), policy, (0, 3, 8))
     config = load_config(ROOT / "benchmarks" / f"{name}.yaml")

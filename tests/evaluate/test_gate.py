@@ -32,7 +32,8 @@ from erasediff.records.nouns import (
 )
 from erasediff.records.policy import load_policy
 
-POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
+POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional-strict.yaml")
+DEFAULT = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 LABEL, EARLIER = 8, (1,)
 RETAINED = [c for c in range(10) if c not in (LABEL, *EARLIER)]
@@ -127,6 +128,17 @@ def test_control_the_good_example_passes_every_check() -> None:
         *R3,
     }
     assert {check.verdict for check in checks.values()} == {PASS}
+
+
+def test_what_the_strict_policy_passes_the_default_passes_and_a_tenth_passes_neither() -> None:
+    """A model with a perfect distance and a UA of 90 % fails; what lies between is the default's allowance for what a retrained model does."""
+    between = measurements(forget_erased=detected(25))
+    assert [run_gate(policy, between, EARLIER)[0] for policy in (POLICY, DEFAULT)] == [FAIL, PASS]
+    assert [run_gate(policy, measurements(), EARLIER)[0] for policy in (POLICY, DEFAULT)] == [PASS, PASS]
+    tenth = measurements(forget_erased=detected(100))
+    assert [run_gate(policy, tenth, EARLIER)[0] for policy in (POLICY, DEFAULT)] == [FAIL, FAIL]
+    few = measurements(forget_erased=detected(0, n=100))
+    assert [run_gate(policy, few, EARLIER)[0] for policy in (POLICY, DEFAULT)] == [INCONCLUSIVE, INCONCLUSIVE]
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(0, PASS), (12, PASS), (13, FAIL), (100, FAIL), (1000, FAIL)])

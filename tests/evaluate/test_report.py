@@ -250,7 +250,7 @@ def test_the_page_needs_no_network_and_no_script(whole: ReportContent, crashed: 
     page = _Page(html)
     links = [value for _, name, value in page.attributes if name in {"src", "href", "srcset", "xlink:href", "action"}]
     assert all(link.startswith("data:") for link in links)
-    assert len(links) == (9 if everything else 0)
+    assert len(links) == (10 if everything else 0)
     assert not re.search(r"https?://|url\(|@import|<script|<link", html)
     assert not page.open
 
