@@ -41,6 +41,7 @@ compile: install
 docs: install
 	$(BIN)/python -m components.catalogue
 	$(BIN)/python -m benchmarks.tables
+	$(BIN)/erasediff policy-schema > policies/schema.json
 
 # Fashion-MNIST comes from Debian's package; it is unpacked here and not installed, so no root is needed.
 FASHION := build/fashion-mnist

@@ -40,12 +40,15 @@ app = typer.Typer(
 
 WorkdirOption = Annotated[Path, typer.Option("--workdir", help="Folder for runs, models and reports; made if missing.")]
 ConfigOption = Annotated[Optional[Path], typer.Option("--config", help="The run's configuration (YAML); the demo's if unset.")]
-PolicyOption = Annotated[Optional[Path], typer.Option("--policy", help="The gate's policy (YAML); class-conditional if unset.")]
+PolicyOption = Annotated[
+    Optional[Path], typer.Option("--policy", help="The gate's policy: a YAML file, 'class-conditional' (if unset) or 'class-conditional-strict'.")
+]
 RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the one opened last if unset.")]
 LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
 
 WORKDIR = Path("erasediff-work")
+SHIPPED_POLICIES = ("class-conditional", "class-conditional-strict")
 
 
 def _version(value: bool) -> None:
@@ -85,6 +88,17 @@ def run(
     if dataset is not None:
         configured = configured.model_copy(update=_dataset(dataset, configured))
     return _run(workdir, configured, _policy(policy), forget_label)
+
+
+@app.command("policy-schema")
+def policy_schema() -> int:
+    """Print the JSON schema of a gate policy, for editors and for checks of your own."""
+    import json
+
+    from erasediff.records.policy import GatePolicy
+
+    print(json.dumps(GatePolicy.model_json_schema(), indent=2, sort_keys=True))
+    return ExitCode.OK
 
 
 @app.command("train-base")
@@ -233,7 +247,8 @@ def _policy(path: Path | None) -> GatePolicy:
     from erasediff.launch import shipped
     from erasediff.records.policy import load_policy
 
-    return load_policy(path or shipped("policies/class-conditional.yaml"))
+    name = "class-conditional" if path is None else str(path)
+    return load_policy(shipped(f"policies/{name}.yaml") if name in SHIPPED_POLICIES else Path(name))
 
 
 def _dataset(text: str, config: RunConfig) -> dict[str, object]:

@@ -17,7 +17,7 @@ from erasediff.errors import BadInput
 from erasediff.records.base import canonical_json
 from erasediff.records.config import DatasetConfig, DenoiserConfig, RunConfig, load_config
 from erasediff.records.nouns import DetectorQuality, ErasureRequest, FrechetChange, Parity
-from erasediff.records.policy import load_policy
+from erasediff.records.policy import GatePolicy, load_policy
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "policies/class-conditional.yaml"
@@ -163,6 +163,19 @@ def test_a_policy_that_could_not_be_meant_is_refused_by_field(tmp_path: Path, pl
     with pytest.raises(BadInput) as error:
         load_policy(path)
     assert_one_sentence(str(error.value), f"'{place}'", str(path))
+
+
+def test_the_published_schema_is_that_of_the_policy_and_both_shipped_policies_follow_it(tmp_path: Path) -> None:
+    """An editor that knows the schema must not accept what the gate refuses."""
+    import jsonschema
+
+    schema = json.loads((ROOT / "policies/schema.json").read_text())
+    assert schema == GatePolicy.model_json_schema()
+    for name in ("class-conditional", "class-conditional-strict"):
+        jsonschema.validate(yaml.safe_load((ROOT / f"policies/{name}.yaml").read_text()), schema)
+        assert load_policy(ROOT / f"policies/{name}.yaml").name == name
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(write_policy(tmp_path, "surprise", 1).read_text()), schema)
 
 
 def test_control_the_shipped_policy_is_accepted_and_a_change_changes_its_digest(tmp_path: Path) -> None:
