@@ -6,7 +6,7 @@ from erasediff.errors import IntegrityError
 from erasediff.evaluate.gate import run_gate
 from erasediff.records.nouns import BaseRecord, Check, Measurements, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
-from erasediff.tracking import Tracking
+from erasediff.tracking import Tracking, mlflow_accepts
 
 
 def gate(run: Run) -> VerdictRecord:
@@ -41,6 +41,10 @@ def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord
     policy, attempt = run.policy(), tries(run)
     verdict, checks = run_gate(policy, measured, base.model.forgotten, attempt)
     log_checks(run, checks)
+    if verdict is Verdict.PASS and not mlflow_accepts(checks):
+        raise IntegrityError(
+            f"the gate said PASS of run {run.name} and MLflow's validation of the same bounds did not: report this, and do not promote."
+        )
     return VerdictRecord(
         verdict=verdict,
         attempt=attempt,
