@@ -180,7 +180,8 @@ def mlflow_accepts(checks: Sequence[Check]) -> bool:
 
     It is a mirror for whoever trusts MLflow's gate more than ours. It knows no INCONCLUSIVE, so it decides nothing alone.
     """
-    from mlflow.models import MetricThreshold, validate_evaluation_results
+    from mlflow import validate_evaluation_results
+    from mlflow.models import MetricThreshold
     from mlflow.models.evaluation import EvaluationResult
     from mlflow.models.evaluation.validation import ModelValidationFailedException
 
