@@ -6,7 +6,7 @@ from components.images import PIPELINE_CPU
 
 
 @dsl.component(base_image=PIPELINE_CPU, packages_to_install=[], install_kfp_package=False)
-def record_outcome(workdir: str, request: str, config: str, policy: str, status: dsl.PipelineTaskFinalStatus):
+def record_outcome(workdir: str, request: str, config: str, policy: str, status: dsl.PipelineTaskFinalStatus, report: dsl.Output[dsl.HTML]):
     """Write outcome.json and report.html, whatever happened before.
 
     Args:
@@ -15,8 +15,9 @@ def record_outcome(workdir: str, request: str, config: str, policy: str, status:
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
         status: What the pipeline says of itself; printed, never taken as evidence.
+        report: The report, for the pipeline's own pages.
     """
     from erasediff.steps.runner import outcome_main
 
     print(f"the pipeline ended {status.state}")
-    outcome_main(workdir, request, config, policy)
+    outcome_main(workdir, request, config, policy, report.path)

@@ -129,6 +129,12 @@ def open_main(workdir: str, request: str, config: str, policy: str) -> str:
     return _ending_with_a_sentence("check_prerequisites", lambda: open_attempt(Workdir.open(workdir), request, config, policy).name)
 
 
-def outcome_main(workdir: str, request: str, config: str, policy: str) -> None:
-    """What the component ``record_outcome`` calls."""
-    _ending_with_a_sentence("record_outcome", lambda: close_attempt(Workdir.open(workdir), request, config, policy))
+def outcome_main(workdir: str, request: str, config: str, policy: str, shown: str) -> None:
+    """What the component ``record_outcome`` calls; the report is copied to ``shown``, where the run has one."""
+
+    def close() -> None:
+        opened = Workdir.open(workdir)
+        if close_attempt(opened, request, config, policy).report is not None:
+            write_atomic(Path(shown), opened.report.read_bytes())
+
+    _ending_with_a_sentence("record_outcome", close)

@@ -60,3 +60,14 @@ def test_every_task_shares_the_workdir_volume():
 def test_component_readmes_are_generated_from_their_code():
     for step in catalogue.STEPS:
         assert (catalogue.HERE / step / "README.md").read_text() == catalogue.readme(step)
+
+
+def test_the_report_is_the_only_artifact_that_the_backend_keeps():
+    """It holds digests, counts and samples of retained classes. Forget images must never become artifacts: those outlive their runs."""
+    spec, _, _ = compiled_tasks()
+    artifacts = {
+        (name, artifact): kind["artifactType"]["schemaTitle"]
+        for name, component in spec["components"].items()
+        for artifact, kind in component.get("outputDefinitions", {}).get("artifacts", {}).items()
+    }
+    assert artifacts == {("comp-record-outcome", "report"): "system.HTML"}
