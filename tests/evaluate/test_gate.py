@@ -3,107 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from erasediff.evaluate.gate import final_verdict, overall, run_export_gate, run_gate
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import (
-    Check,
-    ClassAccuracy,
-    Detections,
-    DetectorQuality,
-    ExportedRecord,
-    FrechetChange,
-    KernelChange,
-    ManifoldChange,
-    Measurements,
-    Pairs,
-    Parity,
-    Probed,
-    RetainMeasurements,
-    Verdict,
-    Witness,
+from erasediff.records.nouns import ClassAccuracy, Detections, ExportedRecord, Pairs, Parity, Probed, Verdict, Witness
+from tests.evaluate.gate_examples import (
+    DEFAULT,
+    DIGEST,
+    EARLIER,
+    FAIL,
+    INCONCLUSIVE,
+    LABEL,
+    PASS,
+    POLICY,
+    R3,
+    RETAINED,
+    detected,
+    frechet,
+    gate,
+    kernel,
+    measurements,
+    pairs,
+    probed,
+    row,
+    witness,
 )
-from erasediff.records.policy import load_policy
-
-POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional-strict.yaml")
-DEFAULT = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
-PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
-LABEL, EARLIER = 8, (1,)
-RETAINED = [c for c in range(10) if c not in (LABEL, *EARLIER)]
-DIGEST = "0" * 64
-RETAIN_SIDE = {"accuracy": "retained", "frechet": "frechet", "kernel": "kernel", "manifold": "manifold"}
-R3 = ("R3.precision", "R3.recall", "R3.coverage")
-
-
-def row(label: int, correct_erased: int = 245, correct_base: int = 246, n: int = 250) -> ClassAccuracy:
-    """Right and wrong as independent of each other as counts allow."""
-    both = max(round(correct_base * correct_erased / n), correct_base + correct_erased - n)
-    return ClassAccuracy(label=label, n=n, correct_base=correct_base, correct_erased=correct_erased, correct_both=both)
-
-
-def frechet(**changes: Any) -> FrechetChange:
-    fields = {"n": 2000, "fd_base": 2.0, "fd_erased": 2.02, "bootstrap_mean": 0.02, "bootstrap_sd": 0.03, "resamples": 200}
-    return FrechetChange.model_validate(fields | changes)
-
-
-def kernel(**changes: Any) -> KernelChange:
-    return KernelChange.model_validate({"n": 2000, "base": 0.002, "difference": 1e-4, "block_sd": 2e-4, "blocks": 20} | changes)
-
-
-def pairs(n: int, base: float = 0.9, erased: float = 0.89, both: float = 0.87) -> Pairs:
-    return Pairs(n=n, base=round(base * n), erased=round(erased * n), both=round(both * n))
-
-
-def witness(erased: int = 20, base: int = 940, **quality: Any) -> Witness:
-    good = {"sha256": DIGEST, "accuracy": 0.97, "true_positive_rate": 0.93, "false_positive_rate": 0.005, "holdout_positives": 58}
-    return Witness(quality=DetectorQuality(**good | quality), base=detected(base), erased=detected(erased))
-
-
-def probed(name: str, count: int, base: int = 450, n: int = 500) -> Probed:
-    return Probed(name=name, base=Detections(n=n, detections=base), erased=Detections(n=n, detections=count))
-
-
-def measurements(**changes: Any) -> Measurements:
-    """The one example that passes. ``changes`` are not validated, so that what the schema refuses can be tried as well."""
-    kept = {name: changes.pop(new) for name, new in RETAIN_SIDE.items() if new in changes}
-    retained = RetainMeasurements(
-        accuracy=tuple(row(label) for label in RETAINED),
-        frechet=frechet(),
-        kernel=kernel(),
-        manifold=ManifoldChange(precision=pairs(2000), recall=pairs(541), coverage=pairs(541)),
-    )
-    good = Measurements(
-        label=LABEL,
-        classes=10,
-        detector=DetectorQuality(sha256=DIGEST, accuracy=0.98, true_positive_rate=0.97, false_positive_rate=0.002, holdout_positives=58),
-        forget_base=Detections(n=1000, detections=970),
-        forget_erased=Detections(n=1000, detections=12),
-        neighbours=witness(),
-        unasked=probed("null label", 25, base=200, n=2000),
-        probes=tuple(probed(name, 16) for name in POLICY.probes.ask),
-        earlier={"1": Detections(n=1000, detections=2)},
-        nearest=(3, 5, 9),
-        retained=retained.model_copy(update=kept),
-        reference=retained,
-        samples=Pointer(uri="samples.npz", sha256=DIGEST),
-    )
-    return good.model_copy(update=changes)
-
-
-def gate(measured: Measurements, forgotten: tuple[int, ...] = EARLIER) -> tuple[Verdict, dict[str, Check]]:
-    verdict, checks = run_gate(POLICY, measured, forgotten)
-    return verdict, {check.id: check for check in checks}
-
-
-def detected(count: int, n: int = 1000) -> Detections:
-    return Detections(n=n, detections=count)
 
 
 def test_control_the_good_example_passes_every_check() -> None:
@@ -406,99 +333,6 @@ def test_a_nearest_class_that_was_not_measured_does_not_pass() -> None:
 def test_a_missing_earlier_label_cannot_hide_behind_another() -> None:
     assert gate(measurements(), forgotten=(1, 2))[0] is INCONCLUSIVE
     assert gate(measurements(), forgotten=(1,))[0] is PASS
-
-
-COUNT_FAULTS = st.one_of(
-    st.none(),
-    st.builds(detected, st.integers(0, 12), st.integers(0, 999)),
-    st.builds(detected, st.integers(1001, 5000)),
-    st.builds(detected, st.integers(13, 1000)),
-)
-PROBE_FAULTS = st.one_of(
-    st.none(),
-    st.builds(lambda k, n: probed(POLICY.probes.ask[0], k, n=n), st.integers(0, 12), st.integers(0, 499)),
-    st.builds(lambda k: probed(POLICY.probes.ask[0], k), st.integers(501, 5000)),
-    st.builds(lambda k: probed(POLICY.probes.ask[0], k), st.integers(30, 500)),
-)
-BASE_FAULTS = COUNT_FAULTS.filter(lambda f: f is None or f.n < 1000 or f.detections > 1000)
-NUMBERS = st.sampled_from([math.nan, math.inf])
-ROW_FAULTS = st.one_of(
-    st.just({"n": 249}),
-    st.just({"n": 0, "correct_base": 0, "correct_erased": 0, "correct_both": 0}),
-    st.just({"correct_both": 246}),
-    st.just({"correct_both": 240}),
-    st.just({"n": 251}),
-    st.just({"correct_base": 251}),
-    st.just({"correct_erased": 251}),
-    st.just({"label": 0}),
-    st.builds(lambda k: {"correct_erased": k, "correct_both": k}, st.integers(0, 215)),
-).flatmap(lambda change: st.tuples(st.integers(1, len(RETAINED) - 1), st.just(change)))
-FRECHET_FAULTS = st.one_of(
-    st.none(),
-    st.builds(lambda field, value: {field: value}, st.sampled_from(["fd_base", "fd_erased", "bootstrap_mean", "bootstrap_sd"]), NUMBERS),
-    st.builds(lambda n: {"n": n}, st.integers(0, 1999)),
-    st.builds(lambda n: {"resamples": n}, st.integers(0, 199)),
-    st.builds(lambda fd: {"fd_base": fd}, st.floats(-5, 0)),
-)
-
-
-def _bad_row(fault: tuple[int, dict[str, int]]) -> dict[str, Any]:
-    place, change = fault
-    rows = list(measurements().retained.accuracy)
-    rows[place] = rows[place].model_copy(update=change)
-    return {"retained": tuple(rows)}
-
-
-def _bad_frechet(fault: dict[str, float] | None) -> dict[str, Any]:
-    return {"frechet": None if fault is None else measurements().retained.frechet.model_copy(update=fault)}
-
-
-KERNEL_FAULTS = st.one_of(
-    st.none(),
-    st.builds(lambda field, value: {field: value}, st.sampled_from(["base", "difference", "block_sd"]), NUMBERS),
-    st.builds(lambda n: {"n": n}, st.integers(0, 1999)),
-    st.builds(lambda n: {"blocks": n}, st.integers(0, 19)),
-    st.builds(lambda d: {"difference": d}, st.floats(1.1e-3, 10)),
-)
-MANIFOLD_FAULTS = st.one_of(
-    st.none(),
-    st.builds(lambda share, n: {share: pairs(n)}, st.sampled_from(["precision", "recall", "coverage"]), st.integers(0, 499)),
-    st.builds(
-        lambda share, drop: {share: pairs(2000, erased=0.9 - drop, both=0.9 - drop)},
-        st.sampled_from(["precision", "recall", "coverage"]),
-        st.floats(0.06, 0.9),
-    ),
-)
-
-FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]] = {
-    "forget_erased": (COUNT_FAULTS, lambda f: {"forget_erased": f}),
-    "forget_base": (BASE_FAULTS, lambda f: {"forget_base": f}),
-    "unasked": (PROBE_FAULTS, lambda f: {"unasked": f and f.model_copy(update={"base": detected(200, n=2000)})}),
-    "probes": (PROBE_FAULTS, lambda f: {"probes": (*(() if f is None else (f,)), *measurements().probes[1:])}),
-    "earlier": (COUNT_FAULTS, lambda f: {"earlier": {} if f is None else {"1": f}}),
-    "retained": (ROW_FAULTS, _bad_row),
-    "no rows": (st.just(()), lambda f: {"retained": f}),
-    "nearest": (st.sets(st.integers(0, 9), max_size=2), lambda f: {"nearest": tuple(f)}),
-    "frechet": (FRECHET_FAULTS, _bad_frechet),
-    "kernel": (KERNEL_FAULTS, lambda f: {"kernel": None if f is None else kernel().model_copy(update=f)}),
-    "manifold": (MANIFOLD_FAULTS, lambda f: {"manifold": None if f is None else measurements().retained.manifold.model_copy(update=f)}),
-    "detector": (st.floats(0, 0.89) | NUMBERS, lambda f: {"detector": measurements().detector.model_copy(update={"true_positive_rate": f})}),
-}
-
-
-@pytest.mark.parametrize("first", FAULTS)
-@settings(max_examples=300, deadline=None)
-@given(data=st.data())
-def test_no_fault_ever_passes(first: str, data: st.DataObject) -> None:
-    """3,600 damaged measurements: one fault of each kind, alone or with others, on top of the example that passes."""
-    others = data.draw(st.sets(st.sampled_from(sorted(FAULTS)), max_size=2))
-    changes: dict[str, Any] = {}
-    for name in {*others, first}:
-        strategy, change = FAULTS[name]
-        changes |= change(data.draw(strategy, label=name))
-    verdict, checks = gate(measurements(**changes))
-    assert verdict is not PASS, changes
-    assert verdict is overall(list(checks.values()))
 
 
 def parity(error: float) -> Parity:

@@ -19,7 +19,7 @@ from erasediff.records.policy import load_policy
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
 from erasediff.steps.gate import check_judges
-from tests.evaluate.test_gate import measurements, witness
+from tests.evaluate.gate_examples import measurements, witness
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 CONFIG = RunConfig(detector=DetectorConfig(steps=2))
