@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from benchmarks.judge import Judge, Judgement
-from benchmarks.kept import run_kept
+from benchmarks.kept import finished, run_kept
 from benchmarks.relearn import steps_to_half
 from benchmarks.results_file import RESULTS, Row, write_rows
 from benchmarks.subjects import Subject, base_digest, prepare, subject
@@ -203,6 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, help="side of the Fashion-MNIST images, 16 if unset")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each")
     parser.add_argument("--set", nargs="+", default=[], metavar="SETTING=VALUE", help="try other erase settings, on all methods asked for")
+    parser.add_argument("--finished", action="store_true", help="run nothing: write the rows that are there")
     parser.add_argument("--name", default="erase", help="results/NAME.json")
     asked = parser.parse_args(arguments)
     subjects = [subject(name, asked.size if name != "digits" else None) for name in asked.subjects]
@@ -214,7 +215,8 @@ def main(arguments: list[str] | None = None) -> None:
         for seed in asked.seeds
         for label in asked.labels or s.labels
     ]
-    write_rows(asked.name, run_kept(cases, measure, KEPT, asked.jobs))
+    rows = finished(KEPT)
+    write_rows(asked.name, [rows[c.key] for c in cases if c.key in rows] if asked.finished else run_kept(cases, measure, KEPT, asked.jobs))
 
 
 if __name__ == "__main__":
