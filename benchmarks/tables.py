@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +186,20 @@ def _erase_lines(dataset: str, method: str, rows: list[Row]) -> list[list[str]]:
     return [[*line, f"{medians['seconds']:.0f} s", gate, f"{medians['peak_rss_mb']:.0f} MB", f"{relearned:.0f}"]]
 
 
+def gate_table(rows: list[Row]) -> str:
+    """One line a dataset and model: how often the gate said PASS, and which checks stood against it, with how many of the runs each."""
+    lines = []
+    for dataset, model in dict.fromkeys((row["dataset"], row["model"]) for row in rows):
+        mine = [row for row in rows if (row["dataset"], row["model"]) == (dataset, model)]
+        passed = sum(row["verdict"] == "PASS" for row in mine)
+        against = Counter(check for row in mine for check in row["failed_checks"])
+        named = ", ".join(f"{check} {count}" for check, count in against.items())
+        right = passed == (len(mine) if mine[0]["expected"] == "PASS" else 0)
+        lines.append([dataset, model, mine[0]["expected"], f"{passed} of {len(mine)}{'' if right else ' (wrong)'}", named])
+    table = _table(["dataset", "model", "expected", "PASS", "checks that did not pass, in how many runs"], lines)
+    return f"{table}\n\n{_measured_at(rows)} `make bench-gate` measures it again."
+
+
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "demo": demo_table,
     "targets": targets_table,
@@ -193,6 +208,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "erase": erase_table,
     "labels": labels_table,
     "rates": rates_table,
+    "gate": gate_table,
 }
 
 
