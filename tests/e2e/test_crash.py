@@ -121,7 +121,7 @@ def test_a_step_that_fails_leaves_an_outcome_that_names_it(resumed, erasediff):
     ("verdict", "code", "change"),
     [
         ("FAIL", 10, {"forget": {"n": 200, "max_upper": 0.001, "max_reference": 0.5}}),
-        ("INCONCLUSIVE", 11, {"control": {"min_detected": 1.0, "min_true_positive_rate": 0.8}}),
+        ("INCONCLUSIVE", 11, {"control": {"min_detected": 1.0, "min_true_positive_rate": 0.8, "reference_steps": 2, "reference_rate": 1e-5}}),
     ],
 )
 def test_what_does_not_pass_is_not_promoted_and_says_so_in_its_exit_code(resumed, erasediff, tmp_path, verdict, code, change):
