@@ -86,6 +86,9 @@ RATES: dict[str, dict[str, float]] = {
 """The rivals' learning rates, by dataset: those that did best in ``results/rates.json`` (``benchmarks.rates``)."""
 
 
+_JUDGED_BY = {"control": ("min_detected", "min_true_positive_rate"), "fidelity": ("max_relative_upper", "resamples")}
+
+
 @dataclass(frozen=True)
 class Case:
     """One run of the benchmark."""
@@ -112,7 +115,9 @@ class Case:
     def key(self) -> str:
         """What decides the row, in short."""
         settings = self.config.model_dump(mode="json")
-        judged_by = self.subject.policy.digest()
+        policy = self.subject.policy.model_dump(mode="json")
+        judged_by = [policy["alpha"], policy["forget"], policy["retain"]]  # of what Judge.compare asks
+        judged_by += [[policy[part][name] for name in names] for part, names in _JUDGED_BY.items()]
         decisive = [self.subject.folder.name, base_digest(self.subject.folder), judged_by, self.method, self.label, self.seed, settings]
         return sha256_bytes(canonical_json(decisive))[:16]
 
@@ -164,8 +169,8 @@ def train(erasure: Erasure, judge: Judge, clock: Clock) -> tuple[float | None, J
         if erasure.step == min(looks):
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # before any sampling
         if passed is None and erasure.step in looks and promising(judge, erasure.weights()):
-            passed = round(clock.seconds, 1) if judge.judge(erasure.weights()).verdict is Verdict.PASS else None
-    judgement = judge.judge(erasure.weights())
+            passed = round(clock.seconds, 1) if judge.compare(erasure.weights()).verdict is Verdict.PASS else None
+    judgement = judge.compare(erasure.weights())
     if passed is None and judgement.verdict is Verdict.PASS:
         passed = round(clock.seconds, 1)
     return passed, judgement, peak

@@ -8,26 +8,32 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.subjects import Prepared
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.detectors import Watch
-from erasediff.evaluate.gate import run_gate
+from erasediff.evaluate.gate import overall, run_gate
+from erasediff.evaluate.gate.controls import check_power
+from erasediff.evaluate.gate.forget import check_detections
+from erasediff.evaluate.gate.retain import check_fidelity, check_retained
 from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
     RetainedSamples,
+    ask_otherwise,
     compare,
     count_detections,
     harmless,
     neighbours_for,
+    retain_measurements,
     sample_model,
     watch_for,
 )
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
-from erasediff.files import atomic_path
+from erasediff.files import atomic_path, write_atomic
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
@@ -105,40 +111,81 @@ class Judge:
 
     @cached_property
     def base_samples(self) -> ModelSamples:
-        """The base's samples and counts; the same for every method, so they are kept beside the base."""
-        policy = self.ready.subject.policy
-        path = self.ready.subject.folder / f"samples-{self.label}-{self.seed}-{policy.digest()[:8]}.npz"
+        """The base's samples and counts; the same for every model that is judged, so they are kept beside the base."""
+        path = self.ready.subject.folder / f"asked-{self.label}-{self.seed}-{self.exam.policy.digest()[:8]}.json"
         if not path.is_file():
-            samples = self._samples(self.ready.base.unet)
-            counts = {name: found.model_dump() for name, found in {_UNASKED: samples.unasked, **samples.probes}.items()}
-            images = {"forgotten": samples.forgotten_images.numpy(), "retained": samples.retained.images.numpy()}
-            with atomic_path(path) as temporary, temporary.open("wb") as handle:
-                np.savez(handle, allow_pickle=False, counts=np.frombuffer(canonical_json(counts), np.uint8), **images)
-        with np.load(path, allow_pickle=False) as kept:
-            forgotten, images = torch.from_numpy(kept["forgotten"]), torch.from_numpy(kept["retained"])
-            probes = {name: Detections.model_validate(found) for name, found in json.loads(kept["counts"].tobytes()).items()}
-        found, features = self.ready.detector.look(images)
-        retained = RetainedSamples(images, torch.tensor(self.retained).repeat_interleave(policy.retain.n_per_class), found, features)
-        return ModelSamples(self.watch.count(forgotten), forgotten, self.neighbours.count(forgotten), probes.pop(_UNASKED), probes, retained)
+            by_null, probes = ask_otherwise(self.exam, self._suspect(self.ready.base.unet), "base")
+            write_atomic(path, canonical_json({name: found.model_dump() for name, found in {_UNASKED: by_null, **probes}.items()}))
+        asked = {name: Detections.model_validate(found) for name, found in json.loads(path.read_text()).items()}
+        images, kept = self._base_in_short
+        return ModelSamples(self.watch.count(images), images, self.neighbours.count(images), asked.pop(_UNASKED), asked, kept)
 
-    def _samples(self, unet: torch.nn.Module) -> ModelSamples:
-        base = self.ready.base
-        suspect = Suspect(
-            ClassConditionalPipeline(unet, base.scheduler), base, self.label, tuple(self.retained), self.config.sampler, _CPU, self.seed
-        )
-        return sample_model(self.exam, suspect, "benchmark")
+    def _suspect(self, unet: torch.nn.Module) -> Suspect:
+        base, sampler = self.ready.base, self.config.sampler
+        return Suspect(ClassConditionalPipeline(unet, base.scheduler), base, self.label, tuple(self.retained), sampler, _CPU, self.seed)
 
     @cached_property
     def reference(self) -> RetainedSamples:
         """What the harmless model makes of the retained labels: the gate's control."""
         return self.exam.kept(harmless(self.exam, self.ready.base, _CPU), _CPU, "reference")
 
+    @property
+    def base_rate(self) -> float:
+        """The share of the base's samples of the label that is detected."""
+        found = self.watch.count(self._base_in_short[0])
+        return found.detections / found.n
+
     def glance(self, unet: torch.nn.Module, n: int) -> float:
         """The share of ``n`` samples that is detected, with seeds that no check uses."""
         found, _ = count_detections(self.watch, self.source(unet), n, "glance", evaluation_key(self.seed), self.config.sampler, "benchmark")
         return found.detections / n
 
+    @cached_property
+    def _base_in_short(self) -> tuple[Tensor, RetainedSamples]:
+        """The base's samples that :meth:`compare` needs, kept beside the base: of the label, and of the retained labels."""
+        retain, n = self.exam.policy.retain, self.exam.policy.forget.n
+        path = self.ready.subject.folder / f"short-{self.label}-{self.seed}-{n}-{retain.n_per_class}.npz"
+        if not path.is_file():
+            forgotten, kept = self._in_short(self.ready.base.unet)
+            with atomic_path(path) as temporary, temporary.open("wb") as handle:
+                np.savez(handle, allow_pickle=False, forgotten=forgotten.numpy(), retained=kept.images.numpy())
+        with np.load(path, allow_pickle=False) as there:
+            forgotten, images = torch.from_numpy(there["forgotten"]), torch.from_numpy(there["retained"])
+        found, features = self.ready.detector.look(images)
+        return forgotten, RetainedSamples(images, torch.tensor(self.retained).repeat_interleave(retain.n_per_class), found, features)
+
+    def _in_short(self, unet: torch.nn.Module) -> tuple[Tensor, RetainedSamples]:
+        exam, model = self.exam, ClassConditionalPipeline(unet, self.ready.base.scheduler)
+        _, images = count_detections(self.watch, self.source(unet), exam.policy.forget.n, "F1", exam.key, exam.sampler, "benchmark")
+        return images, exam.kept(model, _CPU, "benchmark")
+
+    def compare(self, unet: torch.nn.Module) -> Judgement:
+        """What methods are compared by: C0, F1, R1 and R2 of the policy, without the ways of asking, which take minutes a look."""
+        (base_images, base), (images, kept) = self._base_in_short, self._in_short(unet)
+        real, policy = self.ready.real, self.exam.policy
+        measured = Measurements(
+            label=self.label,
+            classes=real.classes,
+            detector=self.watch.quality,
+            forget_base=self.watch.count(base_images),
+            forget_erased=self.watch.count(images),
+            neighbours=None,
+            unasked=None,
+            probes=(),
+            nearest=self.ready.detector.nearest(real.holdout, real.holdout_labels, self.label, self.retained, policy.retain.nearest),
+            retained=retain_measurements(self.exam, base, kept),
+            reference=None,
+            samples=None,
+        )
+        checks = (
+            *check_power(policy, measured),
+            check_detections("F1", f"Class {self.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha),
+            *check_retained(policy, measured, measured.retained.accuracy, ()),
+            check_fidelity(policy, measured.retained),
+        )
+        return Judgement(overall(checks), checks, measured)
+
     def judge(self, unet: torch.nn.Module) -> Judgement:
         """The gate's whole answer."""
-        measured = compare(self.exam, self.base_samples, self._samples(unet), self.reference, {}, None)
+        measured = compare(self.exam, self.base_samples, sample_model(self.exam, self._suspect(unet), "benchmark"), self.reference, {}, None)
         return Judgement(*run_gate(self.exam.policy, measured), measured)

@@ -28,7 +28,7 @@ def steps_to_half(unet: torch.nn.Module, judge: Judge) -> int | None:
     images = judge.ready.data_without(judge.label).forget
     few = images[random.integers(len(images), IMAGES)].repeat(REPEATS, 1, 1, 1)
     labels = torch.full((len(few),), judge.label)
-    wanted = 0.5 * judge.base_samples.forgotten.detections / judge.base_samples.forgotten.n
+    wanted = 0.5 * judge.base_rate
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     for step in range(1, LOOKS[-1] + 1):
         timesteps, noise = random.timesteps(schedule, len(few)), random.normal(*few.shape)

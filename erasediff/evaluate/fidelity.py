@@ -32,6 +32,11 @@ class Arms:
     labels: NDArray[np.int64]
     reference: Features
 
+    @property
+    def few(self) -> Features:
+        """No more real images than samples: what compares every pair cannot take them all."""
+        return self.reference[evenly(len(self.reference), len(self.base))]
+
 
 def frechet_change(arms: Arms, policy: FidelityPolicy, seed: int) -> FrechetChange:
     """Fréchet distances to the reference and the bootstrap of their difference."""
@@ -48,9 +53,9 @@ def frechet_change(arms: Arms, policy: FidelityPolicy, seed: int) -> FrechetChan
 
 def kernel_change(arms: Arms, policy: FidelityPolicy, seed: int) -> KernelChange | None:
     """Kernel distances to the reference, block by block; nothing where there are too few images for the blocks."""
-    if min(len(arms.base), len(arms.reference)) < 2 * policy.kernel_blocks:
+    if min(len(arms.base), len(arms.few)) < 2 * policy.kernel_blocks:
         return None
-    found = kernel_difference(arms.base, arms.erased, arms.labels, arms.reference, policy.kernel_blocks, np.random.default_rng(seed))
+    found = kernel_difference(arms.base, arms.erased, arms.labels, arms.few, policy.kernel_blocks, np.random.default_rng(seed))
     return KernelChange(n=len(arms.base), base=found.base, difference=found.difference, block_sd=found.block_sd, blocks=found.blocks)
 
 
@@ -62,9 +67,9 @@ def manifold_change(arms: Arms, k: int) -> ManifoldChange | None:
     real neighbour (Naeem et al. 2020, arXiv 2002.09797, eq. 6). A manifold is the union of the balls around its images that
     reach to their k-th neighbours. Precision pairs samples of the same noise; recall and coverage pair real images.
     """
-    if min(len(arms.base), len(arms.reference)) <= k:
+    if min(len(arms.base), len(arms.few)) <= k:
         return None
-    real, base, erased = (torch.from_numpy(features) for features in (arms.reference, arms.base, arms.erased))
+    real, base, erased = (torch.from_numpy(features) for features in (arms.few, arms.base, arms.erased))
     radii = kth_distance(real, k)
     return ManifoldChange(
         precision=_pairs(inside(base, real, radii), inside(erased, real, radii)),

@@ -134,12 +134,17 @@ class Examination:
 
 def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples:
     """Sample all that is asked of one model; base and candidate with the same seeds."""
-    watch, policy, key = exam.watch, exam.policy, exam.key
     source = Source.of(suspect.model, suspect.device)
-    found, images = count_detections(watch, source, policy.forget.n, "F1", key, exam.sampler, f"{name}: forgotten label")
-    by_null = look(watch, unasked(suspect), policy.unasked.n, key, "F2", name)
-    probes = {way: look(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
+    found, images = count_detections(exam.watch, source, exam.policy.forget.n, "F1", exam.key, exam.sampler, f"{name}: forgotten label")
+    by_null, probes = ask_otherwise(exam, suspect, name)
     return ModelSamples(found, images, exam.neighbours.count(images), by_null, probes, exam.kept(suspect.model, suspect.device, name))
+
+
+def ask_otherwise(exam: Examination, suspect: Suspect, name: str) -> tuple[Detections, dict[str, Detections]]:
+    """F2 and F3: what is seen of the class unasked, and by each way of asking that the policy names."""
+    watch, policy, key = exam.watch, exam.policy, exam.key
+    by_null = look(watch, unasked(suspect), policy.unasked.n, key, "F2", name)
+    return by_null, {way: look(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
 
 
 def harmless(exam: Examination, base: ClassConditionalPipeline, device: torch.device) -> ClassConditionalPipeline:
@@ -170,13 +175,14 @@ def compare(
         probes=tuple(Probed(name=name, base=base.probes[name], erased=found) for name, found in erased.probes.items()),
         earlier=earlier,
         nearest=watch.detector.nearest(real.holdout, real.holdout_labels, watch.label, retained, exam.policy.retain.nearest),
-        retained=_retain_measurements(exam, base.retained, erased.retained),
-        reference=_retain_measurements(exam, base.retained, reference),
+        retained=retain_measurements(exam, base.retained, erased.retained),
+        reference=retain_measurements(exam, base.retained, reference),
         samples=samples,
     )
 
 
-def _retain_measurements(exam: Examination, base: RetainedSamples, other: RetainedSamples) -> RetainMeasurements:
+def retain_measurements(exam: Examination, base: RetainedSamples, other: RetainedSamples) -> RetainMeasurements:
+    """What R1 to R3 ask of one model's retained classes against the base's."""
     arms, rule, seed = _arms(exam, base, other), exam.policy.fidelity, exam.seed
     return RetainMeasurements(
         accuracy=_class_accuracy(base, other, exam.retained),
@@ -197,7 +203,7 @@ def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: Sequ
 
 
 def _arms(exam: Examination, base: RetainedSamples, erased: RetainedSamples) -> Arms:
-    """Features of both models' samples and of held-out real images of the retained labels, no more of them than of samples."""
-    wanted = torch.isin(exam.real.holdout_labels, torch.tensor(exam.retained)).nonzero().flatten()
-    _, reference = exam.watch.detector.look(exam.real.holdout[wanted[evenly(len(wanted), len(base.features))]])
+    """Features of both models' samples and of held-out real images of the retained labels: no denoiser was trained on them."""
+    wanted = torch.isin(exam.real.holdout_labels, torch.tensor(exam.retained))
+    _, reference = exam.watch.detector.look(exam.real.holdout[wanted])
     return Arms(base.features, erased.features, base.labels.numpy(), reference)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import base, erase, rates, relearn, step, subjects
+from benchmarks import base, erase, gate, rates, relearn, step, subjects
+from benchmarks.judge import Judge
 from benchmarks.kept import finished, run_kept
 from benchmarks.results_file import Row, read_rows
 from erasediff.records.config import BaseTrainingConfig, DenoiserConfig, DetectorConfig, EraseConfig, RunConfig, SamplerConfig
@@ -46,6 +47,20 @@ def test_a_case_gives_a_row(small: subjects.Subject, method: str) -> None:
     assert row["backwards"] > 0
     assert row["seconds"] > 0
     json.dumps(row)
+
+
+@pytest.mark.parametrize("model", gate.MODELS)
+def test_every_model_can_be_made_and_brought_before_the_gate(small: subjects.Subject, model: str) -> None:
+    """What the gate says of so small a base means nothing; that it asks everything of each does."""
+    ready = subjects.prepare(small)
+    _, make = gate.MODELS[model]
+    judge = Judge(ready, 3, 0)
+    judgement = judge.judge(make(ready, 3, 0))
+    assert {probed.name for probed in judgement.measured.probes} == set(small.policy.probes.ask)
+    assert {"C0.reference", "F1", "F2", "F3", "R1", "R2", "R2.kernel", "R3.recall"} <= {check.id for check in judgement.checks}
+    if model == "base":
+        rate = judge.base_rate
+        assert judge.compare(ready.base.unet).measured.forget_erased.detections == round(rate * small.policy.forget.n)
 
 
 def test_rows_are_kept_and_not_measured_again(small: subjects.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

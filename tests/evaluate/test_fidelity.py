@@ -64,9 +64,10 @@ def test_the_shares_are_those_of_the_definition(k: int, rows: int, monkeypatch: 
     """Whatever the parts that the table of distances is made in."""
     monkeypatch.setattr(fidelity, "_ROWS", rows)
     base, erased, reference = cloud(150, 1.2, 1), cloud(150, 0.8, 2), cloud(200, 1.0, 3)
-    found = manifold_change(arms(base, erased, reference), k)
+    given = arms(base, erased, reference)
+    found = manifold_change(given, k)
     for arm, samples in enumerate((base, erased)):
-        wanted = by_definition(reference, samples, k)
+        wanted = by_definition(given.few, samples, k)
         assert tuple(shares(pairs)[arm] for pairs in (found.precision, found.recall, found.coverage)) == pytest.approx(wanted, abs=1e-12)
 
 
@@ -77,6 +78,13 @@ def test_pairs_are_of_the_same_row() -> None:
     assert same.base == same.erased == same.both
     shuffled = manifold_change(arms(base, np.roll(base, 1, axis=0), reference), 3).precision
     assert shuffled.base == shuffled.erased > shuffled.both, "control"
+
+
+def test_all_real_images_are_the_reference_of_the_distance_and_no_more_than_samples_that_of_pairs() -> None:
+    """The Fréchet distance wants many; a table of all pairs of 20,000 images would not fit."""
+    given = arms(cloud(40), cloud(40), cloud(1000))
+    assert (len(given.reference), len(given.few)) == (1000, 40)
+    assert manifold_change(given, 3).recall.n == 40
 
 
 @pytest.mark.parametrize(("samples", "real"), [(5, 100), (100, 5), (0, 100)])

@@ -26,6 +26,11 @@ def _as_control(check: Check) -> Check:
 
 def check_controls(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
     """The base must be detected and fail F1, the detector must know the class on real images, and the reference must pass."""
+    return [*check_power(policy, measured), check_reference(policy, measured, forgotten)]
+
+
+def check_power(policy: GatePolicy, measured: Measurements) -> list[Check]:
+    """C0 and C0.detector: whether what F1 asks could have been answered otherwise."""
     question = Question("C0", "The base still makes the class", _RATE_LOWER, policy.control.min_detected)
     base, reason = measured.forget_base, enough(measured.forget_base, policy.forget.n)
     if base is None or reason:
@@ -39,7 +44,7 @@ def check_controls(policy: GatePolicy, measured: Measurements, forgotten: Sequen
     knows = Question("C0.detector", "The detector knows the class", _TRUE_POSITIVES, policy.control.min_true_positive_rate)
     seen = measured.detector.holdout_positives
     detector = knows.answer(rate, rate, seen) if seen else knows.unanswered(0, "no held-out real image is of the class")
-    return [power, _as_control(detector), check_reference(policy, measured, forgotten)]
+    return [power, _as_control(detector)]
 
 
 def check_attempts(policy: GatePolicy, attempt: int) -> Check:
