@@ -23,7 +23,7 @@ from erasediff.records.nouns import Detections, DetectorQuality
 
 FEATURES = 64
 _BOTTLENECK = 48
-_SENSITIVITY_MARGIN = 0.02  # so that the sensitivity holds on images the threshold was not chosen on
+SENSITIVITY_MARGIN = 0.02  # so that the sensitivity holds on images the threshold was not chosen on
 _BATCH = 1000
 
 
@@ -105,7 +105,7 @@ class Detector:
         own = images[choosing][labels[choosing] == label]
         threshold = None
         if len(own) and float((self.look(own)[0] == label).double().mean()) < sensitivity:
-            wanted = min(1.0, sensitivity + _SENSITIVITY_MARGIN)
+            wanted = min(1.0, sensitivity + SENSITIVITY_MARGIN)
             threshold = float(self.probability(own, label).quantile(1 - wanted))
         return Watch(self, label, threshold, self.quality(images[judging], labels[judging], label, threshold))
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from erasediff.evaluate.detectors import SENSITIVITY_MARGIN
 from erasediff.models.denoiser import to_unit
 from erasediff.records.nouns import Detections, DetectorQuality
 
 NEIGHBOURS = 15
 _BATCH = 512
-_SENSITIVITY_MARGIN = 0.02  # so that the sensitivity holds on images the threshold was not chosen on
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Neighbourhood:
         """
         shares, positive = self.share(images, label), labels == label
         own = shares[0::2][positive[0::2]]
-        threshold = float(own.quantile(1 - min(1.0, sensitivity + _SENSITIVITY_MARGIN))) if len(own) else 1.0
+        threshold = float(own.quantile(1 - min(1.0, sensitivity + SENSITIVITY_MARGIN))) if len(own) else 1.0
         threshold = max(threshold, 1 / NEIGHBOURS)  # an image without a neighbour of the class is none
         found, positive = shares[1::2] >= threshold, positive[1::2]
         quality = DetectorQuality(
