@@ -19,6 +19,7 @@ from benchmarks.results_file import Row, write_rows
 from erasediff.evaluate.gate import run_gate
 from erasediff.records.nouns import BaseRecord, ExportedRecord, Measurements, Outcome, VerdictRecord
 from erasediff.records.workdir import Workdir
+from erasediff.steps.gate import history_of
 
 CASES = [(label, 0) for label in range(10)] + [(label, seed) for seed in (1, 2) for label in (0, 3, 8)]
 COMMAND = str(Path(sys.executable).parent / "erasediff")
@@ -45,7 +46,7 @@ def measure(folder: Path, base: Path, label: int, seed: int) -> Row:
     outcome, run = Outcome.read(workdir / "outcome.json"), Workdir(workdir).run()
     measured, verdict = run.need(Measurements, "evaluate"), run.need(VerdictRecord, "gate")
     exported = run.find(ExportedRecord)
-    assert run_gate(run.policy(), measured, run.need(BaseRecord, "train-base").model.forgotten)[1] == verdict.checks
+    assert run_gate(run.policy(), measured, history_of(run, run.need(BaseRecord, "train-base"))).checks == verdict.checks
     assert measured.forget_base is not None
     checks = {check.id: check.bound for check in (*verdict.checks, *(exported.checks if exported else ()))}
     assert outcome.retain is not None

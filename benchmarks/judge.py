@@ -188,4 +188,5 @@ class Judge:
     def judge(self, unet: torch.nn.Module) -> Judgement:
         """The gate's whole answer."""
         measured = compare(self.exam, self.base_samples, sample_model(self.exam, self._suspect(unet), "benchmark"), self.reference, {}, None)
-        return Judgement(*run_gate(self.exam.policy, measured), measured)
+        decided = run_gate(self.exam.policy, measured)
+        return Judgement(decided.verdict, decided.checks, measured)

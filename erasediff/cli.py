@@ -43,6 +43,7 @@ ConfigOption = Annotated[Optional[Path], typer.Option("--config", help="The run'
 PolicyOption = Annotated[
     Optional[Path], typer.Option("--policy", help="The gate's policy: a YAML file, 'class-conditional' (if unset) or 'class-conditional-strict'.")
 ]
+TierOption = Annotated[Optional[int], typer.Option("--tier", min=1, max=2, help="2: the gate asks for the attacks too; the policy's if unset.")]
 RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the one opened last if unset.")]
 LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
@@ -67,11 +68,11 @@ def _root(
 
 
 @app.command()
-def demo(workdir: WorkdirOption = WORKDIR, forget_label: LabelOption = "0", seed: SeedOption = None) -> int:
+def demo(workdir: WorkdirOption = WORKDIR, forget_label: LabelOption = "0", seed: SeedOption = None, tier: TierOption = None) -> int:
     """Erase a digit from a model of handwritten digits: train once, then request to champion through the pipeline."""
     config = _config(None, seed)
     public = config.report.model_copy(update={"show_forgotten": True})  # the digits are public data
-    return _run(workdir, config.model_copy(update={"report": public}), _policy(None), forget_label)
+    return _run(workdir, config.model_copy(update={"report": public}), _policy(None, tier), forget_label)
 
 
 @app.command()
@@ -82,12 +83,13 @@ def run(
     dataset: Annotated[Optional[str], typer.Option("--dataset", help="'digits', or KIND:PATH with KIND folder, shards or idx.")] = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
+    tier: TierOption = None,
 ) -> int:
     """Run the erasure pipeline on a dataset of your own."""
     configured = _config(config, seed)
     if dataset is not None:
         configured = configured.model_copy(update=_dataset(dataset, configured))
-    return _run(workdir, configured, _policy(policy), forget_label)
+    return _run(workdir, configured, _policy(policy, tier), forget_label)
 
 
 @app.command("policy-schema")
@@ -121,11 +123,12 @@ def check_prerequisites(
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     run: RunOption = None,
+    tier: TierOption = None,
 ) -> int:
     """Check everything a run needs and open an attempt."""
     from erasediff.steps.runner import open_attempt
 
-    configured, demanded = _config(config, seed), _policy(policy)
+    configured, demanded = _config(config, seed), _policy(policy, tier)
     request = _request(configured, forget_label)
     documents = [document.canonical().decode() for document in (request, configured, demanded)]
     opened = open_attempt(_workdir(workdir), documents[0], documents[1], documents[2], run)
@@ -243,12 +246,13 @@ def _config(path: Path | None, seed: int | None) -> RunConfig:
     return config if seed is None else RunConfig.parse(config.model_dump() | {"seed": seed}, "--seed")
 
 
-def _policy(path: Path | None) -> GatePolicy:
+def _policy(path: Path | None, tier: int | None) -> GatePolicy:
     from erasediff.launch import shipped
     from erasediff.records.policy import load_policy
 
     name = "class-conditional" if path is None else str(path)
-    return load_policy(shipped(f"policies/{name}.yaml") if name in SHIPPED_POLICIES else Path(name))
+    policy = load_policy(shipped(f"policies/{name}.yaml") if name in SHIPPED_POLICIES else Path(name))
+    return policy if tier is None else policy.model_copy(update={"tier": tier})
 
 
 def _dataset(text: str, config: RunConfig) -> dict[str, object]:

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.sampler import sample
+from erasediff.models.sampler import Start, sample
 from erasediff.progress import progress
 from erasediff.records.config import SamplerConfig
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something images can be sampled from: a denoiser with its scheduler and shape, and how noise enters."""
+    """Something images can be sampled from: a denoiser with its scheduler and shape, how noise enters, and what it starts from."""
 
     denoiser: Denoiser
     scheduler: Any
@@ -27,6 +27,7 @@ class Source:
     device: torch.device
     eta: float = 0.0
     noise_scale: float = 1.0
+    start: Start | None = None
 
     @classmethod
     def of(cls, pipeline: ClassConditionalPipeline, device: torch.device) -> Source:
@@ -72,4 +73,5 @@ def _one_batch(source: Source, labels: Tensor, seeds: list[int], config: Sampler
         source.device,
         source.eta,
         source.noise_scale,
+        source.start.rows(rows) if source.start else None,
     )

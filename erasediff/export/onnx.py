@@ -97,6 +97,21 @@ class OnnxDenoiser:
         return torch.from_numpy(self._session.run([OUTPUT], feeds)[0])
 
 
+def quantised(path: Path, out: Path) -> OnnxDenoiser:
+    """A graph with weights of 8 bits and activations rounded as they come (onnxruntime's dynamic quantisation).
+
+    Args:
+        path: the exported graph.
+        out: where to write the new one.
+    """
+    from onnxruntime.quantization import quantize_dynamic
+
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        quantize_dynamic(path, out)
+    return OnnxDenoiser(out)
+
+
 @torch.no_grad()
 def measure_parity(
     pipeline: ClassConditionalPipeline,

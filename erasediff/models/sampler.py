@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,6 +33,31 @@ def guided(denoiser: Denoiser, noised: Tensor, timesteps: Tensor, labels: Tensor
     return unconditional + scale * (conditional - unconditional)
 
 
+@dataclass(frozen=True)
+class Start:
+    """Images ``float32 [N,C,H,W]`` that the reverse process starts from, one for each sample, under ``strength`` of the noise.
+
+    Noise is added up to the timestep that so large a share of the sampler's steps has yet to come at, and taken away again
+    (SDEdit, Meng et al. 2108.01073, alg. 1).
+    """
+
+    images: Tensor
+    strength: float
+
+    def rows(self, rows: slice) -> Start:
+        """Those of some of the samples."""
+        return Start(self.images[rows], self.strength)
+
+    def noised(self, noise: Tensor, solver: Any) -> tuple[Tensor, Tensor]:
+        """x_t ``[N,C,H,W]`` and the timesteps that are left from there; the solver is set to go on with them."""
+        first = len(solver.timesteps) - max(1, round(self.strength * len(solver.timesteps)))
+        if hasattr(solver, "set_begin_index"):  # multi-step solvers count their steps
+            solver.set_begin_index(first)
+        left: Tensor = solver.timesteps[first:]
+        signal = solver.alphas_cumprod[int(left[0])]
+        return signal.sqrt() * self.images.to(noise) + (1 - signal).sqrt() * noise, left
+
+
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
@@ -45,6 +71,7 @@ def sample(
     device: torch.device | None = None,
     eta: float = 0.0,
     noise_scale: float = 1.0,
+    start: Start | None = None,
 ) -> Tensor:
     """Run the reverse process for one batch.
 
@@ -60,6 +87,7 @@ def sample(
         device: where the denoiser is; noise is always drawn on the CPU, so that devices agree.
         eta: share of fresh noise in a step of DDIM: 0 is deterministic, 1 is ancestral (Song et al. 2021, eq. 16).
         noise_scale: standard deviation of x_T.
+        start: images to start from in place of noise alone.
 
     Returns:
         ``uint8 [N,H,W,C]`` on the CPU.
@@ -68,8 +96,10 @@ def sample(
     solver.set_timesteps(steps)
     where = device or torch.device("cpu")
     noise = ImageNoise(seeds, shape)
-    state, labels = noise_scale * noise.draw().to(where), labels.to(where)
-    for timestep in solver.timesteps:
+    state, labels, left = noise_scale * noise.draw().to(where), labels.to(where), solver.timesteps
+    if start is not None:
+        state, left = start.noised(state, solver)
+    for timestep in left:
         timesteps = torch.full((len(labels),), int(timestep), dtype=torch.int64, device=where)
         predicted = guided(denoiser, state, timesteps, labels, null_label, guidance_scale)
         fresh = {"eta": eta, "variance_noise": noise.draw().to(where)} if eta else {}  # DDIM's own; other solvers take neither

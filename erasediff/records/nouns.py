@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from erasediff.records.attacks import AttackMeasurements
+from erasediff.records.attacks import Detections as Detections  # a noun here too
 from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict
 
 
@@ -64,11 +66,15 @@ class Judges(Strict):
 
 
 class BaseRecord(Record):
-    """The champion that this attempt starts from, and who will judge the attempt: both pinned before the erasure."""
+    """The champion that this attempt starts from, and who will judge the attempt: both pinned before the erasure.
+
+    ``drift`` is the factor by which earlier erasures changed the Fréchet distance of retained classes; ``None`` if it is not known.
+    """
 
     name: str
     version: str
     model: ModelRecord
+    drift: float | None = Field(default=1.0, gt=0)
     judges: Judges | None = None
 
 
@@ -95,18 +101,6 @@ class ErasedRecord(Record):
     backward_passes: int
     ema_base_share: Probability
     curves: Pointer
-
-
-class Detections(Strict):
-    """How often a detector called ``n`` samples of the forgotten condition the forgotten class.
-
-    The reference says how often it calls real images of the other classes so: what a model without the class is called too.
-    """
-
-    n: int = Field(ge=0)
-    detections: int = Field(ge=0)
-    reference_n: int = Field(default=0, ge=0)
-    reference_detections: int = Field(default=0, ge=0)
 
 
 class Probed(Strict):
@@ -202,6 +196,7 @@ class Measurements(Record):
     """Everything the gate may look at. A value that was not measured is ``None`` and can never pass.
 
     ``reference`` is the base after a little training on retained images: whatever the gate asks of retained classes, it passes.
+    ``attacks`` are those of tier 2.
     """
 
     label: int
@@ -216,6 +211,7 @@ class Measurements(Record):
     nearest: tuple[int, ...]
     retained: RetainMeasurements
     reference: RetainMeasurements | None
+    attacks: AttackMeasurements | None = None
     samples: Pointer | None
 
 
@@ -243,7 +239,8 @@ class VerdictRecord(Record):
     """The gate's answer with the policy it was given under.
 
     ``attempt`` counts the tries at this request that the gate has judged, ``alpha`` is what this one was judged at, and
-    ``alpha_spent`` what all of them were. ``evaluation_key`` is the key that the plan committed to: now anyone may draw the images again.
+    ``alpha_spent`` what all of them were. ``checks`` decided, ``reported`` did not.
+    ``evaluation_key`` is the key that the plan committed to: now anyone may draw the images again.
     """
 
     verdict: Verdict
@@ -253,6 +250,7 @@ class VerdictRecord(Record):
     evaluation_key: Sha256
     policy_digest: Sha256
     checks: tuple[Check, ...]
+    reported: tuple[Check, ...] = ()
 
 
 class Parity(Strict):
@@ -264,12 +262,13 @@ class Parity(Strict):
 
 
 class ExportedRecord(Record):
-    """The ONNX graph, bound to the weights it came from, with its own verdict (F8)."""
+    """The ONNX graph, bound to the weights it came from, with its own verdict (F8); on tier 2 also of the graph with weights of 8 bits."""
 
     onnx: Pointer
     weights_sha256: Sha256
     parity: tuple[Parity, ...]
     forget_onnx: Detections | None
+    forget_int8: Detections | None = None
     verdict: Verdict
     checks: tuple[Check, ...]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from erasediff.records.attacks import AttackPolicy
 from erasediff.records.base import Strict
 from erasediff.records.config import load_yaml
 
@@ -100,6 +101,7 @@ class FidelityPolicy(Strict):
     neighbours: int = Field(ge=1, le=100)
     real_images: int = Field(ge=1, le=1_000_000, description="fewest real images of retained classes that recall and coverage are counted on")
     manifold_margin: float = Field(gt=0, lt=1)
+    max_drift: float = Field(gt=0, le=10, description="R4: of the Fréchet distance over all erasures together, after the first")
 
 
 class ExportPolicy(Strict):
@@ -114,6 +116,7 @@ class GatePolicy(Strict):
     """A gate policy; :file:`policies/class-conditional.yaml` is the default one."""
 
     name: str = Field(min_length=1, max_length=64)
+    tier: Literal[1, 2] = Field(description="2 asks for what costs training as well: the attacks")
     alpha: float = Field(gt=0, lt=0.5)
     attempts: int = Field(ge=1, le=10, description="tries at a request that the gate judges; each is judged at half the α of the one before")
     control: ControlPolicy
@@ -124,6 +127,7 @@ class GatePolicy(Strict):
     retain: RetainPolicy
     fidelity: FidelityPolicy
     export: ExportPolicy
+    attacks: AttackPolicy
 
     def alpha_of(self, attempt: int) -> float:
         """α of the n-th try, n from 1: whoever may try again passes more often by luck, so each try is judged harder."""

@@ -8,9 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from erasediff.evaluate.attacks import Suspect
+from erasediff.evaluate.battery import attack, suspects
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.measure import (
     Examination,
+    ModelSamples,
     RealImages,
     RetainedSamples,
     compare,
@@ -25,6 +27,7 @@ from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.folder import load_model
+from erasediff.records.attacks import AttackMeasurements
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Detections, ErasedRecord, Measurements
@@ -73,8 +76,15 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     earlier = {str(c): _still_forgotten(run, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
     grid = _keep_grid(run, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
     measured = compare(exam, of_base, of_erased, reference, earlier, grid)
+    if policy.tier == 2:
+        measured = measured.model_copy(update={"attacks": _attacked(exam, suspect, config, of_base, of_erased)})
     _log(run, measured)
     return measured
+
+
+def _attacked(exam: Examination, suspect: Suspect, config: RunConfig, of_base: ModelSamples, of_erased: ModelSamples) -> AttackMeasurements:
+    base_share = of_base.forgotten.detections / of_base.forgotten.n
+    return attack(exam, suspects(exam, suspect, config), of_erased.forgotten_images, base_share)
 
 
 def _still_forgotten(run: Run, detector: Detector, real: RealImages, after: Source, label: int, retained: list[int]) -> Detections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erasediff.errors import IntegrityError
-from erasediff.evaluate.gate import run_gate
+from erasediff.evaluate.gate import History, run_gate
 from erasediff.records.nouns import BaseRecord, Check, Measurements, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
 from erasediff.tracking import Tracking, mlflow_accepts
@@ -26,6 +26,11 @@ def tries(run: Run) -> int:
     return 1 + sum(verdict is not None and verdict.verdict is not Verdict.PASS for verdict in judged)
 
 
+def history_of(run: Run, base: BaseRecord) -> History:
+    """What came before this attempt."""
+    return History(base.model.forgotten, base.drift, tries(run))
+
+
 def check_judges(run: Run, base: BaseRecord, measured: Measurements) -> None:
     """Refuse measurements by other detectors than those that were appointed before the erasure."""
     seen = {measured.detector.sha256} | ({measured.neighbours.quality.sha256} if measured.neighbours else set())
@@ -38,21 +43,22 @@ def check_judges(run: Run, base: BaseRecord, measured: Measurements) -> None:
 
 def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord:
     check_judges(run, base, measured)
-    policy, attempt = run.policy(), tries(run)
-    verdict, checks = run_gate(policy, measured, base.model.forgotten, attempt)
-    log_checks(run, checks)
-    if verdict is Verdict.PASS and not mlflow_accepts(checks):
+    policy, history = run.policy(), history_of(run, base)
+    decision, attempt = run_gate(policy, measured, history), history.attempt
+    log_checks(run, (*decision.checks, *decision.reported))
+    if decision.verdict is Verdict.PASS and not mlflow_accepts(decision.checks):
         raise IntegrityError(
             f"the gate said PASS of run {run.name} and MLflow's validation of the same bounds did not: report this, and do not promote."
         )
     return VerdictRecord(
-        verdict=verdict,
+        verdict=decision.verdict,
         attempt=attempt,
         alpha=policy.alpha_of(attempt),
         alpha_spent=min(1.0, sum(policy.alpha_of(n) for n in range(1, attempt + 1))),
         policy_digest=policy.digest(),
         evaluation_key=run.evaluation_key().hex(),
-        checks=checks,
+        checks=decision.checks,
+        reported=decision.reported,
     )
 
 

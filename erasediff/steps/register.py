@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from erasediff.errors import BadInput, IntegrityError
+from erasediff.evaluate.gate import drift_after
 from erasediff.files import sha256_file
 from erasediff.models.folder import load_model
 from erasediff.records.base import Record
@@ -17,7 +18,8 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.workdir import Run
-from erasediff.steps.train_base import model_tags
+from erasediff.steps.gate import history_of
+from erasediff.steps.train_base import DRIFT_TAG, model_tags
 from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
 
 
@@ -56,14 +58,16 @@ def _provenance(run: Run, plan_digest: str, verdict: VerdictRecord) -> dict[str,
     """The digest of every record on the way, so that a version can be traced without this workdir."""
     kinds: tuple[type[Record], ...] = (BaseRecord, ForgetSetRecord, ErasedRecord, Measurements, VerdictRecord, ExportedRecord)
     digests = {kind.__name__.removesuffix("Record").lower(): run.need(kind, "run").digest() for kind in kinds}
-    forget_set = run.need(ForgetSetRecord, "version-forget-set")
+    forget_set, base = run.need(ForgetSetRecord, "version-forget-set"), run.need(BaseRecord, "train-base")
+    drift = drift_after(run.need(Measurements, "evaluate"), history_of(run, base))
     return {
+        **({} if drift is None else {DRIFT_TAG: repr(drift)}),
         "erasediff.request": run.plan().request.digest(),
         "erasediff.plan": plan_digest,
         "erasediff.config": run.plan().config_digest,
         "erasediff.policy": run.plan().policy_digest,
         "erasediff.verdict": str(verdict.verdict),
         "erasediff.forget_set_version": forget_set.version,
-        "erasediff.base_version": run.need(BaseRecord, "train-base").version,
+        "erasediff.base_version": base.version,
         **{f"erasediff.record.{name}": digest for name, digest in digests.items()},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 import torch
@@ -20,7 +21,7 @@ from erasediff.records.workdir import Run, Workdir
 from erasediff.steps.judges import appoint
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
 
-FORGOTTEN_TAG = "erasediff.forgotten"
+FORGOTTEN_TAG, DRIFT_TAG = "erasediff.forgotten", "erasediff.drift"
 
 
 def train_base(run: Run) -> BaseRecord:
@@ -45,7 +46,20 @@ def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:
         number = _train_and_register(workdir, config, tracking)
         tracking.set_alias(config.model_name, CHAMPION, number)
         version = tracking.resolve(f"models:/{config.model_name}@{CHAMPION}")
-    return BaseRecord(name=config.model_name, version=str(version.version), model=fetch_model(workdir, tracking, version))
+    model = fetch_model(workdir, tracking, version)
+    return BaseRecord(name=config.model_name, version=str(version.version), model=model, drift=_drift(version, model))
+
+
+def _drift(version: object, model: ModelRecord) -> float | None:
+    """How far earlier erasures moved the retained classes: 1 if there were none, ``None`` where the version does not say."""
+    if not model.forgotten:
+        return 1.0
+    said = getattr(version, "tags", {}).get(DRIFT_TAG, "")
+    try:
+        drift = float(said)
+    except ValueError:
+        return None
+    return drift if math.isfinite(drift) and drift > 0 else None
 
 
 def fetch_model(workdir: Workdir, tracking: Tracking, version: object) -> ModelRecord:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from erasediff.evaluate.gate import run_gate
+from erasediff.evaluate.gate import History, run_gate
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import (
     Check,
@@ -90,8 +90,8 @@ def measurements(**changes: Any) -> Measurements:
 
 
 def gate(measured: Measurements, forgotten: tuple[int, ...] = EARLIER) -> tuple[Verdict, dict[str, Check]]:
-    verdict, checks = run_gate(POLICY, measured, forgotten)
-    return verdict, {check.id: check for check in checks}
+    decided = run_gate(POLICY, measured, History(forgotten))
+    return decided.verdict, {check.id: check for check in decided.checks}
 
 
 def detected(count: int, n: int = 1000) -> Detections:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from erasediff.evaluate.gate import final_verdict, overall, run_export_gate, run_gate
+from erasediff.evaluate.gate import History, final_verdict, overall, run_export_gate, run_gate
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import ClassAccuracy, Detections, ExportedRecord, Pairs, Parity, Probed, Verdict, Witness
 from tests.evaluate.gate_examples import (
@@ -53,6 +53,7 @@ def test_control_the_good_example_passes_every_check() -> None:
         "R2",
         "R2.kernel",
         *R3,
+        "R4",
     }
     assert {check.verdict for check in checks.values()} == {PASS}
 
@@ -60,12 +61,12 @@ def test_control_the_good_example_passes_every_check() -> None:
 def test_what_the_strict_policy_passes_the_default_passes_and_a_tenth_passes_neither() -> None:
     """A model with a perfect distance and a UA of 90 % fails; what lies between is the default's allowance for what a retrained model does."""
     between = measurements(forget_erased=detected(25))
-    assert [run_gate(policy, between, EARLIER)[0] for policy in (POLICY, DEFAULT)] == [FAIL, PASS]
-    assert [run_gate(policy, measurements(), EARLIER)[0] for policy in (POLICY, DEFAULT)] == [PASS, PASS]
+    assert [run_gate(policy, between, History(EARLIER)).verdict for policy in (POLICY, DEFAULT)] == [FAIL, PASS]
+    assert [run_gate(policy, measurements(), History(EARLIER)).verdict for policy in (POLICY, DEFAULT)] == [PASS, PASS]
     tenth = measurements(forget_erased=detected(100))
-    assert [run_gate(policy, tenth, EARLIER)[0] for policy in (POLICY, DEFAULT)] == [FAIL, FAIL]
+    assert [run_gate(policy, tenth, History(EARLIER)).verdict for policy in (POLICY, DEFAULT)] == [FAIL, FAIL]
     few = measurements(forget_erased=detected(0, n=100))
-    assert [run_gate(policy, few, EARLIER)[0] for policy in (POLICY, DEFAULT)] == [INCONCLUSIVE, INCONCLUSIVE]
+    assert [run_gate(policy, few, History(EARLIER)).verdict for policy in (POLICY, DEFAULT)] == [INCONCLUSIVE, INCONCLUSIVE]
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(0, PASS), (12, PASS), (13, FAIL), (100, FAIL), (1000, FAIL)])
@@ -356,7 +357,7 @@ def parity(error: float) -> Parity:
 )
 def test_the_exported_graph_has_to_pass_again(found: Detections | None, errors: list[float], wanted: Verdict) -> None:
     """What serves is the graph: F1 on it, and no error that is large, missing or not a number."""
-    assert run_export_gate(POLICY, LABEL, found, [parity(error) for error in errors])[0] is wanted
+    assert run_export_gate(POLICY, LABEL, found, [parity(error) for error in errors]).verdict is wanted
 
 
 def exported(verdict: Verdict) -> ExportedRecord:
@@ -387,14 +388,14 @@ def test_each_try_is_judged_harder_and_there_are_three() -> None:
     """12 of 1,000 pass at α = 0.05; at 0.025 eleven do, at 0.0125 ten, and the fourth try passes nothing."""
 
     def most(attempt: int) -> int:
-        verdicts = {k: run_gate(POLICY, measurements(forget_erased=detected(k)), EARLIER, attempt) for k in range(14)}
-        passing = [k for k, (_, checks) in verdicts.items() if next(c for c in checks if c.id == "F1").verdict is PASS]
+        verdicts = {k: run_gate(POLICY, measurements(forget_erased=detected(k)), History(EARLIER, attempt=attempt)) for k in range(14)}
+        passing = [k for k, decided in verdicts.items() if next(c for c in decided.checks if c.id == "F1").verdict is PASS]
         return max(passing)
 
     assert [most(attempt) for attempt in (1, 2, 3)] == [12, 11, 10]
     none = tuple(probed(name, 0) for name in POLICY.probes.ask)
     good = measurements(forget_erased=detected(0), unasked=probed("null label", 0, n=2000), probes=none, neighbours=witness(0))
-    assert [run_gate(POLICY, good, EARLIER, attempt)[0] for attempt in (1, 2, 3, 4)] == [PASS, PASS, PASS, INCONCLUSIVE]
+    assert [run_gate(POLICY, good, History(EARLIER, attempt=attempt)).verdict for attempt in (1, 2, 3, 4)] == [PASS, PASS, PASS, INCONCLUSIVE]
     assert sum(POLICY.alpha_of(attempt) for attempt in (1, 2, 3)) == pytest.approx(0.0875)
 
 

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from erasediff.evaluate.gate.attacks import check_attacks
 from erasediff.evaluate.gate.controls import check_attempts, check_controls
 from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_neighbours, check_probes, check_unasked
+from erasediff.evaluate.gate.history import History, check_drift
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
 from erasediff.records.nouns import Check, Detections, ExportedRecord, Measurements, Parity, Verdict
 from erasediff.records.policy import GatePolicy
 
 _PARITY = Statistic("largest relative error of the denoiser", "number", "upper")
+_FIRST = History()
 
 
-def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int] = (), attempt: int = 1) -> tuple[Verdict, tuple[Check, ...]]:
+@dataclass(frozen=True)
+class Decision:
+    """The verdict, a line for each check that decided, and one for each that is only reported."""
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    reported: tuple[Check, ...] = ()
+
+
+def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIRST) -> Decision:
     """Decide.
 
     Args:
         policy: checks, sample sizes, thresholds.
         measured: what was measured on base and candidate.
-        forgotten: labels that earlier requests erased from the base.
-        attempt: which try at the request this is, from 1.
-
-    Returns:
-        The verdict and one line for each check.
+        history: what came before.
     """
-    tried, policy = check_attempts(policy, attempt), policy.for_attempt(attempt)
+    tried, policy, forgotten = check_attempts(policy, history.attempt), policy.for_attempt(history.attempt), history.forgotten
+    decisive, reported = check_attacks(policy, measured)
     forget = check_detections("F1", f"Class {measured.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha)
     checks = [
         tried,
@@ -38,21 +48,31 @@ def run_gate(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int
         check_probes(policy, measured),
         *check_earlier(policy, measured, forgotten),
         *check_retain_side(policy, measured, measured.retained, forgotten),
+        *check_drift(policy, measured, history),
+        *decisive,
     ]
-    return overall(checks), tuple(checks)
+    return Decision(overall(checks), tuple(checks), reported)
 
 
-def run_export_gate(policy: GatePolicy, label: int, forget_onnx: Detections | None, parity: Sequence[Parity]) -> tuple[Verdict, tuple[Check, ...]]:
-    """F8: F1 on the exported graph, and its largest relative distance from the denoiser."""
-    export = policy.export
+def run_export_gate(
+    policy: GatePolicy, label: int, forget_onnx: Detections | None, parity: Sequence[Parity], forget_int8: Detections | None = None
+) -> Decision:
+    """F8: F1 on the exported graph, and its largest relative distance from the denoiser; on tier 2 also with weights of 8 bits."""
+    export, title = policy.export, f"Class {label} is forgotten by the exported graph"
     rule = policy.forget.model_copy(update={"n": export.n, "max_upper": export.max_upper})
-    again = check_detections("F8", f"Class {label} is forgotten by the exported graph", forget_onnx, rule, policy.alpha)
-    question = Question("F8.parity", "The exported graph is the model", _PARITY, export.max_relative_error)
+    checks = [check_detections("F8", title, forget_onnx, rule, policy.alpha), _check_parity(policy, parity)]
+    if policy.tier == 2:
+        rounded = rule.model_copy(update={"max_upper": policy.attacks.quantised.max_upper})
+        checks.append(check_detections("F8.int8", f"{title}, with weights of 8 bits", forget_int8, rounded, policy.alpha))
+    return Decision(overall(checks), tuple(checks))
+
+
+def _check_parity(policy: GatePolicy, parity: Sequence[Parity]) -> Check:
+    question = Question("F8.parity", "The exported graph is the model", _PARITY, policy.export.max_relative_error)
     if not parity:
-        return overall([again, unmeasured := question.unanswered(0, "it was not measured")]), (again, unmeasured)
+        return question.unanswered(0, "it was not measured")
     worst = max((p.max_relative_error for p in parity), key=lambda error: math.inf if math.isnan(error) else error)
-    same = question.answer(worst, worst, sum(p.batch for p in parity))
-    return overall([again, same]), (again, same)
+    return question.answer(worst, worst, sum(p.batch for p in parity))
 
 
 def overall(checks: Sequence[Check]) -> Verdict:

@@ -1,6 +1,6 @@
 """Intervals the gate decides with: pure functions of counts, scores and feature matrices. All bounds are one-sided."""
 
-from erasediff.evaluate.statistics.auc import Equivalence, equivalence_to_chance, membership_auc, required_members
+from erasediff.evaluate.statistics.auc import Equivalence, equivalence, equivalence_to_chance, membership_auc, required_members
 from erasediff.evaluate.statistics.clusters import clustered_upper
 from erasediff.evaluate.statistics.frechet import (
     Features,
@@ -29,6 +29,7 @@ __all__ = [
     "clustered_upper",
     "difference_lower",
     "difference_upper",
+    "equivalence",
     "equivalence_to_chance",
     "frechet_difference",
     "frechet_distance",

@@ -44,8 +44,13 @@ def membership_auc(members: Scores, controls: Scores, alpha: float) -> Equivalen
     above = 1 - (joint[m:] - stats.rankdata(controls)) / m  # share of members above each control
     auc = float(below.mean())
     error = math.sqrt(below.var(ddof=1) / m + above.var(ddof=1) / n)
-    half = float(stats.norm.ppf(1 - alpha)) * error
-    return Equivalence(auc, error, auc - half, auc + half)
+    return equivalence(auc, error, alpha)
+
+
+def equivalence(auc: float, standard_error: float, alpha: float) -> Equivalence:
+    """The interval that two one-sided tests at level α decide by (Schuirmann 1987)."""
+    half = float(stats.norm.ppf(1 - alpha)) * standard_error
+    return Equivalence(auc, standard_error, auc - half, auc + half)
 
 
 def chance_error(members: int, controls: int) -> float:

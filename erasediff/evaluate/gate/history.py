@@ -1,0 +1,52 @@
+"""What came before an attempt, and R4: how far all erasures together have moved the retained classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from erasediff.evaluate.gate.questions import Question, Statistic
+from erasediff.evaluate.gate.retain import check_fidelity
+from erasediff.records.nouns import Check, Measurements
+from erasediff.records.policy import GatePolicy
+
+_DRIFT = Statistic("relative Fréchet distance change since the first model, chained, upper bound of the last link", "relative", "upper")
+
+
+@dataclass(frozen=True)
+class History:
+    """What came before: labels that earlier requests erased, the factor by which they changed the Fréchet distance, and which try this is.
+
+    ``drift`` is ``None`` where it is not known.
+    """
+
+    forgotten: tuple[int, ...] = ()
+    drift: float | None = 1.0
+    attempt: int = 1
+
+
+def check_drift(policy: GatePolicy, measured: Measurements, history: History) -> list[Check]:
+    """R4: no check at the first erasure, which R2 is about.
+
+    The models before have been revoked and may have been deleted, since they know what was forgotten. So the changes are
+    chained: each was measured in pairs against the model before, on the classes retained at the time.
+    """
+    if not history.forgotten:
+        return []
+    question, last = (
+        Question("R4", "All erasures together have cost little", _DRIFT, policy.fidelity.max_drift),
+        check_fidelity(policy, measured.retained),
+    )
+    if history.drift is None or not (math.isfinite(history.drift) and history.drift > 0):
+        return [question.unanswered(0, "how far earlier erasures went is not known: the champion has no tag erasediff.drift")]
+    if last.value is None or last.bound is None:
+        return [question.unanswered(last.n, last.reason)]
+    return [question.answer(history.drift * (1 + last.value) - 1, history.drift * (1 + last.bound) - 1, last.n)]
+
+
+def drift_after(measured: Measurements, history: History) -> float | None:
+    """The factor for whoever erases from this model next."""
+    frechet = measured.retained.frechet
+    if history.drift is None or frechet is None or not frechet.fd_base > 0:
+        return None
+    return history.drift * frechet.fd_erased / frechet.fd_base
