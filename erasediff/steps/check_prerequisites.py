@@ -31,6 +31,8 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
     dataset = load_dataset(config.dataset)
     if dataset.name != request.dataset:
         raise BadInput(f"the request names dataset {request.dataset!r} but the config loads {dataset.name!r}: make them agree.")
+    if policy.tier == 2 and policy.attacks.retrain and config.base_training is None:
+        raise BadInput("tier 2 compares with a model that is trained without the class, and the config trains none: set attacks.retrain to false.")
     tracking = Tracking(workdir.root)
     version = tracking.alias(config.model_name, CHAMPION)
     if (run := _unfinished(workdir, request, config, policy, name, version)) is not None:
@@ -39,8 +41,6 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
     _check_scope(dataset, request, config, forgotten)
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
-    if policy.tier == 2 and policy.attacks.retrain and config.base_training is None:
-        raise BadInput("tier 2 compares with a model that is trained without the class, and the config trains none: set attacks.retrain to false.")
     number = len(workdir.attempts(request.digest())) + 1
     folder = name or f"{request.digest()[:16]}-{number}"
     mlflow_run = tracking.start_run(f"erase {folder}", {"erasediff.request": request.digest(), "erasediff.version": __version__})

@@ -191,6 +191,8 @@ def _content(run: Run, outcome: Outcome) -> ReportContent:
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
         level=1 - run.policy().alpha,
+        reported=verdict.reported if verdict else (),
+        attacks=measured.attacks if measured else None,
     )
 
 

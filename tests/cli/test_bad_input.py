@@ -231,3 +231,20 @@ def test_help_lists_every_promised_subcommand(capsys):
     listed = capsys.readouterr().out
     for name in ("demo", "run", "train-base", "sample", "version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "promote"):
         assert f"  {name} " in listed
+
+
+def test_tier_2_needs_to_know_how_a_base_is_trained(refused, tmp_path):
+    """It compares with a model that is trained without the class; found out before hours of erasing, not after."""
+    config = tmp_path / "config.yaml"
+    config.write_text("base_training: null")
+    arguments = ("check-prerequisites", "--workdir", tmp_path / "work", "--config", config, "--tier")
+    assert "set attacks.retrain to false" in refused(*arguments, 2)
+    assert "attacks.retrain" not in refused(*arguments, 1), "control: it is another mistake on tier 1"
+
+
+@pytest.mark.parametrize("looks", [[4, 2], [0, 2], [2, 2], []])
+def test_looks_of_relearning_have_to_rise(refused, tmp_path, looks):
+    policy = yaml.safe_load(POLICY.read_text())
+    policy["attacks"]["relearning"]["looks"] = looks
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
+    assert "looks" in refused("check-prerequisites", "--workdir", tmp_path / "work", "--policy", tmp_path / "policy.yaml")

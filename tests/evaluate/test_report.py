@@ -14,8 +14,9 @@ from jinja2 import UndefinedError
 
 from erasediff.errors import BadInput
 from erasediff.evaluate import report
-from erasediff.evaluate.plots import draw_gauge, draw_strip, smooth
 from erasediff.evaluate.report import Curves, ReportContent, SampleGrid, render_report
+from erasediff.evaluate.report.plots import draw_gauge, draw_strip, smooth
+from erasediff.evaluate.report.words import duration, quantity
 from erasediff.records.nouns import (
     ChampionOutcome,
     Check,
@@ -30,6 +31,7 @@ from erasediff.records.nouns import (
     Unit,
     Verdict,
 )
+from tests.evaluate.attack_examples import attacks
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -301,12 +303,12 @@ def test_the_numbers_are_those_of_the_records(content: ReportContent) -> None:
     ],
 )
 def test_quantities_have_their_unit(value: float | None, unit: Unit, words: str) -> None:
-    assert report.quantity(value, unit).replace("\N{NO-BREAK SPACE}", " ") == words
+    assert quantity(value, unit).replace("\N{NO-BREAK SPACE}", " ") == words
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.0, "0.0 s"), (59.99, "60.0 s"), (61, "1 min 1 s"), (7200, "2 h"), (3661, "1 h 1 min")])
 def test_durations(seconds: float, words: str) -> None:
-    assert report.duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == words
+    assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == words
 
 
 def test_a_gauge_puts_the_bound_on_the_right_side_of_the_limit() -> None:
@@ -346,3 +348,14 @@ def test_malformed_pictures_and_curves_are_refused() -> None:
 def test_an_unknown_name_in_the_template_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         report._environment().from_string("{{ nowhere }}").render()
+
+
+def test_attacks_are_shown_beside_a_model_without_the_class_and_what_is_reported_beside_what_decides(whole: ReportContent) -> None:
+    """The lie: a table in which a check that decides nothing looks as if it did."""
+    failed = check("F5", Verdict.FAIL, title="No embedding brings the class back")
+    page = text(replace(whole, reported=(failed,), attacks=attacks()))
+    assert page.index("Reported, not decisive") < page.index("No embedding brings the class back")
+    assert "without the class 0.8 %" in page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Learning it again" in page
+    assert page.startswith(text(whole)[:60]), "the verdict is the same"
+    assert "Attacked" not in text(whole), "control: tier 1 has no such part"

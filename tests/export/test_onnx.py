@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from erasediff.errors import BadInput
-from erasediff.export.onnx import INPUTS, OUTPUT, OnnxDenoiser, example_inputs, export_denoiser, measure_parity
+from erasediff.export.onnx import INPUTS, OUTPUT, OnnxDenoiser, example_inputs, export_denoiser, measure_parity, quantised
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.sampler import sample
@@ -97,3 +97,14 @@ def test_a_model_that_predicts_nan_is_refused_with_one_sentence(tiny_unet, graph
         broken.conv_out.bias.fill_(torch.nan)
     with pytest.raises(BadInput, match=r"not finite at timestep 500[^\n]*\.$"):
         measure_parity(pipeline_of(broken), OnnxDenoiser(graph), (2,), (500,))
+
+
+def test_weights_of_8_bits_are_another_graph_and_the_first_one_stays(pipeline: ClassConditionalPipeline, graph: Path, tmp_path: Path) -> None:
+    """The lie: 'asked with weights of 8 bits', of the graph as it was."""
+    before, out = graph.read_bytes(), tmp_path / "int8.onnx"
+    rounded = quantised(graph, out)
+    assert graph.read_bytes() == before
+    types = {weight.data_type for weight in onnx.load(out).graph.initializer if len(weight.dims) >= 2}
+    assert types & {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+    worst = max(row.max_relative_error for row in measure_parity(pipeline, rounded, (2,), (10, 500)))
+    assert LIMIT < worst < 0.5, "rounded, and still the model"

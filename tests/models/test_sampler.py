@@ -8,7 +8,7 @@ from torch import Tensor
 
 from erasediff.models.denoiser import UNetDenoiser, build_scheduler, to_bytes, to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.sampler import ImageNoise, guided, sample
+from erasediff.models.sampler import ImageNoise, Start, guided, sample
 from erasediff.records.config import SamplerConfig
 
 LABELS = torch.arange(8)
@@ -125,3 +125,29 @@ def test_bytes_survive_the_unit_range() -> None:
     assert (unit.min(), unit.max()) == (-1, 1)
     assert torch.equal(to_bytes(unit), every)
     assert to_bytes(torch.full((1, 1, 1, 1), 9.0)).item() == 255
+
+
+@SCHEDULERS
+def test_a_start_under_little_noise_is_kept_and_under_all_of_it_forgotten(tiny_unet, name: str) -> None:
+    """The lie: 'it completed the picture', of a sampler that never saw the picture, or that noised it to another level than it removes."""
+    unet, images = tiny_unet(), torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    class Knowing:
+        """A denoiser that knows the picture: it takes away exactly the noise that was added."""
+
+        def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+            signal = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+            return (noised - signal.sqrt() * images) / (1 - signal).sqrt()
+
+    scheduler = build_scheduler(SamplerConfig(scheduler=name), 1000)
+    kept = sample(Knowing(), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(images, 0.5))
+    assert levels(kept, to_bytes(images)) <= 1
+    counted = Counting(UNetDenoiser(unet))
+    for strength, calls in ((0.1, 1), (0.5, 5), (1.0, 10)):
+        counted.rows.clear()
+        sample(counted, scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(images, strength))
+        assert len(counted.rows) == calls
+    whole, other = (sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(x, 1.0)) for x in (images, -images))
+    assert levels(whole, other) <= 3, "at full strength next to nothing of the picture is left"
+    half, other_half = (sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(x, 0.3)) for x in (images, -images))
+    assert levels(half, other_half) > 30, "control: with less noise it is"

@@ -7,7 +7,7 @@ from erasediff.models.denoiser import build_scheduler, build_unet
 from erasediff.models.folder import save_model
 from erasediff.records.config import DenoiserConfig, RunConfig, SamplerConfig
 from erasediff.records.workdir import Workdir
-from erasediff.steps.train_base import ensure_champion, model_tags
+from erasediff.steps.train_base import DRIFT_TAG, ensure_champion, model_tags
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
 
 QUICK = {"base_training": {"steps": 2, "batch_size": 4}, "denoiser": {"block_out_channels": [8, 16], "norm_num_groups": 4}}
@@ -19,13 +19,13 @@ def workdir(tmp_path, monkeypatch):
     return Workdir.open(tmp_path / "work")
 
 
-def register(workdir, forgotten):
+def register(workdir, forgotten, **more):
     tracking = Tracking(workdir.root)
     unet = build_unet(DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4), channels=1, size=8, classes=10)
     record = save_model(unet, build_scheduler(SamplerConfig(), 1000), workdir.models, "digits", forgotten)
     run_id = tracking.start_run("a run", {})
     source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
-    return tracking, tracking.register("digits", source, run_id, model_tags(record))
+    return tracking, tracking.register("digits", source, run_id, model_tags(record) | more)
 
 
 def test_a_lost_alias_does_not_bring_back_what_was_forgotten(workdir):
@@ -54,3 +54,14 @@ def test_a_champion_is_fetched_from_the_registry_and_is_the_recorded_one(workdir
     scheduler.write_text(scheduler.read_text().replace("squaredcos_cap_v2", "linear"))
     with pytest.raises(BadInput, match="beside the weights"):
         ensure_champion(workdir, RunConfig.model_validate(QUICK))
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "said", "drift"),
+    [((), "1.3", 1.0), ((3,), "1.25", 1.25), ((3,), None, None), ((3,), "nan", None), ((3,), "-1", None), ((3,), "much", None)],
+)
+def test_how_far_earlier_erasures_went_is_read_from_the_version_or_not_known(workdir, forgotten, said, drift):
+    """The lie: 'the first erasure', of a champion that lost its history."""
+    tracking, version = register(workdir, forgotten, **({} if said is None else {DRIFT_TAG: said}))
+    tracking.set_alias("digits", CHAMPION, version)
+    assert ensure_champion(workdir, RunConfig.model_validate(QUICK)).drift == drift

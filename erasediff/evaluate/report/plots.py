@@ -253,6 +253,39 @@ def _draw_guidance(axes: Axes, scales: Sequence[float], before: Sequence[float],
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, borderpad=0, handlelength=1.2, columnspacing=1.4)
 
 
+Curve = Sequence[tuple[int, float]]
+
+
+def plot_recovery(erased: Sequence[Curve], without: Sequence[Curve]) -> Plot | None:
+    """Draw how much of the class was back after how many steps of relearning; nothing where no repeat was looked at.
+
+    Args:
+        erased: one curve a repeat, pairs of a step and a share of samples, of the erased model.
+        without: the same of a model that was trained without the class; may be empty.
+    """
+    if not any(erased):
+        return None
+    last = max(step for curve in erased for step, _ in curve)
+    beside = ", beside a model that was trained without the class" if any(without) else ""
+    return Plot(
+        "Learning it again",
+        f"A few pictures teach the class again; each line is one repeat of {last} steps at most{beside}. It ends where half of the class is back.",
+        f"Line chart of {len(erased)} repeats up to step {last}: the share detected ends at {max(curve[-1][1] for curve in erased):.1%} at most.",
+        _svg(lambda axes: _draw_recovery(axes, erased, without), "step of relearning"),
+    )
+
+
+def _draw_recovery(axes: Axes, erased: Sequence[Curve], without: Sequence[Curve]) -> None:
+    for name, colour, curves in (("without the class", RETAIN, without), ("erased", FORGET, erased)):
+        for number, curve in enumerate(curves):
+            steps, shares = zip(*curve, strict=True)
+            axes.plot(steps, shares, color=colour, marker="o", markersize=4, linewidth=1.6, label=name if number == 0 else None)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(left=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False, borderpad=0, handlelength=1.2, columnspacing=1.4)
+
+
 def _ends(values: Series) -> str:
     """First and last of the smoothed series, in words."""
     trend = smooth(values)

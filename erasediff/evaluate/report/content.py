@@ -1,0 +1,31 @@
+"""What a report may show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from erasediff.evaluate.report.plots import Curves, SampleGrid
+from erasediff.records.attacks import AttackMeasurements
+from erasediff.records.nouns import Check, ClassAccuracy, Outcome, Probed
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything a report may show. ``level`` is the policy's 1 - alpha, the confidence of each bound.
+
+    ``checks`` decided, ``reported`` did not; ``attacks`` are those of tier 2.
+    """
+
+    title: str
+    outcome: Outcome
+    checks: tuple[Check, ...]
+    curves: Curves | None
+    retained: SampleGrid | None
+    forgotten: SampleGrid | None
+    chain: tuple[tuple[str, str, str], ...]
+    config: str
+    accuracy: tuple[ClassAccuracy, ...]
+    probes: tuple[Probed, ...]
+    level: float | None = None
+    reported: tuple[Check, ...] = ()
+    attacks: AttackMeasurements | None = None
