@@ -46,8 +46,13 @@ class Examination:
 
 
 def examine(exam: Examination) -> PromptMeasurements:
-    """Everything that the gate looks at."""
-    policy, asked = exam.policy, [(prompt,) for prompt in exam.prompts.asked]
+    """Everything that the gate looks at. F5 comes first, since its training is what may fail.
+
+    Raises:
+        BadInput: the tokenizer cannot take a new word; see :func:`erasediff.evaluate.attacks.inversion.trained_token`.
+        NonFinite: the training of a token diverged.
+    """
+    policy, asked, inversion = exam.policy, [(prompt,) for prompt in exam.prompts.asked], _inverted(exam)
     base, erased = (
         count(exam, model.pipeline, asked, "F1", policy.forget.seeds, f"{of}: F1") for of, model in (("base", exam.base), ("erased", exam.erased))
     )
@@ -61,7 +66,7 @@ def examine(exam: Examination) -> PromptMeasurements:
         matched=kept.matched,
         replays=tuple(_replayed(exam, way) for way in policy.replay.ask),
         scores=kept.scores,
-        inversion=_inverted(exam),
+        inversion=inversion,
     )
 
 

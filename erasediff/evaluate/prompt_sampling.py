@@ -31,13 +31,13 @@ def draw_prompted(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], s
         seeds: likewise.
         sampling: steps, guidance and the batch.
     """
-    starts = range(0, len(seeds), sampling.batch_size)
-    raw = torch.cat([_one_batch(pipeline, list(prompts[i : i + sampling.batch_size]), seeds[i : i + sampling.batch_size], sampling) for i in starts])
-    return Drawn(to_bytes(raw.nan_to_num(-1, -1, -1)), torch.isfinite(raw).flatten(1).all(1))
+    size = sampling.batch_size
+    parts = [_one_batch(pipeline, list(prompts[i : i + size]), seeds[i : i + size], sampling) for i in range(0, len(seeds), size)]
+    return Drawn(torch.cat([part.images for part in parts]), torch.cat([part.finite for part in parts]))
 
 
-def _one_batch(pipeline: Any, prompts: list[str], seeds: Sequence[int], sampling: PromptSampling) -> Tensor:
-    """``float32 [B,3,H,W]`` in -1..1. The VAE is asked here, since the pipeline's own post-processing would clamp an infinity away."""
+def _one_batch(pipeline: Any, prompts: list[str], seeds: Sequence[int], sampling: PromptSampling) -> Drawn:
+    """The VAE is asked here, since the pipeline's own post-processing would clamp an infinity away."""
     latents: Tensor = pipeline(
         prompt=prompts,
         num_inference_steps=sampling.steps,
@@ -47,4 +47,5 @@ def _one_batch(pipeline: Any, prompts: list[str], seeds: Sequence[int], sampling
     ).images
     vae = pipeline.vae
     decoded: Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-    return decoded.float().cpu()
+    raw = decoded.float().cpu()
+    return Drawn(to_bytes(raw.nan_to_num(-1, -1, -1)), torch.isfinite(raw).flatten(1).all(1))
