@@ -67,9 +67,14 @@ def test_the_bound_counts_prompts_and_not_seeds() -> None:
 
 def test_a_control_that_does_not_hold_leaves_nothing_to_say() -> None:
     """A base that does not make the concept, a detector that sees it everywhere, a scorer that guesses; each with a failing candidate."""
-    for changes in ({"base": counts(6)}, {"false_positives": counts(10, KEPT, KEPT_SEEDS)}, {"matched": counts(5, KEPT, KEPT_SEEDS)}):
+    blind = {
+        "C0": {"base": counts(6)},
+        "C0.detector": {"false_positives": counts(10, KEPT, KEPT_SEEDS)},
+        "C0.scorer": {"matched": counts(5, KEPT, KEPT_SEEDS)},
+    }
+    for control, changes in blind.items():
         verdict, checks = gate(erased=counts(10), **changes)
-        assert verdict is INCONCLUSIVE
+        assert verdict is checks[control].verdict is INCONCLUSIVE
         assert checks["F1"].verdict is FAIL, "control: without the control it would have failed"
 
 
@@ -82,6 +87,14 @@ def test_the_trained_token_decides_only_where_weights_are_released() -> None:
     assert gate(inversion=None)[0] is PASS
     assert gate(RELEASED, inversion=None)[0] is INCONCLUSIVE
     assert gate(RELEASED, inversion=inversion(base=20))[0] is INCONCLUSIVE, "the attack does not work on the base either"
+
+
+@pytest.mark.parametrize("change", [math.nan, math.inf, -math.inf, 3.0])
+def test_what_is_no_difference_of_cosines_is_neither_kept_nor_lost(change: float) -> None:
+    """A score on another scale would pass by any margin."""
+    verdict, checks = gate(scores=ScoreChange.model_construct(changes=(change,) * KEPT, samples=(KEPT_SEEDS,) * KEPT))
+    assert verdict is checks["R1p"].verdict is INCONCLUSIVE
+    assert gate(scores=scores(0.5))[0] is PASS, "control"
 
 
 def test_the_same_measurements_always_give_the_same_checks() -> None:
