@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import save_file
 
 from erasediff.cli import main
-from erasediff.evaluate.seeds import seed_commitment
+from erasediff.evaluate.seeds import evaluation_key, seed_commitment
 from erasediff.files import sha256_folder
 from erasediff.models.folder import WEIGHTS
 from erasediff.records.prompt_measurements import PromptMeasurements, PromptVerdict
@@ -65,8 +65,11 @@ def everything(folder: Path) -> str:
     return "".join(path.read_text() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
-def test_a_random_judge_is_inconclusive_and_no_prompt_is_stored(shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of it, with F5, in small: real folders, real pipelines, a CLIP of random weights that knows nothing."""
+def test_a_random_judge_is_inconclusive_and_no_prompt_is_stored(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it, with F5, in small: real folders, real pipelines, a CLIP of random weights that knows nothing; a key that is no secret."""
+    monkeypatch.setattr(step, "secret_key", lambda: evaluation_key(0))
     before = {name: sha256_folder(shelf / name) for name in ("base", "erased", "clip", "red")}
     assert main(arguments(shelf, tmp_path, images=shelf / "red")) == 11
     captured = capsys.readouterr()
