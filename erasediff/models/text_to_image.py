@@ -46,7 +46,7 @@ _LAYOUT = frozenset(
         "scheduler/scheduler_config.json",
     }
 )
-_UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, ZeroDivisionError, SafetensorError)
+UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, ZeroDivisionError, SafetensorError)
 _BATCH = 8
 
 
@@ -91,12 +91,12 @@ def load_text_to_image(folder: Path) -> TextToImage:
     """
     check_files(folder, _LAYOUT, KIND)
     _check_index(folder)
-    _quieten()  # before the imports, which warn too
+    quieten()  # before the imports, which warn too
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     scheduler = _load_scheduler(folder)
-    _check_vocabulary(folder)
+    check_vocabulary(folder)
     tokenizer = _loaded(folder, "tokenizer", lambda path: CLIPTokenizer.from_pretrained(path, local_files_only=True))
     modules = {
         "unet": _load_module(folder, "unet", UNet2DConditionModel),
@@ -110,7 +110,7 @@ def load_text_to_image(folder: Path) -> TextToImage:
     return TextToImage(folder, pipeline)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """No bars, and no warning that quotes a prompt: diffusers logs the end of one that is too long."""
     from transformers.utils import logging as transformers_logging
 
@@ -143,16 +143,16 @@ def _check_index(folder: Path) -> None:
             raise BadInput(f"the {name} of {folder} is not a {_CLASSES[name][0]}: hand in a plain {KIND}.")
 
 
-def _check_vocabulary(folder: Path) -> None:
+def check_vocabulary(folder: Path, tokenizer: str = "tokenizer") -> None:
     """Without these files transformers makes a tokenizer that knows no word, and says nothing."""
-    if not any(all((folder / "tokenizer" / name).is_file() for name in names) for names in (("tokenizer.json",), ("vocab.json", "merges.txt"))):
+    if not any(all((folder / tokenizer / name).is_file() for name in names) for names in (("tokenizer.json",), ("vocab.json", "merges.txt"))):
         raise BadInput(f"the tokenizer of {folder} has neither tokenizer.json nor vocab.json and merges.txt: hand in the whole folder.")
 
 
 def _loaded(folder: Path, name: str, load: Callable[[Path], Any]) -> Any:
     try:
         return load(folder / name)
-    except _UNLOADABLE as error:
+    except UNLOADABLE as error:
         problem = str(error).strip().partition("\n")[0][:200]
         raise BadInput(f"the {name} of {folder} cannot be loaded ({type(error).__name__}: {problem}): hand in the folder again.") from None
 

@@ -1,7 +1,7 @@
 """Make a text-to-image model forget what some images show: a ``StableDiffusionPipeline`` folder goes in, another comes out.
 
-It stands beside the pipeline's steps and is none of them: there is no gate for text-to-image yet, so nothing is measured,
-registered or promoted here. What it shares is the engine, whose labels are here the rows of a table of prompts.
+It stands beside the pipeline's steps and is none of them: nothing is measured, registered or promoted here;
+:mod:`erasediff.steps.judge_concept` measures the result. What it shares is the engine, whose labels are here the rows of a table of prompts.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def erase_concept(config: ConceptConfig, out: Path) -> ConceptErasure:
     compute = Compute(config.device, config.erase.precision)
     model = load_text_to_image(Path(config.model))
     before = read_forgotten(model.folder)
-    forget, retain = (_read_images(Path(path), model) for path in (config.forget, config.retain))
+    forget, retain = (read_images(Path(path), model) for path in (config.forget, config.retain))
     data, conditions = _encode(config, model, forget, retain, before.embeddings if before else None, compute)
     settings = config.erase.model_copy(update={"anchor": conditions.anchor})
     embeddings = conditions.embeddings.to(compute.device)
@@ -125,7 +125,12 @@ def _made_before(out: Path, key: str) -> ConceptErasure | None:
     return record
 
 
-def _read_images(folder: Path, model: TextToImage) -> PromptedImages:
+def read_images(folder: Path, model: TextToImage) -> PromptedImages:
+    """Images of the model's size with their prompts, from a folder with a ``labels.csv``.
+
+    Raises:
+        BadInput: there are none, or they have another size.
+    """
     raw = read_folder(folder)
     if not raw.labels:
         raise BadInput(f"the folder {folder} holds no images: add some, with a row each in its labels.csv.")

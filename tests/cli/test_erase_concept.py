@@ -24,6 +24,7 @@ def test_the_last_line_says_that_nothing_was_gated(tmp_path: Path, capsys: pytes
         assert main(arguments) == 0
         captured = capsys.readouterr()
         assert captured.out.splitlines()[-1].startswith("not gated: ")
+        assert "erasediff judge-concept" in captured.out.splitlines()[-1]
         assert captured.err == ""
         assert (tmp_path / "out/erasure.json").is_file()
     assert main(["erase-concept", "--help"]) == 0

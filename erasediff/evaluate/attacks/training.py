@@ -67,7 +67,7 @@ def inverted(suspect: Suspect, images: Tensor, budget: Budget) -> Probe:
     """
     model, (condition,) = with_conditions(suspect.model, embedding_of(suspect.model)[[suspect.model.classes]])
     unet = model.unet.to(suspect.device).requires_grad_(False)
-    unet.class_embedding = free = _FreeLastRow(unet.class_embedding.weight)
+    unet.class_embedding = free = FreeLastRow(unet.class_embedding.weight)
     optimizer, generator = torch.optim.Adam([free.row], lr=budget.learning_rate), torch.Generator().manual_seed(suspect.seed)
     data = TrainingSet(images, torch.full((len(images),), condition), model.classes, 0.0)
     with progress("F5: inverting the embedding", budget.steps) as done:
@@ -79,7 +79,7 @@ def inverted(suspect: Suspect, images: Tensor, budget: Budget) -> Probe:
     return suspect.probe("inverted embedding", condition, model=model)
 
 
-class _FreeLastRow(nn.Module):
+class FreeLastRow(nn.Module):
     """A table of embeddings ``[K,E]`` whose last row alone is trained."""
 
     table: Tensor
@@ -90,8 +90,8 @@ class _FreeLastRow(nn.Module):
         self.row = nn.Parameter(table[-1].detach().clone())
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Rows ``[B,E]`` of labels ``[B]``."""
-        return torch.where((labels == len(self.table) - 1).unsqueeze(1), self.row, self.table[labels])
+        """Rows ``[...,E]`` of labels ``[...]``."""
+        return torch.where((labels == len(self.table) - 1).unsqueeze(-1), self.row, self.table[labels])
 
 
 @dataclass(frozen=True)

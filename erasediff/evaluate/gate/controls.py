@@ -17,7 +17,7 @@ _ATTEMPTS = Statistic("tries at this request that the gate judged", "number", "u
 _PASSED = Statistic("checks of retained classes that a model passes which was only trained on a little", "number", "lower")
 
 
-def _as_control(check: Check) -> Check:
+def as_control(check: Check) -> Check:
     """A control that does not hold says that the gate has no power; it says nothing against the candidate."""
     if check.verdict is not Verdict.FAIL:
         return check
@@ -36,7 +36,7 @@ def check_power(policy: GatePolicy, measured: Measurements) -> list[Check]:
     if base is None or reason:
         power = question.unanswered(base.n if base else 0, reason or "")
     else:
-        power = _as_control(question.answer(base.detections / base.n, statistics.binomial_lower(base.detections, base.n, policy.alpha), base.n))
+        power = as_control(question.answer(base.detections / base.n, statistics.binomial_lower(base.detections, base.n, policy.alpha), base.n))
         on_base = check_detections("F1", "", base, policy.forget, policy.alpha)
         if on_base.verdict is not Verdict.FAIL:
             power = power.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base does not fail F1, so a pass would mean nothing"})
@@ -44,7 +44,7 @@ def check_power(policy: GatePolicy, measured: Measurements) -> list[Check]:
     knows = Question("C0.detector", "The detector knows the class", _TRUE_POSITIVES, policy.control.min_true_positive_rate)
     seen = measured.detector.holdout_positives
     detector = knows.answer(rate, rate, seen) if seen else knows.unanswered(0, "no held-out real image is of the class")
-    return [power, _as_control(detector)]
+    return [power, as_control(detector)]
 
 
 def check_attempts(policy: GatePolicy, attempt: int) -> Check:
@@ -66,5 +66,5 @@ def check_reference(policy: GatePolicy, measured: Measurements, forgotten: Seque
     passed = sum(check.verdict is Verdict.PASS for check in checks)
     question = Question("C0.reference", "A harmless model passes", _PASSED, float(len(checks)))
     failed = ", ".join(check.id for check in checks if check.verdict is not Verdict.PASS)
-    answer = _as_control(question.answer(passed, passed, min(check.n for check in checks)))
+    answer = as_control(question.answer(passed, passed, min(check.n for check in checks)))
     return answer.model_copy(update={"reason": f"the base after a little training on retained images does not pass {failed}"}) if failed else answer

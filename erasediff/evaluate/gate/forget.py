@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from erasediff.evaluate import statistics
-from erasediff.evaluate.gate.questions import Question, Statistic
+from erasediff.evaluate.gate.questions import Question, Statistic, worst
 from erasediff.records.nouns import Check, Detections, Measurements, Verdict
 from erasediff.records.policy import ForgetPolicy, GatePolicy
 
@@ -68,9 +67,6 @@ def check_unasked(policy: GatePolicy, measured: Measurements) -> Check:
     return check_detections("F2", title, found.erased, asked, policy.alpha)
 
 
-_GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
-
-
 def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
     """F3: the worst of the ways of asking that the policy names; one that was not tried is no pass."""
     rule = policy.forget.model_copy(update={"n": policy.probes.n, "max_upper": policy.probes.max_upper})
@@ -78,7 +74,7 @@ def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
     asked = [
         check_detections("F3", f"Asked by {name}, the class does not come back", found.get(name), rule, policy.alpha) for name in policy.probes.ask
     ]
-    return max(asked, key=lambda check: (_GRAVITY.index(check.verdict), -math.inf if check.bound is None else check.bound))
+    return worst(asked)
 
 
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,3 +53,11 @@ class Question:
             verdict=verdict,
             reason=reason,
         )
+
+
+_GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+
+def worst(checks: Sequence[Check]) -> Check:
+    """Of checks with one upper limit, the one that speaks most against the candidate."""
+    return max(checks, key=lambda check: (_GRAVITY.index(check.verdict), -math.inf if check.bound is None else check.bound))

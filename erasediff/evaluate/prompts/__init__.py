@@ -1,0 +1,1 @@
+"""Judging text-to-image models: drawing prompts, looking at the images, and counting prompt by prompt."""
