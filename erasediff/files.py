@@ -61,6 +61,18 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file, durably.
+
+    Raises:
+        EraseDiffError: the disk is full or cannot be written.
+    """
+    with explained(path), path.open("ab") as handle:
+        handle.write(line + b"\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary sibling to write a file to; it takes the name ``path`` only when the block ends well.

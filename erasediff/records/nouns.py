@@ -253,6 +253,15 @@ class VerdictRecord(Record):
     reported: tuple[Check, ...] = ()
 
 
+class Try(Strict):
+    """What a step said of an attempt at a request. Lines of these are only ever added."""
+
+    request: Sha256
+    plan: Sha256
+    step: str
+    verdict: Verdict
+
+
 class Parity(Strict):
     """How far the exported graph is from the denoiser it was exported from."""
 

@@ -7,6 +7,7 @@ Inside a workdir:
     detectors/<digest>.safetensors  detectors by what they were made from
     runs/<request>-<attempt>/       one attempt: config.json, policy.json, evaluation.key, records, curves, report
     promotions.jsonl                every promotion, only ever added to
+    tries.jsonl                     every verdict, only ever added to
 """
 
 from __future__ import annotations
@@ -78,6 +79,11 @@ class Workdir:
     def promotions(self) -> Path:
         """The append-only list of promotions."""
         return self.root / "promotions.jsonl"
+
+    @property
+    def tries(self) -> Path:
+        """The append-only list of verdicts."""
+        return self.root / "tries.jsonl"
 
     @property
     def outcome(self) -> Path:

@@ -19,6 +19,7 @@ from erasediff.records.nouns import Detections, ErasedRecord, ExportedRecord, Ve
 from erasediff.records.workdir import Run
 from erasediff.steps.gate import log_checks
 from erasediff.steps.judges import classifier
+from erasediff.steps.tries import keep_try
 
 ONNX = "onnx/model.onnx"
 
@@ -49,6 +50,7 @@ def _export(run: Run, erased: ErasedRecord) -> ExportedRecord:
     found, _ = count_detections(watch, source, policy.export.n, "F8", run.evaluation_key(), config.sampler, "ONNX: forgotten label")
     rounded = _with_rounded_weights(run, source, watch) if policy.tier == 2 else None
     decision = run_export_gate(policy, label, found, parity, rounded)
+    keep_try(run, "export_onnx", decision.verdict)
     log_checks(run, decision.checks)
     return ExportedRecord(
         onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),

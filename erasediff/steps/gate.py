@@ -6,6 +6,7 @@ from erasediff.errors import IntegrityError
 from erasediff.evaluate.gate import History, run_gate
 from erasediff.records.nouns import BaseRecord, Check, Measurements, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
+from erasediff.steps.tries import keep_try, tries
 from erasediff.tracking import Tracking, mlflow_accepts
 
 
@@ -18,12 +19,6 @@ def gate(run: Run) -> VerdictRecord:
     base, measured = run.need(BaseRecord, "train-base"), run.need(Measurements, "evaluate")
     made_from = {"measurements": measured.digest(), "policy": run.policy().digest(), "base": base.digest()}
     return run.made(VerdictRecord, made_from, lambda: _decide(run, base, measured))
-
-
-def tries(run: Run) -> int:
-    """Which try at the request this is: one more than the other attempts that the gate judged and did not pass."""
-    judged = [other.find(VerdictRecord) for other in run.workdir.attempts(run.plan().request.digest()) if other.name != run.name]
-    return 1 + sum(verdict is not None and verdict.verdict is not Verdict.PASS for verdict in judged)
 
 
 def history_of(run: Run, base: BaseRecord) -> History:
@@ -45,6 +40,7 @@ def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord
     check_judges(run, base, measured)
     policy, history = run.policy(), history_of(run, base)
     decision, attempt = run_gate(policy, measured, history), history.attempt
+    keep_try(run, "gate", decision.verdict)
     log_checks(run, (*decision.checks, *decision.reported))
     if decision.verdict is Verdict.PASS and not mlflow_accepts(decision.checks):
         raise IntegrityError(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from erasediff.errors import BadInput
-from erasediff.files import explained
+from erasediff.files import append_line, explained
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
 from erasediff.tracking import CHAMPION, Tracking
@@ -63,10 +62,7 @@ def _announce(run: Run, registered: RegisteredRecord, base: BaseRecord) -> Promo
         forget_set_version=run.need(ForgetSetRecord, "version-forget-set").version,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    with explained(run.workdir.promotions), run.workdir.promotions.open("ab") as handle:
-        handle.write(record.canonical() + b"\n")
-        handle.flush()
-        os.fsync(handle.fileno())
+    append_line(run.workdir.promotions, record.canonical())
     return record
 
 

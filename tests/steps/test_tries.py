@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from erasediff.errors import EraseDiffError
 from erasediff.files import sha256_bytes
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, PlanRecord, Verdict, VerdictRecord
+from erasediff.records.nouns import ErasureRequest, PlanRecord, Verdict
 from erasediff.records.policy import load_policy
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.gate import tries
+from erasediff.steps.tries import keep_try, tries
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 KEY = bytes(32)
 
 
-def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None = None) -> Run:
+def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None = None, number: int = 1) -> Run:
     config = RunConfig()
     plan = PlanRecord(
         run=name,
-        attempt=1,
+        attempt=number,
         request=ErasureRequest(dataset="digits", label=label),
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
@@ -28,8 +31,7 @@ def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None
     )
     run = workdir.open_run(plan, config, POLICY, KEY)
     if verdict is not None:
-        numbers = {"attempt": 1, "alpha": 0.05, "alpha_spent": 0.05, "policy_digest": POLICY.digest(), "evaluation_key": KEY.hex()}
-        VerdictRecord(verdict=verdict, checks=(), **numbers).write(run.path(VerdictRecord))
+        keep_try(run, "gate", verdict)
     return run
 
 
@@ -49,3 +51,34 @@ def test_what_is_no_try_at_this_request_does_not_count(tmp_path: Path) -> None:
     attempt(workdir, "passed", verdict=Verdict.PASS)
     attempt(workdir, "crashed")
     assert tries(attempt(workdir, "this", verdict=Verdict.FAIL)) == 1
+
+
+def test_an_attempt_that_was_opened_again_under_its_name_counts_all_the_same(tmp_path: Path) -> None:
+    """Its folder shows the later plan alone."""
+    workdir = Workdir.open(tmp_path)
+    attempt(workdir, "this", verdict=Verdict.FAIL)
+    assert tries(attempt(workdir, "this", number=2)) == 2
+    assert tries(attempt(workdir, "this", number=1)) == 1, "control: it is the first one again"
+
+
+def test_a_graph_that_fails_after_a_pass_is_a_try(tmp_path: Path) -> None:
+    workdir = Workdir.open(tmp_path)
+    keep_try(attempt(workdir, "exported", verdict=Verdict.PASS), "export_onnx", Verdict.FAIL)
+    assert tries(attempt(workdir, "again")) == 2
+
+
+def test_a_step_that_says_it_again_is_one_try(tmp_path: Path) -> None:
+    workdir = Workdir.open(tmp_path)
+    for _ in range(3):
+        keep_try(attempt(workdir, "killed"), "gate", Verdict.FAIL)
+    assert len(workdir.tries.read_bytes().splitlines()) == 1
+    assert tries(attempt(workdir, "again")) == 2
+
+
+def test_a_damaged_list_is_refused(tmp_path: Path) -> None:
+    """The lie: 'the first try', of whoever cut the list short."""
+    workdir = Workdir.open(tmp_path)
+    run = attempt(workdir, "first", verdict=Verdict.FAIL)
+    workdir.tries.write_bytes(workdir.tries.read_bytes()[:-20])
+    with pytest.raises(EraseDiffError):
+        tries(run)
