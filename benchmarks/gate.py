@@ -1,5 +1,6 @@
 """``python -m benchmarks.gate``: the gate's confusion table: models that must never pass, and models that must, each on several seeds.
 
+With ``--tier 2`` the same models are attacked as well, and ``results/attacks.json`` says what the attacks brought.
 Every seed forgets another label. Rows of ``results/gate.json`` say what was expected, what the gate said, and which checks did not
 pass. Finished rows are kept in ``results/gate.jsonl``, so that the command can be stopped and started again.
 """
@@ -10,15 +11,16 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
 from benchmarks.erase import Case
-from benchmarks.judge import Judge
+from benchmarks.judge import Judge, Judgement
 from benchmarks.kept import run_kept
 from benchmarks.results_file import RESULTS, Row, write_rows
-from benchmarks.subjects import Prepared, base_digest, prepare, subject
+from benchmarks.subjects import Prepared, Subject, base_digest, prepare, subject
 from erasediff.environment import settle
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
@@ -113,6 +115,13 @@ class Trial:
     dataset: str
     model: str
     seed: int
+    tier: Literal[1, 2] = 1
+
+    @property
+    def subject(self) -> Subject:
+        """The dataset with the policy of the tier."""
+        found = subject(self.dataset, policy_name=POLICY)
+        return replace(found, policy=found.policy.model_copy(update={"tier": self.tier}))
 
     @property
     def label(self) -> int:
@@ -122,7 +131,7 @@ class Trial:
     @property
     def key(self) -> str:
         """What decides the row, in short."""
-        asked = subject(self.dataset, policy_name=POLICY)
+        asked = self.subject
         settings = [Case(asked, method, self.label, self.seed).config.model_dump(mode="json") for method in ("erasediff", "finetune", "retrain")]
         decisive = [asked.folder.name, base_digest(asked.folder), asked.policy.digest(), self.model, self.label, self.seed, settings]
         return sha256_bytes(canonical_json(decisive))[:16]
@@ -132,7 +141,7 @@ def measure(trial: Trial) -> Row:
     """Make the model and ask the gate."""
     settle()
     torch.set_num_threads(1)
-    ready = prepare(subject(trial.dataset, policy_name=POLICY))
+    ready = prepare(trial.subject)
     expected, make = MODELS[trial.model]
     judge = Judge(ready, trial.label, trial.seed)
     assert judge.base_samples.forgotten.n, "the base is sampled before the clock starts"
@@ -151,7 +160,21 @@ def measure(trial: Trial) -> Row:
         "bounds": {name: None if check.bound is None else round(check.bound, 5) for name, check in checks.items()},
         "probes": {probed.name: [probed.base.detections, probed.erased.detections] for probed in judgement.measured.probes},
         "seconds": round(time.process_time() - started, 1),
+        **_attacked(judgement),
     }
+
+
+def _attacked(judgement: Judgement) -> Row:
+    """What the attacks of tier 2 brought: counts of base, judged model and model without the class, and what they come to."""
+    found = judgement.measured.attacks
+    if found is None:
+        return {}
+    brought = {"F4": found.finetuned, "F5": found.inverted, "F3.partial": found.partial}
+    counts = {name: [one and one.detections for one in (of.base, of.erased, of.retrained)] for name, of in brought.items()}
+    relearned = {name: [one.steps_to_half for one in of] for name, of in (("model", found.relearned.erased), ("without", found.relearned.retrained))}
+    aucs = {one.attack: [round(one.auc_base, 3), round(one.auc, 3)] for one in found.membership}
+    said = {check.id: str(check.verdict) for check in (*judgement.checks, *judgement.reported)}
+    return {"attacks": {**counts, "F6": relearned, "F7": [found.reached.detections, found.reached.n], "F9": aucs}, "checks": said}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -161,9 +184,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2, help="trials side by side, one thread each")
+    parser.add_argument("--tier", type=int, default=1, choices=[1, 2], help="2: attack the models as well")
     asked = parser.parse_args(arguments)
-    trials = [Trial(name, model, seed) for name in asked.subjects for seed in asked.seeds for model in asked.models]
-    write_rows("gate", run_kept(trials, measure, KEPT, asked.jobs))
+    trials = [Trial(name, model, seed, asked.tier) for name in asked.subjects for seed in asked.seeds for model in asked.models]
+    write_rows({1: "gate", 2: "attacks"}[asked.tier], run_kept(trials, measure, KEPT, asked.jobs))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.subjects import Prepared
 from erasediff.evaluate.attacks import Suspect
+from erasediff.evaluate.battery import attack, suspects
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import overall, run_gate
 from erasediff.evaluate.gate.controls import check_power
@@ -50,6 +51,7 @@ class Judgement:
     verdict: Verdict
     checks: tuple[Check, ...]
     measured: Measurements
+    reported: tuple[Check, ...] = ()
 
     def bound(self, check: str) -> float | None:
         """The bound of a check."""
@@ -186,7 +188,12 @@ class Judge:
         return Judgement(overall(checks), checks, measured)
 
     def judge(self, unet: torch.nn.Module) -> Judgement:
-        """The gate's whole answer."""
-        measured = compare(self.exam, self.base_samples, sample_model(self.exam, self._suspect(unet), "benchmark"), self.reference, {}, None)
+        """The gate's whole answer, on the policy's tier."""
+        suspect = self._suspect(unet)
+        samples = sample_model(self.exam, suspect, "benchmark")
+        measured = compare(self.exam, self.base_samples, samples, self.reference, {}, None)
+        if self.exam.policy.tier == 2:
+            models = suspects(self.exam, suspect, self.config)
+            measured = measured.model_copy(update={"attacks": attack(self.exam, models, samples.forgotten_images, self.base_rate)})
         decided = run_gate(self.exam.policy, measured)
-        return Judgement(decided.verdict, decided.checks, measured)
+        return Judgement(decided.verdict, decided.checks, measured, decided.reported)

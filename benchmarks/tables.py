@@ -200,6 +200,23 @@ def gate_table(rows: list[Row]) -> str:
     return f"{table}\n\n{_measured_at(rows)} `make bench-gate` measures it again."
 
 
+def attacks_table(rows: list[Row]) -> str:
+    """One line a model: what each attack brought of it, between the base and a model without the class."""
+    header = ["dataset", "model", "label, seed", "F4", "F5", "F3.partial", "F6, steps to half", "F7", "F9 PIA's AUC", "what says FAIL"]
+    lines = []
+    for row in rows:
+        found = row["attacks"]
+        brought = [f"{base} → {model}" + ("" if without is None else f" ({without})") for base, model, without in map(found.get, ATTACKS)]
+        steps = {name: ", ".join("–" if step is None else str(step) for step in found["F6"][name]) for name in ("model", "without")}
+        reached, n = found["F7"]
+        auc = " → ".join(f"{value:.2f}" for value in found["F9"]["PIA"])
+        failed = ", ".join(name for name, verdict in row["checks"].items() if verdict == "FAIL")
+        beside = [f"{steps['model']} ({steps['without']})", f"{reached} of {n}", auc, failed or "none"]
+        lines.append([row["dataset"], row["model"], f"{row['label']}, {row['seed']}", *brought, *beside])
+    return f"{_table(header, lines)}\n\n{_measured_at(rows)} `python -m benchmarks.gate --tier 2` measures it again."
+
+
+ATTACKS = ("F4", "F5", "F3.partial")
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "demo": demo_table,
     "targets": targets_table,
@@ -209,6 +226,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "labels": labels_table,
     "rates": rates_table,
     "gate": gate_table,
+    "attacks": attacks_table,
 }
 
 

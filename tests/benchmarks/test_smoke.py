@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import base, erase, gate, rates, relearn, step, subjects
+from benchmarks import base, erase, gate, rates, relearn, step, subjects, tables
 from benchmarks.judge import Judge
 from benchmarks.kept import finished, run_kept
 from benchmarks.results_file import Row, read_rows
@@ -61,6 +61,16 @@ def test_every_model_can_be_made_and_brought_before_the_gate(small: subjects.Sub
     if model == "base":
         rate = judge.base_rate
         assert judge.compare(ready.base.unet).measured.forget_erased.detections == round(rate * small.policy.forget.n)
+
+
+def test_a_trial_of_tier_2_says_what_the_attacks_brought_and_fits_its_table(small: subjects.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "subject", lambda name, policy_name: small)
+    monkeypatch.setattr(gate, "LABELS", {"digits": (3,)})
+    row = gate.measure(gate.Trial("digits", "hidden from its label", 0, tier=2)) | {"commit": "c", "cores": 2, "date": "today"}
+    assert set(row["attacks"]) == {"F4", "F5", "F3.partial", "F6", "F7", "F9"}
+    assert "| digits | hidden from its label | 3, 0 |" in tables.attacks_table([row])
+    assert gate.Trial("digits", "base", 0, tier=2).key != gate.Trial("digits", "base", 0).key
+    assert "attacks" not in gate.measure(gate.Trial("digits", "hidden from its label", 0)), "control: tier 1 attacks nothing"
 
 
 def test_rows_are_kept_and_not_measured_again(small: subjects.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
