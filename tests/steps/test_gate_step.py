@@ -1,0 +1,113 @@
+"""The lie: PASS, where a judge broke down, or where something beside the measurements had a say."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from erasediff.data.datasets import load_dataset
+from erasediff.errors import BadInput, EraseDiffError, IntegrityError
+from erasediff.evaluate.detectors import Detector
+from erasediff.evaluate.measure import real_images
+from erasediff.files import sha256_bytes
+from erasediff.models.denoiser import build_scheduler
+from erasediff.models.folder import save_model
+from erasediff.records.base import Pointer
+from erasediff.records.config import DenoiserConfig, DetectorConfig, RunConfig, SamplerConfig
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, Measurements, PlanRecord, Verdict, VerdictRecord
+from erasediff.records.workdir import Run, Workdir
+from erasediff.steps import judges
+from erasediff.steps.runner import perform
+from erasediff.tracking import Tracking
+from tests.evaluate.gate_examples import EARLIER, LABEL, POLICY, detected, measurements, witness
+
+CONFIG = RunConfig(
+    denoiser=DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4),
+    detector=DetectorConfig(steps=2),
+    sampler=SamplerConfig(steps=1, workers=1),
+)
+KEY, DIGEST = bytes(32), "0" * 64
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """An attempt that has come as far as an erased model; the base had forgotten a label before, as in the example that passes."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workdir = Workdir.open(tmp_path / "work")
+    plan = PlanRecord(
+        made_from={"dataset": load_dataset(CONFIG.dataset).digest()},
+        run="one",
+        attempt=1,
+        request=ErasureRequest(dataset="digits", label=LABEL),
+        config_digest=CONFIG.digest(),
+        policy_digest=POLICY.digest(),
+        seed_commitment=sha256_bytes(KEY),
+        mlflow_run_id=Tracking(workdir.root).start_run("test", {}),
+    )
+    opened = workdir.open_run(plan, CONFIG, POLICY, KEY)
+    scheduler = build_scheduler(CONFIG.sampler, 1000)
+    base, erased = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
+    BaseRecord(name="digits", version="2", model=base, judges=judges.appoint(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
+    curves = Pointer(uri="curves.npz", sha256=DIGEST)
+    ErasedRecord(model=erased, steps=1, forward_passes=3, backward_passes=2, ema_base_share=0, curves=curves).write(opened.path(ErasedRecord))
+    return opened
+
+
+def measured(run: Run, **changes: Any) -> None:
+    """Measurements by the judges who were appointed."""
+    appointed = run.need(BaseRecord, "train-base").judges
+    assert appointed is not None
+    detector = measurements().detector.model_copy(update={"sha256": appointed.classifier})
+    good = {"detector": detector, "neighbours": witness(sha256=appointed.neighbours)}
+    measurements(**good | changes).write(run.path(Measurements))
+
+
+def said(run: Run) -> Verdict:
+    perform("gate", run)
+    return run.need(VerdictRecord, "gate").verdict
+
+
+@pytest.mark.parametrize(("detections", "wanted"), [(12, Verdict.PASS), (40, Verdict.FAIL)])
+@pytest.mark.parametrize("clock", ["forwards", "backwards"])
+def test_the_clock_has_no_say(run: Run, monkeypatch: pytest.MonkeyPatch, clock: str, detections: int, wanted: Verdict) -> None:
+    """Clocks are set back by an hour, and by people. Forwards is the control."""
+    measured(run, forget_erased=detected(detections))
+    if clock == "backwards":
+        ticks = itertools.count(10**9, -3600)
+        monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
+        monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
+    assert said(run) is wanted
+
+
+def test_measurements_by_another_judge_leave_no_verdict(run: Run) -> None:
+    measured(run, detector=measurements().detector)
+    with pytest.raises(IntegrityError, match="other detectors"):
+        perform("gate", run)
+    assert run.find(VerdictRecord) is None
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a kernel failed"), MemoryError(), ValueError("nan")])
+def test_a_detector_that_breaks_down_leaves_no_measurements_and_the_gate_refuses(run: Run, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    """The evaluation is the real one; half of it must not become a verdict."""
+    seen = itertools.count()
+    look = Detector.look
+
+    def break_down(self: Detector, images: torch.Tensor) -> Any:
+        if next(seen) >= 4:
+            raise fault
+        return look(self, images)
+
+    monkeypatch.setattr(Detector, "look", break_down)
+    with pytest.raises(EraseDiffError, match="step evaluate failed unexpectedly"):
+        perform("evaluate", run)
+    assert next(seen) > 4, "control: it had begun"
+    assert run.find(Measurements) is None
+    with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
+        perform("gate", run)
+    assert run.find(VerdictRecord) is None
