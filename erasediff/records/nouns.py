@@ -157,12 +157,23 @@ class Pairs(Strict):
     both: int = Field(ge=0)
 
 
+class Density(Strict):
+    """How many neighbourhoods of real images a generated one lies in, in units of their size: no share, and it may exceed 1."""
+
+    base: float = Field(ge=0)
+    erased: float = Field(ge=0)
+
+
 class ManifoldChange(Strict):
-    """Generated images inside the manifold of real ones (precision), real ones inside that of generated ones (recall), and coverage."""
+    """Generated images inside the manifold of real ones (precision), real ones inside that of generated ones (recall), and coverage.
+
+    Density is reported and decides nothing.
+    """
 
     precision: Pairs
     recall: Pairs
     coverage: Pairs
+    density: Density | None = None
 
 
 class DetectorQuality(Strict):
