@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +70,15 @@ class ConvolutionalClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained classifier with the digest of its weights."""
+    """A classifier with the digest of what it was loaded from.
 
-    network: ConvolutionalClassifier
+    ``network`` gives logits ``[B,classes]`` and features ``[B,d]`` of what ``prepare`` makes of ``uint8 [B,H,W,C]``.
+    """
+
+    network: nn.Module
     digest: str
+    prepare: Callable[[Tensor], Tensor] = to_unit
+    batch_size: int = _BATCH
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
@@ -83,16 +88,18 @@ class Detector:
             images: ``uint8 [N,H,W,C]``.
 
         Returns:
-            labels ``int64 [N]`` and features ``float64 [N,64]``.
+            labels ``int64 [N]`` and features ``float64 [N,d]``.
         """
-        parts = [self.network(to_unit(batch)) for batch in torch.split(images, _BATCH)]
+        parts = self._parts(images)
         return torch.cat([logits for logits, _ in parts]).argmax(1), torch.cat([f for _, f in parts]).double().numpy()
 
     @torch.no_grad()
     def probability(self, images: Tensor, label: int) -> Tensor:
         """p(label | image) ``[N]`` for ``uint8 [N,H,W,C]``, as the classifier sees it."""
-        parts = [self.network(to_unit(batch))[0].softmax(1)[:, label] for batch in torch.split(images, _BATCH)]
-        return torch.cat(parts)
+        return torch.cat([logits.softmax(1)[:, label] for logits, _ in self._parts(images)])
+
+    def _parts(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [self.network(self.prepare(batch)) for batch in torch.split(images, self.batch_size)]
 
     def watch_for(self, images: Tensor, labels: Tensor, label: int, sensitivity: float) -> Watch:
         """Set the detector to a class so that it finds at least a ``sensitivity`` of real images of it.
