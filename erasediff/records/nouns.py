@@ -57,10 +57,11 @@ class ModelRecord(Record):
 
 
 class Judges(Strict):
-    """Digests of the detectors that will judge an attempt: of the classifier's weights, and of the real images that are neighbours."""
+    """Digests of who will judge an attempt: the classifier, the real images that are neighbours, and the extractor of features."""
 
     classifier: Sha256
     neighbours: Sha256
+    features: Sha256
 
 
 class BaseRecord(Record):
@@ -213,11 +214,13 @@ class Measurements(Record):
     """Everything the gate may look at. A value that was not measured is ``None`` and can never pass.
 
     ``reference`` is the base after a little training on retained images: whatever the gate asks of retained classes, it passes.
+    ``features`` is the digest of the extractor whose features R2 and R3 compare.
     """
 
     label: int
     classes: int = Field(ge=2)
     detector: DetectorQuality
+    features: Sha256
     forget_base: Detections | None
     forget_erased: Detections | None
     neighbours: Witness | None
