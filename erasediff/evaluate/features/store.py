@@ -5,6 +5,8 @@ The file has no name from its first moment on: a process that is killed leaves n
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from erasediff.files import explained
 
 BLOCK = 1000
 """Images that are in memory at once."""
+_STRETCH = 512  # rows that are read at once
 
 
 class Writer:
@@ -56,9 +59,17 @@ class Writer:
             raise ValueError("nothing was written")
         return self._count, *self._row
 
-    def mapped(self, mode: str) -> np.memmap[Any, Any]:
-        """The rows as a new mapping; pages that it touches are given back with it."""
-        return np.memmap(self._file, dtype=self._type, mode=mode, shape=self.shape)  # type: ignore[call-overload, no-any-return]
+    def read(self, first: int, count: int) -> NDArray[Any]:
+        """``count`` rows from the ``first`` on, in memory."""
+        rows = np.empty((count, *self.shape[1:]), self._type)
+        size = os.preadv(self._file.fileno(), [rows.data], first * self._type.itemsize * math.prod(self.shape[1:]))
+        if size != rows.nbytes:
+            raise OSError(f"{size} bytes were there instead of {rows.nbytes}")
+        return rows
+
+    def mapped(self) -> np.memmap[Any, Any]:
+        """The rows without reading them; what is changed there is changed in memory alone."""
+        return np.memmap(self._file, dtype=self._type, mode="c", shape=self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +88,18 @@ class FeatureTable:
         return self.shape[0]
 
     def __getitem__(self, rows: Picked, /) -> Features:
-        """Some of the rows, in memory. Each look maps the file anew: a mapping that is kept would keep every page it ever touched."""
-        return np.array(self._written.mapped("r")[rows])
+        """Some of the rows, in memory.
+
+        They are read and not mapped: pages of a mapped file count as resident, and rows that are drawn at random lie on all of them.
+        """
+        picked = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows
+        taken = np.empty((len(picked), self.shape[1]))
+        stretches = picked // _STRETCH
+        for stretch in np.unique(stretches):
+            here = stretches == stretch
+            first = int(stretch) * _STRETCH
+            taken[here] = self._written.read(first, min(_STRETCH, len(self) - first))[picked[here] - first]
+        return taken
 
 
 def write_table(batches: Iterable[Features]) -> FeatureTable:
@@ -96,7 +117,7 @@ def extract(extractor: FeatureExtractor, blocks: Iterable[Tensor]) -> FeatureTab
 
 def images_in_file(writer: Writer) -> Tensor:
     """Images that were written, as a tensor ``uint8 [N,H,W,C]`` whose pages are read when they are looked at."""
-    return torch.from_numpy(writer.mapped("c"))  # copy on write: torch warns of memory that cannot be written
+    return torch.from_numpy(writer.mapped())
 
 
 def blocks(batches: Iterable[Tensor], size: int = BLOCK) -> Iterator[Tensor]:
