@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Detector:
         Returns:
             labels ``int64 [N]`` and features ``float64 [N,d]``.
         """
-        parts = self._parts(images)
+        parts = list(self._parts(images))
         return torch.cat([logits for logits, _ in parts]).argmax(1), torch.cat([f for _, f in parts]).double().numpy()
 
     @torch.no_grad()
@@ -98,8 +98,13 @@ class Detector:
         """p(label | image) ``[N]`` for ``uint8 [N,H,W,C]``, as the classifier sees it."""
         return torch.cat([logits.softmax(1)[:, label] for logits, _ in self._parts(images)])
 
-    def _parts(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [self.network(self.prepare(batch)) for batch in torch.split(images, self.batch_size)]
+    @torch.no_grad()
+    def labels(self, images: Tensor) -> Tensor:
+        """The labels alone, ``int64 [N]`` for ``uint8 [N,H,W,C]``: features of a whole dataset need not be in memory for them."""
+        return torch.cat([logits.argmax(1) for logits, _ in self._parts(images)])
+
+    def _parts(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.network(self.prepare(batch)) for batch in torch.split(images, self.batch_size))
 
     def watch_for(self, images: Tensor, labels: Tensor, label: int, sensitivity: float) -> Watch:
         """Set the detector to a class so that it finds at least a ``sensitivity`` of real images of it.
@@ -111,7 +116,7 @@ class Detector:
         choosing, judging = slice(0, None, 2), slice(1, None, 2)
         own = images[choosing][labels[choosing] == label]
         threshold = None
-        if len(own) and float((self.look(own)[0] == label).double().mean()) < sensitivity:
+        if len(own) and float((self.labels(own) == label).double().mean()) < sensitivity:
             wanted = min(1.0, sensitivity + SENSITIVITY_MARGIN)
             threshold = float(self.probability(own, label).quantile(1 - wanted))
         return Watch(self, label, threshold, self.quality(images[judging], labels[judging], label, threshold))
@@ -119,12 +124,12 @@ class Detector:
     @torch.no_grad()
     def detects(self, images: Tensor, label: int, threshold: float | None) -> Tensor:
         """Whether each of ``uint8 [N,H,W,C]`` is called the class: ``bool [N]``; see :meth:`watch_for`."""
-        found: Tensor = self.look(images)[0] == label
+        found: Tensor = self.labels(images) == label
         return found if threshold is None else found | (self.probability(images, label) >= threshold)
 
     def quality(self, images: Tensor, labels: Tensor, label: int, threshold: float | None = None) -> DetectorQuality:
         """The detector's own error on real images ``uint8 [N,H,W,C]`` that it was not trained on."""
-        accuracy = float((self.look(images)[0] == labels).double().mean())
+        accuracy = float((self.labels(images) == labels).double().mean())
         found, positive = self.detects(images, label, threshold), labels == label
         return DetectorQuality(
             sha256=self.digest,

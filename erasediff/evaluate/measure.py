@@ -46,7 +46,10 @@ class RealImages:
 
 @dataclass(frozen=True)
 class RetainedSamples:
-    """Samples of the retained labels ``[N,H,W,C]``, what the detector calls them ``[N]`` and their features ``[N,d]``; all but labels in files."""
+    """Samples of the retained labels ``[N,H,W,C]``, what the detector calls them ``[N]`` and their features ``[N,d]``.
+
+    Images and features lie in files.
+    """
 
     images: Tensor
     labels: Tensor
@@ -67,7 +70,7 @@ class Eyes:
         for block in blocks(batches):
             images.append(block.numpy())
             features.append(self.extractor.features(block))
-            found.append(self.detector.look(block)[0])
+            found.append(self.detector.labels(block))
         return RetainedSamples(images_in_file(images), labels, torch.cat(found), FeatureTable(features))
 
 
