@@ -10,7 +10,8 @@ import torch
 from benchmarks.results_file import Row, read_rows, write_rows
 from benchmarks.subjects import Subject, detector_of, prepare, subject, training_images
 from erasediff.environment import settle
-from erasediff.evaluate.measure import retained_samples
+from erasediff.evaluate.features.of_detector import DetectorFeatures
+from erasediff.evaluate.measure import Eyes, retained_samples
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
@@ -47,7 +48,13 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
     real, detector, config = ready.real, ready.detector, subject.config
     n = subject.policy.retain.n_per_class
     made = retained_samples(
-        detector, Source.of(ready.base, torch.device("cpu")), range(real.classes), n, evaluation_key(config.seed), config.sampler, "sampling the base"
+        Eyes(detector, DetectorFeatures(detector)),
+        Source.of(ready.base, torch.device("cpu")),
+        range(real.classes),
+        n,
+        evaluation_key(config.seed),
+        config.sampler,
+        "sampling the base",
     )
     reference = detector.look(real.holdout)[1]
     found, features = detector.look(real.train)

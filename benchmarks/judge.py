@@ -14,6 +14,7 @@ from benchmarks.subjects import Prepared
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.battery import attack, suspects
 from erasediff.evaluate.detectors import Watch
+from erasediff.evaluate.features.opening import open_extractor
 from erasediff.evaluate.gate import overall, run_gate
 from erasediff.evaluate.gate.controls import check_power
 from erasediff.evaluate.gate.forget import check_detections
@@ -99,6 +100,7 @@ class Judge:
         return Examination(
             self.watch,
             self.neighbours,
+            open_extractor(self.config.features, self.ready.detector, self.ready.real.holdout[:2]),
             self.ready.real,
             tuple(self.retained),
             self.ready.subject.policy,
@@ -153,8 +155,7 @@ class Judge:
                 np.savez(handle, allow_pickle=False, forgotten=forgotten.numpy(), retained=kept.images.numpy())
         with np.load(path, allow_pickle=False) as there:
             forgotten, images = torch.from_numpy(there["forgotten"]), torch.from_numpy(there["retained"])
-        found, features = self.ready.detector.look(images)
-        return forgotten, RetainedSamples(images, torch.tensor(self.retained).repeat_interleave(retain.n_per_class), found, features)
+        return forgotten, self.exam.eyes.look([images], torch.tensor(self.retained).repeat_interleave(retain.n_per_class))
 
     def _in_short(self, unet: torch.nn.Module) -> tuple[Tensor, RetainedSamples]:
         exam, model = self.exam, ClassConditionalPipeline(unet, self.ready.base.scheduler)
@@ -169,6 +170,7 @@ class Judge:
             label=self.label,
             classes=real.classes,
             detector=self.watch.quality,
+            features=self.exam.extractor.digest,
             forget_base=self.watch.count(base_images),
             forget_erased=self.watch.count(images),
             neighbours=None,

@@ -40,9 +40,9 @@ class Subject:
     def folder(self) -> Path:
         """Where base and detector of exactly this configuration lie."""
         dataset = self.config.dataset.model_copy(update={"path": None})  # it differs from machine to machine
-        made_from = [
-            part.model_dump(mode="json") for part in (dataset, self.config.denoiser, self.config.base_training, self.config.detector) if part
-        ]
+        detector = self.config.detector.model_dump(mode="json", exclude={"kind", "path", "labels"})  # it is always trained here
+        parts = (dataset, self.config.denoiser, self.config.base_training)
+        made_from = [*(part.model_dump(mode="json") for part in parts if part), detector]
         return BUILD / f"{self.name}-{sha256_bytes(canonical_json(made_from))[:12]}"
 
 

@@ -97,13 +97,11 @@ def _reached(exam: Examination, images: Tensor) -> Detections:
     rule, real, label = exam.policy.attacks.reach, exam.real, exam.watch.label
     all_images, all_labels = torch.cat([real.holdout, real.train]), torch.cat([real.holdout_labels, real.train_labels])
 
-    def features(chosen: Tensor) -> Tensor:
-        return torch.from_numpy(exam.watch.detector.look(chosen)[1])
-
     own, others = all_images[all_labels == label], all_images[torch.isin(all_labels, torch.tensor(exam.retained))]
-    centres, n = features(own[evenly(len(own), len(images))]), len(images)
+    look, n = exam.extractor.features, len(images)
+    centres = look(own[evenly(len(own), n)])
     radii = kth_distance(centres, rule.neighbours)
-    reached, by_others = (covered(centres, radii, features(points)) for points in (images, others[evenly(len(others), n)]))
+    reached, by_others = (covered(centres, radii, look(points)) for points in (images, others[evenly(len(others), n)]))
     return Detections(n=len(centres), detections=int(reached.sum()), reference_n=len(centres), reference_detections=int(by_others.sum()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +70,15 @@ class ConvolutionalClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained classifier with the digest of its weights."""
+    """A classifier with the digest of what it was loaded from.
 
-    network: ConvolutionalClassifier
+    ``network`` gives logits ``[B,classes]`` and features ``[B,d]`` of what ``prepare`` makes of ``uint8 [B,H,W,C]``.
+    """
+
+    network: nn.Module
     digest: str
+    prepare: Callable[[Tensor], Tensor] = to_unit
+    batch_size: int = _BATCH
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, NDArray[np.float64]]:
@@ -83,16 +88,23 @@ class Detector:
             images: ``uint8 [N,H,W,C]``.
 
         Returns:
-            labels ``int64 [N]`` and features ``float64 [N,64]``.
+            labels ``int64 [N]`` and features ``float64 [N,d]``.
         """
-        parts = [self.network(to_unit(batch)) for batch in torch.split(images, _BATCH)]
+        parts = list(self._parts(images))
         return torch.cat([logits for logits, _ in parts]).argmax(1), torch.cat([f for _, f in parts]).double().numpy()
 
     @torch.no_grad()
     def probability(self, images: Tensor, label: int) -> Tensor:
         """p(label | image) ``[N]`` for ``uint8 [N,H,W,C]``, as the classifier sees it."""
-        parts = [self.network(to_unit(batch))[0].softmax(1)[:, label] for batch in torch.split(images, _BATCH)]
-        return torch.cat(parts)
+        return torch.cat([logits.softmax(1)[:, label] for logits, _ in self._parts(images)])
+
+    @torch.no_grad()
+    def labels(self, images: Tensor) -> Tensor:
+        """The labels alone, ``int64 [N]`` for ``uint8 [N,H,W,C]``: features of a whole dataset need not be in memory for them."""
+        return torch.cat([logits.argmax(1) for logits, _ in self._parts(images)])
+
+    def _parts(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.network(self.prepare(batch)) for batch in torch.split(images, self.batch_size))
 
     def watch_for(self, images: Tensor, labels: Tensor, label: int, sensitivity: float) -> Watch:
         """Set the detector to a class so that it finds at least a ``sensitivity`` of real images of it.
@@ -104,7 +116,7 @@ class Detector:
         choosing, judging = slice(0, None, 2), slice(1, None, 2)
         own = images[choosing][labels[choosing] == label]
         threshold = None
-        if len(own) and float((self.look(own)[0] == label).double().mean()) < sensitivity:
+        if len(own) and float((self.labels(own) == label).double().mean()) < sensitivity:
             wanted = min(1.0, sensitivity + SENSITIVITY_MARGIN)
             threshold = float(self.probability(own, label).quantile(1 - wanted))
         return Watch(self, label, threshold, self.quality(images[judging], labels[judging], label, threshold))
@@ -112,12 +124,12 @@ class Detector:
     @torch.no_grad()
     def detects(self, images: Tensor, label: int, threshold: float | None) -> Tensor:
         """Whether each of ``uint8 [N,H,W,C]`` is called the class: ``bool [N]``; see :meth:`watch_for`."""
-        found: Tensor = self.look(images)[0] == label
+        found: Tensor = self.labels(images) == label
         return found if threshold is None else found | (self.probability(images, label) >= threshold)
 
     def quality(self, images: Tensor, labels: Tensor, label: int, threshold: float | None = None) -> DetectorQuality:
         """The detector's own error on real images ``uint8 [N,H,W,C]`` that it was not trained on."""
-        accuracy = float((self.look(images)[0] == labels).double().mean())
+        accuracy = float((self.labels(images) == labels).double().mean())
         found, positive = self.detects(images, label, threshold), labels == label
         return DetectorQuality(
             sha256=self.digest,

@@ -6,7 +6,7 @@ images that no denoiser was trained on: memory earns nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from erasediff.evaluate.statistics import Features, frechet_difference, kernel_difference
-from erasediff.records.nouns import FrechetChange, KernelChange, ManifoldChange, Pairs
+from erasediff.evaluate.statistics import Chosen, Table, frechet_difference, kernel_difference, parts
+from erasediff.records.nouns import Density, FrechetChange, KernelChange, ManifoldChange, Pairs
 from erasediff.records.policy import FidelityPolicy
 
-_ROWS = 1024
+_ROWS = 1024  # a tile of the table of distances: never more than this in memory
+_COLUMNS = 4096
 
 Mask = NDArray[np.bool_]
 
@@ -27,15 +28,15 @@ Mask = NDArray[np.bool_]
 class Arms:
     """Features of the base's and the erased model's samples ``[n,d]``, the label of every row ``[n]``, and of real images ``[m,d]``."""
 
-    base: Features
-    erased: Features
+    base: Table
+    erased: Table
     labels: NDArray[np.int64]
-    reference: Features
+    reference: Table
 
     @property
-    def few(self) -> Features:
-        """No more real images than samples: what compares every pair cannot take them all."""
-        return self.reference[evenly(len(self.reference), len(self.base))]
+    def few(self) -> Table:
+        """No more real images than samples: what compares every pair takes too long with all of them."""
+        return Chosen(self.reference, evenly(len(self.reference), len(self.base)))
 
 
 def frechet_change(arms: Arms, policy: FidelityPolicy, seed: int) -> FrechetChange:
@@ -60,45 +61,90 @@ def kernel_change(arms: Arms, policy: FidelityPolicy, seed: int) -> KernelChange
 
 
 def manifold_change(arms: Arms, k: int) -> ManifoldChange | None:
-    """Precision, recall and coverage of both arms, as pairs; nothing where there are no k neighbours.
+    """Precision, recall and coverage of both arms, as pairs, and density; nothing where there are no k neighbours.
 
     Precision: generated images inside the manifold of real ones. Recall: real images inside the manifold of generated ones
     (Kynkäänniemi et al. 2019, arXiv 1904.06991, eq. 2). Coverage: real images with a generated one nearer than their k-th
-    real neighbour (Naeem et al. 2020, arXiv 2002.09797, eq. 6). A manifold is the union of the balls around its images that
-    reach to their k-th neighbours. Precision pairs samples of the same noise; recall and coverage pair real images.
+    real neighbour (Naeem et al. 2020, arXiv 2002.09797, eq. 6). Density: see :func:`density`. A manifold is the union of the
+    balls around its images that reach to their k-th neighbours. Precision pairs samples of the same noise; recall and
+    coverage pair real images.
     """
     if min(len(arms.base), len(arms.few)) <= k:
         return None
-    real, base, erased = (torch.from_numpy(features) for features in (arms.few, arms.base, arms.erased))
+    real, base, erased = arms.few, arms.base, arms.erased
     radii = kth_distance(real, k)
     return ManifoldChange(
         precision=_pairs(inside(base, real, radii), inside(erased, real, radii)),
         recall=_pairs(inside(real, base, kth_distance(base, k)), inside(real, erased, kth_distance(erased, k))),
         coverage=_pairs(covered(real, radii, base), covered(real, radii, erased)),
+        density=Density(base=density(real, radii, base, k), erased=density(real, radii, erased, k)),
     )
 
 
-def kth_distance(points: Tensor, k: int) -> Tensor:
+def kth_distance(points: Table, k: int) -> Tensor:
     """Distance ``[n]`` of each of ``points [n,d]`` to its k-th neighbour among the others."""
     if not 1 <= k < len(points):
         raise ValueError(f"{len(points)} points have no {k}-th neighbour")
-    return torch.cat([torch.cdist(rows, points).kthvalue(k + 1, dim=1).values for rows in _chunks(points)])
+
+    def nearest(known: Tensor, distances: Tensor, _: slice) -> Tensor:
+        both = torch.cat([known, distances], 1)
+        return both.topk(min(k + 1, both.shape[1]), largest=False).values
+
+    return _folded(points, points, lambda rows: torch.empty(rows, 0, dtype=torch.float64), nearest).amax(1)
 
 
-def inside(points: Tensor, centres: Tensor, radii: Tensor) -> Mask:
+def inside(points: Table, centres: Table, radii: Tensor) -> Mask:
     """Whether each of ``points [n,d]`` lies in a ball around one of ``centres [m,d]``: ``bool [n]``."""
-    return torch.cat([(torch.cdist(rows, centres) <= radii).any(1) for rows in _chunks(points)]).numpy()
+
+    def found(known: Tensor, distances: Tensor, columns: slice) -> Tensor:
+        return known | (distances <= radii[columns]).any(1)
+
+    return _folded(points, centres, lambda rows: torch.zeros(rows, dtype=torch.bool), found).numpy()
 
 
-def covered(centres: Tensor, radii: Tensor, points: Tensor) -> Mask:
+def covered(centres: Table, radii: Tensor, points: Table) -> Mask:
     """Whether the ball around each of ``centres [m,d]`` holds one of ``points [n,d]``: ``bool [m]``."""
-    nearest = torch.cat([torch.cdist(rows, points).min(1).values for rows in _chunks(centres)])
-    return (nearest <= radii).numpy()
+
+    def nearer(known: Tensor, distances: Tensor, _: slice) -> Tensor:
+        return torch.minimum(known, distances.min(1).values)
+
+    return (_folded(centres, points, lambda rows: torch.full((rows,), torch.inf, dtype=torch.float64), nearer) <= radii).numpy()
 
 
-def _chunks(points: Tensor) -> Iterator[Tensor]:
-    """Rows in parts, so that a table of distances never needs more than one part's memory."""
-    return iter(torch.split(points, _ROWS))
+def density(centres: Table, radii: Tensor, points: Table, k: int) -> float:
+    """How many balls around real images a generated one lies in, on average and in units of k (Naeem et al. 2020, eq. 5).
+
+    Σ_j Σ_i 1[y_j ∈ B(x_i, r_i)] / (k·M) for real images x_i, ``centres [m,d]`` with their ``radii [m]``, and M generated ones
+    y_j, ``points``. It is about 1 where they are alike; it is no share and may exceed 1.
+    """
+
+    def counted(known: Tensor, distances: Tensor, columns: slice) -> Tensor:
+        return known + (distances <= radii[columns]).sum(1)
+
+    balls = _folded(points, centres, lambda rows: torch.zeros(rows, dtype=torch.int64), counted)
+    return int(balls.sum()) / (k * len(points))
+
+
+def _folded(rows: Table, columns: Table, start: Callable[[int], Tensor], step: Callable[[Tensor, Tensor, slice], Tensor]) -> Tensor:
+    """Go over the table of distances tile by tile.
+
+    Args:
+        rows: ``[n,d]``.
+        columns: ``[m,d]``.
+        start: what is known of a number of rows before any column was seen.
+        step: what is known after the columns ``slice`` at these distances ``[r,c]``.
+
+    Returns:
+        What is known of every row ``[n,…]`` at the end.
+    """
+    ends = []
+    for part in parts(rows, _ROWS):
+        known, seen = start(len(part)), 0
+        for others in parts(columns, _COLUMNS):
+            known = step(known, torch.cdist(torch.from_numpy(part), torch.from_numpy(others)), slice(seen, seen + len(others)))
+            seen += len(others)
+        ends.append(known)
+    return torch.cat(ends)
 
 
 def _pairs(base: Mask, erased: Mask) -> Pairs:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from erasediff.data.partition import partition
 from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
 from erasediff.evaluate.attacks.training import Budget, trained_on
 from erasediff.evaluate.detectors import Detector, Watch
+from erasediff.evaluate.features.extractor import FeatureExtractor
+from erasediff.evaluate.features.store import BLOCK, FeatureTable, Writer, blocks, extract, images_in_file
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
-from erasediff.evaluate.sampling import Source, draw_samples
+from erasediff.evaluate.sampling import Source, draw_batches, draw_samples
 from erasediff.evaluate.seeds import check_seeds
+from erasediff.evaluate.statistics import Table
 from erasediff.models.denoiser import to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
@@ -42,12 +46,32 @@ class RealImages:
 
 @dataclass(frozen=True)
 class RetainedSamples:
-    """Samples of the retained labels with what the detector made of them."""
+    """Samples of the retained labels ``[N,H,W,C]``, what the detector calls them ``[N]`` and their features ``[N,d]``.
+
+    Images and features lie in files.
+    """
 
     images: Tensor
     labels: Tensor
     found: Tensor
-    features: NDArray[np.float64]
+    features: Table
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Who looks at retained samples: the detector says what they are, the extractor what they look like."""
+
+    detector: Detector
+    extractor: FeatureExtractor
+
+    def look(self, batches: Iterable[Tensor], labels: Tensor) -> RetainedSamples:
+        """Look at images ``uint8 [N,H,W,C]`` of ``labels [N]`` that come in batches; no more than a block of them is in memory."""
+        images, features, found = Writer(), Writer(), []
+        for block in blocks(batches):
+            images.append(block.numpy())
+            features.append(self.extractor.features(block))
+            found.append(self.detector.labels(block))
+        return RetainedSamples(images_in_file(images), labels, torch.cat(found), FeatureTable(features))
 
 
 @dataclass(frozen=True)
@@ -100,25 +124,22 @@ def count_detections(watch: Watch, source: Source, n: int, check: str, key: byte
     return watch.count(images), images
 
 
-def retained_samples(
-    detector: Detector, source: Source, labels: Sequence[int], n: int, key: bytes, sampler: SamplerConfig, what: str
-) -> RetainedSamples:
-    """Sample ``n`` images of each of the labels with the seeds of R1 and let the detector look."""
+def retained_samples(eyes: Eyes, source: Source, labels: Sequence[int], n: int, key: bytes, sampler: SamplerConfig, what: str) -> RetainedSamples:
+    """Sample ``n`` images of each of the labels with the seeds of R1 and look at them as they come."""
     wanted = torch.tensor(labels, dtype=torch.int64).repeat_interleave(n)
-    images = draw_samples(source, wanted, check_seeds(key, "R1", len(wanted)), sampler, what)
-    found, features = detector.look(images)
-    return RetainedSamples(images, wanted, found, features)
+    return eyes.look(draw_batches(source, wanted, check_seeds(key, "R1", len(wanted)), sampler, what), wanted)
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What decides a measurement beside the models: the detector set to the class, real images, what the policy asks, and the seeds.
+    """What decides a measurement beside the models: who looks, real images, what the policy asks, and the seeds.
 
     ``key`` is that of the evaluation seeds, ``seed`` the run's.
     """
 
     watch: Watch
     neighbours: NeighbourWatch
+    extractor: FeatureExtractor
     real: RealImages
     retained: tuple[int, ...]
     policy: GatePolicy
@@ -129,7 +150,18 @@ class Examination:
     def kept(self, model: ClassConditionalPipeline, device: torch.device, name: str) -> RetainedSamples:
         """Sample what R1 to R3 ask of one model; all with the same seeds."""
         n, what = self.policy.retain.n_per_class, f"{name}: retained labels"
-        return retained_samples(self.watch.detector, Source.of(model, device), self.retained, n, self.key, self.sampler, what)
+        return retained_samples(self.eyes, Source.of(model, device), self.retained, n, self.key, self.sampler, what)
+
+    @property
+    def eyes(self) -> Eyes:
+        """Who looks at retained samples."""
+        return Eyes(self.watch.detector, self.extractor)
+
+    @cached_property
+    def reference(self) -> Table:
+        """Features of held-out real images of the retained labels: no denoiser was trained on them."""
+        rows = torch.isin(self.real.holdout_labels, torch.tensor(self.retained)).nonzero().flatten()
+        return extract(self.extractor, (self.real.holdout[part] for part in torch.split(rows, BLOCK)))
 
 
 def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples:
@@ -168,6 +200,7 @@ def compare(
         label=watch.label,
         classes=real.classes,
         detector=watch.quality,
+        features=exam.extractor.digest,
         forget_base=base.forgotten,
         forget_erased=erased.forgotten,
         neighbours=Witness(quality=exam.neighbours.quality, base=base.neighbours, erased=erased.neighbours),
@@ -183,7 +216,8 @@ def compare(
 
 def retain_measurements(exam: Examination, base: RetainedSamples, other: RetainedSamples) -> RetainMeasurements:
     """What R1 to R3 ask of one model's retained classes against the base's."""
-    arms, rule, seed = _arms(exam, base, other), exam.policy.fidelity, exam.seed
+    arms = Arms(base.features, other.features, base.labels.numpy(), exam.reference)
+    rule, seed = exam.policy.fidelity, exam.seed
     return RetainMeasurements(
         accuracy=_class_accuracy(base, other, exam.retained),
         frechet=frechet_change(arms, rule, seed),
@@ -200,10 +234,3 @@ def _class_accuracy(base: RetainedSamples, erased: RetainedSamples, labels: Sequ
         counts = {"correct_base": int(was.sum()), "correct_erased": int(is_.sum()), "correct_both": int((was & is_).sum())}
         rows.append(ClassAccuracy(label=label, n=int(asked.sum()), **counts))
     return tuple(rows)
-
-
-def _arms(exam: Examination, base: RetainedSamples, erased: RetainedSamples) -> Arms:
-    """Features of both models' samples and of held-out real images of the retained labels: no denoiser was trained on them."""
-    wanted = torch.isin(exam.real.holdout_labels, torch.tensor(exam.retained))
-    _, reference = exam.watch.detector.look(exam.real.holdout[wanted])
-    return Arms(base.features, erased.features, base.labels.numpy(), reference)

@@ -36,7 +36,7 @@ class Neighbourhood:
     def share(self, images: Tensor, label: int) -> Tensor:
         """For each of ``uint8 [N,H,W,C]`` the share ``[N]`` of its nearest real images that are of the class."""
         known, own = to_unit(self.images).flatten(1), (self.labels == label).double()
-        parts = [torch.cdist(rows, known).topk(NEIGHBOURS, largest=False).indices for rows in torch.split(to_unit(images).flatten(1), _BATCH)]
+        parts = [torch.cdist(to_unit(rows).flatten(1), known).topk(NEIGHBOURS, largest=False).indices for rows in torch.split(images, _BATCH)]
         return own[torch.cat(parts)].mean(1)
 
     def watch_for(self, images: Tensor, labels: Tensor, label: int, sensitivity: float) -> NeighbourWatch:

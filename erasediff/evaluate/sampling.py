@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -50,13 +53,21 @@ def draw_samples(source: Source, labels: Tensor, seeds: list[int], config: Sampl
         ``uint8 [N,H,W,C]``, in the order of the labels. Batches run in ``config.workers`` threads with one compute
         thread each; an image depends on its own seed alone, so the number of threads changes nothing but time.
     """
-    starts = range(0, len(seeds), config.batch_size)
+    return torch.cat(list(draw_batches(source, labels, seeds, config, what)))
+
+
+def draw_batches(source: Source, labels: Tensor, seeds: list[int], config: SamplerConfig, what: str) -> Iterator[Tensor]:
+    """The images of :func:`draw_samples` in batches, in their order; no more are made ahead than there are workers."""
+    starts = iter(range(0, len(seeds), config.batch_size))
     with progress(what, len(seeds)) as done, ThreadPoolExecutor(config.workers) as pool:
-        parts: list[Tensor] = []
-        for part in pool.map(lambda start: _one_batch(source, labels, seeds, config, start), starts):
-            parts.append(part)
-            done(sum(len(p) for p in parts))
-    return torch.cat(parts)
+        ahead = deque(pool.submit(_one_batch, source, labels, seeds, config, start) for start in islice(starts, config.workers))
+        count = 0
+        while ahead:
+            images = ahead.popleft().result()
+            ahead.extend(pool.submit(_one_batch, source, labels, seeds, config, start) for start in islice(starts, 1))
+            count += len(images)
+            done(count)
+            yield images
 
 
 def _one_batch(source: Source, labels: Tensor, seeds: list[int], config: SamplerConfig, start: int) -> Tensor:

@@ -49,7 +49,7 @@ def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str
 
 
 def check_files(folder: Path, needed: frozenset[str], kind: str) -> None:
-    """Refuse a model folder that holds a pickle, or lacks one of the files ``needed`` by its ``kind`` of pipeline.
+    """Refuse a model folder that holds a pickle, or lacks one of the files ``needed`` by its ``kind``.
 
     Raises:
         BadInput: there is no such folder, a file is missing, or one is a pickle.
@@ -62,7 +62,7 @@ def check_files(folder: Path, needed: frozenset[str], kind: str) -> None:
             raise BadInput(f"the model folder {folder} holds {name}, a pickle: convert it to safetensors; pickles are never loaded.")
     missing = sorted(name for name in needed if not (folder / name).is_file())
     if missing:
-        raise BadInput(f"the model folder {folder} lacks {missing[0]}: hand in a {kind} folder in diffusers layout.")
+        raise BadInput(f"the model folder {folder} lacks {missing[0]}: hand in a {kind}.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
     """
     from diffusers import UNet2DModel
 
-    check_files(folder, _LAYOUT, "ClassConditionalPipeline")
+    check_files(folder, _LAYOUT, "ClassConditionalPipeline folder in diffusers layout")
     weights_path = folder / WEIGHTS
     weights = _read_weights(weights_path)
     if expected_sha256 is not None and (found := sha256_file(weights_path)) != expected_sha256:

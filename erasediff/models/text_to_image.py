@@ -89,7 +89,7 @@ def load_text_to_image(folder: Path) -> TextToImage:
     Raises:
         BadInput: a file is missing or a pickle, a component is not a known one, or the components do not fit together.
     """
-    check_files(folder, _LAYOUT, KIND)
+    check_files(folder, _LAYOUT, f"{KIND} folder in diffusers layout")
     _check_index(folder)
     quieten()  # before the imports, which warn too
     from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel

@@ -141,15 +141,42 @@ class EraseConfig(Strict):
 
 
 class DetectorConfig(Strict):
-    """The classifier that measures, trained on the held-out real images and never seen by the erase step."""
+    """The classifier that measures, never seen by the erase step: trained on the held-out real images, or a model from a local folder."""
 
+    kind: Literal["trained", "transformers"] = "trained"
+    path: str | None = Field(default=None, description="folder of an image classifier written by save_pretrained, for 'transformers'")
+    labels: tuple[int, ...] = Field(default=(), description="for 'transformers': the model's class for each class of the dataset, in its order")
     network: NetworkName = Field(default="plain", description="'plain' for tiny images, 'residual' from 16 pixels on")
     augmentation: float = Field(default=1.0, ge=0, le=1, description="share of the full rotation, scale, shear and shift")
     flip: bool = Field(default=False, description="mirror images at random; wrong for writing")
     steps: int = Field(default=600, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, description="of training; for 'transformers': images that are looked at at once")
     learning_rate: float = Field(default=3e-3, gt=0)
     seed: int = Field(default=7, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _path_and_labels_where_needed(self) -> Self:
+        if (self.kind == "trained") != (self.path is None):
+            raise ValueError(f"kind '{self.kind}' {'takes no' if self.kind == 'trained' else 'needs a'} path")
+        if (self.kind == "trained") != (not self.labels):
+            raise ValueError(f"kind '{self.kind}' {'takes no' if self.kind == 'trained' else 'needs'} labels")
+        if len(set(self.labels)) < len(self.labels) or min(self.labels, default=0) < 0:
+            raise ValueError("labels must be different classes of the model, from 0 on")
+        return self
+
+
+class FeaturesConfig(Strict):
+    """What retained images are compared by: the detector's features, or those of a model from a local path; nothing is downloaded."""
+
+    kind: Literal["detector", "transformers", "inception"] = "detector"
+    path: str | None = Field(default=None, description="'transformers': a folder written by save_pretrained; 'inception': a file of weights")
+    batch_size: int = Field(default=64, ge=1, le=4096, description="images that are looked at at once")
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        if (self.kind == "detector") != (self.path is None):
+            raise ValueError(f"kind '{self.kind}' {'takes no' if self.kind == 'detector' else 'needs a'} path")
+        return self
 
 
 class ReportConfig(Strict):
@@ -170,6 +197,7 @@ class RunConfig(Strict):
     sampler: SamplerConfig = SamplerConfig()
     erase: EraseConfig = EraseConfig()
     detector: DetectorConfig = DetectorConfig()
+    features: FeaturesConfig = FeaturesConfig()
     report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")

@@ -59,10 +59,11 @@ class ModelRecord(Record):
 
 
 class Judges(Strict):
-    """Digests of the detectors that will judge an attempt: of the classifier's weights, and of the real images that are neighbours."""
+    """Digests of who will judge an attempt: the classifier, the real images that are neighbours, and the extractor of features."""
 
     classifier: Sha256
     neighbours: Sha256
+    features: Sha256
 
 
 class BaseRecord(Record):
@@ -151,12 +152,23 @@ class Pairs(Strict):
     both: int = Field(ge=0)
 
 
+class Density(Strict):
+    """How many neighbourhoods of real images a generated one lies in, in units of their size: no share, and it may exceed 1."""
+
+    base: float = Field(ge=0)
+    erased: float = Field(ge=0)
+
+
 class ManifoldChange(Strict):
-    """Generated images inside the manifold of real ones (precision), real ones inside that of generated ones (recall), and coverage."""
+    """Generated images inside the manifold of real ones (precision), real ones inside that of generated ones (recall), and coverage.
+
+    Density is reported and decides nothing.
+    """
 
     precision: Pairs
     recall: Pairs
     coverage: Pairs
+    density: Density | None = None
 
 
 class DetectorQuality(Strict):
@@ -197,11 +209,13 @@ class Measurements(Record):
 
     ``reference`` is the base after a little training on retained images: whatever the gate asks of retained classes, it passes.
     ``attacks`` are those of tier 2.
+    ``features`` is the digest of the extractor whose features R2 and R3 compare.
     """
 
     label: int
     classes: int = Field(ge=2)
     detector: DetectorQuality
+    features: Sha256
     forget_base: Detections | None
     forget_erased: Detections | None
     neighbours: Witness | None

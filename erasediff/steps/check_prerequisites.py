@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
+
 from erasediff import __version__
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.partition import partition
@@ -12,6 +15,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord
 from erasediff.records.policy import GatePolicy
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.judges import TRIED, check_paths
 from erasediff.tracking import CHAMPION, Tracking
 
 
@@ -39,6 +43,7 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
         return workdir.select(run)
     forgotten = _forgotten(version)
     _check_scope(dataset, request, config, forgotten)
+    check_paths(config, dataset.classes, torch.from_numpy(np.array(dataset.images[:TRIED])))
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
     number = len(workdir.attempts(request.digest())) + 1

@@ -32,7 +32,7 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Detections, ErasedRecord, Measurements
 from erasediff.records.workdir import Run
-from erasediff.steps.judges import classifier, neighbourhood
+from erasediff.steps.judges import classifier, extractor, neighbourhood
 from erasediff.tracking import Tracking
 
 SAMPLES = "samples.npz"
@@ -62,6 +62,7 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     exam = Examination(
         watch,
         neighbours_for(neighbourhood(run, real), real, label, retained, policy),
+        extractor(run, real, detector),
         real,
         tuple(retained),
         policy,
@@ -123,4 +124,6 @@ def _log(run: Run, measured: Measurements) -> None:
         metrics[f"retain.accuracy.erased.{row.label}"] = row.correct_erased / row.n
     if (frechet := measured.retained.frechet) is not None:
         metrics |= {"retain.fd.base": frechet.fd_base, "retain.fd.erased": frechet.fd_erased}
+    if (manifold := measured.retained.manifold) is not None and manifold.density is not None:
+        metrics |= {"retain.density.base": manifold.density.base, "retain.density.erased": manifold.density.erased}
     Tracking(run.workdir.root).log_metrics(run.plan().mlflow_run_id, metrics)

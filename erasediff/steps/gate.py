@@ -27,11 +27,13 @@ def history_of(run: Run, base: BaseRecord) -> History:
 
 
 def check_judges(run: Run, base: BaseRecord, measured: Measurements) -> None:
-    """Refuse measurements by other detectors than those that were appointed before the erasure."""
-    seen = {measured.detector.sha256} | ({measured.neighbours.quality.sha256} if measured.neighbours else set())
-    if base.judges is None or not seen <= {base.judges.classifier, base.judges.neighbours}:
+    """Refuse measurements by other detectors, or of other features, than those that were appointed before the erasure."""
+    seen = {"classifier": measured.detector.sha256, "features": measured.features}
+    if measured.neighbours is not None:
+        seen["neighbours"] = measured.neighbours.quality.sha256
+    if base.judges is None or not seen.items() <= base.judges.model_dump().items():
         raise IntegrityError(
-            f"the measurements of run {run.name} were made by other detectors than those that were appointed before the erasure: "
+            f"the measurements of run {run.name} were made by other detectors, or of other features, than were appointed before the erasure: "
             "run `erasediff evaluate` with the appointed ones, or the command under another --run."
         )
 

@@ -1,21 +1,45 @@
-"""The detectors of an attempt: made before the erasure, pinned by their digests, and only those may judge."""
+"""The judges of an attempt, detectors and extractor: made before the erasure, pinned by their digests, and only those may judge."""
 
 from __future__ import annotations
 
 import hashlib
 
+from torch import Tensor
+
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.detectors import Detector, stored_detector
+from erasediff.evaluate.features.extractor import FeatureExtractor
+from erasediff.evaluate.features.opening import open_extractor, open_from_path
+from erasediff.evaluate.folder_detector import folder_detector
 from erasediff.evaluate.measure import RealImages
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.records.base import canonical_json
+from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Judges
 from erasediff.records.workdir import Run
 
+TRIED = 2
+"""Images that a model from a folder is tried on before it is appointed."""
+_CALLED = {"features": "extractor of features"}
+
 
 def appoint(run: Run, real: RealImages) -> Judges:
-    """Make the detectors that will judge this attempt, or find them, and say what they are."""
-    return Judges(classifier=_classifier(run, real).digest, neighbours=_neighbourhood(real).digest)
+    """Make the detectors and the extractor that will judge this attempt, or find them, and say what they are."""
+    detector = _classifier(run, real)
+    extractor = open_extractor(run.config().features, detector, real.holdout[:TRIED])
+    return Judges(classifier=detector.digest, neighbours=_neighbourhood(real).digest, features=extractor.digest)
+
+
+def check_paths(config: RunConfig, classes: int, images: Tensor) -> None:
+    """Try the models that the config takes from local paths on a few of the dataset's images, before anything is made.
+
+    Raises:
+        BadInput: one cannot be loaded, or does not pass its trial.
+    """
+    if config.detector.kind == "transformers":
+        folder_detector(config.detector, classes, images)
+    if config.features.kind != "detector":
+        open_from_path(config.features, images)
 
 
 def classifier(run: Run, real: RealImages) -> Detector:
@@ -40,9 +64,22 @@ def neighbourhood(run: Run, real: RealImages) -> Neighbourhood:
     return found
 
 
+def extractor(run: Run, real: RealImages, detector: Detector) -> FeatureExtractor:
+    """The extractor that was appointed.
+
+    Raises:
+        IntegrityError: the one that is there is another.
+    """
+    found = open_extractor(run.config().features, detector, real.holdout[:TRIED])
+    _check(run, found.digest, run.need(BaseRecord, "train-base").judges, "features")
+    return found
+
+
 def _classifier(run: Run, real: RealImages) -> Detector:
-    """The classifier for this dataset and config, trained on held-out images only."""
+    """The classifier for this dataset and config: from a local folder, or trained on held-out images only."""
     config = run.config()
+    if config.detector.kind == "transformers":
+        return folder_detector(config.detector, real.classes, real.holdout[:TRIED])
     made_from = {"dataset": run.plan().made_from["dataset"], "detector": config.detector.digest(), "split": config.dataset.digest()}
     name = hashlib.sha256(canonical_json(made_from)).hexdigest()[:16]
     path = run.workdir.detectors / f"{name}.safetensors"
@@ -56,6 +93,6 @@ def _neighbourhood(real: RealImages) -> Neighbourhood:
 def _check(run: Run, digest: str, judges: Judges | None, which: str) -> None:
     if judges is None or getattr(judges, which) != digest:
         raise IntegrityError(
-            f"the {which} that would judge run {run.name} is not the one that was appointed before the erasure: "
+            f"the {_CALLED.get(which, which)} that would judge run {run.name} is not the one that was appointed before the erasure: "
             "put it back, or run the command under another --run."
         )

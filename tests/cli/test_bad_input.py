@@ -2,6 +2,7 @@
 
 import pickle
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from erasediff.cli import main
 from erasediff.models.denoiser import build_scheduler, build_unet
 from erasediff.models.folder import WEIGHTS, save_model
 from erasediff.records.config import DenoiserConfig, SamplerConfig
+from tests.pretrained import write
 
 ROOT = Path(__file__).parent.parent.parent
 POLICY = ROOT / "policies/class-conditional.yaml"
@@ -202,6 +204,34 @@ def test_workdir_that_is_a_file(refused, tmp_path):
 def test_step_without_an_attempt(refused, tmp_path):
     for step in ("version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "promote", "record-outcome"):
         assert "check-prerequisites" in refused(step, "--workdir", tmp_path / "work")
+
+
+def test_model_of_features_that_is_not_there_or_is_a_pickle(refused, images, tmp_path):
+    """Found when the attempt is opened and not after the erasure."""
+    folder = tmp_path / "dinov2"
+    config = {"features": {"kind": "transformers", "path": str(folder)}}
+    assert "dinov2 does not exist" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images, **config))
+    write(folder, "dinov2")
+    (folder / "preprocessor_config.json").unlink()
+    assert "lacks preprocessor_config.json" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images, **config))
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert "a pickle" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images, **config))
+    (folder / "pytorch_model.bin").unlink()
+    write(folder, "dinov2")
+    assert main([str(a) for a in (*check(images, tmp_path), "--config", dataset_config(tmp_path, images, **config))]) == 0, "control"
+
+
+def test_features_of_inception_without_the_package(refused, images, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    config = {"features": {"kind": "inception", "path": str(tmp_path / "weights.pth")}}
+    assert "erasediff[inception]" in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images, **config))
+
+
+def test_classifier_from_a_folder_whose_labels_do_not_fit(refused, images, tmp_path):
+    folder = write(tmp_path / "vit", "vit")
+    for labels, named in (([1], "names 1 classes and the dataset has 2"), ([1, 12], "names class 12")):
+        config = {"detector": {"kind": "transformers", "path": str(folder), "labels": labels}}
+        assert named in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images, **config))
 
 
 def test_unknown_option_is_usage(tmp_path, capsys):

@@ -75,6 +75,7 @@ def measurements(**changes: Any) -> Measurements:
         label=LABEL,
         classes=10,
         detector=DetectorQuality(sha256=DIGEST, accuracy=0.98, true_positive_rate=0.97, false_positive_rate=0.002, holdout_positives=58),
+        features=DIGEST,
         forget_base=Detections(n=1000, detections=970),
         forget_erased=Detections(n=1000, detections=12),
         neighbours=witness(),

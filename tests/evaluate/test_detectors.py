@@ -50,6 +50,10 @@ def test_it_knows_real_digits_it_was_not_trained_on(trained: tuple[Path, Detecto
     assert quality.holdout_positives == int((labels == 8).sum())
 
 
+def test_labels_alone_are_those_of_a_look(trained: tuple[Path, Detector], digits: Digits) -> None:
+    assert torch.equal(trained[1].labels(digits.images), trained[1].look(digits.images)[0])
+
+
 def test_its_rates_are_what_a_count_says(trained: tuple[Path, Detector], digits: Digits) -> None:
     """Against rates counted by hand on relabelled images, where both kinds of error are known."""
     images, found = digits.images[digits.rest], trained[1].look(digits.images[digits.rest])[0]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.neighbors import NearestNeighbors
 
 from erasediff.evaluate import fidelity
@@ -59,10 +58,11 @@ def by_definition(reference: np.ndarray, samples: np.ndarray, k: int) -> tuple[f
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-@pytest.mark.parametrize("rows", [7, 1024])
-def test_the_shares_are_those_of_the_definition(k: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "columns"), [(7, 1024), (1024, 7), (1024, 4096)])
+def test_the_shares_are_those_of_the_definition(k: int, rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the parts that the table of distances is made in."""
     monkeypatch.setattr(fidelity, "_ROWS", rows)
+    monkeypatch.setattr(fidelity, "_COLUMNS", columns)
     base, erased, reference = cloud(150, 1.2, 1), cloud(150, 0.8, 2), cloud(200, 1.0, 3)
     given = arms(base, erased, reference)
     found = manifold_change(given, k)
@@ -101,9 +101,41 @@ def test_too_few_images_are_not_measured(samples: int, real: int) -> None:
 
 def test_more_neighbours_than_images_are_refused() -> None:
     with pytest.raises(ValueError, match="no 5-th neighbour"):
-        fidelity.kth_distance(torch.zeros(5, 2), 5)
+        fidelity.kth_distance(np.zeros((5, 2)), 5)
 
 
 @pytest.mark.parametrize(("count", "most", "wanted"), [(5, 10, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8]), (1, 1, [0])])
 def test_rows_are_taken_evenly(count: int, most: int, wanted: list[int]) -> None:
     assert evenly(count, most).tolist() == wanted
+
+
+def density_by_definition(real: np.ndarray, made: np.ndarray, k: int) -> float:
+    """Naeem et al. 2020, eq. 5, one pair at a time."""
+    balls = 0
+    for x in real:
+        radius = sorted(float(np.linalg.norm(x - other)) for other in real)[k]
+        balls += sum(float(np.linalg.norm(x - y)) <= radius for y in made)
+    return balls / (k * len(made))
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize(("rows", "columns"), [(7, 11), (1024, 4096)])
+def test_density_is_that_of_the_definition(k: int, rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fidelity, "_ROWS", rows)
+    monkeypatch.setattr(fidelity, "_COLUMNS", columns)
+    base, erased, reference = cloud(60, 1.2, 1), cloud(60, 0.5, 2), cloud(50, 1.0, 3)
+    found = manifold_change(arms(base, erased, reference), k).density
+    assert found.base == pytest.approx(density_by_definition(reference, base, k), abs=1e-12)
+    assert found.erased == pytest.approx(density_by_definition(reference, erased, k), abs=1e-12)
+
+
+def test_density_with_real_and_generated_exchanged_is_another_number() -> None:
+    """Samples in the middle of real images lie in as many balls as real ones do; few real images lie in the tiny balls of such samples."""
+    real, crowded = cloud(200, 1.0, 1), cloud(200, 0.2, 2)
+
+    def density(centres: np.ndarray, points: np.ndarray) -> float:
+        return fidelity.density(centres, fidelity.kth_distance(centres, 5), points, 5)
+
+    assert density(real, crowded) > 0.8
+    assert density(crowded, real) < 0.1
+    assert density(real, cloud(200, 1.0, 3)) == pytest.approx(1, abs=0.25), "control: alike, it is about 1"

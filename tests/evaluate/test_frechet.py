@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from erasediff.evaluate.statistics import bias_corrected_upper, frechet_difference, frechet_distance
+from erasediff.evaluate.statistics import bias_corrected_upper, frechet, frechet_difference, frechet_distance
+from erasediff.evaluate.statistics.frechet import _Moments
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -102,3 +103,23 @@ def test_the_bias_corrected_bound_covers_and_the_percentile_does_not() -> None:
         percentile += found.bootstrap_mean + 1.645 * found.bootstrap_sd >= truth
     assert corrected >= 44
     assert percentile <= 10, "control"
+
+
+@pytest.mark.parametrize("rows", [1, 7, 100, 5000])
+def test_the_parts_that_a_table_is_read_in_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far from 0, where one pass over the squares would lose all digits; numpy's own covariance of the whole is the judge."""
+    features = 1e6 + rng().normal(size=(100, 6)) @ rng(1).normal(size=(6, 6))
+    monkeypatch.setattr(frechet, "_ROWS", rows)
+    found = _Moments.of(features)
+    assert found.mean == pytest.approx(features.mean(0), rel=1e-14)
+    assert found.covariance == pytest.approx(np.cov(features, rowvar=False), rel=1e-8, abs=1e-8)
+    one_pass = (features.T @ features - len(features) * np.outer(features.mean(0), features.mean(0))) / 99
+    assert abs(one_pass - np.cov(features, rowvar=False)).max() > 1e-4, "control"
+
+
+def test_a_table_of_one_part_has_the_moments_of_numpy_to_the_last_bit() -> None:
+    """So that bounds that were written down before do not move."""
+    features = rng().normal(size=(2250, 16))
+    found = _Moments.of(features)
+    assert np.array_equal(found.mean, features.mean(0))
+    assert np.array_equal(found.covariance, np.cov(features, rowvar=False))

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import t
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from erasediff.evaluate.statistics import KernelDifference, kernel_difference, kernel_distance, mean_upper
+from erasediff.evaluate.statistics import KernelDifference, kernel, kernel_difference, kernel_distance, mean_upper
 
 
 def normal(seed: int, n: int, d: int = 4, scale: float = 1.0) -> np.ndarray:
@@ -86,3 +86,11 @@ def test_the_bound_keeps_its_level() -> None:
         covered += upper(kernel_difference(base, candidate, strata(200), reference, 20, np.random.default_rng(trial))) >= 0
     assert covered >= 0.904 * 200
     assert covered < 200, "control: a bound that is never below the truth would be no bound of level 95 %"
+
+
+@pytest.mark.parametrize("tile", [1, 7, 50])
+def test_the_tiles_that_the_pairs_are_taken_in_change_nothing(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = np.random.default_rng(0).normal(size=(50, 4)), 1.3 * np.random.default_rng(1).normal(size=(40, 4))
+    whole = kernel_distance(left, right)
+    monkeypatch.setattr(kernel, "_TILE", tile)
+    assert kernel_distance(left, right) == pytest.approx(whole, abs=1e-12)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.evaluate.sampling import Source, draw_samples
+from erasediff.evaluate import sampling
+from erasediff.evaluate.sampling import Source, draw_batches, draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key, secret_key, seed_commitment
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
@@ -78,6 +79,22 @@ def test_the_batch_size_changes_at_most_one_grey_level(source: Source, batch_siz
     """Rows stay in order; see test_sampler.py for why not to the bit."""
     difference = (draw(source, batch_size=batch_size).int() - draw(source).int()).abs()
     assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_batches_are_made_ahead_than_there_are_workers(source: Source, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """Or all images would be in memory before the first was looked at."""
+    started = []
+
+    def counted(*arguments: object) -> Tensor:
+        started.append(arguments[-1])
+        return torch.zeros(1)
+
+    monkeypatch.setattr(sampling, "_one_batch", counted)
+    config = SamplerConfig(steps=3, workers=workers, batch_size=1)
+    for taken, _ in enumerate(draw_batches(source, LABELS, SEEDS, config, "test"), 1):
+        assert len(started) <= taken + workers
+    assert started == list(range(23))
 
 
 def test_progress_is_told_to_the_end(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,15 @@ def test_control_the_shipped_policy_is_accepted_and_a_change_changes_its_digest(
         ("dataset: {name: a/b}", ("'dataset.name'",)),
         ("denoiser: {block_out_channels: [12, 20]}", ("'denoiser'", "multiples of norm_num_groups")),
         ("denoiser: {block_out_channels: []}", ("'denoiser'",)),
+        ("features: {kind: transformers}", ("'features'", "needs a path")),
+        ("features: {path: /models/dinov2}", ("'features'", "takes no path")),
+        ("features: {kind: clip, path: /models/clip}", ("'features.kind'",)),
+        ("features: {kind: inception, path: w.pth, batch_size: 0}", ("'features.batch_size'",)),
+        ("detector: {kind: transformers, labels: [0, 1]}", ("'detector'", "needs a path")),
+        ("detector: {kind: transformers, path: /models/vit}", ("'detector'", "needs labels")),
+        ("detector: {labels: [0, 1]}", ("'detector'", "takes no labels")),
+        ("detector: {kind: transformers, path: /models/vit, labels: [3, 3]}", ("'detector'", "different classes")),
+        ("detector: {kind: transformers, path: /models/vit, labels: [-1, 3]}", ("'detector'", "different classes")),
     ],
 )
 def test_a_wrong_config_is_refused_with_one_sentence(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:

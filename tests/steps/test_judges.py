@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,16 @@ from safetensors.torch import load_file, save_file
 from erasediff.data.datasets import load_dataset
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.measure import RealImages, real_images
-from erasediff.files import sha256_bytes
+from erasediff.files import sha256_bytes, sha256_folder
 from erasediff.records.base import Pointer
-from erasediff.records.config import DetectorConfig, RunConfig
+from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig
 from erasediff.records.nouns import BaseRecord, ErasureRequest, Judges, ModelRecord, PlanRecord
 from erasediff.records.policy import load_policy
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
 from erasediff.steps.gate import check_judges
 from tests.evaluate.gate_examples import measurements, witness
+from tests.pretrained import write
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 CONFIG = RunConfig(detector=DetectorConfig(steps=2))
@@ -33,17 +35,7 @@ def real() -> RealImages:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    plan = PlanRecord(
-        made_from={"dataset": load_dataset(CONFIG.dataset).digest()},
-        run="one",
-        attempt=1,
-        request=ErasureRequest(dataset="digits", label=8),
-        config_digest=CONFIG.digest(),
-        policy_digest=POLICY.digest(),
-        seed_commitment=sha256_bytes(KEY),
-        mlflow_run_id="r",
-    )
-    return Workdir.open(tmp_path).open_run(plan, CONFIG, POLICY, KEY)
+    return opened_by(tmp_path, CONFIG)
 
 
 def appointed(run: Run, found: Judges | None) -> BaseRecord:
@@ -92,12 +84,81 @@ def test_without_an_appointment_nobody_judges(run: Run, real: RealImages) -> Non
         judges.classifier(run, real)
 
 
-@pytest.mark.parametrize("who", ["classifier", "neighbours"])
+def opened_by(tmp_path: Path, config: RunConfig) -> Run:
+    plan = PlanRecord(
+        made_from={"dataset": load_dataset(config.dataset).digest()},
+        run="one",
+        attempt=1,
+        request=ErasureRequest(dataset="digits", label=8),
+        config_digest=config.digest(),
+        policy_digest=POLICY.digest(),
+        seed_commitment=sha256_bytes(KEY),
+        mlflow_run_id="r",
+    )
+    return Workdir.open(tmp_path / "work").open_run(plan, config, POLICY, KEY)
+
+
+def change_weights(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: value * 1.01 for name, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def change_settings(folder: Path) -> None:
+    path = folder / "preprocessor_config.json"
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+
+
+@pytest.mark.parametrize("change", [change_weights, change_settings])
+def test_an_extractor_that_was_swapped_after_the_appointment_is_refused(tmp_path: Path, real: RealImages, change: Callable[[Path], None]) -> None:
+    """One that sees nothing finds every model as good as the base; other preprocessing does as much as other weights."""
+    folder = write(tmp_path / "dinov2", "dinov2")
+    run = opened_by(tmp_path, CONFIG.model_copy(update={"features": FeaturesConfig(kind="transformers", path=str(folder))}))
+    found = judges.appoint(run, real)
+    appointed(run, found)
+    detector = judges.classifier(run, real)
+    assert judges.extractor(run, real, detector).digest == found.features != found.classifier, "control"
+    change(folder)
+    with pytest.raises(IntegrityError, match="extractor of features that would judge run one is not the one that was appointed"):
+        judges.extractor(run, real, detector)
+    judges.classifier(run, real)
+
+
+def test_the_detector_s_features_are_appointed_with_the_detector(run: Run, real: RealImages) -> None:
+    found = judges.appoint(run, real)
+    appointed(run, found)
+    assert judges.extractor(run, real, judges.classifier(run, real)).digest == found.features == found.classifier
+
+
+@pytest.mark.parametrize("change", [change_weights, change_settings])
+def test_a_classifier_from_a_folder_is_appointed_like_one_that_was_trained(tmp_path: Path, real: RealImages, change: Callable[[Path], None]) -> None:
+    folder = write(tmp_path / "vit", "vit")
+    detector = DetectorConfig(kind="transformers", path=str(folder), labels=tuple(range(10)))
+    run = opened_by(tmp_path, CONFIG.model_copy(update={"detector": detector}))
+    found = judges.appoint(run, real)
+    appointed(run, found)
+    assert judges.classifier(run, real).digest == found.classifier == sha256_folder(folder), "control"
+    assert not list(run.workdir.detectors.glob("*")), "none is trained"
+    change(folder)
+    with pytest.raises(IntegrityError, match="classifier that would judge run one"):
+        judges.classifier(run, real)
+
+
+@pytest.mark.parametrize("who", ["classifier", "neighbours", "features"])
 def test_the_gate_refuses_measurements_by_another_judge(run: Run, who: str) -> None:
     """The files may have been right when the samples were looked at by something else: the measurements name who looked."""
-    base = appointed(run, Judges(classifier=DIGEST, neighbours=DIGEST))
+    base = appointed(run, Judges(classifier=DIGEST, neighbours=DIGEST, features=DIGEST))
     check_judges(run, base, measurements())  # control
     detector = measurements().detector.model_copy(update={"sha256": "1" * 64})
-    other = measurements(detector=detector) if who == "classifier" else measurements(neighbours=witness(sha256="1" * 64))
+    others = {"classifier": {"detector": detector}, "neighbours": {"neighbours": witness(sha256="1" * 64)}, "features": {"features": "1" * 64}}
+    with pytest.raises(IntegrityError, match="made by other detectors, or of other features"):
+        check_judges(run, base, measurements(**others[who]))
+
+
+def test_the_gate_takes_no_judge_in_another_s_place(run: Run) -> None:
+    """Both were appointed, but each for its own office."""
+    base = appointed(run, Judges(classifier=DIGEST, neighbours="1" * 64, features=DIGEST))
+    right = measurements(neighbours=witness(sha256="1" * 64))
+    check_judges(run, base, right)  # control
+    detector = right.detector.model_copy(update={"sha256": "1" * 64})
     with pytest.raises(IntegrityError, match="made by other detectors"):
-        check_judges(run, base, other)
+        check_judges(run, base, right.model_copy(update={"detector": detector}))

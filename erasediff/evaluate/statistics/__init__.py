@@ -3,7 +3,6 @@
 from erasediff.evaluate.statistics.auc import Equivalence, equivalence, equivalence_to_chance, membership_auc, required_members
 from erasediff.evaluate.statistics.clusters import clustered_upper
 from erasediff.evaluate.statistics.frechet import (
-    Features,
     FrechetDifference,
     bias_corrected_upper,
     frechet_difference,
@@ -17,12 +16,15 @@ from erasediff.evaluate.statistics.rates import (
     difference_upper,
     paired_difference_lower,
 )
+from erasediff.evaluate.statistics.tables import Chosen, Features, Table, parts
 
 __all__ = [
+    "Chosen",
     "Equivalence",
     "Features",
     "FrechetDifference",
     "KernelDifference",
+    "Table",
     "bias_corrected_upper",
     "binomial_lower",
     "binomial_upper",
@@ -38,5 +40,6 @@ __all__ = [
     "mean_upper",
     "membership_auc",
     "paired_difference_lower",
+    "parts",
     "required_members",
 ]

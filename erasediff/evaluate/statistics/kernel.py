@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from erasediff.evaluate.statistics.frechet import Features
+from erasediff.evaluate.statistics.tables import Chosen, Features, Table, parts
+
+_TILE = 1024  # a tile of the table of all pairs has this many rows and columns
 
 
 def _kernel(left: Features, right: Features) -> Features:
@@ -18,12 +20,22 @@ def _kernel(left: Features, right: Features) -> Features:
     return cubed
 
 
-def _mean_off_diagonal(values: Features) -> float:
-    n = len(values)
-    return float((values.sum() - np.trace(values)) / (n * (n - 1)))
+def _sum_of_pairs(left: Table, right: Table) -> float:
+    """Σ_ij k(x_i, y_j), tile by tile."""
+    return sum(float(_kernel(rows, columns).sum()) for rows in parts(left, _TILE) for columns in parts(right, _TILE))
 
 
-def kernel_distance(left: Features, right: Features) -> float:
+def _sum_of_equals(table: Table) -> float:
+    """Σ_i k(x_i, x_i)."""
+    return sum(float(((np.square(rows).sum(1) / rows.shape[1] + 1) ** 3).sum()) for rows in parts(table, _TILE))
+
+
+def _mean_off_diagonal(table: Table) -> float:
+    n = len(table)
+    return (_sum_of_pairs(table, table) - _sum_of_equals(table)) / (n * (n - 1))
+
+
+def kernel_distance(left: Table, right: Table) -> float:
     """The unbiased estimate of MMD² of two samples ``[n,d]`` and ``[m,d]`` (Gretton et al. 2012, eq. 3).
 
     It is 0 on average where the distributions agree, so it may be negative, and unlike the Fréchet distance it does not
@@ -31,8 +43,8 @@ def kernel_distance(left: Features, right: Features) -> float:
     """
     if min(len(left), len(right)) < 2:
         raise ValueError("the kernel distance needs two rows of either sample")
-    cross = float(_kernel(left, right).mean())
-    return _mean_off_diagonal(_kernel(left, left)) + _mean_off_diagonal(_kernel(right, right)) - 2 * cross
+    cross = _sum_of_pairs(left, right) / (len(left) * len(right))
+    return _mean_off_diagonal(left) + _mean_off_diagonal(right) - 2 * cross
 
 
 def mean_upper(mean: float, sd: float, n: int, alpha: float) -> float:
@@ -55,7 +67,7 @@ class KernelDifference:
 
 
 def kernel_difference(
-    base: Features, candidate: Features, strata: NDArray[np.int64], reference: Features, blocks: int, rng: np.random.Generator
+    base: Table, candidate: Table, strata: NDArray[np.int64], reference: Table, blocks: int, rng: np.random.Generator
 ) -> KernelDifference:
     """Compare two samples with one reference, block by block.
 
@@ -76,6 +88,8 @@ def kernel_difference(
         raise ValueError(f"{len(base)} samples and {len(reference)} real images do not make {blocks} blocks of two")
     dealt = np.concatenate([rng.permutation(np.flatnonzero(strata == stratum)) for stratum in np.unique(strata)])
     of_reference = rng.permutation(len(reference))
-    dealt_blocks = [(dealt[k::blocks], reference[of_reference[k::blocks]]) for k in range(blocks)]
-    differences = np.array([kernel_distance(candidate[rows], real) - kernel_distance(base[rows], real) for rows, real in dealt_blocks])
+    dealt_blocks = [(dealt[k::blocks], Chosen(reference, of_reference[k::blocks])) for k in range(blocks)]
+    differences = np.array(
+        [kernel_distance(Chosen(candidate, rows), real) - kernel_distance(Chosen(base, rows), real) for rows, real in dealt_blocks]
+    )
     return KernelDifference(kernel_distance(base, reference), float(differences.mean()), float(differences.std(ddof=1)), blocks)

@@ -1,0 +1,190 @@
+"""The lie: 'it ran on 2,000 images', of code that needs all memory for the 50,000 that were promised."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from erasediff.errors import BadInput
+from erasediff.evaluate.features import store
+from erasediff.evaluate.features.store import Writer, blocks, extract, images_in_file, write_table
+from erasediff.evaluate.fidelity import Arms, frechet_change, kernel_change, manifold_change
+from erasediff.records.policy import load_policy
+
+ROOT = Path(__file__).parents[2]
+POLICY = load_policy(ROOT / "policies/class-conditional.yaml").fidelity
+
+PEAK = """
+def peak():
+    # not ru_maxrss: a process starts with what the process that started it had
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+"""
+
+MEASURED = """
+import sys
+import numpy as np, torch
+from erasediff.evaluate.features.store import blocks, extract
+from erasediff.evaluate.statistics import frechet_difference
+
+n, held = int(sys.argv[1]), sys.argv[2] == "held"
+torch.set_num_threads(1)
+mix = torch.randn(3072, 256, generator=torch.Generator().manual_seed(0)) / 255
+
+class Mixed:
+    digest = "0" * 64
+    def features(self, images):
+        return (images.flatten(1).float() @ mix).double().numpy()
+
+def batches(seed):
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(n // 250):
+        yield torch.randint(0, 256, (250, 32, 32, 3), generator=generator, dtype=torch.uint8)
+
+def table(seed):
+    if held:
+        return Mixed().features(torch.cat(list(batches(seed))))
+    return extract(Mixed(), blocks(batches(seed)))
+
+found = frechet_difference(table(1), table(2), np.arange(n) % 10, table(3), 2, np.random.default_rng(0))
+print(found.fd_base, peak())
+"""
+
+
+PAIRS = """
+import sys
+import numpy as np, torch
+from erasediff.evaluate import fidelity
+from erasediff.evaluate.features.store import write_table
+from erasediff.evaluate.statistics import kernel
+
+n = int(sys.argv[1])
+torch.set_num_threads(1)
+fidelity._ROWS = fidelity._COLUMNS = kernel._TILE = 10**9 if sys.argv[2] == "whole" else 500
+base, erased, real = (write_table([np.random.default_rng(seed).normal(size=(n, 8))]) for seed in (1, 2, 3))
+arms = fidelity.Arms(base, erased, np.arange(n) % 10, real)
+found = kernel.kernel_distance(base, real) + fidelity.manifold_change(arms, 5).density.base
+print(found, peak())
+"""
+
+
+def measured(n: int, how: str, script: str = MEASURED) -> tuple[float, float]:
+    """A number that came out, and the peak of resident memory in MB, of a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run([sys.executable, "-c", PEAK + script, str(n), how], capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    distance, peak = done.stdout.split()
+    return float(distance), float(peak)
+
+
+def test_four_times_the_images_need_no_more_memory() -> None:
+    """Extraction and the bootstrapped distance, which draws rows from all over the file; pages of mapped files would count as resident."""
+    (few, small), (many, large) = measured(5_000, "written"), measured(20_000, "written")
+    assert large - small < 25, (small, large)
+    (few_held, small_held), (many_held, large_held) = measured(5_000, "held"), measured(20_000, "held")
+    assert large_held - small_held > 150, "control: with everything in memory it grows"
+    assert (few, many) == pytest.approx((few_held, many_held), rel=1e-10)
+
+
+def test_nor_do_the_tables_of_all_pairs() -> None:
+    """Kernels and neighbours compare every image with every other; the table of that is never there as a whole."""
+    (_, small), (many, large) = measured(1_500, "tiles", PAIRS), measured(3_000, "tiles", PAIRS)
+    assert large - small < 20, (small, large)
+    (_, small_whole), (many_whole, large_whole) = measured(1_500, "whole", PAIRS), measured(3_000, "whole", PAIRS)
+    assert large_whole - small_whole > 60, "control: it grows with the square"
+    assert many == pytest.approx(many_whole, abs=1e-10)
+
+
+def features(n: int, seed: int, spread: float = 1.0) -> np.ndarray:
+    return spread * np.random.default_rng(seed).normal(size=(n, 8))
+
+
+def test_a_table_in_a_file_gives_the_numbers_of_the_array() -> None:
+    arrays = features(600, 1), features(600, 2, 1.1), features(900, 3)
+    tables = [write_table(np.array_split(array, 7)) for array in arrays]
+    labels = np.repeat(np.arange(3), 200)
+    held, written = (Arms(base, erased, labels, reference) for base, erased, reference in (arrays, tables))
+    assert frechet_change(written, POLICY, 0) == frechet_change(held, POLICY, 0)
+    assert kernel_change(written, POLICY, 0) == kernel_change(held, POLICY, 0)
+    assert manifold_change(written, 5) == manifold_change(held, 5)
+    assert frechet_change(written, POLICY, 1) != frechet_change(held, POLICY, 0), "control"
+
+
+def test_rows_come_back_as_they_were_written() -> None:
+    array = features(50, 1)
+    table = write_table([array[:20], array[20:21], array[21:]])
+    assert (len(table), table.shape) == (50, (50, 8))
+    rows = np.array([3, 3, 49, 0])
+    assert np.array_equal(table[rows], array[rows])
+    assert np.array_equal(table[10:25], array[10:25])
+    assert np.array_equal(table[40:100], array[40:])
+
+
+def test_rows_are_found_wherever_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across the stretches that the file is read in, in any order, again and again, and none at all."""
+    monkeypatch.setattr(store, "_STRETCH", 7)
+    array = features(50, 1)
+    table = write_table([array])
+    for rows in (np.arange(50), np.arange(50)[::-1], np.random.default_rng(0).integers(0, 50, 200), np.array([], dtype=np.int64)):
+        assert np.array_equal(table[rows], array[rows])
+    assert np.array_equal(table[5:33], array[5:33])
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 100])
+@pytest.mark.parametrize("batch", [1, 3, 10, 25])
+def test_blocks_do_not_depend_on_the_batches(size: int, batch: int) -> None:
+    images = torch.arange(50).view(50, 1, 1, 1)
+    found = list(blocks(torch.split(images, batch), size))
+    assert torch.equal(torch.cat(found), images)
+    assert [len(block) for block in found] == [len(block) for block in torch.split(images, size)]
+
+
+def test_an_extractor_sees_every_image_once_and_in_order() -> None:
+    class Counting:
+        digest = "0" * 64
+
+        def features(self, images: torch.Tensor) -> np.ndarray:
+            return images.flatten(1).double().numpy()
+
+    images = torch.arange(24, dtype=torch.uint8).view(12, 1, 2, 1)
+    assert np.array_equal(extract(Counting(), blocks(torch.split(images, 5), 4))[0:12], np.arange(24.0).reshape(12, 2))
+
+
+def test_images_in_a_file_are_those_that_were_written_and_cannot_be_changed_there() -> None:
+    images = torch.randint(0, 256, (9, 4, 4, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    writer = Writer()
+    for part in torch.split(images, 4):
+        writer.append(part.numpy())
+    found = images_in_file(writer)
+    assert torch.equal(found, images)
+    found[0] = 0
+    assert torch.equal(images_in_file(writer), images)
+
+
+def test_nothing_is_left_on_disk_even_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed cleans nothing up; features of images are not for those who come after."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    table = write_table([features(10, 0)])
+    assert list(tmp_path.iterdir()) == []
+    assert table[0:10].shape == (10, 8)
+
+
+def test_rows_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not go with"):
+        write_table([features(3, 0), features(3, 0)[:, :5]])
+    with pytest.raises(ValueError, match="do not go with"):
+        write_table([features(3, 0), features(3, 0).astype(np.float32)])
+    with pytest.raises(ValueError, match="nothing was written"):
+        len(write_table([]))
+
+
+def test_a_full_disk_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
+    with pytest.raises(BadInput, match=r"^no space is left on the device that holds [^\n]*\.$"):
+        write_table([features(10, 0)])
