@@ -20,7 +20,7 @@ from benchmarks.erase import Case
 from benchmarks.judge import Judge, Judgement
 from benchmarks.kept import run_kept
 from benchmarks.results_file import RESULTS, Row, write_rows
-from benchmarks.subjects import Prepared, Subject, base_digest, prepare, subject
+from benchmarks.subjects import Prepared, Subject, asked_digest, base_digest, prepare, subject
 from erasediff.environment import settle
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
@@ -133,7 +133,7 @@ class Trial:
         """What decides the row, in short."""
         asked = self.subject
         settings = [Case(asked, method, self.label, self.seed).config.model_dump(mode="json") for method in ("erasediff", "finetune", "retrain")]
-        decisive = [asked.folder.name, base_digest(asked.folder), asked.policy.digest(), self.model, self.label, self.seed, settings]
+        decisive = [asked.folder.name, base_digest(asked.folder), asked_digest(asked.policy), self.model, self.label, self.seed, settings]
         return sha256_bytes(canonical_json(decisive))[:16]
 
 

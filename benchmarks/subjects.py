@@ -57,6 +57,12 @@ def subject(name: str, size: int | None = None, policy_name: str = "class-condit
     return Subject(name if size is None else f"{name}-{size}", config.model_copy(update={"dataset": dataset}), policy, (0, 5, 8))
 
 
+def asked_digest(policy: GatePolicy) -> str:
+    """What decides an answer on the policy's tier: limits of attacks that tier 1 does not ask for leave its rows as they are."""
+    unasked = {"attacks"} if policy.tier == 1 else set()
+    return sha256_bytes(canonical_json(policy.model_dump(mode="json", exclude=unasked)))
+
+
 @cache
 def base_digest(folder: Path) -> str:
     """Which base lies in a subject's folder: one trained again, or on another machine, is another."""
