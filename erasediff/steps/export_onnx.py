@@ -33,11 +33,11 @@ def export_onnx(run: Run) -> ExportedRecord:
     erased, verdict = run.need(ErasedRecord, "erase"), run.need(VerdictRecord, "gate")
     if verdict.verdict is not Verdict.PASS:
         raise BadInput(f"the gate said {verdict.verdict} of run {run.name}: only a model that passed is exported.")
-    return run.made(ExportedRecord, {"erased": erased.digest(), "verdict": verdict.digest()}, lambda: _export(run, erased))
+    return run.made(ExportedRecord, {"erased": erased.digest(), "verdict": verdict.digest()}, lambda: _export(run, erased, verdict.attempt))
 
 
-def _export(run: Run, erased: ErasedRecord) -> ExportedRecord:
-    config, policy, label = run.config(), run.policy(), run.plan().request.label
+def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:
+    config, policy, label = run.config(), run.policy().for_attempt(attempt), run.plan().request.label
     pipeline = load_model(run.workdir.models, erased.model)
     path = run.folder / ONNX
     export_denoiser(pipeline, path)
@@ -51,7 +51,7 @@ def _export(run: Run, erased: ErasedRecord) -> ExportedRecord:
     rounded = _with_rounded_weights(run, source, watch) if policy.tier == 2 else None
     decision = run_export_gate(policy, label, found, parity, rounded)
     keep_try(run, "export_onnx", decision.verdict)
-    log_checks(run, decision.checks)
+    log_checks(run, decision.checks, policy.alpha)
     return ExportedRecord(
         onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),
         weights_sha256=erased.model.weights.sha256,

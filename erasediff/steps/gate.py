@@ -43,7 +43,7 @@ def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord
     policy, history = run.policy(), history_of(run, base)
     decision, attempt = run_gate(policy, measured, history), history.attempt
     keep_try(run, "gate", decision.verdict)
-    log_checks(run, (*decision.checks, *decision.reported))
+    log_checks(run, (*decision.checks, *decision.reported), policy.alpha_of(attempt))
     if decision.verdict is Verdict.PASS and not mlflow_accepts(decision.checks):
         raise IntegrityError(
             f"the gate said PASS of run {run.name} and MLflow's validation of the same bounds did not: report this, and do not promote."
@@ -60,12 +60,12 @@ def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord
     )
 
 
-def log_checks(run: Run, checks: tuple[Check, ...]) -> None:
-    """Log every check's value and bound to MLflow."""
-    metrics: dict[str, float] = {}
+def log_checks(run: Run, checks: tuple[Check, ...], alpha: float) -> None:
+    """Log every check's value and bound to MLflow; a bound is named by its confidence: ``gate.f1.upper95``."""
+    metrics, level = dict[str, float](), f"{100 * (1 - alpha):g}"
     for check in checks:
         name = f"gate.{check.id.lower()}"
         if check.value is not None and check.bound is not None:
-            metrics |= {f"{name}.value": check.value, f"{name}.{check.bound_kind}": check.bound}
+            metrics |= {f"{name}.value": check.value, f"{name}.{check.bound_kind}{level}": check.bound}
         metrics[f"{name}.passed"] = float(check.verdict == "PASS")
     Tracking(run.workdir.root).log_metrics(run.plan().mlflow_run_id, metrics)

@@ -42,7 +42,7 @@ def test_the_report_and_the_tracking_show_them(attacked):
     client = MlflowClient(f"sqlite:///{workdir}/mlflow.db")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     metrics = set().union(*(run.data.metrics for run in runs))
-    assert {"gate.f4.upper", "gate.f9.pia.upper", "gate.f6.lower", "gate.f8.int8.passed"} <= metrics
+    assert {"gate.f1.upper95", "gate.f4.upper95", "gate.f9.pia.upper95", "gate.f6.lower95", "gate.f8.int8.upper95", "gate.f8.int8.passed"} <= metrics
 
 
 def test_the_tier_was_fixed_in_the_plan_before_anything_was_erased(attacked, erasediff):

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from erasediff.data.datasets import load_dataset
 from erasediff.errors import BadInput, EraseDiffError, IntegrityError
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.measure import real_images
-from erasediff.files import sha256_bytes
+from erasediff.files import append_line, sha256_bytes
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import save_model
 from erasediff.records.base import Pointer
 from erasediff.records.config import DenoiserConfig, DetectorConfig, RunConfig, SamplerConfig
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, Measurements, PlanRecord, Verdict, VerdictRecord
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, Measurements, PlanRecord, Try, Verdict, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
 from erasediff.steps.runner import perform
@@ -64,7 +65,7 @@ def measured(run: Run, **changes: Any) -> None:
     appointed = run.need(BaseRecord, "train-base").judges
     assert appointed is not None
     detector = measurements().detector.model_copy(update={"sha256": appointed.classifier})
-    good = {"detector": detector, "neighbours": witness(sha256=appointed.neighbours)}
+    good = {"detector": detector, "neighbours": witness(sha256=appointed.neighbours), "features": appointed.features}
     measurements(**good | changes).write(run.path(Measurements))
 
 
@@ -111,3 +112,15 @@ def test_a_detector_that_breaks_down_leaves_no_measurements_and_the_gate_refuses
     with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
         perform("gate", run)
     assert run.find(VerdictRecord) is None
+
+
+def test_bounds_are_tracked_by_their_confidence_and_the_second_try_has_more_of_it(run: Run) -> None:
+    """The lie: 95 % over a bound that was asked at 97.5 %, or the other way round."""
+    measured(run)
+    other = run.plan().model_copy(update={"run": "other"})
+    append_line(run.workdir.tries, Try(request=other.request.digest(), plan=other.digest(), step="gate", verdict=Verdict.FAIL).canonical())
+    said(run)
+    metrics = MlflowClient(f"sqlite:///{run.workdir.root}/mlflow.db").get_run(run.plan().mlflow_run_id).data.metrics
+    f1 = next(check for check in run.need(VerdictRecord, "gate").checks if check.id == "F1")
+    assert metrics["gate.f1.upper97.5"] == pytest.approx(f1.bound)
+    assert "gate.f1.upper95" not in metrics
