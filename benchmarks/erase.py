@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import yaml
 
+from benchmarks import trained
 from benchmarks.judge import Judge, Judgement
 from benchmarks.kept import finished, run_kept
 from benchmarks.relearn import steps_to_half
@@ -157,7 +158,9 @@ def measure(case: Case) -> Row:
         "seconds_to_gate": seconds_to_gate,
         "peak_rss_mb": peak,
     }
-    return {**row, **measured(judgement), **cost, "s50": steps_to_half(erasure.result().model, judge)}
+    model = erasure.result().model
+    trained.keep(case, model)
+    return {**row, **measured(judgement), **cost, "s50": steps_to_half(model, judge)}
 
 
 def train(erasure: Erasure, judge: Judge, clock: Clock) -> tuple[float | None, Judgement, int]:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import base, erase, gate, rates, relearn, step, subjects, tables
+from benchmarks import base, erase, gate, rates, relearn, step, subjects, tables, trained
 from benchmarks.judge import Judge
 from benchmarks.kept import finished, run_kept
 from benchmarks.results_file import Row, read_rows
@@ -71,6 +72,19 @@ def test_a_trial_of_tier_2_says_what_the_attacks_brought_and_fits_its_table(smal
     assert "| digits | hidden from its label | 3, 0 |" in tables.attacks_table([row])
     assert gate.Trial("digits", "base", 0, tier=2).key != gate.Trial("digits", "base", 0).key
     assert "attacks" not in gate.measure(gate.Trial("digits", "hidden from its label", 0)), "control: tier 1 attacks nothing"
+
+
+def test_a_model_of_the_comparison_is_the_one_before_the_gate(small: subjects.Subject) -> None:
+    """The lie: 'the same method', of a model that was trained otherwise."""
+    ready, case = subjects.prepare(small), erase.Case(small, "finetune", 3, 5)
+    made = gate.MODELS["retained-only fine-tuning"][1](ready, 3, 5)
+    there = trained.kept(case, ready.base.unet)
+    assert there is not None
+    assert all(torch.equal(a, b) for a, b in zip(made.state_dict().values(), there.state_dict().values(), strict=True))
+    assert trained.kept(erase.Case(small, "finetune", 3, 6), ready.base.unet) is None, "control: another seed is another model"
+    under = gate.MODELS["under-trained"][1](ready, 3, 5)
+    assert trained.kept(erase.Case(small, "erasediff", 3, 5), ready.base.unet) is None, "nor is one that was stopped early kept"
+    assert under is not None
 
 
 def test_rows_are_kept_and_not_measured_again(small: subjects.Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
