@@ -14,7 +14,7 @@ FLOORS = [
     {"environment", "files"},
     {"progress"},
     {"records"},
-    {"data", "models", "tracking"},
+    {"data", "models", "serve", "tracking"},
     {"unlearn", "evaluate"},
     {"export"},
     {"steps"},

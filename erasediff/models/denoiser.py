@@ -87,9 +87,9 @@ def build_unet(config: DenoiserConfig, channels: int, size: int, classes: int) -
     return unet
 
 
-def build_scheduler(sampler: SamplerConfig, train_timesteps: int, prediction: PredictionType = "epsilon") -> object:
+def build_scheduler(sampler: SamplerConfig, train_timesteps: int, prediction: PredictionType | Literal["sample"] = "epsilon") -> object:
     """The diffusers scheduler that samples, on a squared-cosine schedule (Nichol and Dhariwal 2021)."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     shared = {
         "num_train_timesteps": train_timesteps,
@@ -99,15 +99,10 @@ def build_scheduler(sampler: SamplerConfig, train_timesteps: int, prediction: Pr
     }
     if sampler.scheduler == "ddim":
         return DDIMScheduler(clip_sample=True, set_alpha_to_one=True, **shared)
-    return DPMSolverMultistepScheduler(
-        algorithm_type="dpmsolver++",
-        thresholding=True,
-        sample_max_value=1.0,
-        solver_order=2,
-        final_sigmas_type="zero",
-        lower_order_final=True,
-        **shared,
-    )
+    multistep = {"thresholding": True, "sample_max_value": 1.0, "solver_order": 2, "final_sigmas_type": "zero", "lower_order_final": True}
+    if sampler.scheduler == "unipc":
+        return UniPCMultistepScheduler(predict_x0=True, **multistep, **shared)
+    return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **multistep, **shared)
 
 
 def schedule_of(scheduler: object) -> NoiseSchedule:

@@ -22,6 +22,7 @@ MethodName = Literal["erasediff", "finetune", "neggrad", "salun", "sfron", "munb
 ParameterGroupName = Literal["full", "attention", "cross-attention", "no-cross-attention"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 NetworkName = Literal["plain", "residual"]
+SchedulerName = Literal["ddim", "dpm-solver++", "unipc"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
@@ -74,7 +75,7 @@ class BaseTrainingConfig(Strict):
 class SamplerConfig(Strict):
     """The sampler that measures and that serves: one and the same."""
 
-    scheduler: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    scheduler: SchedulerName = "dpm-solver++"
     steps: int = Field(default=10, ge=1, le=1000)
     guidance_scale: float = Field(default=1.0, ge=0, le=50)
     batch_size: int = Field(default=250, ge=1)

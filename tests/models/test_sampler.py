@@ -13,7 +13,7 @@ from erasediff.records.config import SamplerConfig
 
 LABELS = torch.arange(8)
 SEEDS = [11, 22, 33, 44, 55, 66, 77, 88]
-SCHEDULERS = pytest.mark.parametrize("name", ["ddim", "dpm-solver++"])
+SCHEDULERS = pytest.mark.parametrize("name", ["ddim", "dpm-solver++", "unipc"])
 
 
 class Counting:

@@ -1,0 +1,54 @@
+"""Write a diffusers scheduler down as a table: run it once on coordinates in place of images."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+from erasediff.models.denoiser import NoiseSchedule, build_scheduler
+from erasediff.records.config import SamplerConfig, SchedulerName
+from erasediff.serve.solver import SolverTable, Table
+
+STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
+"""Numbers of denoiser calls that tables are written for."""
+
+
+def solver_tables(schedule: NoiseSchedule) -> dict[str, SolverTable]:
+    """Every solver at every number of steps that is offered, by ``NAME-STEPS``."""
+    return {f"{name}-{steps}": solver_table(name, steps, schedule) for name in get_args(SchedulerName) for steps in STEPS}
+
+
+def solver_table(name: SchedulerName, steps: int, schedule: NoiseSchedule) -> SolverTable:
+    """The table of one solver.
+
+    A scheduler that is told the model predicts the clean image is linear in what it is handed. So it is handed unit vectors:
+    x_T is the first, and the clean image predicted at step j the (j+2)-th; what it returns are the coefficients.
+    """
+    solver: Any = build_scheduler(SamplerConfig(scheduler=name, steps=steps), schedule.timesteps, "sample")
+    solver.register_to_config(thresholding=False, clip_sample=False)  # what is clipped is the clean image, before it gets there
+    solver.set_timesteps(steps)
+    basis, states = torch.eye(steps + 1, dtype=torch.float64), []
+    state = basis[:1]  # a batch of one
+    for step, timestep in enumerate(solver.timesteps):
+        state = solver.step(basis[step + 1 : step + 2], timestep, state, return_dict=False)[0]
+        states.append(state[0].numpy())
+    timesteps = solver.timesteps.numpy().astype(np.int64)
+    signal = schedule.alphas_cumprod[timesteps].double().sqrt().numpy()
+    coefficients = np.stack(states)
+    start, clean, noise = coefficients[:, 0], coefficients[:, 1:], np.zeros((steps, steps))
+    if name == "ddim":
+        start, clean, noise = _by_noise(solver, basis, signal)
+    return SolverTable(timesteps, signal, start, clean, noise, schedule.prediction_type)
+
+
+def _by_noise(solver: Any, basis: torch.Tensor, signal: Table) -> tuple[Table, Table, Table]:
+    """DDIM goes on in the direction of the noise that the model predicted, not of what clipping makes of it: x_k = √ᾱ·x̂ + √(1-ᾱ)·ε."""
+    steps = len(signal)
+    clean, noise = np.zeros((steps, steps)), np.zeros((steps, steps))
+    for step, timestep in enumerate(solver.timesteps):
+        of_state, of_clean = solver.step(basis[1:2, :2], timestep, basis[:1, :2], return_dict=False)[0][0].numpy()
+        noise[step, step] = of_state * np.sqrt(1 - signal[step] ** 2)
+        clean[step, step] = of_clean + of_state * signal[step]
+    return np.zeros(steps), clean, noise

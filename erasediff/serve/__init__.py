@@ -1,0 +1,1 @@
+"""Serving: sampling over onnxruntime without torch or diffusers."""

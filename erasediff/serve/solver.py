@@ -1,0 +1,150 @@
+"""Solvers as tables of coefficients: what a diffusers scheduler does to a state, written down once so that serving needs neither it nor torch.
+
+Between two calls of the denoiser a deterministic solver is linear. With x̂_j the clean image that was predicted at step j, clipped
+to [-1, 1], and ε_j the noise that was,
+
+    x_{k+1} = start_k · x_T + Σ_{j≤k} clean_{kj} · x̂_j + Σ_{j≤k} noise_{kj} · ε_j
+
+for DDIM (Song et al. 2021, eq. 12), DPM-Solver++ (Lu et al. 2211.01095, alg. 2) and UniPC (Zhao et al. 2302.04867) alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SolverTable:
+    """The coefficients of K steps.
+
+    Attributes:
+        timesteps: ``int64 [K]``, what the denoiser is asked at.
+        signal: √ᾱ of each timestep ``[K]``.
+        start: of x_T ``[K]``.
+        clean: of the predicted clean images ``[K,K]``.
+        noise: of the predicted noise ``[K,K]``.
+        prediction: what the denoiser predicts: ``epsilon`` or ``v_prediction``.
+    """
+
+    timesteps: NDArray[np.int64]
+    signal: Table
+    start: Table
+    clean: Table
+    noise: Table
+    prediction: str
+
+    @property
+    def steps(self) -> int:
+        """Denoiser calls an image."""
+        return len(self.timesteps)
+
+    def predicted(self, step: int, state: Array, output: Array) -> tuple[Array, Array]:
+        """The clean image, clipped, and the noise that an output of the denoiser means, both of the state's shape (Salimans and Ho 2022)."""
+        signal = np.float32(self.signal[step])
+        sigma = np.float32(np.sqrt(1 - self.signal[step] ** 2))
+        if self.prediction == "epsilon":
+            clean, noise = (state - sigma * output) / signal, output
+        else:
+            clean, noise = signal * state - sigma * output, signal * output + sigma * state
+        return np.clip(clean, -1, 1), noise
+
+    def state_after(self, step: int, start: Array, clean: Sequence[Array], noise: Sequence[Array]) -> Array:
+        """x_{k+1} from x_T and everything that was predicted up to ``step``."""
+        state = np.float32(self.start[step]) * start
+        for coefficients, past in ((self.clean[step], clean), (self.noise[step], noise)):
+            for coefficient, one in zip(coefficients, past, strict=False):
+                if coefficient:
+                    state = state + np.float32(coefficient) * one
+        return state
+
+
+class Graph(Protocol):
+    """The exported denoiser over numpy."""
+
+    def __call__(self, noised: Array, timesteps: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
+        """ε or v ``float32 [B,C,H,W]`` of states ``[B,C,H,W]`` at timesteps ``[B]`` under labels ``[B]``."""
+        ...
+
+
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Array:
+    """x_T ``float32 [N,C,H,W]``; an image's noise depends on its own seed alone (Philox, the same on every machine)."""
+    return np.stack([np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32) for seed in seeds])
+
+
+def sample(
+    graph: Graph, table: SolverTable, start: Array, labels: NDArray[np.int64], null_label: int, guidance: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """Images from noise; guidance ε_∅ + w(ε_c - ε_∅) takes one call of a doubled batch (Ho and Salimans 2022, eq. 6).
+
+    Args:
+        graph: the denoiser.
+        table: the solver.
+        start: x_T ``[N,C,H,W]``.
+        labels: ``int64 [N]``.
+        null_label: the label that means "no condition".
+        guidance: w of each image ``[N]``; where it is 1, the null label is not asked.
+
+    Returns:
+        ``uint8 [N,H,W,C]``.
+    """
+    state, clean, noise = start, list[Array](), list[Array]()
+    for step in range(table.steps):
+        output = _guided(graph, state, int(table.timesteps[step]), labels, null_label, guidance)
+        kept, predicted = table.predicted(step, state, output)
+        clean.append(kept)
+        noise.append(predicted)
+        state = table.state_after(step, start, clean, noise)
+    pixels = np.rint((np.clip(state, -1, 1) + 1) * np.float32(127.5)).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def _guided(graph: Graph, state: Array, timestep: int, labels: NDArray[np.int64], null_label: int, guidance: NDArray[np.float32]) -> Array:
+    asked = np.flatnonzero(guidance != 1)
+    states, conditions = state, labels
+    if len(asked):
+        states = np.concatenate([state, state[asked]])
+        conditions = np.concatenate([labels, np.full(len(asked), null_label, dtype=np.int64)])
+    both = graph(states, np.full(len(states), timestep, dtype=np.int64), conditions)
+    output, null = both[: len(state)], both[len(state) :]
+    if len(asked):
+        output = output.copy()
+        scale = guidance[asked].reshape(-1, 1, 1, 1)
+        output[asked] = null + scale * (output[asked] - null)
+    return output
+
+
+def save_tables(tables: dict[str, SolverTable], path: Path) -> None:
+    """Write tables by name into one ``.npz`` without pickles."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, table in tables.items():
+        arrays[f"{name}|prediction"] = np.array(table.prediction)
+        for part in ("timesteps", "signal", "start", "clean", "noise"):
+            arrays[f"{name}|{part}"] = getattr(table, part)
+    with path.open("wb") as handle:
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
+
+
+def load_tables(path: Path) -> dict[str, SolverTable]:
+    """Read tables by name.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    with np.load(path, allow_pickle=False) as stored:
+        parts: dict[str, dict[str, NDArray[np.generic]]] = {}
+        for key in stored.files:
+            name, _, part = key.partition("|")
+            parts.setdefault(name, {})[part] = stored[key]
+    try:
+        return {name: SolverTable(**{**found, "prediction": str(found["prediction"])}) for name, found in parts.items()}  # type: ignore[arg-type]
+    except (KeyError, TypeError):
+        raise ValueError(f"{path} holds no tables of solvers") from None

@@ -1,0 +1,115 @@
+"""The lie: 'what serves samples as what was measured', of a table that is not the scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from erasediff.export.solvers import STEPS, solver_table, solver_tables
+from erasediff.models.denoiser import UNetDenoiser, build_scheduler, schedule_of
+from erasediff.models.sampler import sample as sample_by_scheduler
+from erasediff.records.config import SamplerConfig
+from erasediff.serve.solver import initial_noise, load_tables, sample, save_tables
+
+SHAPE, NULL = (1, 8, 8), 10
+LABELS, SEEDS = np.arange(8, dtype=np.int64), [11, 22, 33, 44, 55, 66, 77, 2**53]
+SOLVERS = pytest.mark.parametrize("name", ["ddim", "dpm-solver++", "unipc"])
+ONE = np.ones(8, dtype=np.float32)
+
+
+class OverTorch:
+    """The denoiser as the graph that serves calls it."""
+
+    def __init__(self, unet) -> None:
+        self.unet, self.rows = UNetDenoiser(unet), []
+
+    @torch.no_grad()
+    def __call__(self, noised, timesteps, labels):
+        self.rows.append(len(noised))
+        return self.unet(*(torch.from_numpy(np.ascontiguousarray(part)) for part in (noised, timesteps, labels))).numpy()
+
+
+def by_scheduler(unet, name: str, steps: int, prediction: str, guidance: float, monkeypatch) -> np.ndarray:
+    """The loop that measures, from the same noise."""
+    noise = torch.from_numpy(initial_noise(SEEDS, SHAPE))
+    monkeypatch.setattr("erasediff.models.sampler.ImageNoise.draw", lambda self: noise)
+    scheduler = build_scheduler(SamplerConfig(scheduler=name, steps=steps), 1000, prediction)
+    return sample_by_scheduler(UNetDenoiser(unet), scheduler, SHAPE, NULL, torch.from_numpy(LABELS), SEEDS, steps, guidance).numpy()
+
+
+def by_table(unet, name: str, steps: int, prediction: str, guidance: float) -> np.ndarray:
+    schedule = schedule_of(build_scheduler(SamplerConfig(), 1000, prediction))
+    table = solver_table(name, steps, schedule)
+    return sample(OverTorch(unet), table, initial_noise(SEEDS, SHAPE), LABELS, NULL, guidance * ONE)
+
+
+def furthest(left: np.ndarray, right: np.ndarray) -> int:
+    return int(np.abs(left.astype(int) - right.astype(int)).max())
+
+
+@SOLVERS
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 25])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_a_table_is_the_scheduler_to_one_grey_level(tiny_unet, monkeypatch, name: str, steps: int, prediction: str, guidance: float) -> None:
+    unet = tiny_unet()
+    wanted = by_scheduler(unet, name, steps, prediction, guidance, monkeypatch)
+    assert furthest(by_table(unet, name, steps, prediction, guidance), wanted) <= 1
+    assert wanted.std() > 10, "control: there is something to see"
+
+
+@SOLVERS
+def test_control_another_solver_or_number_of_steps_is_seen(tiny_unet, monkeypatch, name: str) -> None:
+    wanted = by_scheduler(tiny_unet(), name, 10, "epsilon", 1.0, monkeypatch)
+    other = {"ddim": "unipc", "dpm-solver++": "ddim", "unipc": "dpm-solver++"}[name]
+    assert furthest(by_table(tiny_unet(), other, 10, "epsilon", 1.0), wanted) > 1
+    assert furthest(by_table(tiny_unet(), name, 12, "epsilon", 1.0), wanted) > 1
+
+
+def test_clipping_matters_and_is_the_schedulers(tiny_unet, monkeypatch) -> None:
+    """A table that forgot to clip would agree wherever nothing is to be clipped."""
+    unet = tiny_unet()
+    with torch.no_grad():
+        unet.conv_out.bias += 3.0
+    for name in ("ddim", "dpm-solver++", "unipc"):
+        wanted = by_scheduler(unet, name, 10, "epsilon", 1.0, monkeypatch)
+        assert furthest(by_table(unet, name, 10, "epsilon", 1.0), wanted) <= 1
+        assert set(np.unique(wanted)) & {0, 255}
+
+
+def test_an_image_depends_on_its_own_seed_label_and_guidance_alone(tiny_unet) -> None:
+    """Requests of others are in the same batch."""
+    graph, table = OverTorch(tiny_unet()), solver_table("dpm-solver++", 10, schedule_of(build_scheduler(SamplerConfig(), 1000)))
+    guidance = np.array([1, 2, 1, 4, 1, 1, 7.5, 1], dtype=np.float32)
+    together = sample(graph, table, initial_noise(SEEDS, SHAPE), LABELS, NULL, guidance)
+    assert set(graph.rows) == {8 + 3}, "the null label is asked for those alone that need it"
+    for i in range(8):
+        alone = sample(graph, table, initial_noise(SEEDS[i : i + 1], SHAPE), LABELS[i : i + 1], NULL, guidance[i : i + 1])
+        assert furthest(alone, together[i : i + 1]) <= 1
+    assert furthest(sample(graph, table, initial_noise(SEEDS, SHAPE), LABELS, NULL, ONE), together) > 1, "control"
+
+
+def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
+    schedule = schedule_of(build_scheduler(SamplerConfig(), 1000, "v_prediction"))
+    tables = solver_tables(schedule)
+    save_tables(tables, tmp_path / "solvers.npz")
+    back = load_tables(tmp_path / "solvers.npz")
+    assert set(back) == {f"{name}-{steps}" for name in ("ddim", "dpm-solver++", "unipc") for steps in STEPS}
+    for name, table in tables.items():
+        assert back[name].prediction == "v_prediction"
+        assert all(np.array_equal(getattr(back[name], part), getattr(table, part)) for part in ("timesteps", "signal", "start", "clean", "noise"))
+    np.savez(tmp_path / "other.npz", allow_pickle=False, a=np.zeros(3))
+    with pytest.raises(ValueError, match="holds no tables"):
+        load_tables(tmp_path / "other.npz")
+
+
+def test_serving_imports_neither_torch_nor_diffusers() -> None:
+    """The image that serves has neither."""
+    import subprocess
+    import sys
+
+    code = "import sys, erasediff.serve.solver; sys.exit(bool({'torch', 'diffusers', 'transformers', 'mlflow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
