@@ -18,8 +18,8 @@ from erasediff.files import atomic_path
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.nouns import Parity
+from erasediff.serve.graph import CPU, INPUTS, OUTPUT, OnnxGraph
 
-INPUTS, OUTPUT = ("noised", "timesteps", "labels"), "noise"
 _MAX_BATCH = 1024
 BATCHES, TIMESTEPS = (1, 2, 3, 16, 64), (0, 1, 250, 500, 999)
 
@@ -73,28 +73,13 @@ def export_denoiser(pipeline: ClassConditionalPipeline, path: Path) -> None:
 class OnnxDenoiser:
     """ε_θ through onnxruntime, with the same call as the PyTorch denoiser."""
 
-    def __init__(self, path: Path, provider: str = "CPUExecutionProvider") -> None:
-        """Open the graph.
-
-        Raises:
-            BadInput: the file is not an ONNX graph, or the provider is not the one in use.
-        """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # onnxruntime's errors share no base class but Exception
-            raise BadInput(f"{path} cannot be opened by onnxruntime ({type(error).__name__}): export the model again.") from error
-        if self._session.get_providers()[0] != provider:
-            raise BadInput(f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: install the matching build.")
+    def __init__(self, path: Path, provider: str = CPU) -> None:
+        """Open the graph; see :class:`erasediff.serve.graph.OnnxGraph`."""
+        self._graph = OnnxGraph(path, provider)
 
     def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         """See :class:`erasediff.models.denoiser.Denoiser`."""
-        feeds = dict(zip(INPUTS, (noised.numpy(), timesteps.numpy(), labels.numpy()), strict=True))
-        return torch.from_numpy(self._session.run([OUTPUT], feeds)[0])
+        return torch.from_numpy(self._graph(noised.numpy(), timesteps.numpy(), labels.numpy()))
 
 
 def quantised(path: Path, out: Path) -> OnnxDenoiser:

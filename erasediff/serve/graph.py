@@ -1,0 +1,52 @@
+"""The exported denoiser through onnxruntime, over numpy arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from erasediff.errors import BadInput
+from erasediff.serve.solver import Array
+
+INPUTS, OUTPUT = ("noised", "timesteps", "labels"), "noise"
+CPU = "CPUExecutionProvider"
+
+
+class OnnxGraph:
+    """An open session; see :class:`erasediff.serve.solver.Graph`."""
+
+    def __init__(self, path: Path, provider: str = CPU, threads: int = 1) -> None:
+        """Open the graph.
+
+        Args:
+            path: the ``.onnx`` file.
+            provider: onnxruntime's execution provider.
+            threads: of one call.
+
+        Raises:
+            BadInput: the file is not an ONNX graph, or the provider is not the one in use.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # onnxruntime's errors share no base class but Exception
+            raise BadInput(f"{path} cannot be opened by onnxruntime ({type(error).__name__}): export the model again.") from error
+        if self._session.get_providers()[0] != provider:
+            raise BadInput(f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: install the matching build.")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one image."""
+        channels, height, width = self._session.get_inputs()[0].shape[1:]
+        return int(channels), int(height), int(width)
+
+    def __call__(self, noised: Array, timesteps: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
+        """ε or v ``float32 [B,C,H,W]`` of states ``[B,C,H,W]`` at timesteps ``[B]`` under labels ``[B]``."""
+        output: Array = self._session.run([OUTPUT], dict(zip(INPUTS, (noised, timesteps, labels), strict=True)))[0]
+        return output
