@@ -82,8 +82,8 @@ class OnnxDenoiser:
         return torch.from_numpy(self._graph(noised.numpy(), timesteps.numpy(), labels.numpy()))
 
 
-def quantised(path: Path, out: Path) -> OnnxDenoiser:
-    """A graph with weights of 8 bits and activations rounded as they come (onnxruntime's dynamic quantisation).
+def quantise(path: Path, out: Path) -> None:
+    """Write a graph with weights of 8 bits and activations rounded as they come (onnxruntime's dynamic quantisation).
 
     Args:
         path: the exported graph.
@@ -94,7 +94,6 @@ def quantised(path: Path, out: Path) -> OnnxDenoiser:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         quantize_dynamic(path, out)
-    return OnnxDenoiser(out)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from erasediff.records.base import MAX_DOCUMENT_BYTES, Pointer
 from erasediff.records.nouns import ModelRecord
 
 WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
-SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler")
+SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 _LAYOUT = frozenset({"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", str(WEIGHTS)})
 

@@ -285,9 +285,14 @@ class Parity(Strict):
 
 
 class ExportedRecord(Record):
-    """The ONNX graph, bound to the weights it came from, with its own verdict (F8); on tier 2 also of the graph with weights of 8 bits."""
+    """The ONNX graph, bound to the weights it came from, with its own verdict (F8); on tier 2 also of the graph with weights of 8 bits.
+
+    ``solvers`` are tables of coefficients, ``solver`` the name of the one that the verdict is about.
+    """
 
     onnx: Pointer
+    solvers: Pointer
+    solver: str
     weights_sha256: Sha256
     parity: tuple[Parity, ...]
     forget_onnx: Detections | None

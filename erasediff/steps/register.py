@@ -39,9 +39,9 @@ def register(run: Run) -> RegisteredRecord:
 
 def _register(run: Run, exported: ExportedRecord, verdict: VerdictRecord) -> RegisteredRecord:
     plan, base, erased = run.plan(), run.need(BaseRecord, "train-base"), run.need(ErasedRecord, "erase")
-    onnx = run.folder / exported.onnx.uri
-    if sha256_file(onnx) != exported.onnx.sha256:
-        raise IntegrityError(f"{onnx} is not the graph that was measured: remove it and run `erasediff export-onnx` again.")
+    onnx, solvers = run.folder / exported.onnx.uri, run.folder / exported.solvers.uri
+    if sha256_file(onnx) != exported.onnx.sha256 or sha256_file(solvers) != exported.solvers.sha256:
+        raise IntegrityError(f"{onnx.parent} does not hold what was measured: remove it and run `erasediff export-onnx` again.")
     load_model(run.workdir.models, erased.model)  # checks the digest of what is about to be uploaded
     tracking = Tracking(run.workdir.root)
     source = tracking.log_artifacts(plan.mlflow_run_id, run.workdir.models / erased.model.weights.uri, MODEL_ARTIFACTS)

@@ -362,7 +362,9 @@ def test_the_exported_graph_has_to_pass_again(found: Detections | None, errors: 
 
 def exported(verdict: Verdict) -> ExportedRecord:
     pointer = Pointer(uri="model.onnx", sha256=DIGEST)
-    return ExportedRecord(onnx=pointer, weights_sha256=DIGEST, parity=(), forget_onnx=None, verdict=verdict, checks=())
+    return ExportedRecord(
+        onnx=pointer, solvers=pointer, solver="ddim-10", weights_sha256=DIGEST, parity=(), forget_onnx=None, verdict=verdict, checks=()
+    )
 
 
 @pytest.mark.parametrize("after", [PASS, FAIL, INCONCLUSIVE])

@@ -63,7 +63,7 @@ def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
         assert torch.equal(plain(inputs[0], inputs[1], class_labels=inputs[2]).sample, wanted)
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "dpm-solver++"])
+@pytest.mark.parametrize("scheduler", ["ddim", "dpm-solver++", "unipc"])
 def test_the_scheduler_that_is_loaded_is_the_one_that_was_saved(tmp_path: Path, tiny_unet, scheduler) -> None:
     built = build_scheduler(SamplerConfig(scheduler=scheduler), 500)
     record = save_model(tiny_unet(), built, tmp_path, "digits", ())
@@ -128,7 +128,7 @@ DAMAGES = {
     "unet config not JSON": (lambda f: (f / UNET).write_text("{"), "is not JSON"),
     "unet config a list": (lambda f: (f / UNET).write_text("[]"), "not a JSON object"),
     "scheduler config not JSON": (lambda f: (f / SCHEDULER).write_bytes(b"\xff\xfe"), "is not JSON"),
-    "scheduler unknown": (edit_json(SCHEDULER, _class_name="UniPCMultistepScheduler"), "is not known"),
+    "scheduler unknown": (edit_json(SCHEDULER, _class_name="EulerDiscreteScheduler"), "is not known"),
     "scheduler unnamed": (edit_json(SCHEDULER, _class_name=None), "is not known"),
     "other denoiser": (edit_json(UNET, _class_name="UNet3DConditionModel"), "not a class-conditional"),
     "no classes": (edit_json(UNET, num_class_embeds=None), "not a class-conditional"),
