@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks.results_file import Row, write_rows
 from erasediff.evaluate.gate import run_gate
-from erasediff.records.nouns import BaseRecord, ExportedRecord, Measurements, Outcome, VerdictRecord
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import BaseRecord, ExportedRecord, Outcome, VerdictRecord
 from erasediff.records.workdir import Workdir
 from erasediff.steps.gate import history_of
 

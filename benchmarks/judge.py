@@ -37,9 +37,11 @@ from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.files import atomic_path, write_atomic
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.attacks import Detections
 from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import Check, Detections, Measurements, Verdict
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import Check, Verdict
 
 _CPU = torch.device("cpu")
 _UNASKED = "unasked"

@@ -18,7 +18,7 @@ from benchmarks.results_file import Row, write_rows
 from erasediff.environment import settle
 from erasediff.evaluate import measure
 from erasediff.evaluate.attacks import probe
-from erasediff.records.nouns import Measurements
+from erasediff.records.measurements import Measurements
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps.evaluate import evaluate
 

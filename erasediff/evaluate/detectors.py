@@ -18,8 +18,9 @@ from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import to_unit
 from erasediff.progress import progress
+from erasediff.records.attacks import Detections
 from erasediff.records.config import DetectorConfig, NetworkName
-from erasediff.records.nouns import Detections, DetectorQuality
+from erasediff.records.measurements import DetectorQuality
 
 FEATURES = 64
 _BOTTLENECK = 48

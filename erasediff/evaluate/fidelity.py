@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasediff.evaluate.statistics import Chosen, Table, frechet_difference, kernel_difference, parts
-from erasediff.records.nouns import Density, FrechetChange, KernelChange, ManifoldChange, Pairs
+from erasediff.records.measurements import Density, FrechetChange, KernelChange, ManifoldChange, Pairs
 from erasediff.records.policy import FidelityPolicy
 
 _ROWS = 1024  # a tile of the table of distances: never more than this in memory

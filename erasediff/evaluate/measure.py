@@ -25,9 +25,10 @@ from erasediff.evaluate.seeds import check_seeds
 from erasediff.evaluate.statistics import Table
 from erasediff.models.denoiser import to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig, SamplerConfig
-from erasediff.records.nouns import ClassAccuracy, Detections, Measurements, Probed, RetainMeasurements, Witness
+from erasediff.records.measurements import ClassAccuracy, Measurements, Probed, RetainMeasurements, Witness
 from erasediff.records.policy import GatePolicy
 
 _MEASURED_ON = 8000  # images that the neighbours' errors are measured on

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from erasediff.evaluate.detectors import SENSITIVITY_MARGIN
 from erasediff.models.denoiser import to_unit
-from erasediff.records.nouns import Detections, DetectorQuality
+from erasediff.records.attacks import Detections
+from erasediff.records.measurements import DetectorQuality
 
 NEIGHBOURS = 15
 _BATCH = 512

@@ -12,8 +12,8 @@ from torch import Tensor
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.progress import progress
+from erasediff.records.attacks import Detections
 from erasediff.records.config import SamplerConfig
-from erasediff.records.nouns import Detections
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.solver import SolverTable, initial_noise, sample
 

@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from erasediff.records.base import Probability, Record, Sha256, Strict
-from erasediff.records.nouns import Check, Probed, Verdict
+from erasediff.records.measurements import Probed
+from erasediff.records.nouns import Check, Verdict
 
 
 class PromptCounts(Strict):

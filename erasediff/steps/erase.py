@@ -74,7 +74,9 @@ def _erased(run: Run, pipeline: ClassConditionalPipeline, base: BaseRecord, forg
 def _kept(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:
     pipeline = load_model(run.workdir.models, base.model)
     result = _erased(run, pipeline, base, forget_set, compute)
-    model = save_model(result.model, pipeline.scheduler, run.workdir.models, base.model.dataset, (*base.model.forgotten, forget_set.label))
+    forgotten = (*base.model.forgotten, forget_set.label)
+    saved = save_model(result.model, pipeline.scheduler, run.workdir.models, base.model.dataset, forgotten)
+    model = saved.model_copy(update={"epoch": base.model.epoch + 1})
     _log(run, result)
     return ErasedRecord(
         model=model,

@@ -27,10 +27,11 @@ from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.folder import load_model
-from erasediff.records.attacks import AttackMeasurements
+from erasediff.records.attacks import AttackMeasurements, Detections
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import BaseRecord, Detections, ErasedRecord, Measurements
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import BaseRecord, ErasedRecord
 from erasediff.records.workdir import Run
 from erasediff.steps.judges import classifier, extractor, neighbourhood
 from erasediff.tracking import Tracking

@@ -13,9 +13,11 @@ from erasediff.export.served import Served
 from erasediff.export.solvers import solver_name, solver_tables
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.folder import load_model
+from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import Detections, ErasedRecord, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.nouns import ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
+from erasediff.serve.admission import MANIFEST
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.solver import save_tables
 from erasediff.steps.gate import log_checks
@@ -55,7 +57,7 @@ def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:
     decision = run_export_gate(policy, label, found, parity, rounded)
     keep_try(run, "export_onnx", decision.verdict)
     log_checks(run, decision.checks, policy.alpha)
-    return ExportedRecord(
+    record = ExportedRecord(
         onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),
         solvers=Pointer(uri=SOLVERS, sha256=sha256_file(solvers)),
         solver=solver_name(config.sampler),
@@ -65,6 +67,28 @@ def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:
         forget_int8=rounded,
         verdict=decision.verdict,
         checks=decision.checks,
+    )
+    (path.parent / MANIFEST).unlink(missing_ok=True)
+    if record.verdict is Verdict.PASS:
+        _served_model(erased, record, config.sampler.guidance_scale).write(path.parent / MANIFEST)
+    return record
+
+
+def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale: float) -> ServedModel:
+    """What a server has to know; only a graph that passed has it."""
+    model = erased.model
+    return ServedModel(
+        made_from={"erased": erased.digest()},
+        dataset=model.dataset,
+        classes=model.classes,
+        forgotten=model.forgotten,
+        epoch=model.epoch,
+        onnx=exported.onnx,
+        solvers=exported.solvers,
+        solver=exported.solver,
+        guidance_scale=guidance_scale,
+        weights_sha256=exported.weights_sha256,
+        verdict=exported.verdict,
     )
 
 

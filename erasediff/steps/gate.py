@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.gate import History, run_gate
-from erasediff.records.nouns import BaseRecord, Check, Measurements, Verdict, VerdictRecord
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import BaseRecord, Check, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
 from erasediff.steps.tries import keep_try, tries
 from erasediff.tracking import Tracking, mlflow_accepts

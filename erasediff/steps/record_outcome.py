@@ -8,6 +8,7 @@ import yaml
 
 from erasediff.evaluate.gate import final_verdict
 from erasediff.files import write_atomic
+from erasediff.records.measurements import Measurements, Probed
 from erasediff.records.nouns import (
     BaseRecord,
     ChampionOutcome,
@@ -19,9 +20,7 @@ from erasediff.records.nouns import (
     ForgetOutcome,
     ForgetSetOutcome,
     ForgetSetRecord,
-    Measurements,
     Outcome,
-    Probed,
     PromotionRecord,
     RegisteredRecord,
     RetainOutcome,

@@ -7,16 +7,8 @@ from erasediff.evaluate.gate import drift_after
 from erasediff.files import sha256_file
 from erasediff.models.folder import load_model
 from erasediff.records.base import Record
-from erasediff.records.nouns import (
-    BaseRecord,
-    ErasedRecord,
-    ExportedRecord,
-    ForgetSetRecord,
-    Measurements,
-    RegisteredRecord,
-    Verdict,
-    VerdictRecord,
-)
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
 from erasediff.steps.gate import history_of
 from erasediff.steps.train_base import DRIFT_TAG, model_tags

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from erasediff.evaluate.gate import History, run_gate
+from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import (
-    Check,
+from erasediff.records.measurements import (
     ClassAccuracy,
-    Detections,
     DetectorQuality,
     FrechetChange,
     KernelChange,
@@ -19,9 +18,9 @@ from erasediff.records.nouns import (
     Pairs,
     Probed,
     RetainMeasurements,
-    Verdict,
     Witness,
 )
+from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import load_policy
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional-strict.yaml")

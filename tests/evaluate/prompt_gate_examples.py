@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from erasediff.evaluate.gate import run_prompt_gate
-from erasediff.records.nouns import Check, Detections, Probed, Verdict
+from erasediff.records.attacks import Detections
+from erasediff.records.measurements import Probed
+from erasediff.records.nouns import Check, Verdict
 from erasediff.records.prompt_measurements import PromptCounts, PromptMeasurements, Replayed, ScoreChange
 from erasediff.records.prompt_policy import PromptPolicy, load_prompt_policy
 

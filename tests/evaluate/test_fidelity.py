@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from erasediff.evaluate import fidelity
 from erasediff.evaluate.fidelity import Arms, evenly, kernel_change, manifold_change
-from erasediff.records.nouns import Pairs
+from erasediff.records.measurements import Pairs
 from erasediff.records.policy import load_policy
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from erasediff.evaluate.gate import History, final_verdict, overall, run_export_gate, run_gate
+from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import ClassAccuracy, Detections, ExportedRecord, Pairs, Parity, Probed, Verdict, Witness
+from erasediff.records.measurements import ClassAccuracy, Pairs, Probed, Witness
+from erasediff.records.nouns import ExportedRecord, Parity, Verdict
 from tests.evaluate.gate_examples import (
     DEFAULT,
     DIGEST,

@@ -28,8 +28,8 @@ from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.attacks import Detections
 from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig, SamplerConfig
-from erasediff.records.nouns import Detections
 from erasediff.records.policy import load_policy
 from tests.pretrained import write
 

@@ -17,20 +17,9 @@ from erasediff.evaluate import report
 from erasediff.evaluate.report import Curves, ReportContent, SampleGrid, render_report
 from erasediff.evaluate.report.plots import draw_gauge, draw_strip, smooth
 from erasediff.evaluate.report.words import duration, quantity
-from erasediff.records.nouns import (
-    ChampionOutcome,
-    Check,
-    ClassAccuracy,
-    Detections,
-    Failure,
-    ForgetOutcome,
-    ForgetSetOutcome,
-    Outcome,
-    Probed,
-    RetainOutcome,
-    Unit,
-    Verdict,
-)
+from erasediff.records.attacks import Detections
+from erasediff.records.measurements import ClassAccuracy, Probed
+from erasediff.records.nouns import ChampionOutcome, Check, Failure, ForgetOutcome, ForgetSetOutcome, Outcome, RetainOutcome, Unit, Verdict
 from tests.evaluate.attack_examples import attacks
 
 DIGEST = "0123456789abcdef" * 4

@@ -21,7 +21,8 @@ from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import save_model
 from erasediff.records.base import Pointer
 from erasediff.records.config import DenoiserConfig, DetectorConfig, RunConfig, SamplerConfig
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, Measurements, PlanRecord, Try, Verdict, VerdictRecord
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, PlanRecord, Try, Verdict, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
 from erasediff.steps.runner import perform

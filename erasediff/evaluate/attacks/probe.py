@@ -12,8 +12,8 @@ from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.sampling import Source, draw_samples
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.attacks import Detections
 from erasediff.records.config import SamplerConfig
-from erasediff.records.nouns import Detections
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.questions import Question, Statistic, worst
-from erasediff.records.nouns import Check, Detections, Measurements, Verdict
+from erasediff.records.attacks import Detections
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import ForgetPolicy, GatePolicy
 
 _RATE_UPPER = Statistic("detection rate, Clopper-Pearson upper bound", "share", "upper")

@@ -16,7 +16,8 @@ from erasediff.evaluate.gate.controls import as_control
 from erasediff.evaluate.gate.decide import Decision, overall
 from erasediff.evaluate.gate.forget import enough
 from erasediff.evaluate.gate.questions import Question, Statistic, worst
-from erasediff.records.nouns import Check, Detections, Verdict
+from erasediff.records.attacks import Detections
+from erasediff.records.nouns import Check, Verdict
 from erasediff.records.prompt_measurements import PromptCounts, PromptMeasurements
 from erasediff.records.prompt_policy import PromptPolicy, ReplayName
 

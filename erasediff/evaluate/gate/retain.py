@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.questions import Question, Statistic
-from erasediff.records.nouns import Check, ClassAccuracy, Measurements, Pairs, RetainMeasurements, Verdict
+from erasediff.records.measurements import ClassAccuracy, Measurements, Pairs, RetainMeasurements
+from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy
 
 _ACCURACY = Statistic("accuracy change, Newcombe lower bound", "difference", "lower")

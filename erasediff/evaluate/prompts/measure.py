@@ -16,7 +16,8 @@ from erasediff.evaluate.prompts.sampling import Drawn, draw_prompted
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.models.text_to_image import TextToImage, encode_images
 from erasediff.progress import progress
-from erasediff.records.nouns import Detections, Probed
+from erasediff.records.attacks import Detections
+from erasediff.records.measurements import Probed
 from erasediff.records.prompt_measurements import PromptCounts, PromptMeasurements, Replayed, ScoreChange
 from erasediff.records.prompt_policy import PromptPolicy, ReplayName
 from erasediff.records.prompts import PromptSet

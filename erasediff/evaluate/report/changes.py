@@ -10,7 +10,7 @@ from erasediff.evaluate.report.content import ReportContent
 from erasediff.evaluate.report.plots import Plot, plot_guidance, plot_recovery
 from erasediff.evaluate.report.words import percent, signed
 from erasediff.records.attacks import AttackMeasurements, Compared
-from erasediff.records.nouns import ClassAccuracy, Probed
+from erasediff.records.measurements import ClassAccuracy, Probed
 from erasediff.records.policy import guidance_scale
 
 ROWS_SHOWN = 20

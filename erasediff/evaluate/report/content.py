@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from erasediff.evaluate.report.plots import Curves, SampleGrid
 from erasediff.records.attacks import AttackMeasurements
-from erasediff.records.nouns import Check, ClassAccuracy, Outcome, Probed
+from erasediff.records.measurements import ClassAccuracy, Probed
+from erasediff.records.nouns import Check, Outcome
 
 
 @dataclass(frozen=True)

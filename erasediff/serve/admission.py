@@ -1,0 +1,69 @@
+"""May this model be served? Asked before the first image, of the folder that the export step wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import sha256_file
+from erasediff.records.base import MAX_DOCUMENT_BYTES
+from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.serve.solver import SolverTable, load_tables
+
+MANIFEST = "served.json"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a model has to be beside whole: as new as the newest promoted erasure, and not revoked.
+
+    ``revoked`` are SHA-256 digests of weights or graphs.
+    """
+
+    minimum_epoch: int = 0
+    revoked: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A model that may be served, with the tables of its solvers."""
+
+    model: ServedModel
+    graph: Path
+    tables: dict[str, SolverTable]
+
+
+def admit(folder: Path, rules: Rules) -> Admitted:
+    """Check a folder.
+
+    Raises:
+        BadInput: it is no exported model, it did not pass, it is older than an erasure that has been promoted, or it was revoked.
+        IntegrityError: the graph or the tables are not what the verdict is about.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BadInput(f"{folder} holds no {MANIFEST}: hand in the folder `onnx` of a run that passed, or a registered version.")
+    if path.stat().st_size > MAX_DOCUMENT_BYTES:
+        raise BadInput(f"{path} is too large to be a manifest: hand in the folder `onnx` of a run that passed.")
+    model = ServedModel.parse_json(path.read_bytes(), str(path))
+    _check_standing(model, rules)
+    for pointer in (model.onnx, model.solvers):
+        file = folder / Path(pointer.uri).name
+        if not file.is_file() or sha256_file(file) != pointer.sha256:
+            raise IntegrityError(f"{file} is not the file that was measured: fetch the model again.")
+    tables = load_tables(folder / Path(model.solvers.uri).name)
+    if model.solver not in tables:
+        raise IntegrityError(f"{folder} has no table of {model.solver}, which its verdict is about: export the model again.")
+    return Admitted(model, folder / Path(model.onnx.uri).name, tables)
+
+
+def _check_standing(model: ServedModel, rules: Rules) -> None:
+    if model.verdict is not Verdict.PASS:
+        raise BadInput(f"the model's verdict is {model.verdict}: only one that passed is served.")
+    if model.epoch < rules.minimum_epoch:
+        raise BadInput(
+            f"the model is of erasure epoch {model.epoch} and {rules.minimum_epoch} has been promoted: it may still know what was forgotten."
+        )
+    if revoked := {model.onnx.sha256, model.weights_sha256} & rules.revoked:
+        raise BadInput(f"the model {min(revoked)[:12]} has been revoked: serve a later version.")

@@ -1,0 +1,104 @@
+"""The lie: 'only what passed is served', of a server that serves whatever lies in the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from erasediff.errors import BadInput, EraseDiffError, IntegrityError
+from erasediff.export.solvers import solver_table
+from erasediff.files import sha256_file
+from erasediff.models.denoiser import build_scheduler, schedule_of
+from erasediff.records.base import Pointer
+from erasediff.records.config import SamplerConfig
+from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.serve.admission import MANIFEST, Rules, admit
+from erasediff.serve.solver import save_tables
+
+WEIGHTS = "1" * 64
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model.onnx").write_bytes(b"a graph")
+    table = solver_table("ddim", 5, schedule_of(build_scheduler(SamplerConfig(), 1000)))
+    save_tables({"ddim-5": table}, tmp_path / "solvers.npz")
+    write(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, **changes: object) -> None:
+    onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
+    fields = {"dataset": "digits", "classes": 10, "forgotten": (8,), "epoch": 2, "solver": "ddim-5", "guidance_scale": 1.0}
+    good = {"onnx": onnx, "solvers": solvers, "weights_sha256": WEIGHTS, "verdict": Verdict.PASS, **fields}
+    ServedModel.model_validate(good | changes).write(folder / MANIFEST)
+
+
+def test_control_what_passed_and_is_whole_is_admitted(folder: Path) -> None:
+    admitted = admit(folder, Rules(minimum_epoch=2, revoked=frozenset({"2" * 64})))
+    assert admitted.model.forgotten == (8,)
+    assert admitted.graph == folder / "model.onnx"
+    assert set(admitted.tables) == {"ddim-5"}
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_what_did_not_pass_is_refused(folder: Path, verdict: Verdict) -> None:
+    write(folder, verdict=verdict)
+    with pytest.raises(BadInput, match=f"verdict is {verdict}"):
+        admit(folder, Rules())
+
+
+def test_an_older_model_than_a_promoted_erasure_is_refused(folder: Path) -> None:
+    """A roll-back would bring back what was forgotten since."""
+    with pytest.raises(BadInput, match="epoch 2 and 3 has been promoted"):
+        admit(folder, Rules(minimum_epoch=3))
+
+
+@pytest.mark.parametrize("which", ["weights", "graph"])
+def test_what_was_revoked_is_refused(folder: Path, which: str) -> None:
+    digest = WEIGHTS if which == "weights" else sha256_file(folder / "model.onnx")
+    with pytest.raises(BadInput, match="has been revoked"):
+        admit(folder, Rules(revoked=frozenset({digest})))
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "solvers.npz"])
+@pytest.mark.parametrize("damage", ["a byte", "gone"])
+def test_files_that_are_not_the_measured_ones_are_refused(folder: Path, name: str, damage: str) -> None:
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "a byte":
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with pytest.raises(IntegrityError, match="not the file that was measured"):
+        admit(folder, Rules())
+
+
+def test_a_verdict_about_another_solver_is_refused(folder: Path) -> None:
+    write(folder, solver="unipc-5")
+    with pytest.raises(IntegrityError, match="has no table of unipc-5"):
+        admit(folder, Rules())
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"verdict": "PASS"}', b"x" * 2_000_000])
+def test_a_manifest_that_is_none_is_refused_with_a_sentence(folder: Path, content: bytes) -> None:
+    (folder / MANIFEST).write_bytes(content)
+    with pytest.raises(EraseDiffError) as refused:
+        admit(folder, Rules())
+    assert "\n" not in str(refused.value)
+    (folder / MANIFEST).unlink()
+    with pytest.raises(BadInput, match=r"holds no served\.json"):
+        admit(folder, Rules())
+
+
+def test_no_file_outside_the_folder_is_read(folder: Path) -> None:
+    """A manifest comes from outside."""
+    (folder / "sub").mkdir()
+    for name in ("solvers.npz",):
+        (folder / name).rename(folder / "sub" / name)
+    (folder / "model.onnx").rename(folder / "sub" / "model.onnx")
+    (folder / "sub" / MANIFEST).write_bytes((folder / MANIFEST).read_bytes())
+    outside = Pointer(uri="../../../etc/passwd", sha256="0" * 64)
+    write(folder / "sub", onnx=outside)
+    with pytest.raises(IntegrityError, match="sub/passwd is not the file"):
+        admit(folder / "sub", Rules())
