@@ -28,7 +28,7 @@ def _points(rows: list[Row], dataset: str) -> dict[str, tuple[float, float, floa
 
 
 def main() -> None:
-    """Draw one panel a dataset: cost to the right, what is left of the class upwards; filled as far as runs passed C0, F1, R1 and R2 by the strict limits."""
+    """Draw one panel a dataset: cost to the right, what is left of the class upwards; filled as far as runs passed."""
     rows = read_rows("erase")
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     figure, panels = plt.subplots(1, len(datasets), figsize=(5.6 * len(datasets), 4.4), squeeze=False, layout="constrained")
