@@ -113,6 +113,12 @@ class Case:
         return EraseConfig.model_validate(settings | dict(self.tried))
 
     @property
+    def model_key(self) -> str:
+        """What decides the model, in short: not how it is judged."""
+        decisive = [base_digest(self.subject.folder), self.method, self.label, self.seed, self.config.model_dump(mode="json")]
+        return sha256_bytes(canonical_json(decisive))[:16]
+
+    @property
     def key(self) -> str:
         """What decides the row, in short."""
         settings = self.config.model_dump(mode="json")
@@ -159,7 +165,7 @@ def measure(case: Case) -> Row:
         "peak_rss_mb": peak,
     }
     model = erasure.result().model
-    trained.keep(case, model)
+    trained.keep(case.subject.folder, case.model_key, model)
     return {**row, **measured(judgement), **cost, "s50": steps_to_half(model, judge)}
 
 

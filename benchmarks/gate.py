@@ -47,7 +47,7 @@ def _erased(method: str, share: float = 1.0) -> Maker:
     def make(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
         case = Case(ready.subject, method, label, seed)
         config = case.config
-        if share == 1.0 and (there := trained.kept(case, ready.base.unet)) is not None:
+        if share == 1.0 and (there := trained.kept(ready.subject.folder, case.model_key, ready.base.unet)) is not None:
             return there
         short = config.model_copy(update={"steps": max(1, round(config.steps * share))})
         erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(label), short, seed, Compute())
@@ -55,7 +55,7 @@ def _erased(method: str, share: float = 1.0) -> Maker:
             erasure.advance()
         model = erasure.result().model
         if share == 1.0:
-            trained.keep(case, model)
+            trained.keep(ready.subject.folder, case.model_key, model)
         return model
 
     return make

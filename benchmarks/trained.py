@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.subjects import base_digest
-from erasediff.files import atomic_path, sha256_bytes
-from erasediff.records.base import canonical_json
-
-if TYPE_CHECKING:
-    from benchmarks.erase import Case
+from erasediff.files import atomic_path
 
 
-def _path(case: Case) -> Path:
-    decisive = [base_digest(case.subject.folder), case.method, case.label, case.seed, case.config.model_dump(mode="json")]
-    return case.subject.folder / "trained" / f"{sha256_bytes(canonical_json(decisive))[:16]}.safetensors"
+def _path(folder: Path, key: str) -> Path:
+    return folder / "trained" / f"{key}.safetensors"
 
 
-def keep(case: Case, unet: torch.nn.Module) -> None:
-    """Keep the weights of a finished case."""
-    path = _path(case)
+def keep(folder: Path, key: str, unet: torch.nn.Module) -> None:
+    """Keep the weights that ``key`` decides."""
+    path = _path(folder, key)
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as temporary:
         save_file({name: value.contiguous() for name, value in unet.state_dict().items()}, temporary)
 
 
-def kept(case: Case, like: torch.nn.Module) -> torch.nn.Module | None:
-    """The weights of a case in a copy of ``like``, if they were kept."""
-    path = _path(case)
+def kept(folder: Path, key: str, like: torch.nn.Module) -> torch.nn.Module | None:
+    """Those weights in a copy of ``like``, if they were kept."""
+    path = _path(folder, key)
     if not path.is_file():
         return None
     unet = copy.deepcopy(like)

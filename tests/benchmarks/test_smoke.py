@@ -74,16 +74,20 @@ def test_a_trial_of_tier_2_says_what_the_attacks_brought_and_fits_its_table(smal
     assert "attacks" not in gate.measure(gate.Trial("digits", "hidden from its label", 0)), "control: tier 1 attacks nothing"
 
 
+def kept_of(case: erase.Case, ready: subjects.Prepared) -> torch.nn.Module | None:
+    return trained.kept(case.subject.folder, case.model_key, ready.base.unet)
+
+
 def test_a_model_of_the_comparison_is_the_one_before_the_gate(small: subjects.Subject) -> None:
     """The lie: 'the same method', of a model that was trained otherwise."""
     ready, case = subjects.prepare(small), erase.Case(small, "finetune", 3, 5)
     made = gate.MODELS["retained-only fine-tuning"][1](ready, 3, 5)
-    there = trained.kept(case, ready.base.unet)
+    there = kept_of(case, ready)
     assert there is not None
     assert all(torch.equal(a, b) for a, b in zip(made.state_dict().values(), there.state_dict().values(), strict=True))
-    assert trained.kept(erase.Case(small, "finetune", 3, 6), ready.base.unet) is None, "control: another seed is another model"
+    assert kept_of(erase.Case(small, "finetune", 3, 6), ready) is None, "control: another seed is another model"
     under = gate.MODELS["under-trained"][1](ready, 3, 5)
-    assert trained.kept(erase.Case(small, "erasediff", 3, 5), ready.base.unet) is None, "nor is one that was stopped early kept"
+    assert kept_of(erase.Case(small, "erasediff", 3, 5), ready) is None, "nor is one that was stopped early kept"
     assert under is not None
 
 
