@@ -216,6 +216,13 @@ def attacks_table(rows: list[Row]) -> str:
     return f"{_table(header, lines)}\n\n{_measured_at(rows)} `python -m benchmarks.gate --tier 2` measures it again."
 
 
+def judging_table(rows: list[Row]) -> str:
+    """One line a tier."""
+    lines = [[str(row["tier"]), f"{row['seconds']:.0f} s", f"{100 * row['sampling_share']:.0f} %", str(row["draws"])] for row in rows]
+    table = _table(["tier", "evaluation", "of it sampling", "sets of samples"], lines)
+    return f"{table}\n\n{_measured_at(rows)} `python -m benchmarks.judging WORKDIR` measures it again."
+
+
 ATTACKS = ("F4", "F5", "F3.partial")
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "demo": demo_table,
@@ -227,6 +234,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "rates": rates_table,
     "gate": gate_table,
     "attacks": attacks_table,
+    "judging": judging_table,
 }
 
 
