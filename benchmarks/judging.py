@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from torch import Tensor
+
 from benchmarks.results_file import Row, write_rows
 from erasediff.environment import settle
-from erasediff.evaluate import measure
-from erasediff.evaluate.attacks import probe
+from erasediff.evaluate import measure, sampling
 from erasediff.records.measurements import Measurements
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps.evaluate import evaluate
@@ -25,19 +26,22 @@ from erasediff.steps.evaluate import evaluate
 
 @contextmanager
 def stopwatch() -> Iterator[list[float]]:
-    """Seconds of every call of the sampler while it is on."""
+    """Seconds that were spent waiting for samples, a number for each set, while it is on."""
     taken: list[float] = []
+    draw = sampling.draw_batches
 
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
+    def timed(*arguments: Any, **named: Any) -> Iterator[Tensor]:
+        batches, seconds = draw(*arguments, **named), 0.0
+        while True:
             started = time.perf_counter()
-            result = function(*arguments, **named)
-            taken.append(time.perf_counter() - started)
-            return result
+            batch = next(batches, None)
+            seconds += time.perf_counter() - started
+            if batch is None:
+                break
+            yield batch
+        taken.append(seconds)
 
-        return call
-
-    with mock.patch.object(measure, "draw_samples", timed(measure.draw_samples)), mock.patch.object(probe, "draw_samples", timed(probe.draw_samples)):
+    with mock.patch.object(sampling, "draw_batches", timed), mock.patch.object(measure, "draw_batches", timed):
         yield taken
 
 
@@ -46,11 +50,11 @@ def judged_again(run: Run) -> Row:
     before = run.need(Measurements, "evaluate")
     run.path(Measurements).unlink()
     started = time.perf_counter()
-    with stopwatch() as sampling:
+    with stopwatch() as taken:
         after = evaluate(run)
     seconds = time.perf_counter() - started
     assert after.digest() == before.digest(), "the same records and seeds give the same measurements"
-    return {"tier": run.policy().tier, "seconds": round(seconds, 1), "sampling_share": round(sum(sampling) / seconds, 3), "draws": len(sampling)}
+    return {"tier": run.policy().tier, "seconds": round(seconds, 1), "sampling_share": round(sum(taken) / seconds, 3), "draws": len(taken)}
 
 
 def main() -> None:
