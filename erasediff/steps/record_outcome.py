@@ -189,10 +189,16 @@ def _content(run: Run, outcome: Outcome) -> ReportContent:
         config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
-        level=1 - run.policy().alpha,
+        level=confidence(run),
         reported=verdict.reported if verdict else (),
         attacks=measured.attacks if measured else None,
     )
+
+
+def confidence(run: Run) -> float:
+    """The confidence of each bound: that of the try, where the gate has judged it, for later tries are judged harder."""
+    verdict = run.find(VerdictRecord)
+    return 1 - (run.policy().alpha if verdict is None else verdict.alpha)
 
 
 def _probes(measured: Measurements | None) -> tuple[Probed, ...]:

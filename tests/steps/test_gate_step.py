@@ -25,6 +25,7 @@ from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, PlanRecord, Try, Verdict, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
+from erasediff.steps.record_outcome import confidence
 from erasediff.steps.runner import perform
 from erasediff.tracking import Tracking
 from tests.evaluate.gate_examples import EARLIER, LABEL, POLICY, detected, measurements, witness
@@ -120,7 +121,9 @@ def test_bounds_are_tracked_by_their_confidence_and_the_second_try_has_more_of_i
     measured(run)
     other = run.plan().model_copy(update={"run": "other"})
     append_line(run.workdir.tries, Try(request=other.request.digest(), plan=other.digest(), step="gate", verdict=Verdict.FAIL).canonical())
+    assert confidence(run) == pytest.approx(0.95), "control: before the verdict it is the policy's"
     said(run)
+    assert confidence(run) == pytest.approx(0.975), "and the report says it too"
     metrics = MlflowClient(f"sqlite:///{run.workdir.root}/mlflow.db").get_run(run.plan().mlflow_run_id).data.metrics
     f1 = next(check for check in run.need(VerdictRecord, "gate").checks if check.id == "F1")
     assert metrics["gate.f1.upper97.5"] == pytest.approx(f1.bound)

@@ -12,7 +12,7 @@ from erasediff.records.nouns import Check, Outcome
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything a report may show. ``level`` is the policy's 1 - alpha, the confidence of each bound.
+    """Everything a report may show. ``level`` is the confidence of each bound.
 
     ``checks`` decided, ``reported`` did not; ``attacks`` are those of tier 2.
     """
