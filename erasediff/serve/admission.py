@@ -9,20 +9,10 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_file
 from erasediff.records.base import MAX_DOCUMENT_BYTES
 from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import SolverTable, load_tables
 
 MANIFEST = "served.json"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a model has to be beside whole: as new as the newest promoted erasure, and not revoked.
-
-    ``revoked`` are SHA-256 digests of weights or graphs.
-    """
-
-    minimum_epoch: int = 0
-    revoked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -34,7 +24,7 @@ class Admitted:
     tables: dict[str, SolverTable]
 
 
-def admit(folder: Path, rules: Rules) -> Admitted:
+def admit(folder: Path, rules: ServingRules) -> Admitted:
     """Check a folder.
 
     Raises:
@@ -47,7 +37,7 @@ def admit(folder: Path, rules: Rules) -> Admitted:
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
         raise BadInput(f"{path} is too large to be a manifest: hand in the folder `onnx` of a run that passed.")
     model = ServedModel.parse_json(path.read_bytes(), str(path))
-    _check_standing(model, rules)
+    check_standing(model, rules)
     for pointer in (model.onnx, model.solvers):
         file = folder / Path(pointer.uri).name
         if not file.is_file() or sha256_file(file) != pointer.sha256:
@@ -58,12 +48,17 @@ def admit(folder: Path, rules: Rules) -> Admitted:
     return Admitted(model, folder / Path(model.onnx.uri).name, tables)
 
 
-def _check_standing(model: ServedModel, rules: Rules) -> None:
+def check_standing(model: ServedModel, rules: ServingRules) -> None:
+    """Whether rules let a whole model be served; asked again whenever they change.
+
+    Raises:
+        BadInput: it did not pass, it is older than an erasure that has been promoted, or it was revoked.
+    """
     if model.verdict is not Verdict.PASS:
         raise BadInput(f"the model's verdict is {model.verdict}: only one that passed is served.")
     if model.epoch < rules.minimum_epoch:
         raise BadInput(
             f"the model is of erasure epoch {model.epoch} and {rules.minimum_epoch} has been promoted: it may still know what was forgotten."
         )
-    if revoked := {model.onnx.sha256, model.weights_sha256} & rules.revoked:
+    if revoked := {model.onnx.sha256, model.weights_sha256} & set(rules.revoked):
         raise BadInput(f"the model {min(revoked)[:12]} has been revoked: serve a later version.")

@@ -13,7 +13,8 @@ from erasediff.models.denoiser import build_scheduler, schedule_of
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
 from erasediff.records.nouns import ServedModel, Verdict
-from erasediff.serve.admission import MANIFEST, Rules, admit
+from erasediff.records.serving import ServingRules
+from erasediff.serve.admission import MANIFEST, admit
 from erasediff.serve.solver import save_tables
 
 WEIGHTS = "1" * 64
@@ -36,7 +37,7 @@ def write(folder: Path, **changes: object) -> None:
 
 
 def test_control_what_passed_and_is_whole_is_admitted(folder: Path) -> None:
-    admitted = admit(folder, Rules(minimum_epoch=2, revoked=frozenset({"2" * 64})))
+    admitted = admit(folder, ServingRules(minimum_epoch=2, revoked=("2" * 64,)))
     assert admitted.model.forgotten == (8,)
     assert admitted.graph == folder / "model.onnx"
     assert set(admitted.tables) == {"ddim-5"}
@@ -46,20 +47,20 @@ def test_control_what_passed_and_is_whole_is_admitted(folder: Path) -> None:
 def test_what_did_not_pass_is_refused(folder: Path, verdict: Verdict) -> None:
     write(folder, verdict=verdict)
     with pytest.raises(BadInput, match=f"verdict is {verdict}"):
-        admit(folder, Rules())
+        admit(folder, ServingRules())
 
 
 def test_an_older_model_than_a_promoted_erasure_is_refused(folder: Path) -> None:
     """A roll-back would bring back what was forgotten since."""
     with pytest.raises(BadInput, match="epoch 2 and 3 has been promoted"):
-        admit(folder, Rules(minimum_epoch=3))
+        admit(folder, ServingRules(minimum_epoch=3))
 
 
 @pytest.mark.parametrize("which", ["weights", "graph"])
 def test_what_was_revoked_is_refused(folder: Path, which: str) -> None:
     digest = WEIGHTS if which == "weights" else sha256_file(folder / "model.onnx")
     with pytest.raises(BadInput, match="has been revoked"):
-        admit(folder, Rules(revoked=frozenset({digest})))
+        admit(folder, ServingRules(revoked=(digest,)))
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "solvers.npz"])
@@ -71,28 +72,28 @@ def test_files_that_are_not_the_measured_ones_are_refused(folder: Path, name: st
     if damage == "a byte":
         path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(IntegrityError, match="not the file that was measured"):
-        admit(folder, Rules())
+        admit(folder, ServingRules())
 
 
 def test_a_verdict_about_another_solver_is_refused(folder: Path) -> None:
     write(folder, solver="unipc-5")
     with pytest.raises(IntegrityError, match="has no table of unipc-5"):
-        admit(folder, Rules())
+        admit(folder, ServingRules())
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"verdict": "PASS"}', b"x" * 2_000_000])
 def test_a_manifest_that_is_none_is_refused_with_a_sentence(folder: Path, content: bytes) -> None:
     (folder / MANIFEST).write_bytes(content)
     with pytest.raises(EraseDiffError) as refused:
-        admit(folder, Rules())
+        admit(folder, ServingRules())
     assert "\n" not in str(refused.value)
     (folder / MANIFEST).unlink()
     with pytest.raises(BadInput, match=r"holds no served\.json"):
-        admit(folder, Rules())
+        admit(folder, ServingRules())
 
 
 def test_no_file_outside_the_folder_is_read(folder: Path) -> None:
     """A manifest comes from outside."""
     write(folder, onnx=Pointer(uri="../../../etc/passwd", sha256="0" * 64))
     with pytest.raises(IntegrityError, match=f"{folder.name}/passwd is not the file"):
-        admit(folder, Rules())
+        admit(folder, ServingRules())

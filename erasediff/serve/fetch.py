@@ -1,0 +1,59 @@
+"""Bring an exported model here from where it was published."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from erasediff.errors import BadInput, Unreachable
+from erasediff.records.nouns import ServedModel
+from erasediff.serve.admission import MANIFEST
+
+MAX_BYTES = 16 << 30
+
+
+def fetch(model: str) -> Path:
+    """The folder of a model that is named by a folder or by ``s3://BUCKET/PREFIX``.
+
+    Raises:
+        BadInput: there is no such folder or object, or another kind of address.
+        Unreachable: the store does not answer or refuses.
+    """
+    if model.startswith("s3://"):
+        return _from_s3(model)
+    if "://" in model or model.startswith("models:"):
+        raise BadInput(f"--model {model} is not served from there: give a folder or s3://BUCKET/PREFIX, where `erasediff roll-out` publishes to.")
+    if not Path(model).is_dir():
+        raise BadInput(f"--model {model} is no folder: give the folder `onnx` of a run that passed, or s3://BUCKET/PREFIX.")
+    return Path(model)
+
+
+def _from_s3(uri: str) -> Path:
+    """Fetch what the manifest names, and no more. Address and credentials are boto3's own (``AWS_ENDPOINT_URL_S3``, …)."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    folder = Path(tempfile.mkdtemp(prefix="erasediff-model-"))
+    try:
+        client = boto3.client("s3")
+        _object(client, bucket, f"{prefix.rstrip('/')}/{MANIFEST}", folder / MANIFEST)
+        model = ServedModel.read(folder / MANIFEST)
+        for pointer in (model.onnx, model.solvers):
+            name = Path(pointer.uri).name
+            _object(client, bucket, f"{prefix.rstrip('/')}/{name}", folder / name)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NoSuchBucket"):
+            raise BadInput(f"{uri} holds no exported model: publish one with `erasediff roll-out`.") from None
+        raise Unreachable(f"{uri} cannot be read ({error.response.get('Error', {}).get('Code')}): check the credentials.") from None
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
+        raise Unreachable(f"{uri} cannot be read ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None
+    return folder
+
+
+def _object(client: Any, bucket: str, key: str, path: Path) -> None:
+    size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+    if size > MAX_BYTES:
+        raise BadInput(f"s3://{bucket}/{key} has {size} bytes, more than the {MAX_BYTES} allowed: is it the right model?")
+    client.download_file(bucket, key, str(path))

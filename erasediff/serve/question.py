@@ -1,0 +1,73 @@
+"""From the tensors of an Open Inference Protocol request to what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from erasediff.serve.asked import Asked, Refused
+
+INTEGER, REAL, TEXT = "INT64", "FP32", "BYTES"
+INPUTS = {"label": INTEGER, "num_images": INTEGER, "seed": INTEGER, "num_inference_steps": INTEGER, "guidance": REAL, "solver": TEXT}
+"""The inputs that a request may have, one number or text each; only ``label`` has to be there."""
+_TYPES: dict[str, tuple[type, ...]] = {INTEGER: (int,), REAL: (int, float), TEXT: (str, bytes)}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input as it came: nothing about it is known to be right."""
+
+    name: str
+    datatype: str
+    data: Any
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What is meant where a request does not say: the solver that the verdict is about, and the scale that was measured."""
+
+    solver: str
+    guidance: float
+
+
+def read_question(tensors: Sequence[Tensor], defaults: Defaults) -> Asked:
+    """What a request asks for; whether it may be had is another question.
+
+    Raises:
+        Refused: 422 and a sentence that names the input.
+    """
+    values: dict[str, Any] = {}
+    for tensor in tensors:
+        if tensor.name in values:
+            raise Refused(422, f"input {tensor.name!r} is there twice: send it once.")
+        values[tensor.name] = _single(tensor)
+    if "label" not in values:
+        raise Refused(422, "input 'label' is missing: say which class is asked for.")
+    return Asked(
+        label=values["label"],
+        count=values.get("num_images", 1),
+        seed=values.get("seed", 0),
+        solver=_solver(values.get("solver"), values.get("num_inference_steps"), defaults),
+        guidance=float(values.get("guidance", defaults.guidance)),
+    )
+
+
+def _single(tensor: Tensor) -> Any:
+    """The one value of an input."""
+    wanted = INPUTS.get(tensor.name)
+    if wanted is None:
+        raise Refused(422, f"input {tensor.name[:40]!r} is not known: the inputs are {', '.join(INPUTS)}.")
+    data = tensor.data
+    while isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    if tensor.datatype != wanted or isinstance(data, bool) or not isinstance(data, _TYPES[wanted]):
+        raise Refused(422, f"input {tensor.name!r} is to be one {wanted}: send shape [1] and one value.")
+    return data.decode(errors="replace") if isinstance(data, bytes) else data
+
+
+def _solver(name: str | None, steps: int | None, defaults: Defaults) -> str:
+    """A full name ``NAME-STEPS``, or a name and a number of steps, each of which may be missing."""
+    if steps is None:
+        return name or defaults.solver
+    return f"{name or defaults.solver.rpartition('-')[0]}-{steps}"
