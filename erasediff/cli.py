@@ -45,6 +45,14 @@ PolicyOption = Annotated[
 ]
 TierOption = Annotated[Optional[int], typer.Option("--tier", min=1, max=2, help="2: the gate asks for the attacks too; the policy's if unset.")]
 RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the one opened last if unset.")]
+ProfileOption = Annotated[str, typer.Option("--profile", help="The kind of cluster: 'cpu', 'gpu' or 'gpu-multi' (needs Kubeflow Trainer).")]
+HostOption = Annotated[Optional[str], typer.Option("--host", help="Address of Kubeflow Pipelines; ERASEDIFF_KFP_HOST or KFP_HOST if unset.")]
+NamespaceOption = Annotated[Optional[str], typer.Option("--namespace", help="Your namespace, where Kubeflow serves several users.")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Kubeflow's folder for runs; made if missing.")]
+ServiceAccountOption = Annotated[Optional[str], typer.Option("--service-account", help="Of the pods; Kubeflow's own if unset.")]
+NumberOption = Annotated[
+    Optional[int], typer.Option("--label-number", min=0, help="The class by its position, where the dataset is on the cluster and not here.")
+]
 LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
 
@@ -90,6 +98,57 @@ def run(
     if dataset is not None:
         configured = configured.model_copy(update=_dataset(dataset, configured))
     return _run(workdir, configured, _policy(policy, tier), forget_label)
+
+
+@app.command()
+def submit(
+    config: ConfigOption = None,
+    forget_label: LabelOption = "0",
+    label_number: NumberOption = None,
+    policy: PolicyOption = None,
+    seed: SeedOption = None,
+    tier: TierOption = None,
+    profile: ProfileOption = "gpu",
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    experiment: ExperimentOption = "erasediff",
+    service_account: ServiceAccountOption = None,
+) -> int:
+    """Run the pipeline on Kubeflow Pipelines; the token is in ERASEDIFF_KFP_TOKEN."""
+    from erasediff.submit import backend, request_for, submission
+    from erasediff.submit import submit as hand_in
+
+    where, configured = backend(host, namespace, experiment, service_account), _config(config, seed)
+    asked = submission(where, profile, request_for(configured, forget_label, label_number), configured, _policy(policy, tier))
+    done = hand_in(asked)
+    print(f"run {done.run_id} of {asked.pipeline}, version {asked.version}{' (uploaded)' if done.uploaded else ''}: {asked.name}")
+    return ExitCode.OK
+
+
+@app.command()
+def schedule(
+    cron: Annotated[str, typer.Option("--cron", help="When: six fields, seconds first, such as '0 0 3 * * *'.")],
+    config: ConfigOption = None,
+    forget_label: LabelOption = "0",
+    label_number: NumberOption = None,
+    policy: PolicyOption = None,
+    seed: SeedOption = None,
+    tier: TierOption = None,
+    profile: ProfileOption = "gpu",
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    experiment: ExperimentOption = "erasediff",
+    service_account: ServiceAccountOption = None,
+) -> int:
+    """Run the pipeline on Kubeflow Pipelines again and again, one run at a time; a schedule of the same class is replaced."""
+    from erasediff.submit import backend, request_for, submission
+    from erasediff.submit import schedule as hand_in
+
+    where, configured = backend(host, namespace, experiment, service_account), _config(config, seed)
+    asked = submission(where, profile, request_for(configured, forget_label, label_number), configured, _policy(policy, tier), cron)
+    done = hand_in(asked)
+    print(f"schedule {done.schedule_id} is {done.change}: {asked.name}, {asked.cron}, with {asked.pipeline} {asked.version}")
+    return ExitCode.OK
 
 
 @app.command("policy-schema")

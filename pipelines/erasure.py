@@ -1,6 +1,7 @@
 """The erasure pipeline: a request goes in; a gated, exported, registered and promoted model comes out, with its outcome."""
 
 from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
 
 from components.check_prerequisites.component import check_prerequisites
 from components.erase.component import erase
@@ -12,10 +13,9 @@ from components.record_outcome.component import record_outcome
 from components.register.component import register
 from components.train_base.component import train_base
 from components.version_forget_set.component import version_forget_set
-from pipelines.settings import MEDIUM, SMALL, TRAINING, WORKDIR_MOUNT, configure
+from pipelines.tasks import WORKDIR_MOUNT, Profile, compiled_for, configure
 
 
-@dsl.pipeline(name="erasure", description="Erase a class from a diffusion model and promote the result if it passes the gate.")
 def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT) -> None:
     """Erase, gate, export, register and promote.
 
@@ -25,17 +25,24 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
         policy: The gate's policy as JSON.
         workdir: Folder that all steps share.
     """
-    outcome = configure(record_outcome(workdir=workdir, request=request, config=config, policy=policy), SMALL)
+    outcome = configure(record_outcome(workdir=workdir, request=request, config=config, policy=policy))
     with dsl.ExitHandler(outcome, name="erasure"):
-        run = configure(check_prerequisites(workdir=workdir, request=request, config=config, policy=policy), SMALL).output
-        base = configure(train_base(workdir=workdir, run=run), TRAINING).output
-        forget_set = configure(version_forget_set(workdir=workdir, run=run, base=base), SMALL).output
-        erased = configure(erase(workdir=workdir, run=run, forget_set_version=forget_set), TRAINING).output
-        measurements = configure(evaluate(workdir=workdir, run=run, erased=erased), TRAINING).output
+        run = configure(check_prerequisites(workdir=workdir, request=request, config=config, policy=policy)).output
+        base = configure(train_base(workdir=workdir, run=run)).output
+        forget_set = configure(version_forget_set(workdir=workdir, run=run, base=base)).output
+        erased = configure(erase(workdir=workdir, run=run, forget_set_version=forget_set)).output
+        measurements = configure(evaluate(workdir=workdir, run=run, erased=erased)).output
         # The gate has one unnamed output: a condition on a named one is silently false in the local runner.
-        passed = configure(gate(workdir=workdir, run=run, measurements=measurements), SMALL)
+        passed = configure(gate(workdir=workdir, run=run, measurements=measurements))
         with dsl.If(passed.output == True, name="passed"):  # noqa: E712 - kfp builds the condition from the operator
-            exported = configure(export_onnx(workdir=workdir, run=run), MEDIUM)
+            exported = configure(export_onnx(workdir=workdir, run=run))
             with dsl.If(exported.output == True, name="exported"):  # noqa: E712
-                version = configure(register(workdir=workdir, run=run), SMALL).output
-                configure(promote(workdir=workdir, run=run, version=version), SMALL)
+                version = configure(register(workdir=workdir, run=run)).output
+                configure(promote(workdir=workdir, run=run, version=version))
+
+
+def erasure_for(profile: Profile) -> BaseComponent:
+    """The pipeline as a profile has it; kfp traces the function while the profile is in force."""
+    decorate = dsl.pipeline(name="erasure", description="Erase a class from a diffusion model and promote the result if it passes the gate.")
+    with compiled_for(profile):
+        return decorate(erasure)

@@ -14,11 +14,12 @@ FLOORS = [
     {"environment", "files"},
     {"progress"},
     {"records"},
-    {"data", "models", "serve", "tracking"},
+    {"data", "models", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},
     {"export"},
     {"steps"},
     {"launch"},
+    {"submit"},
     {"cli"},
     {"__main__"},
 ]

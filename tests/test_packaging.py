@@ -27,7 +27,11 @@ def test_the_wheel_is_typed_and_ships_the_pipeline_the_policy_and_the_report_tem
     assert {
         "erasediff/py.typed",
         "erasediff/_shipped/pipelines/local.py",
+        "erasediff/_shipped/pipelines/submit.py",
         "erasediff/_shipped/pipelines/compiled/erasure.yaml",
+        "erasediff/_shipped/pipelines/compiled/erasure-cpu.yaml",
+        "erasediff/_shipped/pipelines/compiled/erasure-gpu.yaml",
+        "erasediff/_shipped/pipelines/compiled/erasure-gpu-multi.yaml",
         "erasediff/_shipped/policies/class-conditional.yaml",
         "erasediff/_shipped/policies/text-to-image.yaml",
         "erasediff/evaluate/report/report.html.j2",

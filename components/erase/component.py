@@ -17,6 +17,6 @@ def erase(workdir: str, run: str, forget_set_version: str) -> str:
     Returns:
         Digest of the erased model's record.
     """
-    from erasediff.steps.runner import component_main
+    from erasediff.steps.runner import erase_main
 
-    return component_main("erase", workdir, run).digest()
+    return erase_main(workdir, run).digest()

@@ -39,8 +39,7 @@ def erase(run: Run) -> ErasedRecord:
         NonFinite: training diverged; the last checkpoint is kept.
     """
     base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
-    config = run.config()
-    made_from = {"base": base.digest(), "forget_set": forget_set.digest(), "config": config.digest()}
+    config, made_from = run.config(), decided_by(run)
     compute = Compute(config.device, config.erase.precision)
     if compute.is_main:
         record = run.made(ErasedRecord, made_from, lambda: _kept(run, base, forget_set, compute))
@@ -50,6 +49,12 @@ def erase(run: Run) -> ErasedRecord:
     # The checkpoint holds optimiser moments, which are functions of the forget images.
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
     return record
+
+
+def decided_by(run: Run) -> dict[str, str]:
+    """The digests of everything that decides the erased model."""
+    base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
+    return {"base": base.digest(), "forget_set": forget_set.digest(), "config": run.config().digest()}
 
 
 def _helped(run: Run, made_from: dict[str, str], base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:

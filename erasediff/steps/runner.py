@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
@@ -22,13 +23,18 @@ from erasediff.steps.journal import keep_seconds, read_failure, write_failure
 T = TypeVar("T")
 
 
-def perform(step: str, run: Run) -> Record:
+def perform(step: str, run: Run, elsewhere: Callable[[Run], Record] | None = None) -> Record:
     """Run one step of an attempt; one process of several keeps the books.
+
+    Args:
+        step: which one.
+        run: the attempt.
+        elsewhere: what to call in place of the step's own function, where another machine does the work.
 
     Raises:
         EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
     """
-    function: Callable[[Run], Record] = getattr(import_module(f"erasediff.steps.{step}"), step)
+    function: Callable[[Run], Record] = elsewhere or getattr(import_module(f"erasediff.steps.{step}"), step)
     if not is_main_process():
         return function(run)
     (run.folder / "failure.json").unlink(missing_ok=True)
@@ -122,6 +128,18 @@ def _ending_with_a_sentence(step: str, action: Callable[[], T]) -> T:
 def component_main(step: str, workdir: str, run: str) -> Record:
     """What a component calls: :func:`perform`, ending the process with a sentence and an exit code on an error."""
     return _ending_with_a_sentence(step, lambda: perform(step, Workdir.open(workdir).run(run)))
+
+
+def erase_main(workdir: str, run: str) -> Record:
+    """What the component ``erase`` calls: here, or as a TrainJob where the environment describes one."""
+    from erasediff.steps.erase_in_trainjob import erase_in_trainjob, trainjob_settings
+
+    def erase() -> Record:
+        settings = trainjob_settings()
+        elsewhere = None if settings is None else partial(erase_in_trainjob, settings=settings)
+        return perform("erase", Workdir.open(workdir).run(run), elsewhere)
+
+    return _ending_with_a_sentence("erase", erase)
 
 
 def open_main(workdir: str, request: str, config: str, policy: str) -> str:

@@ -1,41 +1,67 @@
 """What is committed as compiled is what the source compiles to, and says what the cluster must do."""
 
+import dataclasses
+import re
+
+import pytest
 import yaml
+from kfp import compiler
 
 from components import catalogue, images
-from pipelines.compile import COMPILED, compile_all
+from pipelines.compile import COMPILED, compile_all, file_name
+from pipelines.erasure import erasure_for
+from pipelines.tasks import LOCAL, MEDIUM, PROFILES, TASKS
 
 NEVER_CACHED = set(catalogue.STEPS)
+FILES = [file_name(profile) for profile in (LOCAL, *PROFILES)]
+HARDENED = [file_name(profile) for profile in PROFILES]
+TRAINING = {"exec-train-base", "exec-erase", "exec-evaluate"}
 
 
-def compiled_tasks():
-    spec, platform = yaml.safe_load_all((COMPILED / "erasure.yaml").read_text())
+def compiled_tasks(name="erasure.yaml"):
+    spec, platform = yaml.safe_load_all((COMPILED / name).read_text())
     tasks = {}
     for dag in [spec["root"], *spec["components"].values()]:
         tasks |= dag.get("dag", {}).get("tasks", {})
-    return spec, platform, tasks
+    return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"], tasks
 
 
-def test_the_committed_file_is_what_the_source_compiles_to(tmp_path):
-    (path,) = compile_all(tmp_path)
-    assert path.read_bytes() == (COMPILED / "erasure.yaml").read_bytes()
+def containers(spec):
+    return {name: executor["container"] for name, executor in spec["deploymentSpec"]["executors"].items()}
 
 
-def test_compiling_twice_gives_the_same_bytes(tmp_path):
-    (first,), (second,) = compile_all(tmp_path / "a"), compile_all(tmp_path / "b")
-    assert first.read_bytes() == second.read_bytes()
+def gpus(spec):
+    accelerators = {name: c.get("resources", {}).get("accelerator") for name, c in containers(spec).items()}
+    return {name: int(found["resourceCount"]) for name, found in accelerators.items() if found}
 
 
-def test_no_step_is_cached_by_the_backend():
+def test_the_committed_files_are_what_the_source_compiles_to(tmp_path):
+    paths = compile_all(tmp_path)
+    assert [p.name for p in paths] == FILES
+    assert sorted(p.name for p in COMPILED.glob("*")) == sorted(FILES)
+    for path in paths:
+        assert path.read_bytes() == (COMPILED / path.name).read_bytes()
+
+
+def test_a_changed_row_is_a_drift(tmp_path, monkeypatch):
+    """Control: the comparison sees that one task has another size."""
+    monkeypatch.setitem(TASKS, "gate", dataclasses.replace(TASKS["gate"], size=MEDIUM))
+    compiler.Compiler().compile(erasure_for(LOCAL), str(tmp_path / "erasure.yaml"))
+    assert (tmp_path / "erasure.yaml").read_bytes() != (COMPILED / "erasure.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_step_is_cached_by_the_backend(name):
     """A cached gate or promotion would repeat yesterday's answer for today's model."""
-    _, _, tasks = compiled_tasks()
+    _, _, tasks = compiled_tasks(name)
     steps = {name.replace("-", "_"): task for name, task in tasks.items()}
     for step in NEVER_CACHED:
         assert steps[step].get("cachingOptions", {}).get("enableCache", False) is False
 
 
-def test_conditions_hang_on_the_unnamed_output_of_the_gate_and_of_the_export():
-    _, _, tasks = compiled_tasks()
+@pytest.mark.parametrize("name", FILES)
+def test_conditions_hang_on_the_unnamed_output_of_the_gate_and_of_the_export(name):
+    _, _, tasks = compiled_tasks(name)
     conditions = [t["triggerPolicy"]["condition"] for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
     assert sorted(conditions) == [
         "inputs.parameter_values['pipelinechannel--export-onnx-Output'] == true",
@@ -43,18 +69,76 @@ def test_conditions_hang_on_the_unnamed_output_of_the_gate_and_of_the_export():
     ]
 
 
-def test_every_image_is_one_of_the_constants_and_none_is_latest():
-    spec, _, _ = compiled_tasks()
-    used = {e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values()}
-    assert used == {images.PIPELINE_CPU, images.TRAIN_GPU}
+@pytest.mark.parametrize("name", FILES)
+def test_every_image_is_one_of_the_constants_and_none_is_latest(name):
+    used = {c["image"] for c in containers(compiled_tasks(name)[0]).values()}
+    assert used == ({images.PIPELINE_CPU} if name == "erasure-cpu.yaml" else {images.PIPELINE_CPU, images.TRAIN_GPU})
     assert not any(image.endswith(":latest") or ":" not in image for image in used)
 
 
-def test_every_task_shares_the_workdir_volume():
-    _, platform, _ = compiled_tasks()
-    mounted = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+@pytest.mark.parametrize("name", FILES)
+def test_every_task_shares_the_workdir_volume_and_ends_by_a_deadline(name):
+    _, mounted, _ = compiled_tasks(name)
     assert len(mounted) == len(catalogue.STEPS)
     assert all(e["pvcMount"][0]["mountPath"] == "/workdir" for e in mounted.values())
+    assert all(int(e["activeDeadlineSeconds"]) > 0 for e in mounted.values())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_task_asks_for_resources_and_has_a_title_of_its_own(name):
+    spec, _, tasks = compiled_tasks(name)
+    for container in containers(spec).values():
+        resources = container["resources"]
+        assert resources["resourceCpuRequest"] == resources["resourceCpuLimit"]
+        assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"]
+    titles = {n: t["taskInfo"]["name"] for n, t in tasks.items() if n in TASKS}
+    assert titles == {step: row.title for step, row in TASKS.items()}
+    assert set(TASKS) == {step.replace("_", "-") for step in catalogue.STEPS}
+
+
+@pytest.mark.parametrize("name", HARDENED)
+def test_no_task_of_a_cluster_runs_as_root(name):
+    for executor in compiled_tasks(name)[1].values():
+        assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "0", "runAsNonRoot": True}
+
+
+@pytest.mark.parametrize("name", HARDENED)
+def test_steps_that_train_have_shared_memory_and_no_others(name):
+    _, executors, _ = compiled_tasks(name)
+    with_memory = {step for step, e in executors.items() if "emptyDirMounts" in e}
+    assert with_memory == TRAINING
+    assert all(executors[s]["emptyDirMounts"][0]["medium"] == "Memory" for s in with_memory)
+
+
+def test_gpus_are_asked_for_where_they_are_used_and_tolerated_there():
+    """A CPU profile that asks for a GPU never starts; a task that only waits must not hold one."""
+    for name, wanted in {
+        "erasure-cpu.yaml": {},
+        "erasure-gpu.yaml": dict.fromkeys(TRAINING, 1),
+        "erasure-gpu-multi.yaml": dict.fromkeys(TRAINING - {"exec-erase"}, 2),
+    }.items():
+        spec, executors, _ = compiled_tasks(name)
+        assert gpus(spec) == wanted
+        assert {step for step, e in executors.items() if "tolerations" in e} == set(wanted)
+
+
+@pytest.mark.parametrize("name", HARDENED)
+def test_the_gate_and_the_outcome_are_never_tried_again_and_long_or_talkative_steps_are(name):
+    _, _, tasks = compiled_tasks(name)
+    retried = {n: t["retryPolicy"]["maxRetryCount"] for n, t in tasks.items() if "retryPolicy" in t}
+    assert retried == {n: row.retries for n, row in TASKS.items() if row.retries}
+    assert not {"gate", "record-outcome", "check-prerequisites"} & set(retried)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_credentials_are_named_never_written_and_the_gate_cannot_write_to_a_store(name):
+    spec, executors, _ = compiled_tasks(name)
+    keys = {step: {k["secretKey"] for s in e.get("secretAsEnv", []) for k in s["keyToEnv"]} for step, e in executors.items()}
+    assert keys["exec-gate"] == keys["exec-promote"] == {"MLFLOW_TRACKING_TOKEN"}
+    assert keys["exec-export-onnx"] == set()
+    assert "AWS_SECRET_ACCESS_KEY" in keys["exec-version-forget-set"], "control: the store's keys go where it is written"
+    plain = {e["name"] for c in containers(spec).values() for e in c["env"]}
+    assert not any(re.search("SECRET|TOKEN|PASSWORD", variable) for variable in plain)
 
 
 def test_component_readmes_are_generated_from_their_code():
@@ -62,9 +146,10 @@ def test_component_readmes_are_generated_from_their_code():
         assert (catalogue.HERE / step / "README.md").read_text() == catalogue.readme(step)
 
 
-def test_the_report_is_the_only_artifact_that_the_backend_keeps():
+@pytest.mark.parametrize("name", FILES)
+def test_the_report_is_the_only_artifact_that_the_backend_keeps(name):
     """It holds digests, counts and samples of retained classes. Forget images must never become artifacts: those outlive their runs."""
-    spec, _, _ = compiled_tasks()
+    spec, _, _ = compiled_tasks(name)
     artifacts = {
         (name, artifact): kind["artifactType"]["schemaTitle"]
         for name, component in spec["components"].items()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from pipelines import settings
+from pipelines import tasks
 
 BASE = Path(__file__).parent.parent.parent / "manifests/base"
 
@@ -16,9 +16,9 @@ def documents():
 
 def test_the_volume_claim_and_the_settings_have_the_names_that_the_pipeline_mounts():
     provided = documents()
-    assert provided["PersistentVolumeClaim"]["metadata"]["name"] == settings.WORKDIR_CLAIM
-    assert provided["ConfigMap"]["metadata"]["name"] == settings.SETTINGS_CONFIG_MAP
-    assert set(provided["ConfigMap"]["data"]) == set(settings.ENVIRONMENT)
+    assert provided["PersistentVolumeClaim"]["metadata"]["name"] == tasks.WORKDIR_CLAIM
+    assert provided["ConfigMap"]["metadata"]["name"] == tasks.SETTINGS_CONFIG_MAP
+    assert set(provided["ConfigMap"]["data"]) == set(tasks.ENVIRONMENT)
 
 
 def test_no_secret_is_in_the_manifests():

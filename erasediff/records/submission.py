@@ -1,0 +1,56 @@
+"""What is handed to Kubeflow Pipelines: a compiled pipeline, its parameters, and where to."""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from erasediff.records.base import Strict
+
+PROFILES = ("cpu", "gpu", "gpu-multi")
+_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+
+class Backend(Strict):
+    """A Kubeflow Pipelines API and whose part of it."""
+
+    host: str
+    namespace: str | None = Field(default=None, pattern=_NAME, max_length=63)
+    experiment: str = Field(default="erasediff", min_length=1, max_length=128)
+    service_account: str | None = Field(default=None, pattern=_NAME, max_length=63)
+    timeout_seconds: int = Field(default=10, ge=1)
+
+    @field_validator("host")
+    @classmethod
+    def _address(cls, host: str) -> str:
+        parts = urlsplit(host)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("has to be an address such as https://kubeflow.example.org/pipeline, without a user and a password")
+        return host.rstrip("/")
+
+
+class Submission(Backend):
+    """One run, or with ``cron`` a schedule, of a pipeline whose version is named by the digest of its file."""
+
+    pipeline_file: str
+    pipeline: str
+    version: str
+    name: str
+    parameters: dict[str, str]
+    cron: str | None = None
+
+
+class Submitted(Strict):
+    """A run that Kubeflow has taken."""
+
+    run_id: str
+    uploaded: bool
+
+
+class Scheduled(Strict):
+    """A schedule that Kubeflow holds, and what was done for it."""
+
+    schedule_id: str
+    change: Literal["created", "replaced", "enabled", "unchanged"]

@@ -1,0 +1,35 @@
+"""What a step needs to know to run as a Kubeflow ``TrainJob`` instead of in its own pod."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from erasediff.records.base import Strict
+
+DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+
+class KeysOf(Strict):
+    """Keys of a ConfigMap or a Secret that become environment variables of the same names."""
+
+    name: str = Field(pattern=DNS_LABEL, max_length=63)
+    keys: tuple[str, ...] = ()
+
+
+class TrainJobSettings(Strict):
+    """The nodes of a TrainJob, its image, and what it mounts; the pipeline's compiler writes this document."""
+
+    runtime: str = Field(default="torch-distributed", pattern=DNS_LABEL, max_length=63, description="a ClusterTrainingRuntime")
+    image: str = Field(min_length=1)
+    nodes: int = Field(default=1, ge=1)
+    processes_per_node: int = Field(default=1, ge=1, description="one a GPU")
+    resources: dict[str, str]
+    minutes: int = Field(ge=1, description="how long it may run; it is waited for an hour longer, for it may have to wait for its nodes")
+    claim: str = Field(pattern=DNS_LABEL, max_length=63)
+    mount: str = Field(pattern=r"^/")
+    shared_memory: str
+    environment: dict[str, str] = Field(default_factory=dict)
+    settings: KeysOf
+    credentials: KeysOf
+    user: int = Field(ge=1)
+    group: int = Field(ge=0)

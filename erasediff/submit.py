@@ -1,0 +1,120 @@
+"""Submit a run to Kubeflow Pipelines, or schedule it: ``pipelines/submit.py`` speaks to the API, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from erasediff.errors import BadInput, EraseDiffError
+from erasediff.files import sha256_file, write_atomic
+from erasediff.launch import shipped
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest
+from erasediff.records.policy import GatePolicy
+from erasediff.records.schedule import checked_cron
+from erasediff.records.settings import Settings
+from erasediff.records.submission import PROFILES, Backend, Scheduled, Submission, Submitted
+
+_REQUESTS = 30
+"""More requests than a submission makes, each of which may take as long as the settings say."""
+
+
+def backend(host: str | None, namespace: str | None, experiment: str, service_account: str | None) -> Backend:
+    """Where to submit to, by the options or the environment.
+
+    Raises:
+        BadInput: no address is given, or it is none.
+    """
+    settings = Settings()
+    address = host or settings.kfp_host
+    if not address:
+        raise BadInput("no Kubeflow Pipelines is named: give its address as --host, or set ERASEDIFF_KFP_HOST.")
+    fields = {"host": address, "namespace": namespace, "experiment": experiment, "service_account": service_account}
+    return Backend.parse(fields | {"timeout_seconds": settings.http_timeout_seconds}, "what names the cluster")
+
+
+def request_for(config: RunConfig, label: str, number: int | None) -> ErasureRequest:
+    """The request for a run on a cluster, whose dataset may lie there alone: then the class is given by its position.
+
+    Raises:
+        BadInput: the class cannot be looked up here, or there is none of this name.
+    """
+    if number is not None:
+        return ErasureRequest(dataset=config.dataset.name, label=number)
+    if config.dataset.path is not None and not Path(config.dataset.path).exists():
+        raise BadInput(f"dataset {config.dataset.path} is not on this machine, so no class can be looked up by its name: give --label-number.")
+    from erasediff.data.datasets import load_dataset
+
+    dataset = load_dataset(config.dataset)
+    return ErasureRequest(dataset=dataset.name, label=dataset.label_index(label))
+
+
+def submission(where: Backend, profile: str, request: ErasureRequest, config: RunConfig, policy: GatePolicy, cron: str | None = None) -> Submission:
+    """The document of a run or of a schedule. The name says which class of which dataset, so another class is another schedule.
+
+    Raises:
+        BadInput: there is no such profile, or the cron expression is not one of Kubeflow's.
+    """
+    if profile not in PROFILES:
+        raise BadInput(f"there is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
+    file = shipped(f"pipelines/compiled/erasure-{profile}.yaml")
+    documents = {"request": request, "config": config, "policy": policy}
+    return Submission(
+        **where.model_dump(),
+        pipeline_file=str(file),
+        pipeline=f"erasediff-{profile}",
+        version=f"sha256-{sha256_file(file)[:48]}",  # of a name's 63 characters
+        name=f"erase class {request.label} of {request.dataset}",
+        parameters={name: document.canonical().decode() for name, document in documents.items()},
+        cron=None if cron is None else checked_cron(cron),
+    )
+
+
+def submit(asked: Submission) -> Submitted:
+    """Create a run.
+
+    Raises:
+        BadInput: Kubeflow cannot be reached or refuses.
+    """
+    return Submitted.parse(_handed_in(asked), "the answer of pipelines/submit.py")
+
+
+def schedule(asked: Submission) -> Scheduled:
+    """Create a schedule, or bring the one of this name to what is asked.
+
+    Raises:
+        BadInput: Kubeflow cannot be reached or refuses.
+    """
+    return Scheduled.parse(_handed_in(asked), "the answer of pipelines/submit.py")
+
+
+def _handed_in(asked: Submission) -> dict[str, object]:
+    with tempfile.TemporaryDirectory(prefix="erasediff-submit-") as folder:
+        document, result = Path(folder) / "document.json", Path(folder) / "result.json"
+        asked.write(document)
+        command = [sys.executable, str(shipped("pipelines/submit.py")), str(document), str(result)]
+        token = Settings().kfp_token
+        # kfp keeps a namespace and cookies under the home of whoever used it last: options and environment decide, not those.
+        environment = os.environ | {"HOME": folder, "ERASEDIFF_KFP_TOKEN": token.get_secret_value() if token else ""}
+        try:
+            seconds = asked.timeout_seconds * _REQUESTS
+            done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise BadInput(f"{asked.host} takes longer than {seconds} seconds: whether it was done is not known, look there.") from None
+        answer = json.loads(result.read_text()) if result.is_file() else None
+    if answer is None:
+        raise EraseDiffError(f"handing the pipeline to {asked.host} failed unexpectedly: the log is {_log(done.stdout + done.stderr)}.")
+    if "error" in answer:
+        raise BadInput(answer["error"])
+    return dict(answer)
+
+
+def _log(text: bytes) -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="erasediff-submit-", suffix=".log")
+    os.close(descriptor)
+    write_atomic(Path(name), text, mode=0o600)
+    return Path(name)

@@ -1,0 +1,221 @@
+"""Hand a compiled pipeline to Kubeflow Pipelines: ``python submit.py DOCUMENT.json RESULT.json``.
+
+``DOCUMENT.json`` says what and where, as ``erasediff.records.submission.Submission`` writes it; the token is in the variable
+``ERASEDIFF_KFP_TOKEN``. ``RESULT.json`` gets what came of it, or under ``error`` the sentence that says why nothing did.
+"""
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import kfp
+import kfp_server_api
+import urllib3
+from kfp_server_api.exceptions import ApiException, OpenApiException
+
+PAGE = 100
+
+
+class Refused(Exception):
+    """A sentence for the person who asked."""
+
+
+def answer(document: dict) -> dict:
+    """Submit a run, or set a schedule, with everything that they need.
+
+    Raises:
+        Refused: why it could not be done.
+    """
+    host = document["host"]
+    socket.setdefaulttimeout(document["timeout_seconds"])  # the generated client has no timeout of its own
+    token = os.environ.get("ERASEDIFF_KFP_TOKEN") or None
+    try:
+        look(host, document["namespace"], token, document["timeout_seconds"])
+        client = kfp.Client(
+            host=host, namespace=document["namespace"] or "kubeflow", existing_token=token, ssl_ca_cert=os.environ.get("SSL_CERT_FILE")
+        )
+        desk = Desk(client, document)
+        return desk.run() if document["cron"] is None else desk.schedule()
+    except ApiException as error:
+        if not error.status:  # the client's own, for an answer that it cannot read
+            raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host.") from None
+        raise Refused(refusal(host, error.status, error.body)) from None
+    except (urllib3.exceptions.HTTPError, TimeoutError, OSError) as error:
+        raise Refused(f"{host} does not answer ({type(error).__name__}): check --host, and that it can be reached from here.") from None
+    except OpenApiException:
+        raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host.") from None
+
+
+def look(host: str, namespace: str | None, token: str | None, seconds: int) -> None:
+    """Ask for the API's health, once: the client would ask five times, and would take a login page for an empty answer."""
+    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    pool = urllib3.PoolManager(timeout=seconds, retries=False, ca_certs=os.environ.get("SSL_CERT_FILE"))
+    found = pool.request("GET", f"{host}/apis/v2beta1/healthz", headers=headers, redirect=False)
+    if found.status != 200:
+        raise Refused(refusal(host, found.status, found.data))
+    try:
+        health = json.loads(found.data)
+    except ValueError:
+        health = None
+    if not isinstance(health, dict):
+        raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host, and that no login page stands before it.")
+    if health.get("multi_user") and not namespace:
+        raise Refused(f"{host} serves several users: say which namespace is yours with --namespace.")
+
+
+def refusal(host: str, status: int, body: object) -> str:
+    """A sentence for a status that is not success; what the server says is quoted in part."""
+    if status in (401, 403):
+        return f"{host} refuses this user ({status}): set ERASEDIFF_KFP_TOKEN to a token that may use this namespace."
+    if 300 <= status < 400:
+        return f"{host} wants a login ({status}): set ERASEDIFF_KFP_TOKEN, or give the address behind the login as --host."
+    try:
+        document = json.loads(body if isinstance(body, str | bytes) else "")
+        said = document.get("error_message") or document.get("message") or document.get("error") if isinstance(document, dict) else ""
+    except ValueError:
+        said = ""
+    quoted = f", {' '.join(said.split())[:200].rstrip('.')}" if isinstance(said, str) and said else ""
+    advice = "try again when it is well" if status >= 500 or status == 429 else "check --host and the options"
+    return f"{host} answers {status}{quoted}: {advice}."
+
+
+class Desk:
+    """One client and what is to be handed in."""
+
+    def __init__(self, client: kfp.Client, document: dict) -> None:
+        self.client, self.document = client, document
+        self.namespace: str | None = document["namespace"]
+
+    def run(self) -> dict:
+        """Create a run of the pinned version."""
+        experiment, pipeline, version, uploaded = self.prepared()
+        created = self.client.run_pipeline(
+            experiment_id=experiment,
+            job_name=self.document["name"],
+            params=self.document["parameters"],
+            pipeline_id=pipeline,
+            version_id=version,
+            service_account=self.document["service_account"],
+        )
+        return {"run_id": self.named(created.run_id, "run"), "uploaded": uploaded}
+
+    def schedule(self) -> dict:
+        """Set the schedule of this name to what is asked.
+
+        One that is there and the same stays. A changed one is created disabled, the old one is deleted, and only then is the
+        new one enabled: a kill in between leaves never two that run, and the same command again goes on from there.
+        """
+        experiment, pipeline, version, _ = self.prepared()
+        present = self.schedules(experiment)
+        same = [s for s in present if self.is_as_asked(s, pipeline, version)]
+        others = [s for s in present if s not in same[:1]]
+        kept = same[0] if same else self.create_schedule(experiment, pipeline, version, enabled=not others)
+        for other in others:
+            self.client.delete_recurring_run(self.named(other.recurring_run_id, "schedule"))
+        identifier = self.named(kept.recurring_run_id, "schedule")
+        asleep = kept.mode != "ENABLE"
+        if asleep:
+            self.client.enable_recurring_run(identifier)
+        change = "replaced" if others else "created" if not same else "enabled" if asleep else "unchanged"
+        return {"schedule_id": identifier, "change": change}
+
+    def prepared(self) -> tuple[str, str, str, bool]:
+        """The experiment, the pipeline and its version with this content; made where they are missing."""
+        pipeline = self.pipeline() or self.create_pipeline()
+        version, uploaded = self.version(pipeline), False
+        if version is None:
+            path, name = self.document["pipeline_file"], self.document["version"]
+            created = self.client.upload_pipeline_version(path, name, pipeline_id=pipeline)
+            version, uploaded = self.named(created.pipeline_version_id, "version"), True
+        experiment = self.client.create_experiment(self.document["experiment"], namespace=self.namespace)
+        return self.named(experiment.experiment_id, "experiment"), pipeline, version, uploaded
+
+    def pipeline(self) -> str | None:
+        """The pipeline of this name."""
+        found = self.client.list_pipelines(filter=equals(self.document["pipeline"]), page_size=PAGE, namespace=self.namespace).pipelines or []
+        return self.named(found[0].pipeline_id, "pipeline") if found else None
+
+    def create_pipeline(self) -> str:
+        """Create an empty pipeline: an upload would give its first version the pipeline's name and not its digest."""
+        name = self.document["pipeline"]
+        body = kfp_server_api.V2beta1Pipeline(display_name=name, name=name, namespace=self.namespace)
+        try:
+            return self.named(self.client.pipelines.pipeline_service_create_pipeline(body).pipeline_id, "pipeline")
+        except ApiException as error:
+            if error.status == 409 and (found := self.pipeline()) is not None:  # another submission was faster
+                return found
+            raise
+
+    def version(self, pipeline: str) -> str | None:
+        """The version that has this content, by its name."""
+        found = self.client.list_pipeline_versions(pipeline, filter=equals(self.document["version"]), page_size=PAGE).pipeline_versions or []
+        return self.named(found[0].pipeline_version_id, "version") if found else None
+
+    def schedules(self, experiment: str) -> list[kfp_server_api.V2beta1RecurringRun]:
+        """Every schedule of this name in the experiment."""
+        found, token = [], ""
+        while True:
+            page = self.client.list_recurring_runs(token, PAGE, experiment_id=experiment, filter=equals(self.document["name"]))
+            found += page.recurring_runs or []
+            token = page.next_page_token or ""
+            if not token:
+                return found
+
+    def create_schedule(self, experiment: str, pipeline: str, version: str, enabled: bool) -> kfp_server_api.V2beta1RecurringRun:
+        """Create the schedule: one run at a time, and none made up for that was missed."""
+        return self.client.create_recurring_run(
+            experiment_id=experiment,
+            job_name=self.document["name"],
+            cron_expression=self.document["cron"],
+            max_concurrency=1,
+            no_catchup=True,
+            params=self.document["parameters"],
+            pipeline_id=pipeline,
+            version_id=version,
+            enabled=enabled,
+            service_account=self.document["service_account"],
+        )
+
+    def is_as_asked(self, found: kfp_server_api.V2beta1RecurringRun, pipeline: str, version: str) -> bool:
+        """Whether a schedule is what is asked for, on or off."""
+        pinned, trigger, config = found.pipeline_version_reference, found.trigger, found.runtime_config
+        wanted_account = self.document["service_account"]
+        return (
+            pinned is not None
+            and (pinned.pipeline_id, pinned.pipeline_version_id) == (pipeline, version)
+            and trigger is not None
+            and trigger.cron_schedule is not None
+            and trigger.cron_schedule.cron == self.document["cron"]
+            and config is not None
+            and config.parameters == self.document["parameters"]
+            and str(found.max_concurrency) == "1"
+            and found.no_catchup is True
+            and (wanted_account is None or found.service_account == wanted_account)
+        )
+
+    def named(self, identifier: object, what: str) -> str:
+        """An identifier that the server gave; without one, nothing that follows would mean anything."""
+        if not isinstance(identifier, str) or not identifier:
+            raise Refused(f"{self.document['host']} names no {what}, so it does not answer as Kubeflow Pipelines does: check --host.")
+        return identifier
+
+
+def equals(name: str) -> str:
+    """The API's filter for a display name."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
+
+
+def main(source: Path, target: Path) -> int:
+    """Do what the document asks and write what came of it."""
+    try:
+        result, code = answer(json.loads(source.read_text())), 0
+    except Refused as refused:
+        result, code = {"error": str(refused)}, 2
+    target.write_text(json.dumps(result))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

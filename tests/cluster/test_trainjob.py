@@ -1,0 +1,139 @@
+"""TrainJobs on a real API server with Trainer's own CRD; a stand-in plays the status that its controller would write.
+
+Any cluster will do: set KUBECONFIG. The CRD is installed if it is missing, and removed again if it was.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import kubernetes
+import pytest
+import yaml
+from kubernetes.client import ApiException
+
+from erasediff.errors import BadInput
+from erasediff.trainjob import GROUP, PLURAL, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from tests.kubeflow import crd
+from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED
+from tests.kubeflow.test_trainjob import SETTINGS
+
+CRD_NAME, SOON = f"{PLURAL}.{GROUP}", 60.0
+NAME = job_name("b" * 64)
+JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"], SETTINGS)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come about in {SOON:.0f} s"
+        time.sleep(0.1)
+
+
+def without_empty_defaults(node: object) -> object:
+    """An API server of 1.20 refuses ``default: ""``."""
+    if isinstance(node, dict):
+        return {k: without_empty_defaults(v) for k, v in node.items() if not (k == "default" and v == "")}
+    return [without_empty_defaults(v) for v in node] if isinstance(node, list) else node
+
+
+def is_missing(look: Callable[[], object]) -> bool:
+    try:
+        look()
+    except ApiException as error:
+        if error.status == 404:
+            return True
+        raise
+    return False
+
+
+@pytest.fixture(scope="module")
+def api() -> kubernetes.client.ApiClient:
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("needs a cluster: set KUBECONFIG to one that may be given a namespace and a CRD.")
+    return kubernetes.config.new_client_from_config()
+
+
+@pytest.fixture(scope="module")
+def namespace(api: kubernetes.client.ApiClient) -> Iterator[str]:
+    """A namespace of its own, on a cluster that knows TrainJobs."""
+    definitions, core = kubernetes.client.ApiextensionsV1Api(api), kubernetes.client.CoreV1Api(api)
+    objects = kubernetes.client.CustomObjectsApi(api)
+    installed = is_missing(lambda: definitions.read_custom_resource_definition(CRD_NAME))
+    if installed:
+        definitions.create_custom_resource_definition(without_empty_defaults(yaml.safe_load(crd.needed(crd.TRAINJOB).read_text())))
+    name = f"erasediff-trainjob-{uuid4().hex[:8]}"
+    core.create_namespace({"metadata": {"name": name}})
+    until(lambda: not is_missing(lambda: objects.list_namespaced_custom_object(GROUP, VERSION, name, PLURAL)), "the CRD")
+    yield name
+    core.delete_namespace(name)
+    if installed:
+        definitions.delete_custom_resource_definition(CRD_NAME)
+
+
+@pytest.fixture
+def jobs(api: kubernetes.client.ApiClient, namespace: str) -> Iterator[ClusterTrainJobs]:
+    found = ClusterTrainJobs(kubernetes.client.CustomObjectsApi(api), namespace)
+    yield found
+    found.delete(NAME)
+    until(lambda: found.find(NAME) is None, "the deletion")
+
+
+@pytest.fixture
+def stand_in(api: kubernetes.client.ApiClient, jobs: ClusterTrainJobs) -> Iterator[Callable[..., None]]:
+    """Writes one status after another to the TrainJob, as Trainer's controller would."""
+    objects, threads = kubernetes.client.CustomObjectsApi(api), []
+
+    def play(*statuses: dict) -> None:
+        def act() -> None:
+            until(lambda: jobs.find(NAME) is not None, "the TrainJob")
+            for status in statuses:
+                objects.patch_namespaced_custom_object_status(GROUP, VERSION, jobs.namespace, PLURAL, NAME, {"status": status})
+
+        threads.append(threading.Thread(target=act))
+        threads[-1].start()
+
+    yield play
+    for thread in threads:
+        thread.join(SOON)
+
+
+def test_the_server_keeps_every_field_of_the_trainjob(jobs):
+    """What the CRD does not know is pruned silently, and pods would come up without the workdir."""
+    assert jobs.create(JOB) is True
+    assert jobs.create(JOB) is False, "a second one of the same name"
+    found = jobs.find(NAME)
+    assert found is not None
+    patches = [{k: v for k, v in patch.items() if k != "time"} for patch in found["spec"]["runtimePatches"]]
+    assert patches == JOB["spec"]["runtimePatches"]
+    assert found["spec"]["trainer"] == JOB["spec"]["trainer"]
+    assert found["spec"]["runtimeRef"] == JOB["spec"]["runtimeRef"]
+
+
+def test_a_trainjob_of_the_wrong_shape_is_refused(jobs):
+    """Control: the server holds documents against the CRD."""
+    with pytest.raises(BadInput, match="refuses the TrainJob \\(422"):
+        jobs.create(JOB | {"spec": JOB["spec"] | {"activeDeadlineSeconds": "a day"}})
+
+
+def test_it_is_waited_for_and_nothing_is_left(jobs, stand_in):
+    stand_in(SUSPENDED, RUNNING, COMPLETE)
+    run_to_end(jobs, JOB, SOON)
+    until(lambda: jobs.find(NAME) is None, "the deletion")
+
+
+def test_a_failure_is_quoted(jobs, stand_in):
+    stand_in(RUNNING, FAILED)
+    with pytest.raises(TrainJobFailed, match=r"failed \(FailedJobs: jobset failed"):
+        run_to_end(jobs, JOB, SOON)
+
+
+def test_a_service_account_without_the_role_is_told_which_one_it_needs(namespace, jobs):
+    api = kubernetes.config.new_client_from_config()
+    api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:default")
+    nobody = ClusterTrainJobs(kubernetes.client.CustomObjectsApi(api), namespace)
+    with pytest.raises(BadInput, match=f"may not manage TrainJobs in namespace {namespace} \\(403\\): apply the Role"):
+        run_to_end(nobody, JOB, SOON)
+    assert jobs.find(NAME) is None

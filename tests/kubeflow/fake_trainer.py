@@ -1,0 +1,77 @@
+"""``FakeTrainerApi``: the TrainJobs of one namespace, and a stand-in for the controller that plays their status."""
+
+import json
+
+from tests.kubeflow import crd
+from tests.kubeflow.server import FakeApi, Refused
+
+PREFIX = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/erasure/trainjobs"
+NOW = "2026-01-01T00:00:00Z"
+
+
+def condition(kind: str, reason: str = "AsExpected", message: str = "") -> dict:
+    return {"conditions": [{"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": NOW}]}
+
+
+RUNNING = {"jobsStatus": [{"name": "node", "active": 1, "failed": 0, "ready": 1, "succeeded": 0, "suspended": 0}]}
+SUSPENDED = condition("Suspended", "Queued")
+COMPLETE = RUNNING | condition("Complete", "AllJobsCompleted")
+FAILED = RUNNING | condition("Failed", "FailedJobs", "jobset failed due to one or more job failures")
+
+
+class FakeTrainerApi(FakeApi):
+    """Each look at a TrainJob moves it on by one of ``transitions``; it stays at the last.
+
+    Refuses what the CRD does not allow, a name that is taken, and every path but those of TrainJobs in the namespace ``erasure``.
+    ``troubles`` are status codes that the next requests are answered with.
+    """
+
+    def __init__(self, *transitions: dict, on_complete=lambda: None) -> None:
+        super().__init__()
+        self.transitions, self.on_complete = list(transitions), on_complete
+        self.jobs: dict[str, dict] = {}
+        self.deleted: list[str] = []
+        self.troubles: list[int] = []
+        self._schema = crd.schema()
+
+    def add(self, document: dict, status: dict | None = None) -> None:
+        """A TrainJob that is there already."""
+        self.jobs[document["metadata"]["name"]] = document | ({"status": status} if status else {})
+
+    def answer(self, method, path, query, headers, body):
+        if self.troubles:
+            raise Refused(self.troubles.pop(0), "as told")
+        if not path.startswith(PREFIX):
+            raise Refused(404, f"the server could not find {path}")
+        name = path.removeprefix(PREFIX).strip("/")
+        if method == "POST" and not name:
+            return self._create(json.loads(body))
+        if name not in self.jobs:
+            raise Refused(404, f'trainjobs "{name}" not found')
+        if method == "GET":
+            return self._look(name)
+        if method == "DELETE" and dict(query) == {"propagationPolicy": "Foreground"}:
+            self.deleted.append(name)
+            return self.jobs.pop(name)
+        raise Refused(405, f"{method} with {query} is not known to the fake")
+
+    def _create(self, document: dict) -> dict:
+        if found := crd.problems(document, self._schema):
+            raise Refused(422, "; ".join(found))
+        name = document["metadata"]["name"]
+        if name in self.jobs:
+            raise Refused(409, f'trainjobs "{name}" already exists')
+        self.jobs[name] = document
+        return document
+
+    def _look(self, name: str) -> dict:
+        if "deletionTimestamp" in self.jobs[name]["metadata"]:
+            return self.jobs.pop(name)  # the last look at one that goes
+        if self.transitions:
+            self.jobs[name]["status"] = self.transitions.pop(0)
+            if self.jobs[name]["status"] is COMPLETE:
+                self.on_complete()
+        return self.jobs[name]
+
+    def error(self, refused: Refused) -> dict:
+        return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": refused.status, "message": refused.message}

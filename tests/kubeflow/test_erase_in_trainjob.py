@@ -1,0 +1,117 @@
+"""The lie: 'erased', on the word of a TrainJob's status."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import sha256_bytes
+from erasediff.records.base import Pointer
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, Failure, ForgetSetRecord, ModelRecord, PlanRecord
+from erasediff.records.policy import load_policy
+from erasediff.records.trainjob import TrainJobSettings
+from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.erase import decided_by
+from erasediff.steps.erase_in_trainjob import SETTINGS_VARIABLE, erase_in_trainjob, trainjob_settings
+from erasediff.steps.journal import read_failure, write_failure
+from erasediff.steps.runner import erase_main
+from erasediff.trainjob import TrainJobFailed, job_name
+from tests.kubeflow.fake_trainer import COMPLETE, FAILED, FakeTrainerApi
+from tests.kubeflow.test_trainjob import SETTINGS, client_of
+
+POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
+CONFIG, KEY, DIGEST = RunConfig(), bytes(32), "0" * 64
+MODEL = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="w", sha256=DIGEST), folder_sha256=DIGEST)
+NUMBERS = {"count": 3, "retain_count": 3, "gone_count": 0, "forget_indices_sha256": DIGEST, "retain_indices_sha256": DIGEST}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """An attempt whose next step is the erasure."""
+    plan = PlanRecord(
+        run="one",
+        attempt=1,
+        request=ErasureRequest(dataset="digits", label=3),
+        config_digest=CONFIG.digest(),
+        policy_digest=POLICY.digest(),
+        seed_commitment=sha256_bytes(KEY),
+        mlflow_run_id="r",
+    )
+    opened = Workdir.open(tmp_path / "work").open_run(plan, CONFIG, POLICY, KEY)
+    BaseRecord(name="digits", version="1", model=MODEL).write(opened.path(BaseRecord))
+    forget = ForgetSetRecord(label=3, version=f"{'0' * 32}.dir", remote="r", manifest_sha256=DIGEST, **NUMBERS)
+    forget.write(opened.path(ForgetSetRecord))
+    return opened
+
+
+@pytest.fixture
+def settings(run: Run) -> TrainJobSettings:
+    return SETTINGS.model_copy(update={"mount": str(run.workdir.root)})
+
+
+def written(run: Run, made_from: dict[str, str]) -> ErasedRecord:
+    """What the step inside the TrainJob writes."""
+    record = ErasedRecord(
+        made_from=made_from, model=MODEL, steps=1, forward_passes=1, backward_passes=1, ema_base_share=0.0, curves=Pointer(uri="c", sha256=DIGEST)
+    )
+    record.write(run.path(ErasedRecord))
+    return record
+
+
+def test_the_record_is_the_one_that_the_trainjob_wrote_and_a_second_try_makes_no_trainjob(run: Run, settings: TrainJobSettings) -> None:
+    fake = FakeTrainerApi(COMPLETE, on_complete=lambda: written(run, decided_by(run)))
+    with fake:
+        first = erase_in_trainjob(run, settings, client_of(fake))
+        asked = len(fake.requests)
+        assert erase_in_trainjob(run, settings, client_of(fake)) == first
+    assert asked
+    assert len(fake.requests) == asked
+    assert fake.deleted == [job_name(run.plan().digest())]
+
+
+@pytest.mark.parametrize("write", [lambda run: None, lambda run: written(run, {"base": "another"})], ids=["no record", "a stale record"])
+def test_a_trainjob_that_says_complete_is_not_believed_without_its_record(run: Run, settings: TrainJobSettings, write) -> None:
+    fake = FakeTrainerApi(COMPLETE, on_complete=lambda: write(run))
+    with fake, pytest.raises(IntegrityError, match="left no record of this erasure"):
+        erase_in_trainjob(run, settings, client_of(fake))
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, BadInput), (1, TrainJobFailed)])
+def test_the_sentence_of_the_step_inside_is_quoted_with_its_exit_code(run: Run, settings: TrainJobSettings, code: int, kind: type) -> None:
+    write_failure(run.folder, Failure(step="erase", message="the forget set cannot be fetched.", exit_code=code))
+    fake = FakeTrainerApi(FAILED)
+    with fake, pytest.raises(kind, match=r"failed \(FailedJobs: .*\); the step there says: the forget set cannot be fetched\.$"):
+        erase_in_trainjob(run, settings, client_of(fake))
+
+
+def test_a_workdir_that_the_pods_would_not_see_is_refused(run: Run) -> None:
+    fake = FakeTrainerApi(COMPLETE)
+    with fake, pytest.raises(BadInput, match="not on the volume that a TrainJob mounts at /workdir"):
+        erase_in_trainjob(run, SETTINGS, client_of(fake))
+    assert fake.requests == []
+
+
+def test_the_component_makes_a_trainjob_only_where_the_profile_says_so(run: Run, settings: TrainJobSettings, monkeypatch, capsys) -> None:
+    """Without a cluster the component ends with a sentence, exit code 2, and the failure in the attempt's folder."""
+    monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        erase_main(str(run.workdir.root), run.name)
+    assert "cluster" not in read_failure(run.folder).message, "control: without the variable the step itself ran, and found no weights"
+    monkeypatch.setenv(SETTINGS_VARIABLE, settings.canonical().decode())
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
+    with pytest.raises(SystemExit, match="2"):
+        erase_main(str(run.workdir.root), run.name)
+    failure = read_failure(run.folder)
+    assert failure is not None
+    assert "there is no cluster to speak to" in failure.message
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_settings_that_are_not_the_document_are_refused(monkeypatch) -> None:
+    monkeypatch.setenv(SETTINGS_VARIABLE, json.dumps({"image": "i", "gpus": 2}))
+    with pytest.raises(BadInput, match=SETTINGS_VARIABLE):
+        trainjob_settings()

@@ -1,0 +1,295 @@
+"""``erasediff submit`` and ``schedule``: the real ``kfp.Client`` before a fake of Kubeflow Pipelines' REST API."""
+
+import json
+import os
+import socket
+import urllib.request
+from urllib.error import HTTPError
+
+import pytest
+import yaml
+
+from erasediff.cli import main
+from erasediff.errors import BadInput
+from erasediff.files import sha256_file
+from erasediff.launch import shipped
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest
+from erasediff.records.policy import GatePolicy, load_policy
+from erasediff.records.submission import PROFILES, Backend
+from erasediff.submit import request_for, submission
+from pipelines import submit as script
+from pipelines import tasks
+from tests.kubeflow.fake_kfp import FakeKfpApi
+from tests.kubeflow.server import Refused
+
+CONFIG, NIGHTLY = RunConfig(), "0 0 3 * * *"
+POLICY = load_policy(shipped("policies/class-conditional.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch, tmp_path):
+    for name in [n for n in os.environ if "KFP" in n or n.startswith("KF_PIPELINES")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(socket, "setdefaulttimeout", lambda _: None)  # it would outlive the test in this process
+
+
+@pytest.fixture
+def kfp():
+    with FakeKfpApi() as fake:
+        yield fake
+
+
+def hand_in(fake, cron=None, profile="gpu", label=3, config=CONFIG, **where):
+    """What the process does that ``erasediff submit`` starts."""
+    asked = submission(Backend(host=fake.host, **where), profile, ErasureRequest(dataset="digits", label=label), config, POLICY, cron)
+    return script.answer(json.loads(asked.canonical()))
+
+
+def refused(fake, cron=None, **options):
+    with pytest.raises(script.Refused) as caught:
+        hand_in(fake, cron, **options)
+    sentence = str(caught.value)
+    assert sentence.count("\n") == 0
+    return sentence
+
+
+# --- a run
+
+
+def test_a_run_carries_the_three_documents_and_the_version_of_the_file(kfp):
+    answer = hand_in(kfp, profile="gpu-multi", service_account="erasediff")
+    (run,), (version,) = kfp.runs, kfp.versions
+    assert answer == {"run_id": run["run_id"], "uploaded": True}
+    parameters = run["runtime_config"]["parameters"]
+    assert ErasureRequest.parse_json(parameters["request"], "request") == ErasureRequest(dataset="digits", label=3)
+    assert RunConfig.parse_json(parameters["config"], "config") == CONFIG
+    assert GatePolicy.parse_json(parameters["policy"], "policy") == POLICY
+    assert version["name"].removeprefix("sha256-") == sha256_file(shipped("pipelines/compiled/erasure-gpu-multi.yaml"))[:48]
+    assert run["pipeline_version_reference"] == {k: version[k] for k in ("pipeline_id", "pipeline_version_id")}
+    assert run["service_account"] == "erasediff"
+
+
+def test_the_same_file_is_uploaded_once_and_every_profile_is_a_pipeline_of_its_own(kfp):
+    hand_in(kfp)
+    assert hand_in(kfp)["uploaded"] is False
+    hand_in(kfp, profile="cpu")
+    assert [p["display_name"] for p in kfp.pipelines] == ["erasediff-gpu", "erasediff-cpu"]
+    assert (len(kfp.versions), len(kfp.experiments), len(kfp.runs)) == (2, 1, 3)
+
+
+def test_another_content_is_another_version_of_the_same_pipeline(kfp, tmp_path):
+    hand_in(kfp)
+    asked = submission(Backend(host=kfp.host), "gpu", ErasureRequest(dataset="digits", label=3), CONFIG, POLICY)
+    script.answer(json.loads(asked.model_copy(update={"version": "sha256-other"}).canonical()))
+    assert (len(kfp.pipelines), len(kfp.versions)) == (1, 2)
+    assert kfp.runs[1]["pipeline_version_reference"]["pipeline_version_id"] == kfp.versions[1]["pipeline_version_id"]
+
+
+def test_whoever_submits_at_the_same_time_gets_the_same_pipeline(kfp, monkeypatch):
+    hand_in(kfp)
+    found, looks = script.Desk.pipeline, iter([None])
+    monkeypatch.setattr(script.Desk, "pipeline", lambda self: next(looks, found(self)))
+    hand_in(kfp)
+    assert len(kfp.pipelines) == 1
+    assert any("already exists" in said for said in kfp.refusals)
+
+
+# --- a schedule
+
+
+def test_a_schedule_runs_one_at_a_time_makes_up_for_nothing_and_is_pinned(kfp):
+    assert hand_in(kfp, NIGHTLY)["change"] == "created"
+    (made,) = kfp.schedules
+    assert (made["max_concurrency"], made["no_catchup"], made["mode"]) == ("1", True, "ENABLE")
+    assert made["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
+    assert made["pipeline_version_reference"]["pipeline_version_id"] == kfp.versions[0]["pipeline_version_id"]
+
+
+def test_the_same_schedule_again_changes_nothing(kfp):
+    first = hand_in(kfp, NIGHTLY)
+    before = kfp.changes()
+    again = hand_in(kfp, "0  0 3 * * *")
+    assert again == {"schedule_id": first["schedule_id"], "change": "unchanged"}
+    assert kfp.changes() == before
+
+
+@pytest.mark.parametrize(
+    "change", [{"cron": "0 0 4 * * *"}, {"config": RunConfig(seed=1)}, {"service_account": "other"}], ids=["cron", "config", "account"]
+)
+def test_a_changed_schedule_replaces_the_old_one_and_never_runs_beside_it(kfp, change):
+    old = hand_in(kfp, NIGHTLY)["schedule_id"]
+    assert hand_in(kfp, **({"cron": NIGHTLY} | change))["change"] == "replaced"
+    (made,) = kfp.schedules
+    assert made["recurring_run_id"] != old
+    assert made["mode"] == "ENABLE"
+    assert kfp.most_enabled == 1
+
+
+def test_another_profile_replaces_it_too_for_it_is_the_same_class(kfp):
+    hand_in(kfp, NIGHTLY)
+    assert hand_in(kfp, NIGHTLY, profile="cpu")["change"] == "replaced"
+    assert len(kfp.schedules) == 1
+
+
+def test_another_class_has_a_schedule_of_its_own(kfp):
+    hand_in(kfp, NIGHTLY)
+    assert hand_in(kfp, NIGHTLY, label=4)["change"] == "created"
+    assert len(kfp.schedules) == 2
+
+
+@pytest.mark.parametrize("operation", ["delete_schedule", "switch_schedule"])
+def test_a_replacement_that_was_cut_short_is_finished_by_the_same_command(kfp, operation):
+    hand_in(kfp, NIGHTLY)
+    kfp.instead[operation] = Refused(503, "away")
+    assert "answers 503" in refused(kfp, "0 0 4 * * *")
+    assert sum(s["mode"] == "ENABLE" for s in kfp.schedules) <= 1
+    del kfp.instead[operation]
+    assert hand_in(kfp, "0 0 4 * * *")["change"] in ("replaced", "enabled")
+    (left,) = kfp.schedules
+    assert (left["mode"], left["trigger"]["cron_schedule"]["cron"]) == ("ENABLE", "0 0 4 * * *")
+    assert kfp.most_enabled == 1
+
+
+def test_a_schedule_that_somebody_switched_off_is_on_again(kfp):
+    hand_in(kfp, NIGHTLY)
+    kfp.schedules[0]["mode"] = "DISABLE"
+    assert hand_in(kfp, NIGHTLY)["change"] == "enabled"
+
+
+def test_duplicates_on_a_later_page_are_found():
+    """Controls the paging: a duplicate beyond the first page would run beside its twin."""
+    with FakeKfpApi(page=1) as fake:
+        hand_in(fake, NIGHTLY)
+        fake.schedules += [fake.schedules[0] | {"recurring_run_id": f"twin-{i}"} for i in range(3)]
+        hand_in(fake, NIGHTLY)
+        assert [s["recurring_run_id"] for s in fake.schedules] == [fake.schedules[0]["recurring_run_id"]]
+
+
+# --- who asks, and who answers
+
+
+def test_the_token_and_the_namespace_are_taken_where_they_are_needed(monkeypatch):
+    with FakeKfpApi(token="t-1", multi_user=True) as fake:
+        assert "refuses this user (401): set ERASEDIFF_KFP_TOKEN" in refused(fake)
+        monkeypatch.setenv("ERASEDIFF_KFP_TOKEN", "t-1")
+        assert "say which namespace is yours with --namespace" in refused(fake)
+        hand_in(fake, NIGHTLY, namespace="team-a")
+        assert {p["namespace"] for p in [*fake.pipelines, *fake.experiments]} == {"team-a"}
+        assert hand_in(fake, NIGHTLY, namespace="team-a")["change"] == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer", "sentence"),
+    [
+        ("health", Refused(403, "no"), "refuses this user (403)"),
+        ("health", b"<html>log in</html>", "no login page stands before it"),
+        ("health", Refused(302, "elsewhere"), "wants a login (302)"),
+        ("health", [1], "does not answer as Kubeflow Pipelines does"),
+        ("health", Refused(502, "bad gateway"), "answers 502, bad gateway: try again when it is well"),
+        ("list_pipelines", b"<html>", "names no pipeline"),
+        ("create_pipeline", {}, "names no pipeline"),
+        ("create_experiment", {}, "names no experiment"),
+        ("create_run", b"", "names no run"),
+        ("create_run", {"created_at": "yesterday"}, "does not answer as Kubeflow Pipelines does"),
+        ("create_run", Refused(400, "first\nsecond"), "answers 400, first second: check --host and the options."),
+        ("upload_version", Refused(403, "no"), "refuses this user (403)"),
+    ],
+)
+def test_no_answer_that_is_none_is_taken_for_a_run(kfp, operation, answer, sentence):
+    if operation == "list_pipelines":
+        kfp.instead["create_pipeline"] = answer
+    kfp.instead[operation] = answer
+    assert sentence in refused(kfp)
+    assert kfp.runs == []
+
+
+def test_the_command_line_submits_and_schedules(kfp, capsys, monkeypatch):
+    monkeypatch.setenv("KFP_HOST", kfp.host + "/")
+    assert main(["submit", "--forget-label", "3", "--profile", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith(f"run {kfp.runs[0]['run_id']} of erasediff-cpu, version sha256-")
+    assert main(["schedule", "--cron", NIGHTLY, "--label-number", "3", "--profile", "cpu"]) == 0
+    assert "is created: erase class 3 of digits, 0 0 3 * * *" in capsys.readouterr().out
+    assert kfp.schedules[0]["runtime_config"] == kfp.runs[0]["runtime_config"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_host_that_is_not_there_ends_in_a_sentence_and_says_no_token(capsys, monkeypatch):
+    monkeypatch.setenv("ERASEDIFF_KFP_TOKEN", "t-secret")
+    host = f"http://127.0.0.1:{free_port()}"
+    assert main(["submit", "--host", host]) == 2
+    out, err = capsys.readouterr()
+    assert err.strip().startswith(f"erasediff: {host} does not answer")
+    assert err.strip().count("\n") == 0
+    assert "t-secret" not in out + err
+
+
+def test_a_host_that_accepts_and_never_answers_is_not_waited_for_long(capsys, monkeypatch):
+    monkeypatch.setenv("ERASEDIFF_HTTP_TIMEOUT_SECONDS", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert main(["submit", "--host", f"http://127.0.0.1:{silent.getsockname()[1]}"]) == 2
+    assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["submit"], "give its address as --host"),
+        (["submit", "--host", "kubeflow.example.org"], "has to be an address"),
+        (["submit", "--host", "https://user:secret@kubeflow.example.org"], "without a user and a password"),
+        (["submit", "--host", "{host}", "--profile", "tpu"], "there is no profile 'tpu': choose one of cpu, gpu, gpu-multi"),
+        (["submit", "--host", "{host}", "--forget-label", "zebra"], "class zebra is not in dataset digits"),
+        (["submit", "--host", "{host}", "--namespace", "A B"], "field 'namespace'"),
+        (["schedule", "--host", "{host}", "--cron", "0 3 * * *"], "has 5 fields, and Kubeflow's has six"),
+        (["schedule", "--host", "{host}", "--cron", "0 0 25 * * *"], "hour '25' is not within 0 to 23"),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_sent(kfp, capsys, arguments, sentence):
+    assert main([a.format(host=kfp.host) for a in arguments]) == 2
+    err = capsys.readouterr().err.strip()
+    assert sentence in err
+    assert err.count("\n") == 0
+    assert "secret" not in err
+    assert kfp.requests == []
+
+
+def test_a_dataset_that_lies_on_the_cluster_alone_takes_a_number_and_no_name():
+    config = RunConfig.parse({"dataset": {"kind": "folder", "path": "/workdir/images", "name": "images"}}, "test")
+    with pytest.raises(BadInput, match="give --label-number"):
+        request_for(config, "cat", None)
+    assert request_for(config, "cat", 2) == ErasureRequest(dataset="images", label=2)
+
+
+# --- controls
+
+
+def test_the_profiles_of_the_library_are_those_of_the_compiler():
+    assert [profile.name for profile in tasks.PROFILES] == list(PROFILES)
+    assert all(next(yaml.safe_load_all(shipped(f"pipelines/compiled/erasure-{p}.yaml").read_text()))["pipelineInfo"] for p in PROFILES)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/experiments?pagesize=3", None, 400),
+        ("GET", "/secrets", None, 404),
+        ("POST", "/runs", {"display_name": "x", "experimentID": "e"}, 400),
+        ("POST", "/runs", {"display_name": 7}, 400),
+        ("POST", "/runs", {"display_name": "x", "experiment_id": "nobody"}, 404),
+        ("POST", "/recurringruns", {"display_name": "x", "mode": "ON"}, 400),
+        ("POST", "/pipelines/upload_version?name=a&pipelineid=nobody", {}, 400),
+    ],
+)
+def test_the_fake_refuses_what_the_real_one_would(kfp, method, path, body, status):
+    """Control: a malformed request does not pass, so the requests of the client are not malformed."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{kfp.host}/apis/v2beta1{path}", data, {"Content-Type": "application/json"}, method=method)
+    with pytest.raises(HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    assert caught.value.code == status
+    assert len(kfp.refusals) == 1

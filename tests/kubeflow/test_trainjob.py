@@ -1,0 +1,169 @@
+"""``erase`` as a TrainJob: the real ``kubernetes`` client before a fake of the API and of Trainer's controller."""
+
+import json
+import time
+
+import kubernetes
+import pytest
+import yaml
+
+from erasediff.errors import BadInput, Unreachable
+from erasediff.records.trainjob import TrainJobSettings
+from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from pipelines.compile import COMPILED
+from pipelines.tasks import PROFILES, TRAINJOB_VARIABLE, trainjob_settings
+from tests.kubeflow import crd
+from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED, FakeTrainerApi
+
+MULTI = next(p for p in PROFILES if p.erasing_nodes)
+SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI), "the profile")
+NAME = job_name("a" * 64)
+JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"], SETTINGS)
+SOON = 20.0
+
+
+def client_of(fake: FakeTrainerApi) -> ClusterTrainJobs:
+    configuration = kubernetes.client.Configuration(host=fake.host)
+    return ClusterTrainJobs(kubernetes.client.CustomObjectsApi(kubernetes.client.ApiClient(configuration)), "erasure")
+
+
+def run(fake: FakeTrainerApi, deadline: float = SOON) -> None:
+    with fake:
+        run_to_end(client_of(fake), JOB, deadline)
+
+
+def test_the_trainjob_follows_its_crd():
+    assert crd.problems(JOB, crd.schema()) == []
+    assert len(NAME) <= 63
+    assert NAME[0].isalpha()
+
+
+@pytest.mark.parametrize(
+    "break_it",
+    [lambda spec: spec["trainer"].update(nodes=2), lambda spec: spec.pop("runtimeRef"), lambda spec: spec.update(activeDeadlineSeconds="1h")],
+)
+def test_the_crd_can_refuse(break_it):
+    """Control: an unknown field, a missing one and a wrong type are seen."""
+    broken = yaml.safe_load(yaml.safe_dump(JOB))
+    break_it(broken["spec"])
+    assert len(crd.problems(broken, crd.schema())) == 1
+
+
+def test_torchrun_runs_the_step_itself_and_no_secret_is_written_out():
+    trainer = JOB["spec"]["trainer"]
+    assert [*trainer["command"], *trainer["args"]] == ["torchrun", "-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"]
+    secrets = {e["name"] for e in trainer["env"] if "secretKeyRef" in e.get("valueFrom", {})}
+    assert secrets == set(SETTINGS.credentials.keys)
+    assert not any("value" in e for e in trainer["env"] if e["name"] in secrets)
+
+
+def test_the_compiled_profile_carries_settings_that_the_library_reads():
+    spec = next(yaml.safe_load_all((COMPILED / "erasure-gpu-multi.yaml").read_text()))
+    values = {e["name"]: e["value"] for e in spec["deploymentSpec"]["executors"]["exec-erase"]["container"]["env"]}
+    assert TrainJobSettings.parse_json(values[TRAINJOB_VARIABLE], "compiled") == SETTINGS
+    assert spec["deploymentSpec"]["executors"]["exec-erase"]["container"]["image"] == SETTINGS.image, "the same image waits and trains"
+
+
+def test_it_is_made_waited_for_and_deleted():
+    fake = FakeTrainerApi(SUSPENDED, RUNNING, COMPLETE)
+    run(fake)
+    assert (fake.deleted, fake.jobs, fake.refusals[1:]) == ([NAME], {}, [])
+    assert [m for m, _ in fake.requests].count("POST") == 1
+
+
+def test_one_that_is_there_is_waited_for_and_not_made_again():
+    fake = FakeTrainerApi(RUNNING, COMPLETE)
+    fake.add(JOB)
+    run(fake)
+    assert "POST" not in [m for m, _ in fake.requests]
+    assert fake.deleted == [NAME]
+
+
+def test_two_pods_that_make_it_at_once_both_wait_for_the_same():
+    fake = FakeTrainerApi(RUNNING, COMPLETE)
+    with fake:
+        jobs = client_of(fake)
+        assert jobs.create(JOB) is True
+        assert jobs.create(JOB) is False
+
+
+def test_one_that_goes_away_from_an_earlier_try_is_followed_by_another():
+    fake = FakeTrainerApi(COMPLETE)
+    fake.add(JOB | {"metadata": JOB["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}}, FAILED)
+    run(fake)
+    assert [m for m, _ in fake.requests].count("POST") == 1
+
+
+def test_a_failure_is_quoted_in_one_sentence_and_nothing_is_left():
+    fake = FakeTrainerApi(RUNNING, FAILED)
+    with pytest.raises(TrainJobFailed, match=r"^TrainJob erase-a+ failed \(FailedJobs: jobset failed due to one or more job failures\)\.$"):
+        run(fake)
+    assert fake.deleted == [NAME]
+
+
+def test_one_that_never_starts_ends_at_the_deadline_and_is_deleted():
+    """A queue without GPUs must not hold a pipeline for ever."""
+    fake, started = FakeTrainerApi(SUSPENDED), time.monotonic()
+    with pytest.raises(TrainJobFailed, match=r"is suspended \(Queued\) after 0 minutes and was deleted"):
+        run(fake, deadline=0.3)
+    assert fake.deleted == [NAME]
+    assert time.monotonic() - started < SOON
+
+
+def test_one_that_somebody_deletes_is_a_failure_and_not_made_again():
+    fake = FakeTrainerApi(RUNNING, RUNNING)
+    jobs = client_of(fake)
+    look = jobs.find
+
+    def find(name):
+        if not fake.transitions:
+            fake.jobs.clear()
+        return look(name)
+
+    jobs.find = find
+    with fake, pytest.raises(TrainJobFailed, match="was deleted while it ran"):
+        run_to_end(jobs, JOB, SOON)
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for():
+    fake = FakeTrainerApi(RUNNING, COMPLETE)
+    fake.troubles = [503, 429, 500]
+    run(fake)
+    assert fake.deleted == [NAME]
+
+
+def test_a_server_that_stays_away_is_named():
+    fake = FakeTrainerApi()
+    with fake:
+        jobs = client_of(fake)
+    with pytest.raises(Unreachable, match="the Kubernetes API does not answer"):
+        run_to_end(jobs, JOB, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"), [(403, "may not manage TrainJobs in namespace erasure"), (401, "may not manage"), (400, "refuses the TrainJob")]
+)
+def test_a_refusal_ends_at_once(status, sentence):
+    fake = FakeTrainerApi(COMPLETE)
+    fake.troubles = [status]
+    with pytest.raises(BadInput, match=sentence):
+        run(fake)
+    assert len(fake.requests) == 1
+
+
+def test_a_cluster_without_trainer_is_said_to_have_none():
+    fake = FakeTrainerApi()
+    jobs = client_of(fake)
+    jobs.namespace = "other"  # the fake knows no such path, as a server without the CRD
+    with fake, pytest.raises(BadInput, match="has no TrainJobs: install Kubeflow Trainer"):
+        run_to_end(jobs, JOB, SOON)
+
+
+def test_the_fake_refuses_what_the_crd_does_not_allow():
+    """Control: a malformed TrainJob does not get through the client and the fake."""
+    fake = FakeTrainerApi(COMPLETE)
+    broken = json.loads(json.dumps(JOB))
+    broken["spec"]["trainer"]["gpus"] = 2
+    with fake, pytest.raises(BadInput, match="refuses the TrainJob \\(422"):
+        run_to_end(client_of(fake), broken, SOON)
+    assert "gpus" in fake.refusals[-1]
