@@ -32,12 +32,10 @@ def closed(schema):
 
 def custom_schema(api_version, kind):
     group, version = api_version.split("/")
-    for path in CRDS.glob("*.yaml"):
-        spec = yaml.safe_load(path.read_text())["spec"]
-        if (spec["group"], spec["names"]["kind"]) == (group, kind):
-            schema = closed(next(v for v in spec["versions"] if v["name"] == version)["schema"]["openAPIV3Schema"])
-            return schema | {"properties": schema["properties"] | {"metadata": {"type": "object"}}}
-    raise AssertionError(f"{CRDS} has no {kind}")
+    with (CRDS / f"{group}_{kind.lower()}s.yaml").open() as file:
+        versions = yaml.load(file, yaml.CSafeLoader)["spec"]["versions"]  # the slower loader takes a minute
+    schema = closed(next(found for found in versions if found["name"] == version)["schema"]["openAPIV3Schema"])
+    return schema | {"properties": schema["properties"] | {"metadata": {"type": "object"}}}
 
 
 @pytest.mark.parametrize("folder", BUILT)
