@@ -61,12 +61,12 @@ needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason=f"the schemas of KServ
 )
 def test_every_custom_object_follows_its_definition(folder, kind):
     (found,) = [found for found in built(folder) if found["kind"] == kind]
-    schema = custom_schema(found["apiVersion"], kind)
-    jsonschema.validate(found, schema)
+    # Straight to the errors: that the definitions themselves are valid schemas takes a minute to see.
+    validator = jsonschema.Draft7Validator(custom_schema(found["apiVersion"], kind))
+    assert [error.message for error in validator.iter_errors(found)] == []
     misspelt = copy.deepcopy(found)  # control
     misspelt["spec"]["replcas"] = 1
-    with pytest.raises(jsonschema.ValidationError, match="replcas"):
-        jsonschema.validate(misspelt, schema)
+    assert ["replcas" in error.message for error in validator.iter_errors(misspelt)] == [True]
 
 
 def test_the_overlays_without_kubeflow_need_no_custom_definition():
