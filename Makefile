@@ -126,6 +126,11 @@ lock:
 	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet 'hatchling>=1.27'
+	{ sed -n '/^#/p' requirements-build.lock; .venv-lock/bin/pip freeze; } > requirements-build.lock.new
+	mv requirements-build.lock.new requirements-build.lock
+	rm -rf .venv-lock
 
 clean:
 	rm -rf .venv erasediff-work .mypy_cache .pytest_cache .ruff_cache
