@@ -20,6 +20,10 @@ ROOT = Path(__file__).parent.parent.parent
 STAND_IN = Path(__file__).parent / "stand-in-base"
 HOW = "run `make test-images` as root on Debian 12 with docker.io and mmdebstrap, or with DOCKER_HOST set to an engine that may be filled"
 NAMES = {"serve": SERVE, "pipeline": PIPELINE_CPU, "train": TRAIN_GPU}
+DECIDED_BY = {
+    "serve": ("requirements-serve.lock", "requirements-build.lock"),
+    "pipeline": ("requirements.lock", "requirements-build.lock", "pyproject.toml", "images/needed.py"),
+}
 EXTRAS = ("cpu", "s3", "postgres")
 
 
@@ -70,8 +74,8 @@ def engine() -> Iterator[None]:
 
 def wheelhouse(role: str) -> Path:
     """What an image installs, as wheels that this machine's pip fetched; the build itself has no network."""
-    locks = [ROOT / name for name in ("requirements.lock", "requirements-serve.lock", "requirements-build.lock", "pyproject.toml")]
-    folder = ROOT / f"build/wheels/{role}-{hashlib.sha256(b''.join(path.read_bytes() for path in locks)).hexdigest()[:12]}"
+    said = [ROOT / name for name in DECIDED_BY[role]]
+    folder = ROOT / f"build/wheels/{role}-{hashlib.sha256(b''.join(path.read_bytes() for path in said)).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
     part = folder.with_suffix(".part")
