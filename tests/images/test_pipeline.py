@@ -1,0 +1,68 @@
+"""The compiled pipeline runs in the images as they are, from the request to the champion.
+
+What came of it is read from the outcome and from the files' owners: the local Docker runner takes a container that ends
+before it is looked at for a success.
+"""
+
+import json
+
+import docker
+import pytest
+from kfp import components, local
+
+from erasediff.records.config import load_config
+from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
+from erasediff.records.policy import load_policy
+from tests.images.conftest import ROOT
+
+QUICK = ROOT / "tests/e2e/quick"
+USER = 10001
+
+
+@pytest.fixture(scope="module")
+def workdir(images, tmp_path_factory):
+    """The workdir of a run in locked-down containers without a network: MLflow in a file, the DVC remote in a folder."""
+    root = tmp_path_factory.mktemp("docker")
+    work, bookkeeping = root / "work", root / "kfp"
+    for folder in (work, bookkeeping):
+        folder.mkdir()
+        folder.chmod(0o777)  # the images' user is nobody here
+    for folder in (root, *root.parents[:2]):
+        folder.chmod(0o755)
+    documents = {
+        "request": ErasureRequest(dataset="digits", label=3),
+        "config": load_config(QUICK / "config.yaml"),
+        "policy": load_policy(QUICK / "policy.yaml"),
+    }
+    runner = local.DockerRunner(
+        mounts=[docker.types.Mount(str(work), str(work), type="bind")],
+        read_only=True,
+        tmpfs={"/tmp": "mode=1777"},
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        network_mode="none",
+    )
+    local.init(runner, pipeline_root=str(bookkeeping), raise_on_error=True)
+    pipeline = components.load_component_from_file(str(ROOT / "pipelines/compiled/erasure.yaml"))
+    pipeline(workdir=str(work), **{name: document.canonical().decode() for name, document in documents.items()})
+    return work
+
+
+def test_the_whole_pipeline_ends_with_a_champion(workdir):
+    outcome = Outcome.read(workdir / "outcome.json")
+    assert outcome.error is None
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.champion is not None
+
+
+def test_it_was_the_images_user_that_wrote_all_of_it(workdir):
+    """Else it ran somewhere else, or as root."""
+    owners = {path.lstat().st_uid for path in workdir.rglob("*")}
+    assert owners == {USER}
+
+
+def test_the_exported_model_is_there_to_be_served(workdir):
+    """Once in the run, and once as MLflow's version of it."""
+    exported, registered = (path.read_bytes() for path in workdir.rglob("served.json"))
+    assert exported == registered
+    assert json.loads(exported)["forgotten"] == [3]
