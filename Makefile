@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate lock clean
+.PHONY: install demo test test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate lock clean
 
 install: $(STAMP)
 
@@ -29,6 +29,11 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests
+
+# Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started.
+# Roll-outs run in pods of ERASEDIFF_TEST_SERVE_IMAGE where that is set; else a stand-in server is built, which needs mmdebstrap.
+test-cluster: install
+	ERASEDIFF_TEST_CLUSTER=required $(BIN)/pytest -m cluster tests/cluster
 
 # The images, built with Docker or Podman on the published bases; test-images builds them on stand-ins instead, as root on Debian 12
 # (docker.io, mmdebstrap), and runs the whole pipeline in them.

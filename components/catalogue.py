@@ -17,6 +17,7 @@ STEPS = (
     "gate",
     "export_onnx",
     "register",
+    "roll_out",
     "promote",
     "record_outcome",
 )

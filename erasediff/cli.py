@@ -241,6 +241,27 @@ def register(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     return _step("register", workdir, run)
 
 
+@app.command("roll-out")
+def roll_out(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
+    """Bring the exported model up beside the champion, where ERASEDIFF_ROLL_OUT_BACKEND says how; it serves, or is rolled back (12)."""
+    return _step("roll_out", workdir, run)
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Option("--model", help="The registered model's name.")] = "digits",
+    version: Annotated[Optional[str], typer.Option("--version", help="A version; the newest that may be served if unset.")] = None,
+    rules: Annotated[Optional[Path], typer.Option("--rules", help="Rules (YAML) beside those of the cluster.")] = None,
+    workdir: WorkdirOption = WORKDIR,
+) -> int:
+    """Roll out the newest other version that passed, is not revoked and knows nothing forgotten since; make it the champion."""
+    from erasediff.steps.rollback import rollback as go_back
+
+    went = go_back(_workdir(workdir), model, version, rules)
+    print(f"champion of {went.name} is now version {went.version} after {went.previous}" + (f" ({went.revision})" if went.revision else ""))
+    return ExitCode.OK
+
+
 @app.command()
 def promote(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     """Make the challenger the champion."""

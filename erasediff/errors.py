@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2
     GATE_FAIL = 10
     GATE_INCONCLUSIVE = 11
+    ROLLED_BACK = 12
 
 
 class EraseDiffError(Exception):
@@ -38,6 +39,12 @@ class IntegrityError(BadInput):
 
 class Unreachable(BadInput):
     """A service that the settings name does not answer."""
+
+
+class RolledBack(EraseDiffError):
+    """A new version did not come to serve; what served before serves on."""
+
+    exit_code = ExitCode.ROLLED_BACK
 
 
 class NonFinite(EraseDiffError):

@@ -32,6 +32,7 @@ _TITLES = {
     "gate": "Gate",
     "export_onnx": "Export to ONNX",
     "register": "Register",
+    "roll_out": "Roll out",
     "promote": "Promote",
     "record_outcome": "Record the outcome",
 }

@@ -144,6 +144,15 @@ class Tracking:
         found = self._call(lambda: self.client.search_model_versions(f"name='{name}'"))
         return sorted((str(version.version) for version in found if tag in version.tags), key=int)
 
+    def versions(self, name: str) -> list[Any]:
+        """The versions of a model, newest first; none if there is no such model."""
+        found = self._call(lambda: self.client.search_model_versions(f"name='{name}'"))
+        return sorted(found, key=lambda version: int(version.version), reverse=True)
+
+    def artifacts_of(self, version: Any, name: str) -> str:
+        """Where a folder lies that was uploaded to the run that registered a version."""
+        return f"{self._call(lambda: self.client.get_run(version.run_id)).info.artifact_uri}/{name}"
+
     def alias(self, name: str, alias: str) -> Any | None:
         """The model version that an alias points to, or ``None``."""
         return self._found(lambda: self.client.get_model_version_by_alias(name, alias))

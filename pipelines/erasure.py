@@ -11,13 +11,14 @@ from components.gate.component import gate
 from components.promote.component import promote
 from components.record_outcome.component import record_outcome
 from components.register.component import register
+from components.roll_out.component import roll_out
 from components.train_base.component import train_base
 from components.version_forget_set.component import version_forget_set
 from pipelines.tasks import WORKDIR_MOUNT, Profile, compiled_for, configure
 
 
 def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT) -> None:
-    """Erase, gate, export, register and promote.
+    """Erase, gate, export, register, roll out and promote.
 
     Args:
         request: The erasure request as JSON.
@@ -38,7 +39,8 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
             exported = configure(export_onnx(workdir=workdir, run=run))
             with dsl.If(exported.output == True, name="exported"):  # noqa: E712
                 version = configure(register(workdir=workdir, run=run)).output
-                configure(promote(workdir=workdir, run=run, version=version))
+                rolled_out = configure(roll_out(workdir=workdir, run=run, version=version)).output
+                configure(promote(workdir=workdir, run=run, version=version, rolled_out=rolled_out))
 
 
 def erasure_for(profile: Profile) -> BaseComponent:

@@ -24,6 +24,24 @@ SHARED_MEMORY = "2Gi"
 TRAINJOB_VARIABLE = "ERASEDIFF_TRAINJOB"
 
 ENVIRONMENT = ("MLFLOW_TRACKING_URI", "ERASEDIFF_DVC_REMOTE", "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL")
+# What the roll-out and the promotion after it have to know alike; see RollOutSettings in erasediff/records/settings.py.
+ROLL_OUT_ENVIRONMENT = tuple(
+    f"ERASEDIFF_ROLL_OUT_{name}"
+    for name in (
+        "BACKEND",
+        "NAMESPACE",
+        "NAME",
+        "PUBLISH_TO",
+        "CLAIM",
+        "CLAIM_MOUNT",
+        "IMAGE",
+        "REPLICAS",
+        "SHARE_SECONDS",
+        "MODE",
+        "TIMEOUT_SECONDS",
+    )
+)
+STORE_ENVIRONMENT = ("AWS_ENDPOINT_URL_S3",)  # where models are published to, if that is not Amazon's S3
 _TRACKING = ("MLFLOW_TRACKING_TOKEN",)
 _STORES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_TRACKING)
 # Numeric users have no passwd entry, and the root file system is read-only: everything that wants a home goes to /tmp.
@@ -52,6 +70,7 @@ class Size:
 
 SMALL = Size(cpu="1", memory="2Gi")
 MEDIUM = Size(cpu="2", memory="4Gi", minutes=120)
+ROLLING = Size(cpu="1", memory="2Gi", minutes=60)  # a roll-out that ends in its last minute still has to go back
 TRAINING = Size(cpu="4", memory="16Gi", gpus=1, minutes=24 * 60)
 
 
@@ -63,11 +82,13 @@ class Task:
     size: Size
     credentials: tuple[str, ...] = ()
     retries: int = 0
+    settings: tuple[str, ...] = ENVIRONMENT
 
 
 # Every step finds its own record and does nothing twice, so trying again is always safe. It is worth it where a step
 # speaks to a store that may be away for a minute, or is long and may be evicted. A gate decides the same from the same
-# numbers, and a second evaluation draws the same committed seeds: neither can be asked until it says PASS.
+# numbers, and a second evaluation draws the same committed seeds: neither can be asked until it says PASS. A roll-out that
+# went back is a person's to look at.
 TASKS = {
     "check-prerequisites": Task("Check prerequisites", SMALL, _TRACKING),
     "train-base": Task("Train or find the base", TRAINING, _STORES, retries=2),
@@ -77,7 +98,8 @@ TASKS = {
     "gate": Task("Gate", SMALL, _TRACKING),
     "export-onnx": Task("Export to ONNX", MEDIUM),
     "register": Task("Register", SMALL, _STORES, retries=3),
-    "promote": Task("Promote", SMALL, _TRACKING, retries=3),
+    "roll-out": Task("Roll out", ROLLING, _STORES, settings=(*ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *STORE_ENVIRONMENT)),
+    "promote": Task("Promote", SMALL, _TRACKING, retries=3, settings=(*ENVIRONMENT, *ROLL_OUT_ENVIRONMENT)),
     "record-outcome": Task("Record the outcome", SMALL, _STORES),
 }
 
@@ -136,7 +158,7 @@ def configure(task: dsl.PipelineTask) -> dsl.PipelineTask:
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
     task.set_memory_request(size.memory).set_memory_limit(size.memory)
     kubernetes.set_timeout(task, seconds=size.minutes * 60)
-    _give(task, row.credentials)
+    _give(task, row)
     if row.size == TRAINING and profile.image:
         task.set_container_image(profile.image)
     if size.gpus:
@@ -146,16 +168,16 @@ def configure(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return task
 
 
-def _give(task: dsl.PipelineTask, credentials: tuple[str, ...]) -> None:
-    """The environment, the workdir, the settings, and those credentials that the step needs."""
+def _give(task: dsl.PipelineTask, row: Task) -> None:
+    """The environment, the workdir, and those settings and credentials that the step needs."""
     for name, value in _TASK_ENVIRONMENT.items():
         task.set_env_variable(name, value)
     kubernetes.mount_pvc(task, pvc_name=WORKDIR_CLAIM, mount_path=WORKDIR_MOUNT)
     kubernetes.use_config_map_as_env(
-        task, config_map_name=SETTINGS_CONFIG_MAP, config_map_key_to_env={name: name for name in ENVIRONMENT}, optional=True
+        task, config_map_name=SETTINGS_CONFIG_MAP, config_map_key_to_env={name: name for name in row.settings}, optional=True
     )
-    if credentials:
-        kubernetes.use_secret_as_env(task, secret_name=CREDENTIALS_SECRET, secret_key_to_env={name: name for name in credentials}, optional=True)
+    if row.credentials:
+        kubernetes.use_secret_as_env(task, secret_name=CREDENTIALS_SECRET, secret_key_to_env={name: name for name in row.credentials}, optional=True)
 
 
 def _harden(task: dsl.PipelineTask, row: Task, size: Size) -> None:

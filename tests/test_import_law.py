@@ -14,7 +14,7 @@ FLOORS = [
     {"environment", "files"},
     {"progress"},
     {"records"},
-    {"data", "models", "serve", "tracking", "trainjob"},
+    {"data", "models", "rollout", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},
     {"export"},
     {"steps"},

@@ -6,13 +6,14 @@ from components.images import PIPELINE_CPU
 
 
 @dsl.component(base_image=PIPELINE_CPU, packages_to_install=[], install_kfp_package=False)
-def promote(workdir: str, run: str, version: str) -> str:
+def promote(workdir: str, run: str, version: str, rolled_out: str) -> str:
     """Write the promotion record, then make the challenger the champion.
 
     Args:
         workdir: Folder that all steps share.
         run: The attempt's name.
         version: The registered version.
+        rolled_out: Digest of the roll-out's record.
 
     Returns:
         Digest of the promotion record.

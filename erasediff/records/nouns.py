@@ -2,7 +2,7 @@
 
 Their order:
 
-    request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> promotion
+    request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> roll-out -> promotion
 """
 
 from __future__ import annotations
@@ -205,6 +205,21 @@ class RegisteredRecord(Record):
     weights_sha256: Sha256
     onnx_sha256: Sha256
     source: str
+
+
+class RollOutRecord(Record):
+    """What came of bringing a graph up beside the champion.
+
+    ``uri`` is where the graph was published, ``revision`` what the cluster calls the version that serves it: an object and its generation. Both are
+    empty where no roll-out is configured.
+    """
+
+    backend: Literal["none", "deployment", "kserve"]
+    uri: str
+    onnx_sha256: Sha256
+    revision: str
+    outcome: Literal["promoted", "rolled back", "none"]
+    reason: str = ""
 
 
 class PromotionRecord(Record):

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from erasediff.errors import BadInput
+from erasediff.files import sha256_bytes
+from erasediff.records.base import canonical_json, first_problem
+
+BackendName = Literal["none", "deployment", "kserve"]
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]  # what is added to it must fit into 63 characters
 
 
 class Settings(BaseSettings):
@@ -33,3 +41,92 @@ class Settings(BaseSettings):
     def tracking_uri(self, workdir: Path) -> str:
         """The MLflow tracking URI to use."""
         return os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow_tracking_uri or f"sqlite:///{workdir / 'mlflow.db'}"
+
+
+class RollOutSettings(BaseSettings):
+    """Where and how a model is rolled out, read from the environment with the prefix ``ERASEDIFF_ROLL_OUT_``.
+
+    Attributes:
+        backend: ``none``, ``deployment`` (plain Deployments and Services) or ``kserve`` (an InferenceService).
+        namespace: the namespace of everything that is made.
+        name: the name of the stable Deployment and Service, or of the InferenceService.
+        publish_to: where exported models are published: ``s3://BUCKET/PREFIX``, or a folder that lies on the volume of ``claim``.
+        claim: the PersistentVolumeClaim that holds ``publish_to``, where that is a folder.
+        claim_mount: where that claim is mounted here; pods get it at the same path, read-only.
+        image: the serving image, by digest or by an immutable tag (``deployment``).
+        pull_policy: its pull policy; ``Never`` for images that were loaded into the nodes.
+        replicas: pods of the stable version, when there is none yet; later its own number is kept.
+        share_seconds: how long the canary takes its share of the traffic before it becomes the stable version.
+        canary_percent: the canary's share of the traffic (``kserve``).
+        mode: KServe's deployment mode, ``Standard`` or ``Knative`` (``kserve``).
+        canary_address: where a canary answers in Standard mode, with ``{name}``, ``{namespace}`` and ``{predictor}`` (``kserve``).
+        environment_secret: a Secret whose keys become variables of the pods, such as the credentials of S3; it may be missing.
+        environment_config_map: the same of a ConfigMap.
+        service_account: the pods' service account.
+        timeout_seconds: for the whole roll-out; a roll-back gets as much again.
+        smoke_seconds: for each answer of the canary.
+        drain_seconds: how long a pod that ends goes on answering before it is told to stop.
+        cpu, memory, cpu_limit, memory_limit: what a pod requests, and may not exceed.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ERASEDIFF_ROLL_OUT_", extra="ignore", frozen=True)
+
+    backend: BackendName = "none"
+    namespace: Name = "erasediff"
+    name: Name = "erasediff"
+    publish_to: str | None = None
+    claim: Name | None = None
+    claim_mount: str = "/workdir"
+    image: str | None = None
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    replicas: int = Field(default=2, ge=1)
+    share_seconds: int = Field(default=60, ge=0)
+    canary_percent: int = Field(default=10, ge=0, le=100)
+    mode: Literal["Standard", "Knative"] = "Standard"
+    canary_address: str = "http://{name}-predictor-{predictor}.{namespace}.svc"
+    environment_secret: str = "erasediff-serving"  # noqa: S105 - the name of a Secret, not a secret
+    environment_config_map: str = "erasediff-serving-environment"
+    service_account: str = "erasediff-serving"
+    timeout_seconds: int = Field(default=900, ge=1)
+    smoke_seconds: int = Field(default=120, ge=1)
+    drain_seconds: int = Field(default=5, ge=0)
+    cpu: str = "500m"
+    memory: str = "512Mi"
+    cpu_limit: str = "2"
+    memory_limit: str = "2Gi"
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings, with everything that the backend needs.
+
+        Raises:
+            BadInput: a variable has a value that cannot be, or one that the backend needs is missing.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            raise BadInput(f"the roll-out's settings are not valid: {first_problem(error)}; correct the variables ERASEDIFF_ROLL_OUT_….") from None
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Raise BadInput where something is missing."""
+        if self.backend == "none":
+            return
+        if not self.publish_to:
+            raise BadInput("no place to publish to is set: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX or to a folder on a claim.")
+        if self.backend == "deployment" and not self.image:
+            raise BadInput("no serving image is set: set ERASEDIFF_ROLL_OUT_IMAGE to the image that runs `erasediff serve`.")
+        if not self.publish_to.startswith("s3://"):
+            if "://" in self.publish_to:
+                raise BadInput(
+                    f"nothing can be published to {self.publish_to}: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX or to a folder."
+                )
+            if not self.claim or not Path(self.publish_to).is_relative_to(self.claim_mount):
+                raise BadInput(
+                    f"pods cannot read {self.publish_to}: set ERASEDIFF_ROLL_OUT_CLAIM to its claim, and …_CLAIM_MOUNT to where that is mounted here."
+                )
+
+    def digest(self) -> str:
+        """What tells two roll-outs apart, as a digest."""
+        return sha256_bytes(canonical_json(self.model_dump(mode="json")))

@@ -11,6 +11,7 @@ from erasediff.errors import BadInput
 from erasediff.files import append_line, explained
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.roll_out import check_rolled_out
 from erasediff.tracking import CHAMPION, Tracking
 
 
@@ -21,20 +22,31 @@ def promote(run: Run) -> PromotionRecord:
     record first, the champion read again right before it moves, and read back after.
 
     Raises:
-        BadInput: an earlier step is missing, or the champion is no longer the base that this attempt started from.
+        BadInput: an earlier step is missing, the roll-out that is configured did not go well, or the champion is no longer the
+            base that this attempt started from.
     """
     registered, base = run.need(RegisteredRecord, "register"), run.need(BaseRecord, "train-base")
+    check_rolled_out(run, registered)
     tracking = Tracking(run.workdir.root)
-    with _one_at_a_time(run.workdir):
+    with one_at_a_time(run.workdir):
         _check_champion(tracking, registered, base)
         made_from = {"registered": registered.digest(), "base": base.digest()}
         record = run.made(PromotionRecord, made_from, lambda: _announce(run, registered, base))
         _check_champion(tracking, registered, base)
-        tracking.set_alias(registered.name, CHAMPION, registered.version)
-        champion = tracking.alias(registered.name, CHAMPION)
-        if champion is None or str(champion.version) != registered.version:
-            raise BadInput(f"the champion of {registered.name!r} was moved by someone else meanwhile: look at its versions in MLflow.")
+        move_champion(tracking, registered.name, registered.version)
     return record
+
+
+def move_champion(tracking: Tracking, name: str, version: str) -> None:
+    """Move the alias and read it back.
+
+    Raises:
+        BadInput: somebody else moved it meanwhile.
+    """
+    tracking.set_alias(name, CHAMPION, version)
+    champion = tracking.alias(name, CHAMPION)
+    if champion is None or str(champion.version) != version:
+        raise BadInput(f"the champion of {name!r} was moved by someone else meanwhile: look at its versions in MLflow.")
 
 
 def _check_champion(tracking: Tracking, registered: RegisteredRecord, base: BaseRecord) -> None:
@@ -74,7 +86,8 @@ def read_promotions(workdir: Workdir) -> list[PromotionRecord]:
 
 
 @contextmanager
-def _one_at_a_time(workdir: Workdir) -> Iterator[None]:
+def one_at_a_time(workdir: Workdir) -> Iterator[None]:
+    """Hold off every other promotion in this workdir."""
     with explained(workdir.root), (workdir.root / ".promotion.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

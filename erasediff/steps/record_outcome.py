@@ -24,6 +24,7 @@ from erasediff.records.nouns import (
     PromotionRecord,
     RegisteredRecord,
     RetainOutcome,
+    RollOutRecord,
     Verdict,
     VerdictRecord,
 )
@@ -110,6 +111,7 @@ def _next_step(run: Run) -> str:
         ("gate", VerdictRecord),
         ("export_onnx", ExportedRecord),
         ("register", RegisteredRecord),
+        ("roll_out", RollOutRecord),
     )
     return next((step for step, kind in order if run.find(kind) is None), "promote")
 
@@ -259,6 +261,8 @@ def _chain(run: Run) -> tuple[tuple[str, str, str], ...]:
         chain.append(("verdict", str(verdict.verdict), verdict.digest()))
     if (exported := run.find(ExportedRecord)) is not None:
         chain.append(("ONNX graph", "what is served", exported.onnx.sha256))
+    if (rolled_out := run.find(RollOutRecord)) is not None and rolled_out.backend != "none":
+        chain.append(("roll-out", f"{rolled_out.outcome}, {rolled_out.revision or rolled_out.uri}", rolled_out.digest()))
     if (promotion := run.find(PromotionRecord)) is not None:
         chain.append(("promotion", f"version {promotion.version} after version {promotion.previous_version}", promotion.digest()))
     return tuple(chain)

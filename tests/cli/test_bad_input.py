@@ -202,7 +202,7 @@ def test_workdir_that_is_a_file(refused, tmp_path):
 
 
 def test_step_without_an_attempt(refused, tmp_path):
-    for step in ("version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "promote", "record-outcome"):
+    for step in ("version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "roll-out", "promote", "record-outcome"):
         assert "check-prerequisites" in refused(step, "--workdir", tmp_path / "work")
 
 
@@ -259,7 +259,20 @@ def test_anything_unexpected_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
 def test_help_lists_every_promised_subcommand(capsys):
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out
-    for name in ("demo", "run", "train-base", "sample", "version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "promote"):
+    for name in (
+        "demo",
+        "run",
+        "train-base",
+        "sample",
+        "version-forget-set",
+        "erase",
+        "evaluate",
+        "gate",
+        "export-onnx",
+        "register",
+        "roll-out",
+        "promote",
+    ):
         assert f"  {name} " in listed
 
 

@@ -58,7 +58,17 @@ def test_the_outcome_has_exactly_the_promised_fields(first):
     assert set(outcome["forget"]) == {"label", "n", "detections", "upper"}
     assert set(outcome["retain"]) == {"accuracy_base", "accuracy_erased", "lower_bound", "fd_base", "fd_erased", "fd_change_upper"}
     assert set(outcome["champion"]) == {"name", "version", "weights_sha256", "onnx_sha256"}
-    assert set(outcome["seconds"]) >= {"train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "promote"}
+    assert set(outcome["seconds"]) >= {
+        "train_base",
+        "version_forget_set",
+        "erase",
+        "evaluate",
+        "gate",
+        "export_onnx",
+        "register",
+        "roll_out",
+        "promote",
+    }
     assert outcome["error"] is None
 
 

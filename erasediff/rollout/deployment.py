@@ -1,0 +1,208 @@
+"""Roll out on any cluster: a Deployment and a Service for what is stable, another of each for the canary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from erasediff.errors import BadInput, EraseDiffError
+from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.cluster import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Conflict, Kind, Object
+from erasediff.rollout.deadline import Deadline
+from erasediff.rollout.objects import Track, deployment, deployment_name, selector, service
+from erasediff.rollout.progress import gave_up, is_rolled_out, restarted, trouble_of
+from erasediff.rollout.seam import Candidate, standing_of
+
+
+class CanaryFailed(EraseDiffError):
+    """Pods of a new version do not get ready, or did not stay so."""
+
+
+class DeploymentBackend:
+    """The seam over plain Deployments.
+
+    The stable Service selects the stable pods alone, and both tracks only while the canary has its share: so the canary gets no
+    request before it has been tested, and what shares the traffic is the number of pods.
+    """
+
+    def __init__(self, cluster: Cluster, settings: RollOutSettings) -> None:
+        """Look at nothing yet."""
+        self._cluster, self._settings = cluster, settings
+        self._stable, self._canary = deployment_name(settings, "stable"), deployment_name(settings, "canary")
+        self._before: Object | None = None
+        self._candidate: Candidate | None = None
+        self._may_have_written = False
+
+    def look(self) -> Candidate | None:
+        """Remember the stable Deployment.
+
+        Raises:
+            BadInput: there is one of that name that a roll-out did not make.
+        """
+        self._before = self._cluster.get(DEPLOYMENT, self._stable)
+        for kind, present in ((DEPLOYMENT, self._before), (SERVICE, self._cluster.get(SERVICE, self._stable))):
+            if present is not None and present["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != "erasediff":
+                raise BadInput(
+                    f"{kind.kind} {self._settings.namespace}/{self._stable} was not made by a roll-out: choose another ERASEDIFF_ROLL_OUT_NAME."
+                )
+        return None if self._before is None else standing_of(self._before["spec"]["template"]["metadata"].get("annotations"))
+
+    def bring_up(self, candidate: Candidate, deadline: Deadline) -> None:
+        """Start one pod of the candidate, after removing what a roll-out that was killed has left."""
+        self._candidate = candidate
+        self.remove_canary(deadline)
+        self._ensure_service("stable")
+        self._ensure_service("canary")
+        self._cluster.create(DEPLOYMENT, deployment(self._settings, "canary", candidate, 1))
+        self._wait("canary", deadline, f"the canary {self._canary} did not become ready")
+
+    def address(self) -> str:
+        """The canary's Service."""
+        return f"http://{self._canary}.{self._settings.namespace}.svc"
+
+    def share(self, deadline: Deadline) -> None:
+        """Let the stable Service select both tracks; the canary has to stay ready, without a restart."""
+        self._select(None)
+        time = Deadline(self._settings.share_seconds)
+        while time.left():
+            deadline.check(f"the canary {self._canary} did not have its share of the traffic for {self._settings.share_seconds} s")
+            pods, present = self._pods("canary"), self._cluster.get(DEPLOYMENT, self._canary)
+            if present is None or not is_rolled_out(present) or restarted(pods):
+                trouble = trouble_of(pods)
+                raise CanaryFailed(f"the canary {self._canary} did not stay ready under traffic" + (f" ({trouble.sentence})" if trouble else ""))
+            time.pause(1.0)
+
+    def promote(self, deadline: Deadline) -> str:
+        """Update the stable Deployment, then take the canary away."""
+        assert self._candidate is not None
+        wanted = deployment(self._settings, "stable", self._candidate, self._settings.replicas)
+        if self._before is None:
+            self._may_have_written = True
+            written = self._cluster.create(DEPLOYMENT, wanted)
+        else:
+            written = self._cluster.change(DEPLOYMENT, self._stable, lambda present: self._updated(present, wanted))
+        present = self._wait("stable", deadline, f"the new version of {self._stable} did not become available")
+        if _essence(present) != _essence(written):
+            raise self._meddled()
+        self.remove_canary(deadline)
+        return f"deployment/{self._stable} generation {present['metadata']['generation']}"
+
+    def _updated(self, present: Object, wanted: Object) -> Object:
+        """The Deployment as it is, with our spec; its number of pods is not ours, an autoscaler may own it."""
+        if _essence(present) != _essence(self._before or {}):
+            raise self._meddled()
+        self._may_have_written = True  # from here on: an answer that is lost may have been a yes
+        metadata = present["metadata"]
+        metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), **wanted["metadata"]["annotations"]}}
+        return {**present, "metadata": metadata, "spec": {**wanted["spec"], "replicas": present["spec"].get("replicas", 1)}}
+
+    def _meddled(self) -> Conflict:
+        return Conflict(f"Deployment {self._settings.namespace}/{self._stable} was changed by somebody else meanwhile")
+
+    def changed(self) -> bool:
+        """Whether the stable Deployment may have been written."""
+        return self._may_have_written
+
+    def roll_back(self, deadline: Deadline) -> None:
+        """Bring the stable Deployment back, unless somebody else changed it after us, and take the canary away."""
+        if self._may_have_written:
+            self._restore(deadline)
+        self.remove_canary(deadline)
+        if self._before is None:
+            self._cluster.delete(SERVICE, self._stable)
+
+    def _restore(self, deadline: Deadline) -> None:
+        before = self._before
+        if before is None:
+            self._cluster.delete(DEPLOYMENT, self._stable)
+            self._gone(DEPLOYMENT, self._stable, deadline)
+            return
+
+        def edit(present: Object) -> Object | None:
+            if _essence(present) == _essence(before):
+                return None
+            if standing_of(present["spec"]["template"]["metadata"].get("annotations")) != self._candidate:
+                raise self._meddled()
+            annotations = {**present["metadata"].get("annotations", {}), **_ours(before["metadata"].get("annotations", {}))}
+            spec = {**before["spec"], "replicas": present["spec"].get("replicas", 1)}
+            return {**present, "metadata": {**present["metadata"], "annotations": annotations}, "spec": spec}
+
+        self._cluster.change(DEPLOYMENT, self._stable, edit)
+        self._wait("stable", deadline, f"the previous version of {self._stable} did not become available again")
+
+    def remove_canary(self, deadline: Deadline) -> None:
+        """Take the canary out of the stable Service first, then away."""
+        if self._cluster.get(SERVICE, self._stable) is not None:
+            self._select("stable")
+            self._without_canary(deadline)
+        self._cluster.delete(DEPLOYMENT, self._canary)
+        self._cluster.delete(SERVICE, self._canary)
+        self._gone(DEPLOYMENT, self._canary, deadline)
+
+    def _without_canary(self, deadline: Deadline) -> None:
+        """Wait until no canary is among the stable Service's endpoints: a pod must not end while it is looked up."""
+        names = {pod["metadata"]["name"] for pod in self._pods("canary")}
+
+        def apart(endpoints: Object | None) -> bool | None:
+            subsets = (endpoints or {}).get("subsets") or ()
+            there = {address.get("targetRef", {}).get("name") for subset in subsets for address in subset.get("addresses") or ()}
+            return None if there & names else True
+
+        self._cluster.wait(ENDPOINTS, self._stable, apart, deadline, f"the canary did not leave Service {self._stable}")
+
+    def _ensure_service(self, track: Track) -> None:
+        if self._cluster.get(SERVICE, deployment_name(self._settings, track)) is None:
+            self._cluster.create(SERVICE, service(self._settings, track))
+
+    def _select(self, track: Track | None) -> None:
+        wanted = selector(self._settings, track)
+
+        def edit(present: Object) -> Object | None:
+            if present["spec"].get("selector") == wanted:
+                return None
+            return {**present, "spec": {**present["spec"], "selector": wanted}}
+
+        self._cluster.change(SERVICE, self._stable, edit)
+
+    def _pods(self, track: Track) -> list[Object]:
+        pods = self._cluster.list(POD, selector(self._settings, track))
+        return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+
+    def _wait(self, track: Track, deadline: Deadline, what: str) -> Object:
+        """Wait until the newest generation of a track serves.
+
+        Raises:
+            CanaryFailed: it will not; the sentence says what its newest pods said.
+        """
+
+        def decide(present: Object | None) -> Object | None:
+            if present is None:
+                raise Conflict(
+                    f"Deployment {self._settings.namespace}/{deployment_name(self._settings, track)} was deleted by somebody else meanwhile"
+                )
+            if is_rolled_out(present):
+                return present
+            trouble = trouble_of(self._newest(track, present))
+            if gave_up(present) or (trouble is not None and trouble.hopeless):
+                raise CanaryFailed(what + (f": {trouble.sentence}" if trouble else ": Kubernetes saw no progress (ProgressDeadlineExceeded)"))
+            if not deadline.left() and trouble is not None:
+                raise CanaryFailed(f"{what} in time: {trouble.sentence}")
+            return None
+
+        return self._cluster.wait(DEPLOYMENT, deployment_name(self._settings, track), decide, deadline, what)
+
+    def _newest(self, track: Track, present: Object) -> list[Object]:
+        """The pods that were made from the Deployment as it is; a rolling update has older ones beside them."""
+        wanted = standing_of(present["spec"]["template"]["metadata"].get("annotations"))
+        return [pod for pod in self._pods(track) if standing_of(pod["metadata"].get("annotations")) == wanted]
+
+    def _gone(self, kind: Kind, name: str, deadline: Deadline) -> None:
+        self._cluster.wait(kind, name, lambda present: True if present is None else None, deadline, f"{kind.kind} {name} was not deleted")
+
+
+def _essence(present: Object) -> dict[str, Any]:
+    """What a person changes; the number of pods is an autoscaler's."""
+    return {name: value for name, value in present.get("spec", {}).items() if name != "replicas"}
+
+
+def _ours(annotations: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in annotations.items() if name.startswith("erasediff.io/")}

@@ -1,0 +1,111 @@
+"""One roll-out at a time in a cluster: a Lease that one holds, renews and gives back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+from erasediff.errors import BadInput, EraseDiffError
+from erasediff.rollout.cluster import LEASE, Cluster, Conflict, Object
+
+SECONDS = 60
+
+
+def holder_of(lease: Object, now: datetime) -> str | None:
+    """Who holds a lease; ``None`` if nobody does, or one who has not renewed it in its time."""
+    spec = lease.get("spec", {})
+    holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
+    if not holder or not renewed:
+        return None
+    expires = datetime.fromisoformat(renewed) + timedelta(seconds=spec.get("leaseDurationSeconds", SECONDS))
+    return str(holder) if expires > now else None
+
+
+def held_by(name: str, identity: str, now: datetime, present: Object | None = None) -> Object:
+    """A lease as somebody takes or renews it; of ``present`` it keeps the version, so that the faster of two wins."""
+    moment = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    taken = (present or {}).get("spec", {}).get("acquireTime")
+    ours = (present or {}).get("spec", {}).get("holderIdentity") == identity
+    spec = {
+        "holderIdentity": identity,
+        "leaseDurationSeconds": SECONDS,
+        "acquireTime": taken if ours and taken else moment,
+        "renewTime": moment,
+    }
+    metadata = present["metadata"] if present else {"name": name, "labels": {"app.kubernetes.io/managed-by": "erasediff"}}
+    return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
+
+
+class Lease:
+    """A lease that this process holds."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        """Nothing is taken yet."""
+        self._cluster, self._name = cluster, name
+        self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._renewed = datetime.now(UTC)
+        self._lost: str | None = None
+        self._stop = threading.Event()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lease in this block; a thread renews it.
+
+        Raises:
+            BadInput: another roll-out holds it.
+        """
+        self._take()
+        thread = threading.Thread(target=self._renew, daemon=True, name="lease")
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+            with suppress(EraseDiffError):  # it runs out by itself
+                self._give_back()
+
+    def check(self) -> None:
+        """Raise where the lease is no longer ours: another roll-out may have begun."""
+        if self._lost is None and datetime.now(UTC) - self._renewed > timedelta(seconds=SECONDS):
+            self._lost = "it could not be renewed in time"
+        if self._lost is not None:
+            raise Conflict(f"the lease {self._cluster.namespace}/{self._name} was lost ({self._lost})")
+
+    def _take(self) -> None:
+        present, now = self._cluster.get(LEASE, self._name), datetime.now(UTC)
+        holder = None if present is None else holder_of(present, now)
+        if holder is not None:
+            raise self._taken(holder)
+        body = held_by(self._name, self.identity, now, present)
+        try:
+            _ = self._cluster.create(LEASE, body) if present is None else self._cluster.replace(LEASE, body)
+        except Conflict:
+            raise self._taken("somebody who was faster") from None
+        self._renewed = now
+
+    def _taken(self, holder: str) -> BadInput:
+        what = f"{self._cluster.namespace}/{self._name.removesuffix('-roll-out')}"
+        return BadInput(f"another roll-out of {what} is under way, by {holder}: run this again when it has ended.")
+
+    def _renew(self) -> None:
+        while not self._stop.wait(SECONDS / 6):
+            try:
+                present, now = self._cluster.get(LEASE, self._name), datetime.now(UTC)
+                if present is None or present.get("spec", {}).get("holderIdentity") != self.identity:
+                    self._lost = "somebody else took it"
+                    return
+                self._cluster.replace(LEASE, held_by(self._name, self.identity, now, present))
+                self._renewed = now
+            except EraseDiffError:  # it is tried again until it has run out, which check() sees
+                continue
+
+    def _give_back(self) -> None:
+        present = self._cluster.get(LEASE, self._name)
+        if present is not None and present.get("spec", {}).get("holderIdentity") == self.identity:
+            self._cluster.replace(LEASE, {**present, "spec": {**present["spec"], "holderIdentity": ""}})

@@ -1,0 +1,137 @@
+"""The Deployments and Services of a roll-out, written down. Pure: settings and a candidate in, dictionaries out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.cluster import Object
+from erasediff.rollout.rules import CONFIG_MAP_NAME, KEY
+from erasediff.rollout.seam import PREFIX, Candidate
+
+Track = Literal["stable", "canary"]
+
+PORT = 8080
+RULES_MOUNT = "/etc/erasediff"
+_USER = 65532  # nobody in particular: the image names a user of its own, but not every image's name is a number
+_ANSWER_SECONDS = 60  # what a request that was accepted may still take after the pod was told to stop
+
+
+def deployment_name(settings: RollOutSettings, track: Track) -> str:
+    """The name of a track's Deployment and Service."""
+    return settings.name if track == "stable" else f"{settings.name}-canary"
+
+
+def selector(settings: RollOutSettings, track: Track | None = None) -> dict[str, str]:
+    """The labels of the pods of a track, or of both."""
+    labels = {"app.kubernetes.io/instance": settings.name, "app.kubernetes.io/component": "serving"}
+    return labels if track is None else labels | {f"{PREFIX}track": track}
+
+
+def _labels(settings: RollOutSettings, track: Track) -> dict[str, str]:
+    return {"app.kubernetes.io/name": "erasediff", "app.kubernetes.io/managed-by": "erasediff", **selector(settings, track)}
+
+
+def service(settings: RollOutSettings, track: Track) -> Object:
+    """A track's Service; it takes requests on port 80."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": deployment_name(settings, track), "labels": _labels(settings, track)},
+        "spec": {"selector": selector(settings, track), "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}]},
+    }
+
+
+def deployment(settings: RollOutSettings, track: Track, candidate: Candidate, replicas: int) -> Object:
+    """A track's Deployment: a new pod is ready before an old one is told to stop."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": deployment_name(settings, track), "labels": _labels(settings, track), "annotations": candidate.annotations()},
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            "progressDeadlineSeconds": max(10, settings.timeout_seconds // 3),
+            "minReadySeconds": 1,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "selector": {"matchLabels": selector(settings, track)},
+            "template": {
+                "metadata": {"labels": _labels(settings, track), "annotations": candidate.annotations()},
+                "spec": pod(settings, candidate),
+            },
+        },
+    }
+
+
+def pod(settings: RollOutSettings, candidate: Candidate) -> Object:
+    """A pod that serves a candidate, such as the Pod Security standard `restricted` lets in."""
+    return {
+        "serviceAccountName": settings.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": settings.drain_seconds + _ANSWER_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(settings, candidate)],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "rules", "configMap": {"name": CONFIG_MAP_NAME, "items": [{"key": KEY, "path": KEY}]}},
+            *_claim(settings),
+        ],
+    }
+
+
+def _container(settings: RollOutSettings, candidate: Candidate) -> Object:
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "rules", "mountPath": RULES_MOUNT, "readOnly": True}]  # noqa: S108
+    if _claim(settings):
+        mounts.append({"name": "models", "mountPath": settings.claim_mount, "readOnly": True})
+    return {
+        "name": "serve",
+        "image": settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "command": ["erasediff", "serve", "--model", candidate.uri, "--rules", f"{RULES_MOUNT}/{KEY}", "--port", str(PORT)],
+        "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the only folder that can be written
+        "envFrom": [
+            {"configMapRef": {"name": settings.environment_config_map, "optional": True}},
+            {"secretRef": {"name": settings.environment_secret, "optional": True}},
+        ],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        # A model that is fetched and checked takes its time, and it must not be killed for that.
+        "startupProbe": _probe("live", period=2, failures=max(30, settings.timeout_seconds // 4)),
+        "readinessProbe": _probe("ready", period=2, failures=3),
+        "livenessProbe": _probe("live", period=10, failures=6),
+        # The pod leaves the Service when it is told to stop, but whoever looked it up before still comes.
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(settings.drain_seconds)]}}},
+        "resources": {
+            "requests": {"cpu": settings.cpu, "memory": settings.memory},
+            "limits": {"cpu": settings.cpu_limit, "memory": settings.memory_limit},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+
+
+def _probe(what: str, period: int, failures: int) -> Object:
+    return {
+        "httpGet": {"path": f"/v2/health/{what}", "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _claim(settings: RollOutSettings) -> list[Object]:
+    if settings.claim is None:
+        return []
+    return [{"name": "models", "persistentVolumeClaim": {"claimName": settings.claim, "readOnly": True}}]

@@ -1,0 +1,97 @@
+"""The rules of serving as the cluster keeps them: a ConfigMap that pods mount, whose minimum epoch only rises."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from erasediff.errors import BadInput
+from erasediff.records.serving import ServingRules
+from erasediff.rollout.cluster import CONFIG_MAP, Cluster, Conflict, Object
+
+CONFIG_MAP_NAME, KEY = "erasediff-serving", "rules.yaml"
+_EPOCH_LINE = re.compile(r"^minimum_epoch:[ \t]*\d+", re.MULTILINE)
+
+
+def parse_rules(text: str, source: str) -> ServingRules:
+    """Read rules.
+
+    Raises:
+        BadInput: they are no YAML, or do not follow the schema.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{source} is not YAML ({reason}): correct it and run again.") from None
+    return ServingRules.parse(document or {}, source)
+
+
+def raised(text: str, epoch: int, source: str) -> str | None:
+    """The rules with their minimum epoch raised; ``None`` where it is as high already. Comments stay, where the document is written line by line.
+
+    Raises:
+        BadInput: the rules are not valid.
+    """
+    rules = parse_rules(text, source)
+    if rules.minimum_epoch >= epoch:
+        return None
+    wanted = rules.model_copy(update={"minimum_epoch": epoch})
+    line = f"minimum_epoch: {epoch}"
+    edited, found = _EPOCH_LINE.subn(line, text, count=1)
+    if not found:
+        edited = f"{line}\n{text}"
+    try:
+        if parse_rules(edited, source) == wanted:
+            return edited
+    except BadInput:  # such as rules in braces
+        pass
+    return yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False)
+
+
+class ClusterRules:
+    """The rules that the pods of a namespace see."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Read nothing yet."""
+        self._cluster = cluster
+        self._source = f"{KEY} of ConfigMap {cluster.namespace}/{CONFIG_MAP_NAME}"
+
+    def read(self) -> ServingRules:
+        """The rules in force; a ConfigMap that is missing forbids nothing.
+
+        Raises:
+            BadInput: they are not valid, so nobody knows what they forbid.
+        """
+        present = self._cluster.get(CONFIG_MAP, CONFIG_MAP_NAME)
+        return ServingRules() if present is None else parse_rules(_text(present), self._source)
+
+    def ensure(self) -> None:
+        """Make an empty set of rules where there is none: pods mount it."""
+        if self._cluster.get(CONFIG_MAP, CONFIG_MAP_NAME) is not None:
+            return
+        metadata = {"name": CONFIG_MAP_NAME, "labels": {"app.kubernetes.io/managed-by": "erasediff"}}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: "minimum_epoch: 0\n"}}
+        try:
+            self._cluster.create(CONFIG_MAP, body)
+        except Conflict:
+            return  # somebody else made it meanwhile
+
+    def raise_minimum(self, epoch: int) -> None:
+        """Forbid what is older than an erasure epoch that has been promoted.
+
+        Raises:
+            Conflict: somebody else changed the rules each time that this was tried.
+        """
+
+        def edit(present: Object) -> Object | None:
+            text = raised(_text(present), epoch, self._source)
+            return None if text is None else {**present, "data": {**present.get("data", {}), KEY: text}}
+
+        self.ensure()
+        self._cluster.change(CONFIG_MAP, CONFIG_MAP_NAME, edit)
+
+
+def _text(config_map: Object) -> str:
+    return str((config_map.get("data") or {}).get(KEY, ""))

@@ -1,0 +1,125 @@
+"""A roll-out from beginning to end: published, brought up, tested, promoted; or back to what was there."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from erasediff.errors import BadInput, EraseDiffError, RolledBack
+from erasediff.records.nouns import ServedModel
+from erasediff.records.serving import ServingRules
+from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.cluster import Cluster
+from erasediff.rollout.deadline import Deadline
+from erasediff.rollout.deployment import DeploymentBackend
+from erasediff.rollout.kserve import KServeBackend
+from erasediff.rollout.lease import Lease
+from erasediff.rollout.rules import ClusterRules
+from erasediff.rollout.seam import Admit, Backend, Candidate
+from erasediff.rollout.smoke import smoke_test
+
+Address = Callable[[], str]
+
+
+class Stopped(EraseDiffError):
+    """The process was told to end."""
+
+
+def backend_for(cluster: Cluster, settings: RollOutSettings) -> Backend:
+    """The backend that the settings name."""
+    return KServeBackend(cluster, settings) if settings.backend == "kserve" else DeploymentBackend(cluster, settings)
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """What one roll-out needs.
+
+    ``admit`` says whether rules let a model be served, ``address`` where the canary is asked, if not at its own Service.
+    """
+
+    cluster: Cluster
+    settings: RollOutSettings
+    admit: Admit
+    address: Address | None = None
+
+    def run(self, candidate: Candidate) -> str:
+        """Roll a published model out and return the revision that serves it.
+
+        Raises:
+            BadInput: the rules do not admit it, or another roll-out is under way; nothing was touched.
+            RolledBack: it did not come to serve, and what was there does again.
+        """
+        lease = Lease(self.cluster, f"{self.settings.name}-roll-out")
+        with lease.held(), _told_to_end():
+            rules = ClusterRules(self.cluster)
+            self.admit(candidate.model, rules.read())
+            backend = backend_for(self.cluster, self.settings)
+            standing = backend.look()
+            try:
+                return self._forward(candidate, backend, rules, Deadline(self.settings.timeout_seconds, lease.check))
+            except BaseException as error:
+                undone = self._back(backend, standing, rules, lease)
+                if not isinstance(error, EraseDiffError | KeyboardInterrupt):
+                    raise
+                raise RolledBack(sentence(candidate, self.settings, str(error) or "it was interrupted", undone)) from error
+
+    def _forward(self, candidate: Candidate, backend: Backend, rules: ClusterRules, deadline: Deadline) -> str:
+        rules.ensure()
+        backend.bring_up(candidate, deadline)
+        smoke_test((self.address or backend.address)(), candidate.model, rules.read(), min(self.settings.smoke_seconds, deadline.left()))
+        backend.share(deadline)
+        # Somebody may have revoked it, or raised the minimum, since the first look.
+        self.admit(candidate.model, rules.read())
+        revision = backend.promote(deadline)
+        rules.raise_minimum(candidate.model.epoch)
+        return revision
+
+    def _back(self, backend: Backend, standing: Candidate | None, rules: ClusterRules, lease: Lease) -> str | None:
+        """Go back; ``None`` if that went well, else why not."""
+        try:
+            lease.check()  # another roll-out's canary must not be taken away
+            deadline = Deadline(self.settings.timeout_seconds, lease.check)
+            if standing is not None and backend.changed() and (refused := self._refused(standing.model, rules.read())):
+                backend.remove_canary(deadline)
+                return f"the previous version is not brought back, for {refused}"
+            backend.roll_back(deadline)
+        except EraseDiffError as error:
+            return str(error).rstrip(".")
+        return None
+
+    def _refused(self, model: ServedModel, rules: ServingRules) -> str | None:
+        try:
+            self.admit(model, rules)
+        except BadInput as error:
+            return str(error).rstrip(".")
+        return None
+
+
+def sentence(candidate: Candidate, settings: RollOutSettings, reason: str, undone: str | None) -> str:
+    """What is said of a roll-out that failed."""
+    what = f"graph {candidate.model.onnx.sha256[:12]} was not rolled out to {settings.namespace}/{settings.name}, for {reason.rstrip('.')}"
+    if undone is None:
+        return f"{what}; what served before serves on: mend that and run the same command again."
+    return f"{what}; going back failed too, for {undone}: look at the namespace before you run it again."
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Let a pod that is deleted, or a cancelled task, go back first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the way back must not be stopped
+        raise Stopped("the roll-out was told to end")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

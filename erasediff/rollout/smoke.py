@@ -1,0 +1,122 @@
+"""Ask a canary what every client will ask, before any client does."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import requests
+
+from erasediff.errors import EraseDiffError
+from erasediff.records.nouns import ServedModel
+from erasediff.records.serving import ServingRules
+
+_CONNECT_SECONDS = 5
+_PAUSE = 0.5
+MODEL = "erasediff"
+
+
+class SmokeFailed(EraseDiffError):
+    """The canary answers, and not as it has to."""
+
+
+def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: float) -> None:
+    """Check the digests that are served, one image, and that a suppressed label is refused where there is one.
+
+    Args:
+        address: the canary's own address.
+        model: what was published.
+        rules: what is suppressed.
+        seconds: for how long a canary that does not answer is asked again.
+
+    Raises:
+        SmokeFailed: an answer is missing or wrong.
+    """
+    session = requests.Session()
+    session.trust_env = False  # a proxy of the environment does not know the cluster's names
+    with session:
+        served = _json(_answer(session, "GET", f"{address}/served", None, seconds), "/served")
+        check_served(served, model)
+        labels = askable(model, rules)
+        if labels:
+            answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", question(labels[0]), seconds)
+            if answer.status_code != 200:
+                raise SmokeFailed(f"the canary answers {answer.status_code} when asked for label {labels[0]}{_reason(answer)}")
+            check_images(_json(answer, "infer"))
+        for label in sorted(set(rules.suppress) & set(range(model.classes)))[:1]:
+            answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", question(label), seconds)
+            if answer.status_code != 403:
+                raise SmokeFailed(f"the canary answers {answer.status_code} and not 403 when asked for label {label}, which is suppressed")
+
+
+def askable(model: ServedModel, rules: ServingRules) -> list[int]:
+    """The labels that may be asked for, those that were not forgotten first."""
+    allowed = [label for label in range(model.classes) if label not in rules.suppress]
+    return sorted(allowed, key=lambda label: (label in model.forgotten, label))
+
+
+def question(label: int) -> dict[str, Any]:
+    """A request of the Open Inference Protocol for one image."""
+    inputs = {"label": label, "num_images": 1, "seed": 0}
+    return {"inputs": [{"name": name, "datatype": "INT64", "shape": [1], "data": [value]} for name, value in inputs.items()]}
+
+
+def check_served(served: dict[str, Any], model: ServedModel) -> None:
+    """Raise SmokeFailed where a server does not serve exactly this model."""
+    wanted = {
+        "onnx_sha256": model.onnx.sha256,
+        "weights_sha256": model.weights_sha256,
+        "epoch": model.epoch,
+        "verdict": str(model.verdict),
+        "forgotten": list(model.forgotten),
+    }
+    for name, value in wanted.items():
+        if served.get(name) != value:
+            raise SmokeFailed(f"the canary serves {name} {_short(served.get(name))} and {_short(value)} was published")
+
+
+def check_images(answer: dict[str, Any]) -> None:
+    """Raise SmokeFailed where an answer does not hold one whole image."""
+    outputs = {output.get("name"): output for output in answer.get("outputs", ()) if isinstance(output, dict)}
+    images = outputs.get("images", {})
+    shape, data = images.get("shape", []), images.get("data", [])
+    whole = isinstance(shape, list) and isinstance(data, list) and len(shape) == 4 and shape[0] == 1 and len(data) == math.prod(shape) > 0
+    if images.get("datatype") != "UINT8" or not whole or not all(isinstance(value, int) and 0 <= value <= 255 for value in data):
+        raise SmokeFailed(f"the canary's answer holds no image: datatype {images.get('datatype')}, shape {_short(shape)}")
+
+
+def _answer(session: requests.Session, method: str, url: str, body: dict[str, Any] | None, seconds: float) -> requests.Response:
+    """An answer; a name that is not known yet and a connection that is refused are tried again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return session.request(method, url, json=body, timeout=(_CONNECT_SECONDS, max(1.0, end - time.monotonic())), allow_redirects=False)
+        except requests.RequestException as error:
+            if time.monotonic() + _PAUSE > end:
+                raise SmokeFailed(f"the canary does not answer at {url} within {seconds:.0f} s ({type(error).__name__})") from None
+            time.sleep(_PAUSE)
+
+
+def _json(answer: requests.Response, what: str) -> dict[str, Any]:
+    try:
+        found = answer.json()
+    except (json.JSONDecodeError, requests.RequestException):
+        found = None
+    if answer.status_code != 200 or not isinstance(found, dict):
+        raise SmokeFailed(f"the canary answers {answer.status_code} to {what}{_reason(answer)}")
+    return found
+
+
+def _reason(answer: requests.Response) -> str:
+    """The sentence that the server gave, if it gave one."""
+    try:
+        return f": {str(answer.json()['error'])[:200].rstrip('.')}"
+    except (ValueError, KeyError, TypeError, requests.RequestException):
+        return ""
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) > 32 else text

@@ -1,0 +1,63 @@
+"""Bring the exported graph up beside the champion; only one that serves is promoted."""
+
+from __future__ import annotations
+
+from erasediff.errors import BadInput, IntegrityError, RolledBack
+from erasediff.records.nouns import ExportedRecord, RegisteredRecord, RollOutRecord
+from erasediff.records.settings import RollOutSettings
+from erasediff.records.workdir import Run
+from erasediff.rollout.cluster import Cluster
+from erasediff.rollout.run import Address, RollOut
+from erasediff.rollout.seam import Candidate
+from erasediff.rollout.store import Exported, store_for
+from erasediff.serve.admission import check_standing
+
+
+def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
+    """Publish this attempt's graph and roll it out, where a roll-out is configured.
+
+    Raises:
+        BadInput: an earlier step is missing, the settings are wrong, or the cluster cannot be used.
+        RolledBack: the new version did not come to serve; the record says so.
+    """
+    registered, settings = run.need(RegisteredRecord, "register"), RollOutSettings.load()
+    made_from = {"registered": registered.digest(), "settings": settings.digest()}
+    present = run.find(RollOutRecord)
+    if present is not None and present.made_from == made_from and present.outcome != "rolled back":
+        return present
+    record = RollOutRecord(made_from=made_from, backend=settings.backend, uri="", onnx_sha256=registered.onnx_sha256, revision="", outcome="none")
+    if settings.backend == "none":
+        return _written(run, record.model_copy(update={"reason": "no roll-out is configured"}))
+    run.path(RollOutRecord).unlink(missing_ok=True)  # what is written there is no longer so
+    exported = Exported.read((run.folder / run.need(ExportedRecord, "export-onnx").onnx.uri).parent)
+    if exported.model.onnx.sha256 != registered.onnx_sha256:
+        raise IntegrityError(f"{exported.folder} does not hold the graph that was registered: run `erasediff register` again.")
+    with Cluster.connected(settings.namespace) as cluster:
+        uri = store_for(settings.publish_to or "").publish(exported)
+        record = record.model_copy(update={"uri": uri})
+        try:
+            revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
+        except RolledBack as error:
+            _written(run, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
+            raise
+    return _written(run, record.model_copy(update={"outcome": "promoted", "revision": revision}))
+
+
+def check_rolled_out(run: Run, registered: RegisteredRecord) -> RollOutRecord:
+    """The roll-out of a registered version, which has to have gone well where one is configured.
+
+    Raises:
+        BadInput: it did not, or it was another version's, or by another backend than is configured now.
+    """
+    record, settings = run.need(RollOutRecord, "roll-out"), RollOutSettings.load()
+    wanted = "none" if settings.backend == "none" else "promoted"
+    of_this = record.made_from.get("registered") == registered.digest() and record.backend == settings.backend
+    if record.outcome == "rolled back" or record.outcome != wanted or not of_this:
+        said = record.outcome if of_this else f"{record.outcome}, by backend {record.backend} and of another version or setting"
+        raise BadInput(f"version {registered.version} was not rolled out by backend {settings.backend} ({said}): run `erasediff roll-out` first.")
+    return record
+
+
+def _written(run: Run, record: RollOutRecord) -> RollOutRecord:
+    record.write(run.path(RollOutRecord))
+    return record

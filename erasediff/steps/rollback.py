@@ -1,0 +1,176 @@
+"""Go back to the newest version that may be served: PASS, as new as the newest promoted erasure, and not revoked."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import append_line
+from erasediff.records.base import Sha256, Strict
+from erasediff.records.nouns import ModelRecord, PromotionRecord, Verdict
+from erasediff.records.serving import ServingRules, load_rules
+from erasediff.records.settings import RollOutSettings
+from erasediff.records.workdir import Workdir
+from erasediff.rollout.cluster import Cluster
+from erasediff.rollout.rules import ClusterRules
+from erasediff.rollout.run import Address, RollOut
+from erasediff.rollout.seam import Candidate
+from erasediff.rollout.store import Exported, store_for
+from erasediff.serve.admission import admit, check_standing
+from erasediff.steps.promote import move_champion, one_at_a_time
+from erasediff.tracking import CHAMPION, Tracking
+
+
+class Version(Strict):
+    """A registered version, as its tags describe it."""
+
+    number: str
+    epoch: int
+    verdict: Verdict
+    weights_sha256: Sha256
+    onnx_sha256: Sha256
+    verdict_digest: Sha256
+    forget_set_version: str
+
+
+@dataclass(frozen=True)
+class WentBack:
+    """Where a roll-back went."""
+
+    name: str
+    version: str
+    previous: str
+    revision: str
+
+
+def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Path | None = None, address: Address | None = None) -> WentBack:
+    """Roll out an admissible version instead of the champion, and move the alias to it.
+
+    Args:
+        workdir: where promotions are written down.
+        name: the registered model.
+        version: one version; the newest admissible one if unset.
+        rules: rules beside those of the cluster.
+        address: where the canary is asked, if not at its own Service.
+
+    Raises:
+        BadInput: there is no champion, or no other version is admissible.
+        RolledBack: the version did not come to serve; the champion stays.
+    """
+    settings, tracking = RollOutSettings.load(), Tracking(workdir.root)
+    with one_at_a_time(workdir):
+        champion = tracking.alias(name, CHAMPION)
+        if champion is None:
+            raise BadInput(f"{name!r} has no champion in MLflow to go back from: promote a version first.")
+        given = ServingRules() if rules is None else load_rules(rules)
+        if settings.backend == "none":
+            target = choose(tracking.versions(name), champion, given, version)
+            with tempfile.TemporaryDirectory() as folder:
+                _fetch(tracking, champion.name, target, Path(folder), given)
+            return _move(workdir, tracking, name, target, str(champion.version), "")
+        with Cluster.connected(settings.namespace) as cluster, tempfile.TemporaryDirectory() as folder:
+            in_force = _both(given, ClusterRules(cluster).read())
+            target = choose(tracking.versions(name), champion, in_force, version)
+            exported = _fetch(tracking, champion.name, target, Path(folder), in_force)
+            uri = store_for(settings.publish_to or "").publish(exported)
+            revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
+        return _move(workdir, tracking, name, target, str(champion.version), revision)
+
+
+def choose(versions: Iterable[Any], champion: Any, rules: ServingRules, asked: str | None) -> Version:
+    """The version to go back to: the one that was asked for, or the newest that is admissible and not the champion.
+
+    Raises:
+        BadInput: it is not admissible, or none is.
+    """
+    described = _described(champion)
+    floor = max(rules.minimum_epoch, _epoch(champion) if described is None else described.epoch)
+    others = [entry for entry in versions if str(entry.version) != str(champion.version) and asked in (None, str(entry.version))]
+    reasons = {str(entry.version): refusal(_described(entry), floor, rules) for entry in others}
+    for entry in others:
+        if reasons[str(entry.version)] is None:
+            found = _described(entry)
+            assert found is not None
+            return found
+    said = "; ".join(f"version {number} {reason}" for number, reason in list(reasons.items())[:5]) or "there is no other version"
+    raise BadInput(f"no version of {champion.name!r} may be rolled back to ({said}): suppress the label in the rules until a new version has passed.")
+
+
+def refusal(version: Version | None, minimum_epoch: int, rules: ServingRules) -> str | None:
+    """Why a version may not be served, or ``None`` if it may."""
+    if version is None:
+        return "was not registered by a gate"
+    if version.verdict is not Verdict.PASS:
+        return f"has the verdict {version.verdict}"
+    if version.epoch < minimum_epoch:
+        return f"is of epoch {version.epoch}, below {minimum_epoch}"
+    if {version.weights_sha256, version.onnx_sha256} & set(rules.revoked):
+        return "has been revoked"
+    return None
+
+
+def _described(entry: Any) -> Version | None:
+    """A version by its tags; ``None`` for a base, and for what somebody else registered."""
+    tags: dict[str, str] = entry.tags
+    try:
+        return Version(
+            number=str(entry.version),
+            epoch=_epoch(entry),
+            verdict=Verdict(tags["erasediff.verdict"]),
+            weights_sha256=tags["erasediff.weights_sha256"],
+            onnx_sha256=tags["erasediff.onnx_sha256"],
+            verdict_digest=tags["erasediff.record.verdict"],
+            forget_set_version=tags["erasediff.forget_set_version"],
+        )
+    except (KeyError, ValueError, BadInput):
+        return None
+
+
+def _epoch(entry: Any) -> int:
+    """The erasure epoch of a version.
+
+    Raises:
+        BadInput: its tag cannot be read, so nobody knows what must not come back.
+    """
+    return ModelRecord.parse_json(entry.tags.get("erasediff.model", ""), f"the tag erasediff.model of version {entry.version}").epoch
+
+
+def _both(one: ServingRules, other: ServingRules) -> ServingRules:
+    return ServingRules(
+        minimum_epoch=max(one.minimum_epoch, other.minimum_epoch),
+        revoked=tuple(sorted({*one.revoked, *other.revoked})),
+        suppress=tuple(sorted({*one.suppress, *other.suppress})),
+    )
+
+
+def _fetch(tracking: Tracking, name: str, target: Version, folder: Path, rules: ServingRules) -> Exported:
+    """The exported graph of a version, brought here and held against its tags and the rules."""
+    entry = tracking.resolve(f"models:/{name}/{target.number}")
+    exported = Exported.read(tracking.download(tracking.artifacts_of(entry, "onnx"), folder))
+    admit(exported.folder, rules)
+    if (exported.model.onnx.sha256, exported.model.epoch) != (target.onnx_sha256, target.epoch):
+        raise IntegrityError(f"the graph of version {target.number} is not the one that its tags name: look at the version in MLflow.")
+    return exported
+
+
+def _move(workdir: Workdir, tracking: Tracking, name: str, target: Version, previous: str, revision: str) -> WentBack:
+    """Write the move down, then move the alias."""
+    champion = tracking.alias(name, CHAMPION)
+    if champion is None or str(champion.version) not in (previous, target.number):
+        raise BadInput(f"the champion of {name!r} was moved by someone else meanwhile: look at its versions in MLflow.")
+    record = PromotionRecord(
+        name=name,
+        version=target.number,
+        previous_version=previous,
+        verdict_digest=target.verdict_digest,
+        forget_set_version=target.forget_set_version,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    append_line(workdir.promotions, record.canonical())
+    move_champion(tracking, name, target.number)
+    return WentBack(name, target.number, previous, revision)

@@ -1,0 +1,94 @@
+"""A stand-in for KServe's controller, named so: it plays the transitions of an InferenceService's status and starts no pods."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from erasediff.errors import EraseDiffError
+from erasediff.rollout.cluster import INFERENCE_SERVICE, Cluster, Object
+
+LATE = 1.0  # seconds in which the status still speaks of the generation before, as KServe's does
+
+
+class StandInController:
+    """Watches one InferenceService and writes its status, late; ``failing`` are storage URIs that never load."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster, self.name = cluster, name
+        self.failing: set[str] = set()
+        self.seen: list[Object] = []
+        self._revisions: list[str] = []
+        self._rolled_out: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> StandInController:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        known = 0
+        while not self._stop.wait(0.2):
+            try:
+                present = self.cluster.get(INFERENCE_SERVICE, self.name)
+                if present is None or present["metadata"]["generation"] == known:
+                    continue
+                known = present["metadata"]["generation"]
+                self.seen.append(present["spec"])
+                self._stop.wait(LATE)
+                resource = self.cluster._resource(INFERENCE_SERVICE)
+                body = {**present, "status": self._status(present)}
+                del body["metadata"]["managedFields"]
+                resource.status.replace(body=body, name=self.name, namespace=self.cluster.namespace)
+            except EraseDiffError:
+                continue
+            except Exception as error:  # a newer version is there already: the next turn sees it
+                if getattr(error, "status", None) not in (404, 409):
+                    raise
+                known = 0
+
+    def _status(self, present: Object) -> Object:
+        spec, mode = present["spec"], present["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
+        stable = spec["predictor"]
+        status: dict[str, Any] = {"observedGeneration": present["metadata"]["generation"], "deploymentMode": mode}
+        loaded = stable["model"]["storageUri"] not in self.failing
+        status["conditions"] = [{"type": "Ready", "status": "True" if loaded else "False"}]
+        status["modelStatus"] = self._model_status(loaded)
+        if mode == "Standard":
+            status["canaryStatuses"] = [self._canary(entry) for entry in spec.get("canary", ())]
+        else:
+            status["components"] = {"predictor": self._knative(stable, loaded)}
+        return status
+
+    def _canary(self, entry: Object) -> Object:
+        loaded = entry["predictor"]["model"]["storageUri"] not in self.failing
+        ready = {"name": entry["predictor"]["name"], "ready": loaded, "trafficPercent": entry["trafficPercent"]}
+        return {**ready, "modelStatus": self._model_status(loaded)}
+
+    def _knative(self, stable: Object, loaded: bool) -> Object:
+        uri, percent = stable["model"]["storageUri"], stable.get("canaryTrafficPercent", 100)
+        if not self._revisions or self._revisions[-1] != uri:
+            self._revisions.append(uri)
+        created = f"revision-{len(self._revisions)}"
+        if loaded and percent == 100:
+            self._rolled_out = created
+        found = {"latestCreatedRevision": created, "latestReadyRevision": created if loaded else self._rolled_out}
+        return {
+            **found,
+            "latestRolledoutRevision": self._rolled_out,
+            "traffic": [{"revisionName": created, "latestRevision": True, "percent": percent}],
+        }
+
+    @staticmethod
+    def _model_status(loaded: bool) -> Object:
+        if loaded:
+            return {"transitionStatus": "UpToDate"}
+        return {
+            "transitionStatus": "BlockedByFailedLoad",
+            "lastFailureInfo": {"reason": "ModelLoadFailed", "message": "the model is not the measured one"},
+        }

@@ -1,0 +1,39 @@
+"""A folder as the export step writes it: a real graph of a small random denoiser, real tables of a solver, and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from erasediff.export.onnx import export_denoiser
+from erasediff.export.solvers import solver_table
+from erasediff.files import sha256_file
+from erasediff.models.denoiser import build_scheduler
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.base import Pointer
+from erasediff.records.config import SamplerConfig
+from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.serve.solver import save_tables
+
+SOLVER = "ddim-2"
+
+
+def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int, epoch: int, forgotten: tuple[int, ...] = ()) -> ServedModel:
+    """Export a random denoiser: what it draws is noise, and everything else is as it will be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline = ClassConditionalPipeline(unet(seed), build_scheduler(SamplerConfig(), 1000))
+    export_denoiser(pipeline, folder / "model.onnx")
+    save_tables({SOLVER: solver_table("ddim", 2, pipeline.schedule)}, folder / "solvers.npz")
+    return describe(folder, epoch=epoch, forgotten=forgotten, weights_sha256=f"{seed:064x}")
+
+
+def describe(folder: Path, **changes: object) -> ServedModel:
+    """Write the manifest of the files that lie there."""
+    onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
+    fields = {"dataset": "digits", "classes": 10, "forgotten": (8,), "epoch": 1, "solver": SOLVER, "guidance_scale": 1.0}
+    good = {"onnx": onnx, "solvers": solvers, "weights_sha256": "1" * 64, "verdict": Verdict.PASS, **fields}
+    model = ServedModel.model_validate(good | changes)
+    model.write(folder / "served.json")
+    return model

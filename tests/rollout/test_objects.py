@@ -1,0 +1,95 @@
+"""The lies: 'it runs restricted', 'no request is lost', 'the rules are mounted'. What these objects do is shown in tests/cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.objects import deployment, selector, service
+from erasediff.rollout.seam import Candidate, standing_of
+
+SETTINGS = RollOutSettings(backend="deployment", image="example.org/serve@sha256:0", publish_to="s3://models")
+
+
+def faults(pod: dict) -> set[str]:
+    """What the Pod Security standard `restricted` would refuse, and what a read-only root needs."""
+    found, context = set(), pod["securityContext"]
+    if not context.get("runAsNonRoot") or context.get("runAsUser") == 0:
+        found.add("root")
+    if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+        found.add("seccomp")
+    for container in pod["containers"]:
+        own = container["securityContext"]
+        if own.get("allowPrivilegeEscalation") is not False:
+            found.add("escalation")
+        if own.get("capabilities", {}).get("drop") != ["ALL"]:
+            found.add("capabilities")
+        if not own.get("readOnlyRootFilesystem"):
+            found.add("root file system")
+        if not {"cpu", "memory"} <= set(container["resources"]["requests"]) & set(container["resources"]["limits"]):
+            found.add("resources")
+    if {tuple(volume)[1] for volume in pod["volumes"]} - {"emptyDir", "configMap", "persistentVolumeClaim"}:
+        found.add("volumes")
+    return found
+
+
+@pytest.mark.parametrize("track", ["stable", "canary"])
+def test_pods_are_restricted(candidate: Candidate, track) -> None:
+    pod = deployment(SETTINGS, track, candidate, 1)["spec"]["template"]["spec"]
+    assert not faults(pod)
+    assert not pod["automountServiceAccountToken"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        (("securityContext", "runAsNonRoot"), False, "root"),
+        (("securityContext", "seccompProfile"), {}, "seccomp"),
+        (("containers", 0, "securityContext", "capabilities"), {}, "capabilities"),
+        (("containers", 0, "securityContext", "readOnlyRootFilesystem"), False, "root file system"),
+        (("containers", 0, "resources", "limits"), {}, "resources"),
+    ],
+)
+def test_control_a_fault_is_seen(candidate: Candidate, path: tuple, value: object, fault: str) -> None:
+    pod = deployment(SETTINGS, "stable", candidate, 1)["spec"]["template"]["spec"]
+    place = pod
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    assert faults(pod) == {fault}
+
+
+def test_an_old_pod_goes_only_when_a_new_one_is_there_and_answers_until_it_is_forgotten(candidate: Candidate) -> None:
+    spec = deployment(SETTINGS, "stable", candidate, 3)["spec"]
+    pod = spec["template"]["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", str(SETTINGS.drain_seconds)]
+    assert pod["terminationGracePeriodSeconds"] > SETTINGS.drain_seconds
+    assert pod["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_the_rules_and_a_claim_are_mounted_where_the_command_looks(candidate: Candidate) -> None:
+    settings = SETTINGS.model_copy(update={"claim": "models", "claim_mount": "/workdir"})
+    pod = deployment(settings, "stable", candidate, 1)["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount for mount in pod["containers"][0]["volumeMounts"]}
+    command = pod["containers"][0]["command"]
+    assert command[command.index("--rules") + 1] == f"{mounts['rules']['mountPath']}/rules.yaml"
+    assert mounts["models"]["mountPath"] == "/workdir"
+    assert mounts["models"]["readOnly"]
+    assert "models" not in {
+        m["name"] for m in deployment(SETTINGS, "stable", candidate, 1)["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    }
+
+
+def test_the_stable_service_does_not_select_a_canary_before_it_is_tested(candidate: Candidate) -> None:
+    canary = deployment(SETTINGS, "canary", candidate, 1)["spec"]["template"]["metadata"]["labels"]
+    assert not service(SETTINGS, "stable")["spec"]["selector"].items() <= canary.items()
+    assert service(SETTINGS, "canary")["spec"]["selector"].items() <= canary.items()
+    assert selector(SETTINGS).items() <= canary.items(), "control: sharing does select it"
+
+
+def test_what_serves_can_be_judged_by_its_annotations(candidate: Candidate) -> None:
+    made = deployment(SETTINGS, "stable", candidate, 1)
+    assert standing_of(made["spec"]["template"]["metadata"]["annotations"]) == candidate
+    assert standing_of({"erasediff.io/uri": "x"}) is None
+    assert standing_of(None) is None

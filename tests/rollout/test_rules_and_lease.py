@@ -1,0 +1,62 @@
+"""The lies: 'the minimum only rises', 'nothing else in the rules was touched', 'one at a time'."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from erasediff.errors import BadInput
+from erasediff.rollout.lease import SECONDS, held_by, holder_of
+from erasediff.rollout.rules import parse_rules, raised
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("# mind this\nminimum_epoch: 1 # since May\nsuppress: [3]\n", "# mind this\nminimum_epoch: 2 # since May\nsuppress: [3]\n"),
+        ("suppress: [3] # at once\n", "minimum_epoch: 2\nsuppress: [3] # at once\n"),
+        ("", "minimum_epoch: 2\n"),
+        ("minimum_epoch: 0\n", "minimum_epoch: 2\n"),
+        ("{suppress: [3]}", None),
+        ("{minimum_epoch: 1, revoked: []}", None),
+        ("suppress:\n  - 3\nminimum_epoch:\n  1\n", None),
+    ],
+)
+def test_the_minimum_rises_and_the_rest_stays(text: str, after: str | None) -> None:
+    found = raised(text, 2, "rules")
+    assert found is not None
+    assert parse_rules(found, "rules") == parse_rules(text, "rules").model_copy(update={"minimum_epoch": 2})
+    if after is not None:
+        assert found == after
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_it_never_falls(epoch: int) -> None:
+    assert raised("minimum_epoch: 2\n", epoch, "rules") is None
+
+
+@pytest.mark.parametrize("text", ["minimum_epoch: -1", "minimum_epoch: yes", "unknown: 1", "[", "- 1", "revoked: [abc]"])
+def test_rules_that_nobody_understands_stop_a_roll_out(text: str) -> None:
+    for read in (lambda: raised(text, 2, "the rules"), lambda: parse_rules(text, "the rules")):
+        with pytest.raises(BadInput, match="the rules") as refused:
+            read()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_lease_is_held_until_it_was_not_renewed() -> None:
+    now = datetime.now(UTC)
+    lease = held_by("a", "me", now)
+    assert holder_of(lease, now) == "me"
+    assert holder_of(lease, now + timedelta(seconds=SECONDS - 1)) == "me"
+    assert holder_of(lease, now + timedelta(seconds=SECONDS + 1)) is None
+    assert holder_of({**lease, "spec": {**lease["spec"], "holderIdentity": ""}}, now) is None
+    assert holder_of({}, now) is None
+
+
+def test_who_renews_keeps_when_it_was_acquired_and_the_version_it_read() -> None:
+    now, present = datetime.now(UTC), {}
+    present = {**held_by("a", "me", now), "metadata": {"name": "a", "resourceVersion": "7"}}
+    renewed, taken = held_by("a", "me", now + timedelta(seconds=9), present), held_by("a", "you", now + timedelta(seconds=9), present)
+    assert renewed["metadata"]["resourceVersion"] == taken["metadata"]["resourceVersion"] == "7"
+    assert renewed["spec"]["acquireTime"] == present["spec"]["acquireTime"] != taken["spec"]["acquireTime"]
