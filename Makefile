@@ -24,10 +24,18 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(STAMP)
 
+# The server has an environment of its own, as it has an image of its own: kserve's caps on pandas and psutil are others than MLflow's.
+SERVE_STAMP := .venv-serve/.installed
+$(SERVE_STAMP): requirements-serve.lock pyproject.toml
+	$(PYTHON) -m venv .venv-serve
+	.venv-serve/bin/pip install --quiet --disable-pip-version-check --no-deps hatchling -r requirements-build.lock -r requirements-serve.lock
+	.venv-serve/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(SERVE_STAMP)
+
 demo: install
 	$(BIN)/erasediff demo --workdir $(WORKDIR) --forget-label $(LABEL) --seed $(SEED)
 
-test: install
+test: install $(SERVE_STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests
 
 # Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started.
@@ -138,4 +146,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv erasediff-work .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-serve erasediff-work .mypy_cache .pytest_cache .ruff_cache

@@ -30,6 +30,8 @@ class OnnxGraph:
         """
         import onnxruntime
 
+        if provider not in onnxruntime.get_available_providers():
+            raise BadInput(f"onnxruntime here has no {provider}: install the build that has it, such as onnxruntime-gpu.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

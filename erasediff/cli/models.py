@@ -1,0 +1,58 @@
+"""Models that are there already: sampled, rolled back; and what a policy may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from erasediff.cli.app import app
+from erasediff.cli.inputs import open_workdir
+from erasediff.cli.options import WORKDIR, SeedOption, WorkdirOption
+from erasediff.errors import ExitCode
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Option("--model", help="A model folder, models:/NAME@champion or models:/NAME/VERSION.")],
+    label: Annotated[int, typer.Option("--label", min=0, help="The class to sample.")],
+    out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")],
+    count: Annotated[int, typer.Option("--count", min=1, max=1024, help="How many images, side by side in a square.")] = 1,
+    scale: Annotated[int, typer.Option("--scale", min=1, max=64, help="Enlarge every pixel this many times.")] = 1,
+    steps: Annotated[Optional[int], typer.Option("--steps", min=1, max=1000, help="Denoiser calls an image.")] = None,
+    seed: SeedOption = None,
+    workdir: WorkdirOption = WORKDIR,
+) -> int:
+    """Sample images of a class into a PNG file."""
+    from erasediff.steps.sample import sample_to_png
+
+    sample_to_png(model, label, out, count, scale, steps, seed or 0, workdir)
+    print(f"wrote {out}")
+    return ExitCode.OK
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Option("--model", help="The registered model's name.")] = "digits",
+    version: Annotated[Optional[str], typer.Option("--version", help="A version; the newest that may be served if unset.")] = None,
+    rules: Annotated[Optional[Path], typer.Option("--rules", help="Rules (YAML) beside those of the cluster.")] = None,
+    workdir: WorkdirOption = WORKDIR,
+) -> int:
+    """Roll out the newest other version that passed, is not revoked and knows nothing forgotten since; make it the champion."""
+    from erasediff.steps.rollback import rollback as go_back
+
+    went = go_back(open_workdir(workdir), model, version, rules)
+    print(f"champion of {went.name} is now version {went.version} after {went.previous}" + (f" ({went.revision})" if went.revision else ""))
+    return ExitCode.OK
+
+
+@app.command("policy-schema")
+def policy_schema() -> int:
+    """Print the JSON schema of a gate policy, for editors and for checks of your own."""
+    import json
+
+    from erasediff.records.policy import GatePolicy
+
+    print(json.dumps(GatePolicy.model_json_schema(), indent=2, sort_keys=True))
+    return ExitCode.OK

@@ -1,0 +1,28 @@
+"""Options that several subcommands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+WorkdirOption = Annotated[Path, typer.Option("--workdir", help="Folder for runs, models and reports; made if missing.")]
+ConfigOption = Annotated[Optional[Path], typer.Option("--config", help="The run's configuration (YAML); the demo's if unset.")]
+PolicyOption = Annotated[
+    Optional[Path], typer.Option("--policy", help="The gate's policy: a YAML file, 'class-conditional' (if unset) or 'class-conditional-strict'.")
+]
+TierOption = Annotated[Optional[int], typer.Option("--tier", min=1, max=2, help="2: the gate asks for the attacks too; the policy's if unset.")]
+RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the one opened last if unset.")]
+ProfileOption = Annotated[str, typer.Option("--profile", help="The kind of cluster: 'cpu', 'gpu' or 'gpu-multi' (needs Kubeflow Trainer).")]
+HostOption = Annotated[Optional[str], typer.Option("--host", help="Address of Kubeflow Pipelines; ERASEDIFF_KFP_HOST or KFP_HOST if unset.")]
+NamespaceOption = Annotated[Optional[str], typer.Option("--namespace", help="Your namespace, where Kubeflow serves several users.")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="Kubeflow's folder for runs; made if missing.")]
+ServiceAccountOption = Annotated[Optional[str], typer.Option("--service-account", help="Of the pods; Kubeflow's own if unset.")]
+NumberOption = Annotated[
+    Optional[int], typer.Option("--label-number", min=0, help="The class by its position, where the dataset is on the cluster and not here.")
+]
+LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
+SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
+
+WORKDIR = Path("erasediff-work")

@@ -1,0 +1,102 @@
+"""The whole pipeline: here, or on Kubeflow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from erasediff.cli.app import app
+from erasediff.cli.inputs import read_config, read_dataset, read_policy, run_here
+from erasediff.cli.options import (
+    WORKDIR,
+    ConfigOption,
+    ExperimentOption,
+    HostOption,
+    LabelOption,
+    NamespaceOption,
+    NumberOption,
+    PolicyOption,
+    ProfileOption,
+    SeedOption,
+    ServiceAccountOption,
+    TierOption,
+    WorkdirOption,
+)
+from erasediff.errors import ExitCode
+
+
+@app.command()
+def demo(workdir: WorkdirOption = WORKDIR, forget_label: LabelOption = "0", seed: SeedOption = None, tier: TierOption = None) -> int:
+    """Erase a digit from a model of handwritten digits: train once, then request to champion through the pipeline."""
+    config = read_config(None, seed)
+    public = config.report.model_copy(update={"show_forgotten": True})  # the digits are public data
+    return run_here(workdir, config.model_copy(update={"report": public}), read_policy(None, tier), forget_label)
+
+
+@app.command()
+def run(
+    config: ConfigOption = None,
+    forget_label: LabelOption = "0",
+    policy: PolicyOption = None,
+    dataset: Annotated[Optional[str], typer.Option("--dataset", help="'digits', or KIND:PATH with KIND folder, shards or idx.")] = None,
+    workdir: WorkdirOption = WORKDIR,
+    seed: SeedOption = None,
+    tier: TierOption = None,
+) -> int:
+    """Run the erasure pipeline on a dataset of your own."""
+    configured = read_config(config, seed)
+    if dataset is not None:
+        configured = configured.model_copy(update=read_dataset(dataset, configured))
+    return run_here(workdir, configured, read_policy(policy, tier), forget_label)
+
+
+@app.command()
+def submit(
+    config: ConfigOption = None,
+    forget_label: LabelOption = "0",
+    label_number: NumberOption = None,
+    policy: PolicyOption = None,
+    seed: SeedOption = None,
+    tier: TierOption = None,
+    profile: ProfileOption = "gpu",
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    experiment: ExperimentOption = "erasediff",
+    service_account: ServiceAccountOption = None,
+) -> int:
+    """Run the pipeline on Kubeflow Pipelines; the token is in ERASEDIFF_KFP_TOKEN."""
+    from erasediff.submit import backend, request_for, submission
+    from erasediff.submit import submit as hand_in
+
+    where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
+    asked = submission(where, profile, request_for(configured, forget_label, label_number), configured, read_policy(policy, tier))
+    done = hand_in(asked)
+    print(f"run {done.run_id} of {asked.pipeline}, version {asked.version}{' (uploaded)' if done.uploaded else ''}: {asked.name}")
+    return ExitCode.OK
+
+
+@app.command()
+def schedule(
+    cron: Annotated[str, typer.Option("--cron", help="When: six fields, seconds first, such as '0 0 3 * * *'.")],
+    config: ConfigOption = None,
+    forget_label: LabelOption = "0",
+    label_number: NumberOption = None,
+    policy: PolicyOption = None,
+    seed: SeedOption = None,
+    tier: TierOption = None,
+    profile: ProfileOption = "gpu",
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    experiment: ExperimentOption = "erasediff",
+    service_account: ServiceAccountOption = None,
+) -> int:
+    """Run the pipeline on Kubeflow Pipelines again and again, one run at a time; a schedule of the same class is replaced."""
+    from erasediff.submit import backend, request_for, submission
+    from erasediff.submit import schedule as hand_in
+
+    where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
+    asked = submission(where, profile, request_for(configured, forget_label, label_number), configured, read_policy(policy, tier), cron)
+    done = hand_in(asked)
+    print(f"schedule {done.schedule_id} is {done.change}: {asked.name}, {asked.cron}, with {asked.pipeline} {asked.version}")
+    return ExitCode.OK

@@ -1,0 +1,76 @@
+"""What Prometheus reads: latency, batches, the queue, and which model serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from erasediff.records.nouns import ServedModel
+from erasediff.serve.asked import Asked
+from erasediff.serve.batches import Batcher, Images, Sampler
+
+REQUESTS = Histogram(
+    "erasediff_request_seconds", "Seconds from a request to its answer.", ["status"], buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+)
+BATCHES = Histogram("erasediff_batch_images", "Images that were sampled together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+SAMPLING = Histogram("erasediff_sampling_seconds", "Seconds of one batch in the sampler.", buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100))
+FAILURES = Counter("erasediff_sampling_failures", "Batches whose sampling failed unexpectedly.")
+SERVED = Gauge(
+    "erasediff_served_info",
+    "The model that serves; always 1.",
+    ["dataset", "onnx_sha256", "weights_sha256", "solver", "verdict"],
+)
+EPOCH = Gauge("erasediff_erasure_epoch", "Erasures that the model has had.")
+
+
+class _Now(Collector):  # type: ignore[misc]
+    """Numbers that others keep, read when they are asked for."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+
+    def collect(self) -> Iterator[Metric]:
+        load = self._batcher.load
+        yield GaugeMetricFamily("erasediff_waiting_images", "Images that wait for the sampler.", value=self._batcher.waiting)
+        yield CounterMetricFamily("erasediff_images", "Images that were sampled.", value=load.images)
+        yield CounterMetricFamily("erasediff_refused", "Requests that found the queue full.", value=load.refused)
+        yield CounterMetricFamily("erasediff_late", "Requests that waited too long.", value=load.late)
+
+
+def describe(model: ServedModel, batcher: Batcher) -> None:
+    """Say what serves; once a process."""
+    SERVED.labels(model.dataset, model.onnx.sha256, model.weights_sha256, model.solver, str(model.verdict)).set(1)
+    EPOCH.set(model.epoch)
+    REGISTRY.register(_Now(batcher))
+
+
+def observed(sampler: Sampler) -> Sampler:
+    """The same sampler, measured."""
+
+    def measured(asked: list[Asked]) -> Images:
+        BATCHES.observe(sum(one.count for one in asked))
+        with SAMPLING.time(), FAILURES.count_exceptions():
+            return sampler(asked)
+
+    return measured
+
+
+class Answer:
+    """The status that a request is being answered with."""
+
+    status = 500
+
+
+@contextmanager
+def timed_request() -> Iterator[Answer]:
+    """Measure one request; who answers sets the status."""
+    answer, started = Answer(), time.perf_counter()
+    try:
+        yield answer
+    finally:
+        REQUESTS.labels(answer.status).observe(time.perf_counter() - started)

@@ -1,0 +1,74 @@
+"""The predictor that KServe's protocol is spoken for: rules first, then limits, then the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from kserve import InferOutput, InferRequest, InferResponse, Model
+from numpy.typing import NDArray
+
+from erasediff.serve.asked import Limits, Refused
+from erasediff.serve.batches import Batcher
+from erasediff.serve.question import INPUTS, Defaults, Tensor, read_question
+from erasediff.serve.standing import Standing
+
+NAME, OUTPUT = "erasediff", "images"
+
+
+class Predictor(Model):  # type: ignore[misc]
+    """Images of a label, as ``uint8 [N,H,W,C]``."""
+
+    def __init__(self, standing: Standing, limits: Limits, batcher: Batcher, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(NAME)
+        self.standing, self._limits, self._batcher, self._shape = standing, limits, batcher, image_shape
+        self._defaults = Defaults(standing.model.solver, standing.model.guidance_scale)
+        self.ready = True
+
+    async def healthy(self) -> bool:
+        """Whether the rules still admit the model."""
+        return self.standing.refusal() is None
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """Of the protocol's metadata."""
+        return [{"name": name, "datatype": datatype, "shape": [1]} for name, datatype in INPUTS.items()]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """Of the protocol's metadata."""
+        channels, height, width = self._shape
+        return [{"name": OUTPUT, "datatype": "UINT8", "shape": [-1, height, width, channels]}]
+
+    async def predict(self, payload: InferRequest, headers: dict[str, str] | None = None) -> InferResponse:
+        """Answer one request.
+
+        Raises:
+            Refused: with the status and the sentence of the answer.
+        """
+        unknown = [output.name for output in payload.request_outputs or [] if output.name != OUTPUT]
+        if unknown:
+            raise Refused(422, f"output {str(unknown[0])[:40]!r} is not known: the output is {OUTPUT}.")
+        asked = read_question([Tensor(given.name, given.datatype, values_of(given)) for given in payload.inputs], self._defaults)
+        self._limits.check(asked)
+        self.standing.check(asked)
+        images = await asyncio.wrap_future(self._batcher.submit(asked))
+        self.standing.check(asked)  # what was suppressed while it waited is not handed out
+        return response(payload, images)
+
+
+def values_of(given: Any) -> Any:
+    """The values of an input, from JSON or from binary data."""
+    return given.data.ravel().tolist() if isinstance(given.data, np.ndarray) else given.data
+
+
+def response(request: InferRequest, images: NDArray[np.uint8]) -> InferResponse:
+    """Images as the protocol's one output."""
+    output = InferOutput(name=OUTPUT, shape=list(images.shape), datatype="UINT8")
+    output.data = images  # KServe turns it into numbers or bytes, as was asked
+    return InferResponse(
+        response_id=request.id,
+        model_name=NAME,
+        infer_outputs=[output],
+        use_binary_outputs=request.use_binary_outputs,
+        requested_outputs=request.request_outputs,
+    )

@@ -1,0 +1,98 @@
+"""From a model's address to a process that answers: fetched, admitted, opened, and drained at the end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from erasediff.errors import BadInput
+from erasediff.serve.admission import admit
+from erasediff.serve.asked import Limits
+from erasediff.serve.batches import Batcher, Capacity
+from erasediff.serve.engine import Engine
+from erasediff.serve.fetch import fetch
+from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.rules import RulesFile
+from erasediff.serve.standing import Standing
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+DRAIN_SECONDS = 60
+"""What was accepted is answered within this time after SIGTERM."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is served, where, and how much of it."""
+
+    model: str
+    rules: Path | None
+    address: Address
+    ui: bool
+    max_images: int
+    max_guidance: float
+    capacity: Capacity
+    threads: int
+    provider: str
+
+
+def serve_forever(options: Options) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        BadInput: the model may not be served, a setting is wrong, or the port is taken.
+        IntegrityError: the graph or the tables are not what the verdict is about.
+    """
+    if options.provider not in PROVIDERS:
+        raise BadInput(f"--provider {options.provider} is not known: choose one of {', '.join(PROVIDERS)}.")
+    try:
+        import uvicorn
+
+        from erasediff.serve.app import create_app
+        from erasediff.serve.metrics import describe, observed
+        from erasediff.serve.predictor import Predictor
+    except ImportError as error:
+        raise BadInput(
+            f"{error.name} is not installed here: use the serving image, or an environment from requirements-serve.lock (docs/serving.md)."
+        ) from None
+    rules = RulesFile(options.rules)
+    admitted = admit(fetch(options.model), rules.now())
+    model = admitted.model
+    graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
+    engine = Engine(graph, {model.solver: admitted.tables[model.solver]}, graph.image_shape, null_label=model.classes)
+    limits = Limits(model.classes, options.max_images, options.max_guidance, (model.solver,))
+    with listening(options.address) as listener:
+        batcher = Batcher(observed(engine), options.capacity)
+        describe(model, batcher)
+        app = create_app(Predictor(Standing(model, rules), limits, batcher, graph.image_shape), options.ui)
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
+        )
+        # uvicorn drains, then raises the signal once more for whoever was there before: that is the end of a good day, not a failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        host, port = listener.getsockname()[:2]
+        print(f"serving {model.dataset} of erasure epoch {model.epoch}, graph {model.onnx.sha256[:12]}, at http://{host}:{port}", flush=True)
+        server.run(sockets=[listener])
+        batcher.drain()
+
+
+def listening(address: Address) -> socket.socket:
+    """A socket that takes connections.
+
+    Raises:
+        BadInput: the address cannot be used.
+    """
+    try:
+        return socket.create_server((address.host, address.port), backlog=2048, family=socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+    except OSError as error:
+        raise BadInput(f"{address.host}:{address.port} cannot be listened at ({error.strerror}): choose another --host or --port.") from None
