@@ -155,8 +155,12 @@ def decode(body: bytes, json_length: str | None) -> InferRequest:
     """
     try:
         if json_length is not None:
-            return InferRequest.from_bytes(body, int(json_length), NAME)
-        return InferRequest.from_inference_request(InferenceRequest.model_validate_json(body), NAME)
+            request = InferRequest.from_bytes(body, int(json_length), NAME)
+        else:
+            request = InferRequest.from_inference_request(InferenceRequest.model_validate_json(body), NAME)
+        # Read here what KServe reads of the parameters when the images are there already: a list has no keys.
+        _ = [request.use_binary_outputs, *(output.binary_data for output in request.request_outputs or [])]
+        return request
     except Exception:  # what decoding raises is up to four libraries, and always the body's fault
         raise Refused(400, "the request does not follow the Open Inference Protocol: see /openapi.json.") from None
 
