@@ -1,0 +1,72 @@
+"""The lie: 'the server has what was published', of a server that fetched half of it, or something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from erasediff.errors import BadInput, IntegrityError, Unreachable
+from erasediff.records.serving import ServingRules
+from erasediff.rollout.store import Exported, store_for
+from erasediff.serve.admission import admit
+from erasediff.serve.fetch import fetch
+from erasediff.serve.solver import save_tables
+from tests.exported import describe
+
+
+@pytest.fixture
+def admissible(exported: Exported) -> Exported:
+    """With real tables, so that it can be admitted."""
+    from erasediff.export.solvers import solver_table
+    from erasediff.models.denoiser import build_scheduler, schedule_of
+    from erasediff.records.config import SamplerConfig
+
+    save_tables({"ddim-2": solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000)))}, exported.folder / "solvers.npz")
+    describe(exported.folder)
+    return Exported.read(exported.folder)
+
+
+def test_what_was_published_to_a_bucket_is_fetched_whole_and_admitted(admissible: Exported, s3: Any) -> None:
+    folder = fetch(store_for("s3://models/some/where").publish(admissible))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {path.name: path.read_bytes() for path in admissible.folder.iterdir()}
+    assert admit(folder, ServingRules()).model == admissible.model
+
+
+def test_what_was_changed_in_the_bucket_is_not_admitted(admissible: Exported, s3: Any) -> None:
+    uri = store_for("s3://models").publish(admissible)
+    s3.put_object(Bucket="models", Key=f"{uri.removeprefix('s3://models/')}/model.onnx", Body=b"another graph")
+    with pytest.raises(IntegrityError, match="not the file that was measured"):
+        admit(fetch(uri), ServingRules())
+
+
+def test_half_a_model_is_no_model(admissible: Exported, s3: Any) -> None:
+    uri = store_for("s3://models").publish(admissible)
+    s3.delete_object(Bucket="models", Key=f"{uri.removeprefix('s3://models/')}/model.onnx")
+    with pytest.raises(BadInput, match="holds no exported model"):
+        fetch(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://models/nothing", "s3://elsewhere/a", "gs://models/a", "models:/digits@champion", "/nowhere"])
+def test_what_is_not_there_ends_in_one_sentence(s3: Any, uri: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        fetch(uri)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "no address"])
+def test_a_store_that_does_not_answer_is_named(s3: Any, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(Unreachable, match="AWS_ENDPOINT_URL_S3"):
+        fetch("s3://models/a")
+
+
+def test_a_manifest_that_names_files_elsewhere_gets_none_of_them(admissible: Exported, s3: Any, tmp_path: Path) -> None:
+    """A manifest is from a bucket that others may write to."""
+    text = (admissible.folder / "served.json").read_text().replace("onnx/model.onnx", "../../../etc/model.onnx")
+    s3.put_object(Bucket="models", Key="a/served.json", Body=text.encode())
+    for name in ("model.onnx", "solvers.npz"):
+        s3.upload_file(str(admissible.folder / name), "models", f"a/{name}")
+    assert {path.name for path in fetch("s3://models/a").iterdir()} == {"served.json", "model.onnx", "solvers.npz"}
