@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate lock clean
+.PHONY: install demo test test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
 
 install: $(STAMP)
 
@@ -131,6 +131,11 @@ bench-rates: bench-base
 # The gate before models that must never pass and models that must: hours, kept in benchmarks/results/gate.jsonl.
 bench-gate: bench-base
 	$(BIN)/python -m benchmarks.gate
+
+# The server against eager PyTorch and the bare loop, then ten minutes at twice what it can do.
+bench-serve: bench-base $(SERVE_STAMP)
+	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.load
 
 lock:
 	rm -rf .venv-lock

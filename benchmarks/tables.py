@@ -223,6 +223,45 @@ def judging_table(rows: list[Row]) -> str:
     return f"{table}\n\n{_measured_at(rows)} `python -m benchmarks.judging WORKDIR` measures it again."
 
 
+def serve_table(rows: list[Row]) -> str:
+    """One line a setting."""
+    header = ["setting", "solver", "Fréchet distance", "clients", "images together", "images/s", "× eager", "p50", "p99"]
+    lines = [
+        [
+            row["setting"],
+            row["solver"],
+            f"{row['fd']:.3f}",
+            str(row["clients"] or "–"),
+            str(row["batch"]) if not row["clients"] else f"up to {row['batch']}",
+            f"{row['images_per_s']:.1f}",
+            f"{row['ratio_to_eager']:.2f}",
+            f"{row['p50_ms']:.0f} ms",
+            f"{row['p99_ms']:.0f} ms",
+        ]
+        for row in rows
+    ]
+    return f"{_table(header, lines)}\n\n{_measured_at(rows)} `make bench-serve` measures it again."
+
+
+def load_table(rows: list[Row]) -> str:
+    """One line a run."""
+    header = ["capacity", "asked for", "for", "answers by status", "unanswered", "p50", "p99", "memory at 1 min → end"]
+    lines = [
+        [
+            f"{row['capacity_per_s']:.0f}/s",
+            f"{row['asked_per_s']:.0f}/s",
+            f"{row['seconds']} s",
+            ", ".join(f"{status}: {count}" for status, count in row["statuses"].items()),
+            str(row["unanswered"]),
+            f"{row['p50_ms']:.0f} ms",
+            f"{row['p99_ms']:.0f} ms",
+            f"{row['rss_mb'][0]:.1f} → {row['rss_mb'][1]:.1f} MB ({100 * row['rss_drift']:+.1f} %)",
+        ]
+        for row in rows
+    ]
+    return f"{_table(header, lines)}\n\n{_measured_at(rows)} `make bench-serve` measures it again."
+
+
 ATTACKS = ("F4", "F5", "F3.partial")
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "demo": demo_table,
@@ -235,6 +274,8 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "gate": gate_table,
     "attacks": attacks_table,
     "judging": judging_table,
+    "serve": serve_table,
+    "load": load_table,
 }
 
 

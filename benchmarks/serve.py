@@ -1,0 +1,224 @@
+"""``python -m benchmarks.serve``: images a second of the server against eager PyTorch and against the bare onnxruntime loop.
+
+All of it on one thread each, in rounds in which every setting has its turn, so that a busy machine is busy for all. The digits'
+base is served: a benchmark needs no verdict, so it writes a manifest of its own. Solvers are compared by the Fréchet distance of
+their images to real ones first. ``results/serve.json`` has a row a setting; ``ratio_to_eager`` compares with eager PyTorch by
+DDIM-50 on the same number of images at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.client import Client, serving
+from benchmarks.results_file import ROOT, Row, write_rows
+from benchmarks.subjects import Prepared, prepare, subject
+from erasediff.environment import settle
+from erasediff.evaluate.statistics.frechet import frechet_distance
+from erasediff.export.onnx import export_denoiser
+from erasediff.export.solvers import STEPS, solver_table
+from erasediff.files import sha256_file
+from erasediff.models.denoiser import build_scheduler
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.base import Pointer
+from erasediff.records.config import SamplerConfig, SchedulerName
+from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.serve.asked import Asked
+from erasediff.serve.engine import Engine
+from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.solver import save_tables
+
+REFERENCE: tuple[SchedulerName, int] = ("ddim", 50)
+CANDIDATES: tuple[SchedulerName, ...] = ("dpm-solver++", "unipc")
+BATCHES, CLIENTS, BATCH = (1, 8, 16), (1, 8, 32), 16
+SAMPLES = 2000
+LABEL = 3
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A solver, its number of denoiser calls, and what its images are worth."""
+
+    name: SchedulerName
+    steps: int
+    distance: float
+
+    @property
+    def title(self) -> str:
+        """As in the manifest."""
+        return f"{self.name}-{self.steps}"
+
+
+def pipeline_with(ready: Prepared, name: SchedulerName) -> ClassConditionalPipeline:
+    """The base with another solver, in eager PyTorch."""
+    return ClassConditionalPipeline(ready.base.unet, build_scheduler(SamplerConfig(scheduler=name), ready.base.schedule.timesteps))
+
+
+def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
+    """A folder that a server takes, and its bare loop."""
+    folder.mkdir(parents=True)
+    export_denoiser(ready.base, folder / "model.onnx")
+    table = solver_table(solver.name, solver.steps, ready.base.schedule)
+    save_tables({solver.title: table}, folder / "solvers.npz")
+    onnx, solvers = (Pointer(uri=name, sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
+    ServedModel(
+        dataset="digits",
+        classes=ready.real.classes,
+        forgotten=(),
+        epoch=0,
+        onnx=onnx,
+        solvers=solvers,
+        solver=solver.title,
+        guidance_scale=1.0,
+        weights_sha256=onnx.sha256,
+        verdict=Verdict.PASS,
+    ).write(folder / "served.json")
+    graph = OnnxGraph(folder / "model.onnx")
+    return Engine(graph, {solver.title: table}, graph.image_shape, ready.real.classes)
+
+
+def distance(ready: Prepared, name: SchedulerName, steps: int) -> float:
+    """Fréchet distance of a solver's images to real ones that the base was not trained on, in the detector's features."""
+    labels = ready.real.holdout_labels[torch.randint(len(ready.real.holdout_labels), (SAMPLES,), generator=torch.Generator().manual_seed(0))]
+    made, sampler = [], pipeline_with(ready, name)
+    for start in range(0, SAMPLES, 250):
+        made.append(sampler(labels[start : start + 250], list(range(start, min(SAMPLES, start + 250))), steps))
+    _, features = ready.detector.look(torch.cat(made))
+    _, reference = ready.detector.look(ready.real.holdout)
+    return frechet_distance(features, reference)
+
+
+def fewest_calls(ready: Prepared) -> tuple[Solver, Solver]:
+    """The reference, and the solver with the fewest calls whose images are at no greater distance."""
+    reference = Solver(*REFERENCE, distance(ready, *REFERENCE))
+    print(f"{reference.title}: FD {reference.distance:.4f}", flush=True)
+    for steps in STEPS:
+        for name in CANDIDATES:
+            found = Solver(name, steps, distance(ready, name, steps))
+            print(f"{found.title}: FD {found.distance:.4f}", flush=True)
+            if found.distance <= reference.distance:
+                return reference, found
+    return reference, reference
+
+
+Timed = Callable[[], list[float]]
+"""Latencies in seconds of the requests of one turn; its whole time is measured outside."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something that draws images, and how many in a turn."""
+
+    name: str
+    solver: Solver
+    batch: int
+    clients: int
+    images: int
+    turn: Timed
+
+
+def eager(ready: Prepared, solver: Solver, batch: int) -> Setting:
+    """Eager PyTorch, the way the model was measured."""
+    sampler, count = pipeline_with(ready, solver.name), 2 if solver.steps > 20 else 4
+
+    def turn() -> list[float]:
+        return [_seconds(lambda: sampler(torch.full((batch,), LABEL), list(range(batch)), solver.steps)) for _ in range(count)]
+
+    return Setting("eager PyTorch", solver, batch, 0, batch * count, turn)
+
+
+def bare(engine: Engine, solver: Solver, batch: int) -> Setting:
+    """The server's loop without the server."""
+    count = 2 if solver.steps > 20 else 4
+
+    def turn() -> list[float]:
+        return [_seconds(lambda: engine([Asked(LABEL, batch, 0, solver.title, 1.0)])) for _ in range(count)]
+
+    return Setting("onnxruntime, no HTTP", solver, batch, 0, batch * count, turn)
+
+
+def served(client: Client, solver: Solver, clients: int) -> Setting:
+    """Clients that each ask for one image, and then for the next."""
+    each = 8 if clients == 1 else 4
+
+    def turn() -> list[float]:
+        return client.many(clients, each, LABEL)
+
+    return Setting("server", solver, BATCH, clients, clients * each, turn)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def measure(settings: list[Setting], rounds: int) -> list[Row]:
+    """Every setting has a turn in every round; figures are medians of rounds, latencies are of all requests."""
+    speeds: dict[int, list[float]] = {i: [] for i in range(len(settings))}
+    latencies: dict[int, list[float]] = {i: [] for i in range(len(settings))}
+    for turn in range(rounds + 1):
+        for i, setting in enumerate(settings):
+            started = time.perf_counter()
+            found = setting.turn()
+            if turn:  # the first warms up
+                speeds[i].append(setting.images / (time.perf_counter() - started))
+                latencies[i] += found
+        print(f"round {turn} of {rounds}", flush=True)
+    return [_row(setting, speeds[i], latencies[i], _same_size(settings, speeds, setting)) for i, setting in enumerate(settings)]
+
+
+def _same_size(settings: list[Setting], speeds: dict[int, list[float]], setting: Setting) -> list[float]:
+    """Images a second of eager PyTorch by the reference solver with as many images at once, round by round."""
+    size = min(setting.clients, BATCH) if setting.clients else setting.batch
+    wanted = ("eager PyTorch", f"{REFERENCE[0]}-{REFERENCE[1]}", size)
+    return next(speeds[i] for i, other in enumerate(settings) if (other.name, other.solver.title, other.batch) == wanted)
+
+
+def _row(setting: Setting, speeds: list[float], latencies: list[float], base: list[float]) -> Row:
+    return {
+        "setting": setting.name,
+        "solver": setting.solver.title,
+        "fd": round(setting.solver.distance, 4),
+        "batch": setting.batch,
+        "clients": setting.clients,
+        "images_per_s": round(statistics.median(speeds), 2),
+        "ratio_to_eager": round(statistics.median(ours / theirs for ours, theirs in zip(speeds, base, strict=True)), 2),
+        "p50_ms": round(1000 * float(np.quantile(latencies, 0.5)), 1),
+        "p99_ms": round(1000 * float(np.quantile(latencies, 0.99)), 1),
+        "requests": len(latencies),
+    }
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    asked = parser.parse_args()
+    settle()
+    torch.set_num_threads(1)
+    ready = prepare(subject("digits"))
+    solvers = fewest_calls(ready)
+    settings = [eager(ready, solvers[0], batch) for batch in BATCHES]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="erasediff-bench-")))
+        for solver in dict.fromkeys(solvers):
+            engine = export(ready, folder / solver.title, solver)
+            client = stack.enter_context(serving(ROOT, folder / solver.title, "--max-batch", BATCH))
+            settings += [bare(engine, solver, batch) for batch in BATCHES]
+            settings += [served(client, solver, clients) for clients in CLIENTS]
+        write_rows("serve", measure(settings, asked.rounds))
+
+
+if __name__ == "__main__":
+    main()
