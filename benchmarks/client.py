@@ -6,7 +6,9 @@ import http.client
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -63,6 +65,7 @@ def serving(root: Path, model: Path, *options: object) -> Iterator[Client]:
     if not command.exists():
         raise SystemExit("the server's environment is missing: run `make .venv-serve/.installed`.")
     arguments = [str(command), "serve", "--host", "127.0.0.1", "--port", "0", "--model", str(model), *map(str, options)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with this process
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         assert process.stdout is not None

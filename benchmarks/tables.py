@@ -225,7 +225,7 @@ def judging_table(rows: list[Row]) -> str:
 
 def serve_table(rows: list[Row]) -> str:
     """One line a setting."""
-    header = ["setting", "solver", "Fréchet distance", "clients", "images together", "images/s", "× eager", "p50", "p99"]
+    header = ["setting", "solver", "Fréchet distance", "clients", "images together", "images/s", "× eager", "× no HTTP", "p50", "p99"]
     lines = [
         [
             row["setting"],
@@ -235,6 +235,7 @@ def serve_table(rows: list[Row]) -> str:
             str(row["batch"]) if not row["clients"] else f"up to {row['batch']}",
             f"{row['images_per_s']:.1f}",
             f"{row['ratio_to_eager']:.2f}",
+            f"{row['ratio_to_bare']:.2f}" if "ratio_to_bare" in row else "",
             f"{row['p50_ms']:.0f} ms",
             f"{row['p99_ms']:.0f} ms",
         ]

@@ -27,12 +27,12 @@ from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import check_standing
 from tests.exported import export_random
+from tests.images.building import build
 
 ROOT = Path(__file__).parent.parent.parent
 TOOL = ROOT.parent / "shared/tools/one-node-cluster/one-node-cluster"
 HOW = "set KUBECONFIG to a test cluster whose pods can be reached by IP from here, or run `make test-cluster` as root on Debian 12"
 NAMESPACE, PERSISTENT_VOLUME = Kind("v1", "Namespace"), Kind("v1", "PersistentVolume")
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "erasediff"
 
 
 def left_out(why: str) -> None:
@@ -81,30 +81,12 @@ def kubeconfig() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def serve_image(kubeconfig: Path) -> str:
-    """An image whose `erasediff serve` serves: one that is named, or the stand-in."""
+    """The serving image: one that is named, or the project's, built where the cluster's engine has it."""
     if named := os.environ.get("ERASEDIFF_TEST_SERVE_IMAGE"):
         return named
     if "DOCKER_HOST" not in os.environ:
         left_out(f"the cluster has no serving image: set ERASEDIFF_TEST_SERVE_IMAGE to one that its nodes have, or {HOW}.")
-    return stand_in_image()
-
-
-def stand_in_image() -> str:
-    """Build the stand-in from Debian's packages: no registry is asked."""
-    docker = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"  # a newer client need not speak to Debian's daemon
-    base, name = CACHE / "stand-in-base.tar", "erasediff-stand-in-server:test"
-    if not base.is_file():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        part = base.with_suffix(f".{os.getpid()}.tar")
-        subprocess.run(["mmdebstrap", "--variant=minbase", "--include=python3,python3-yaml", "bookworm", part], check=True)
-        part.replace(base)
-    subprocess.run([docker, "import", base, "erasediff-stand-in-base:test"], check=True, capture_output=True)
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(Path(__file__).parent / "stand_in_server.py", f"{folder}/erasediff")
-        lines = ("COPY erasediff /usr/local/bin/erasediff", "RUN chmod 755 /usr/local/bin/erasediff", "ENV PYTHONUNBUFFERED=1")
-        Path(folder, "Dockerfile").write_text("\n".join(("FROM erasediff-stand-in-base:test", *lines)))
-        subprocess.run([docker, "build", "--quiet", "--network", "none", "--tag", name, folder], check=True, capture_output=True)
-    return name
+    return build("serve")
 
 
 @pytest.fixture(scope="session")

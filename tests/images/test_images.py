@@ -7,7 +7,9 @@ import subprocess
 import pytest
 
 from components.images import PIPELINE_CPU, SERVE, TRAIN_GPU
-from tests.images.conftest import HOW, NAMES, ROOT, docker, run
+from tests.exported import export_random
+from tests.images.building import NAMES, ROOT, docker, run
+from tests.images.conftest import HOW
 
 TOOLS = ROOT / "build/image-tools/bin"
 LOCKED_DOWN = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
@@ -54,8 +56,41 @@ def test_the_serving_image_holds_no_training_code(images):
 
 
 def test_the_serving_code_imports_without_torch(images):
-    assert python(images["serve"], "import erasediff.serve.admission, erasediff.serve.engine, erasediff.cli; print('imported')") == "imported"
+    assert python(images["serve"], "import erasediff.serve.server, erasediff.serve.app, erasediff.cli; print('imported')") == "imported"
     assert docker("run", "--rm", *LOCKED_DOWN, images["serve"], "--version") == f"erasediff {SERVE.rpartition(':')[2]}"
+
+
+ASK = """
+import json, sys, time, urllib.request
+def get(path, body=None):
+    return json.load(urllib.request.urlopen("http://127.0.0.1:8080" + path, body, timeout=30))
+for attempt in range(120):
+    try:
+        get("/v2/health/ready")
+        break
+    except OSError:
+        time.sleep(0.5)
+body = {"inputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [3]}]}
+print(get("/served")["onnx_sha256"], get("/v2/models/erasediff/infer", json.dumps(body).encode())["outputs"][0]["shape"])
+"""
+
+
+def test_the_serving_image_serves_with_nothing_but_its_port(images, tiny_unet, tmp_path):
+    """Read-only, without capabilities and without a network: what asks is in the same container."""
+    model = export_random(tmp_path / "models", tiny_unet, seed=1, epoch=1)
+    (tmp_path / "rules.yaml").write_text("suppress: [5]\n")
+    tmp_path.chmod(0o755)  # the image's user is not this one
+    for path in tmp_path.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    mounts = ("--volume", f"{tmp_path}/models:/mnt/models:ro", "--volume", f"{tmp_path}/rules.yaml:/etc/erasediff/rules.yaml:ro")
+    container = docker("run", "--detach", *LOCKED_DOWN, *mounts, images["serve"])
+    try:
+        answer = docker("exec", container, "/opt/erasediff/bin/python", "-c", ASK)
+        assert answer == f"{model.onnx.sha256} [1, 8, 8, 1]"
+        docker("stop", "--time", "60", container)
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0", "SIGTERM drains"
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], capture_output=True, check=False)
 
 
 def test_the_serving_image_holds_its_lock_and_nothing_else(images):

@@ -11,7 +11,7 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
-from tests.images.conftest import docker
+from tests.images.building import docker
 from tests.manifests.built import built, of_kind
 
 BUCKET = "erasediff-mlflow"

@@ -13,7 +13,7 @@ from kfp import components, local
 from erasediff.records.config import load_config
 from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import load_policy
-from tests.images.conftest import ROOT
+from tests.images.building import ROOT
 
 QUICK = ROOT / "tests/e2e/quick"
 USER = 10001
