@@ -24,10 +24,10 @@ ROLE, BINDING, ACCOUNT = (
 )
 
 
-def documented_rules() -> list[dict[str, list[str]]]:
-    """The Role as docs/roll-out.md gives it."""
-    text = (ROOT / "docs/roll-out.md").read_text()
-    rules: list[dict[str, list[str]]] = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["rules"]
+def rules_of_the_manifests() -> list[dict[str, list[str]]]:
+    """The Role that is applied with the rest."""
+    documents = yaml.safe_load_all((ROOT / "manifests/base/roles.yaml").read_text())
+    rules: list[dict[str, list[str]]] = next(document for document in documents if document["kind"] == "Role")["rules"]
     return rules
 
 
@@ -72,8 +72,8 @@ def version_makes_secrets(cluster: Cluster) -> bool:
     return int("".join(c for c in client.VersionApi(cluster._api).get_code().minor if c.isdigit())) < 24
 
 
-def test_the_documented_role_is_enough(place: Place, versions: tuple[Exported, Exported]) -> None:
-    grant(place.cluster, documented_rules())
+def test_the_role_of_the_manifests_is_enough(place: Place, versions: tuple[Exported, Exported]) -> None:
+    grant(place.cluster, rules_of_the_manifests())
     with as_service_account(place.cluster, "roll-out") as account:
         other = Place(account, place.settings)
         other.roll_out(other.publish(versions[0]))
@@ -91,12 +91,21 @@ def test_what_is_not_granted_is_said(place: Place, versions: tuple[Exported, Exp
     assert_one_sentence(refused.value)
 
 
-def test_the_documented_role_allows_nothing_beside(place: Place, tmp_path: Path) -> None:
-    grant(place.cluster, documented_rules())
+def test_the_role_of_the_manifests_allows_nothing_beside(place: Place, tmp_path: Path) -> None:
+    grant(place.cluster, rules_of_the_manifests())
     with as_service_account(place.cluster, "roll-out") as account:
-        for kind in (Kind("v1", "Secret"), ROLE, Kind("batch/v1", "Job")):
+        for kind, name in (
+            (Kind("v1", "Secret"), "x"),
+            (ROLE, "roll-out"),
+            (Kind("batch/v1", "Job"), "x"),
+            (Kind("apps/v1", "Deployment"), "another"),
+            (Kind("v1", "ConfigMap"), "erasediff-settings"),
+            (Kind("v1", "Namespace"), "default"),
+            (Kind("v1", "Node"), "x"),
+        ):
             with pytest.raises(EraseDiffError, match="403"):
-                account.get(kind, "x")
+                account.get(kind, name)
+        assert account.get(Kind("apps/v1", "Deployment"), "erasediff") is None, "control: its own may be looked for"
         account.namespace = "default"
         with pytest.raises(EraseDiffError, match="403"):
             account.get(Kind("v1", "ConfigMap"), "x")
