@@ -1,7 +1,7 @@
 """When a schedule comes due: Kubeflow's cron, which has six fields, seconds first.
 
-Kubeflow itself takes an expression of five fields and reads it one field off, so that "0 3 * * *" is at three minutes past
-every hour. Here five are an error, and so is a date that no calendar has.
+Its parser's first field is seconds, so an expression of five fields, as crontab has them, cannot mean what it says. Here five are
+an error, and so is a date that no calendar has.
 """
 
 from __future__ import annotations
