@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
+.PHONY: install demo test fuzz-serve test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
 
 install: $(STAMP)
 
@@ -59,6 +59,15 @@ images:
 	  $(ENGINE) build --file images/$${role%%=*}.Containerfile --tag $${role#*=}:$(VERSION) --build-arg BASE=$$base \
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(BUILD_ARGS) .; \
 	done
+
+# A real server by its own OpenAPI document; schemathesis is no part of the project.
+fuzz-serve: install $(SERVE_STAMP) build/schemathesis/.installed
+	$(BIN)/pytest tests/serve/test_openapi.py
+
+build/schemathesis/.installed:
+	$(PYTHON) -m venv build/schemathesis
+	build/schemathesis/bin/pip install --quiet --disable-pip-version-check 'schemathesis==4.32.5'
+	touch $@
 
 test-images: install build/image-tools/.installed
 	$(BIN)/pytest -m images tests/images

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from kserve import InferRequest
 from kserve.protocol.rest.v2_datamodels import (
@@ -32,6 +33,7 @@ from erasediff.serve.metrics import timed_request
 from erasediff.serve.predictor import NAME, Predictor
 
 MAX_BODY_BYTES = 1 << 20
+ModelName = Annotated[str, PathParameter(json_schema_extra={"enum": [NAME]})]  # for the document alone: another name is answered with 404
 JSON_LENGTH = "inference-header-content-length"
 log = logging.getLogger("erasediff.serve")
 
@@ -59,13 +61,13 @@ class Api:
         """The names of the models: one."""
         return {"models": [NAME]}
 
-    async def model(self, model_name: str) -> dict[str, Any]:
+    async def model(self, model_name: ModelName) -> dict[str, Any]:
         """Inputs and outputs of the model."""
         self._check_name(model_name)
         inputs, outputs = self._predictor.get_input_types(), self._predictor.get_output_types()
         return {"name": NAME, "platform": "onnxruntime", "inputs": inputs, "outputs": outputs}
 
-    async def model_ready(self, model_name: str) -> dict[str, Any]:
+    async def model_ready(self, model_name: ModelName) -> dict[str, Any]:
         """As the server's readiness."""
         self._check_name(model_name)
         self._check_ready()
@@ -89,7 +91,7 @@ class Api:
             "refusal": standing.refusal(),
         }
 
-    async def infer(self, request: Request, model_name: str) -> Response:
+    async def infer(self, request: Request, model_name: ModelName) -> Response:
         """Draw images of a label."""
         with timed_request() as answer:
             try:
@@ -104,13 +106,13 @@ class Api:
             answer.status = found.status_code
         return found
 
-    async def _infer(self, request: Request, model_name: str) -> Response:
+    async def _infer(self, request: Request, model_name: ModelName) -> Response:
         self._check_name(model_name)
         asked = decode(await read_body(request), request.headers.get(JSON_LENGTH))
         drawn, _ = await self._predictor(asked)
         content, json_length = drawn.to_rest()
         if json_length is None:
-            return json_answer(200, content)
+            return json_answer(200, {name: value for name, value in content.items() if value is not None})
         return Response(content, media_type="application/octet-stream", headers={JSON_LENGTH: str(json_length)})
 
     @staticmethod

@@ -19,7 +19,7 @@ _TENSOR = {
 _REQUEST = {
     "type": "object",
     "required": ["inputs"],
-    "properties": {"id": {"type": "string"}, "inputs": {"type": "array", "items": _TENSOR, "minItems": 1}},
+    "properties": {"id": {"type": ["string", "null"]}, "inputs": {"type": "array", "items": _TENSOR, "minItems": 1}},
     "example": {"inputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [3]}]},
 }
 _RESPONSE = {

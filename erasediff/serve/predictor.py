@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def response(request: InferRequest, images: NDArray[np.uint8]) -> InferResponse:
     output = InferOutput(name=OUTPUT, shape=list(images.shape), datatype="UINT8")
     output.data = images  # KServe turns it into numbers or bytes, as was asked
     return InferResponse(
-        response_id=request.id,
+        response_id=request.id or str(uuid.uuid4()),
         model_name=NAME,
         infer_outputs=[output],
         use_binary_outputs=request.use_binary_outputs,

@@ -75,7 +75,11 @@ def test_the_protocol_is_spoken(server: Running, exported: Path) -> None:
     assert described["outputs"] == [{"name": "images", "datatype": "UINT8", "shape": [-1, 8, 8, 1]}]
     served = server.ask("/served").content
     assert (served["onnx_sha256"], served["epoch"], served["verdict"]) == (model.onnx.sha256, 1, "PASS")
-    assert images(server.infer(label=3, num_images=2)).shape == (2, 8, 8, 1)
+    answer = server.infer(label=3, num_images=2)
+    assert images(answer).shape == (2, 8, 8, 1)
+    assert set(answer.content) == {"model_name", "id", "outputs"}
+    assert isinstance(answer.content["id"], str), "the protocol wants one, and not nothing"
+    assert server.ask(INFER, json.dumps(question(label=3) | {"id": "mine"}).encode()).content["id"] == "mine"
 
 
 def test_an_image_depends_on_its_seed_and_label_and_on_nothing_else(server: Running) -> None:
@@ -327,3 +331,10 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "rules.yaml"
     path.write_text(text)
     return path
+
+
+def test_without_the_servers_environment_the_sentence_says_which(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from erasediff.cli import main
+
+    assert main(["serve", "--model", str(exported)]) == 2
+    assert "is not installed here: use the serving image, or an environment from requirements-serve.lock" in capsys.readouterr().err
