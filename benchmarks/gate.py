@@ -2,7 +2,8 @@
 
 With ``--tier 2`` the same models are attacked as well, and ``results/attacks.json`` says what the attacks brought.
 Every seed forgets another label. Rows of ``results/gate.json`` say what was expected, what the gate said, and which checks did not
-pass. Finished rows are kept in ``results/gate.jsonl``, so that the command can be stopped and started again.
+pass. Finished rows are kept in ``results/gate.jsonl``, so that the command can be stopped and started again; with ``--missing`` also
+on another machine, whose base is another.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks import trained
 from benchmarks.erase import Case
 from benchmarks.judge import Judge, Judgement
 from benchmarks.kept import run_kept
-from benchmarks.results_file import RESULTS, Row, write_rows
+from benchmarks.results_file import RESULTS, Row, read_rows, write_rows
 from benchmarks.subjects import Prepared, Subject, asked_digest, base_digest, prepare, subject
 from erasediff.environment import settle
 from erasediff.files import sha256_bytes
@@ -161,6 +162,7 @@ def measure(trial: Trial) -> Row:
         "dataset": trial.dataset,
         "seed": trial.seed,
         "label": trial.label,
+        "base": base_digest(trial.subject.folder),
         "expected": expected,
         "verdict": str(judgement.verdict),
         "failed_checks": [check.id for check in judgement.checks if check.verdict is not Verdict.PASS],
@@ -192,9 +194,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2, help="trials side by side, one thread each")
     parser.add_argument("--tier", type=int, default=1, choices=[1, 2], help="2: attack the models as well")
+    parser.add_argument("--missing", action="store_true", help="keep the rows of the result file, whichever base they are of, and add what it lacks")
     asked = parser.parse_args(arguments)
-    trials = [Trial(name, model, seed, asked.tier) for name in asked.subjects for seed in asked.seeds for model in asked.models]
-    write_rows({1: "gate", 2: "attacks"}[asked.tier], run_kept(trials, measure, KEPT, asked.jobs))
+    name = {1: "gate", 2: "attacks"}[asked.tier]
+    kept = read_rows(name) if asked.missing else []
+    there = {(row["dataset"], row["model"], row["seed"]) for row in kept}
+    wanted = [Trial(dataset, model, seed, asked.tier) for dataset in asked.subjects for seed in asked.seeds for model in asked.models]
+    trials = [trial for trial in wanted if (trial.dataset, trial.model, trial.seed) not in there]
+    write_rows(name, in_order([*kept, *run_kept(trials, measure, KEPT, asked.jobs)]))
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """By dataset and seed, models as they are listed above."""
+    return sorted(rows, key=lambda row: (row["dataset"], row["seed"], list(MODELS).index(row["model"])))
 
 
 if __name__ == "__main__":
