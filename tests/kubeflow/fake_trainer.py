@@ -9,7 +9,7 @@ PREFIX = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/erasure/trainjobs"
 NOW = "2026-01-01T00:00:00Z"
 
 
-def condition(kind: str, reason: str = "AsExpected", message: str = "") -> dict:
+def condition(kind: str, reason: str = "AsExpected", message: str = "as expected") -> dict:
     return {"conditions": [{"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": NOW}]}
 
 
