@@ -158,6 +158,11 @@ lock:
 	{ sed -n '/^#/p' requirements-build.lock; .venv-lock/bin/pip freeze; } > requirements-build.lock.new
 	mv requirements-build.lock.new requirements-build.lock
 	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet --requirement requirements-serve.in
+	{ sed -n '/^#/p' requirements-serve.lock; .venv-lock/bin/pip freeze --all --exclude pip; } > requirements-serve.lock.new
+	mv requirements-serve.lock.new requirements-serve.lock
+	rm -rf .venv-lock
 
 clean:
 	rm -rf .venv .venv-serve erasediff-work .mypy_cache .pytest_cache .ruff_cache
