@@ -14,7 +14,7 @@ TRAINJOB = FOLDER / "trainer.kubeflow.org_trainjobs.yaml"
 def needed(path: Path = TRAINJOB) -> Path:
     """The file of a CRD; the test is skipped where it is not at hand."""
     if not path.is_file():
-        pytest.skip(f"needs {path.name} of Kubeflow Trainer in ../shared/crds: put it there, or set ERASEDIFF_CRDS to a folder that has it.")
+        pytest.skip(f"needs {path.name} of Kubeflow Trainer: set ERASEDIFF_CRDS to a folder that has it.")
     return path
 
 
