@@ -214,11 +214,20 @@ def load_yaml(path: Path, what: str) -> Any:
     Raises:
         BadInput: missing, too large or not YAML.
     """
+    return parse_yaml(read_bounded(path, MAX_DOCUMENT_BYTES, what), f"{what} {path}")
+
+
+def parse_yaml(text: str | bytes, source: str) -> Any:
+    """Read a YAML document, safely.
+
+    Raises:
+        BadInput: not YAML.
+    """
     try:
-        return yaml.safe_load(read_bounded(path, MAX_DOCUMENT_BYTES, what))
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         problem = str(error).splitlines()[0]
-        raise BadInput(f"{what} {path} is not YAML ({problem}): correct it and run again.") from None
+        raise BadInput(f"{source} is not YAML ({problem}): correct it and run again.") from None
 
 
 def load_config(path: Path) -> RunConfig:

@@ -179,6 +179,10 @@ class ExportedRecord(Record):
     checks: tuple[Check, ...]
 
 
+MANIFEST = "served.json"
+"""The name of a :class:`ServedModel` in the folder that it describes; a folder without it is no model."""
+
+
 class ServedModel(Record):
     """``served.json``: what lies beside an exported graph that passed, and all that a server has to know of it.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from erasediff.records.base import Sha256, Strict
-from erasediff.records.config import load_yaml
+from erasediff.records.config import load_yaml, parse_yaml
 
 Label = Annotated[int, Field(strict=True, ge=0)]
 
@@ -32,3 +32,12 @@ def load_rules(path: Path) -> ServingRules:
         BadInput: unreadable, or not following the schema.
     """
     return ServingRules.parse(load_yaml(path, "the rules") or {}, f"the rules {path}")
+
+
+def parse_rules(text: str, source: str) -> ServingRules:
+    """Read rules that were kept elsewhere than in a file.
+
+    Raises:
+        BadInput: they are no YAML, or do not follow the schema.
+    """
+    return ServingRules.parse(parse_yaml(text, source) or {}, source)

@@ -7,25 +7,11 @@ import re
 import yaml
 
 from erasediff.errors import BadInput
-from erasediff.records.serving import ServingRules
+from erasediff.records.serving import ServingRules, parse_rules
 from erasediff.rollout.cluster import CONFIG_MAP, Cluster, Conflict, Object
 
 CONFIG_MAP_NAME, KEY = "erasediff-serving", "rules.yaml"
 _EPOCH_LINE = re.compile(r"^minimum_epoch:[ \t]*\d+", re.MULTILINE)
-
-
-def parse_rules(text: str, source: str) -> ServingRules:
-    """Read rules.
-
-    Raises:
-        BadInput: they are no YAML, or do not follow the schema.
-    """
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadInput(f"{source} is not YAML ({reason}): correct it and run again.") from None
-    return ServingRules.parse(document or {}, source)
 
 
 def raised(text: str, epoch: int, source: str) -> str | None:

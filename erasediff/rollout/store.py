@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.files import publish_folder, sha256_file
-from erasediff.records.nouns import ServedModel
+from erasediff.records.nouns import MANIFEST, ServedModel
 
-MANIFEST = "served.json"
 _CHUNK = 1 << 20
 
 

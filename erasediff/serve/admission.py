@@ -8,11 +8,9 @@ from pathlib import Path
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_file
 from erasediff.records.base import MAX_DOCUMENT_BYTES
-from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.records.nouns import MANIFEST, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import SolverTable, load_tables
-
-MANIFEST = "served.json"
 
 
 @dataclass(frozen=True)

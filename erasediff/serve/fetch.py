@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.records.nouns import ServedModel
-from erasediff.serve.admission import MANIFEST
+from erasediff.records.nouns import MANIFEST, ServedModel
 
 MAX_BYTES = 16 << 30
 

@@ -21,6 +21,7 @@ from erasediff.rollout.seam import Candidate, standing_of
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import check_standing
 from tests.cluster.conftest import ROOT, left_out
+from tests.cluster.crds import without_empty_defaults
 from tests.cluster.kserve_stand_in import StandInController
 from tests.cluster.test_deployment import assert_one_sentence
 from tests.exported import describe
@@ -29,13 +30,6 @@ from tests.rollout.fake_server import answering
 CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 FILE = ROOT.parent / "shared/crds/serving.kserve.io_inferenceservices.yaml"
 NAME = "inferenceservices.serving.kserve.io"
-
-
-def without_empty_defaults(node: Any) -> Any:
-    """An API server of 1.20 refuses a default that is empty."""
-    if isinstance(node, dict):
-        return {key: without_empty_defaults(value) for key, value in node.items() if not (key == "default" and value == "")}
-    return [without_empty_defaults(value) for value in node] if isinstance(node, list) else node
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from kubernetes.client import ApiException
 
 from erasediff.errors import BadInput
 from erasediff.trainjob import GROUP, PLURAL, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from tests.cluster.crds import without_empty_defaults
 from tests.kubeflow import crd
 from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED
 from tests.kubeflow.test_trainjob import SETTINGS
@@ -30,17 +31,6 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"{what} did not come about in {SOON:.0f} s"
         time.sleep(0.1)
-
-
-def without_empty_defaults(node: object) -> object:
-    """An API server of 1.20 refuses ``default: ""``; what is a key of a list has to be given there instead."""
-    if isinstance(node, dict):
-        kept = {k: without_empty_defaults(v) for k, v in node.items() if not (k == "default" and v == "")}
-        if keys := kept.get("x-kubernetes-list-map-keys"):
-            undefaulted = {key for key in keys if "default" not in kept["items"]["properties"][key]}
-            kept["items"]["required"] = sorted({*kept["items"].get("required", ()), *undefaulted})
-        return kept
-    return [without_empty_defaults(v) for v in node] if isinstance(node, list) else node
 
 
 def is_missing(look: Callable[[], object]) -> bool:

@@ -8,6 +8,7 @@ import yaml
 from kfp import compiler
 
 from components import catalogue, images
+from erasediff import launch
 from pipelines.compile import COMPILED, compile_all, file_name
 from pipelines.erasure import erasure_for
 from pipelines.tasks import LOCAL, MEDIUM, PROFILES, TASKS
@@ -139,6 +140,10 @@ def test_credentials_are_named_never_written_and_the_gate_cannot_write_to_a_stor
     assert "AWS_SECRET_ACCESS_KEY" in keys["exec-version-forget-set"], "control: the store's keys go where it is written"
     plain = {e["name"] for c in containers(spec).values() for e in c["env"]}
     assert not any(re.search("SECRET|TOKEN|PASSWORD", variable) for variable in plain)
+
+
+def test_progress_is_shown_under_the_titles_that_kubeflow_shows():
+    assert {step.replace("_", "-"): title for step, title in launch._TITLES.items()} == {step: row.title for step, row in TASKS.items()}
 
 
 def test_component_readmes_are_generated_from_their_code():

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from erasediff.errors import BadInput
+from erasediff.records.serving import parse_rules
 from erasediff.rollout.lease import SECONDS, held_by, holder_of
-from erasediff.rollout.rules import parse_rules, raised
+from erasediff.rollout.rules import raised
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,9 @@ def test_it_never_falls(epoch: int) -> None:
     assert raised("minimum_epoch: 2\n", epoch, "rules") is None
 
 
-@pytest.mark.parametrize("text", ["minimum_epoch: -1", "minimum_epoch: yes", "unknown: 1", "[", "- 1", "revoked: [abc]"])
+@pytest.mark.parametrize(
+    "text", ["minimum_epoch: -1", "minimum_epoch: yes", "unknown: 1", "[", "- 1", "revoked: [abc]", "revoked: [2024-13-45]", "[" * 100_000]
+)
 def test_rules_that_nobody_understands_stop_a_roll_out(text: str) -> None:
     for read in (lambda: raised(text, 2, "the rules"), lambda: parse_rules(text, "the rules")):
         with pytest.raises(BadInput, match="the rules") as refused:

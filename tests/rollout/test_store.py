@@ -8,15 +8,11 @@ from typing import Any
 import pytest
 
 from erasediff.errors import BadInput, IntegrityError, Unreachable
+from erasediff.records.nouns import MANIFEST
 from erasediff.records.serving import ServingRules
-from erasediff.rollout import store
 from erasediff.rollout.store import Exported, FolderStore, S3Store, store_for
-from erasediff.serve.admission import MANIFEST, admit
+from erasediff.serve.admission import admit
 from tests.exported import describe
-
-
-def test_the_manifest_has_the_name_that_the_server_looks_for() -> None:
-    assert store.MANIFEST == MANIFEST
 
 
 def test_a_folder_is_published_whole_and_only_once(exported: Exported, tmp_path: Path) -> None:
