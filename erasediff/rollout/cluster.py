@@ -1,4 +1,4 @@
-"""The one adapter over the Kubernetes API: plain dictionaries in and out, failures as sentences, and waiting that survives a lost watch."""
+"""The roll-out's adapter over the Kubernetes API: plain dictionaries in and out, failures as sentences, and waiting that survives a lost watch."""
 
 from __future__ import annotations
 
