@@ -167,6 +167,7 @@ def measure(trial: Trial) -> Row:
         "verdict": str(judgement.verdict),
         "failed_checks": [check.id for check in judgement.checks if check.verdict is not Verdict.PASS],
         "bounds": {name: None if check.bound is None else round(check.bound, 5) for name, check in checks.items()},
+        "kinship": judgement.measured.kinship and round(judgement.measured.kinship, 4),
         "probes": {probed.name: [probed.base.detections, probed.erased.detections] for probed in judgement.measured.probes},
         "seconds": round(time.process_time() - started, 1),
         **_attacked(judgement),

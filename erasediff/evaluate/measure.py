@@ -14,6 +14,7 @@ from torch import Tensor
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
+from erasediff.evaluate.attacks.kinship import kinship
 from erasediff.evaluate.attacks.training import Budget, trained_on
 from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.features.extractor import FeatureExtractor
@@ -85,6 +86,8 @@ class ModelSamples:
     unasked: Detections
     probes: dict[str, Detections]
     retained: RetainedSamples
+    kinship: float | None = None
+    """How alike this model and the base read their embedding."""
 
 
 def real_images(config: RunConfig) -> RealImages:
@@ -170,7 +173,8 @@ def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples
     source = Source.of(suspect.model, suspect.device)
     found, images = count_detections(exam.watch, source, exam.policy.forget.n, "F1", exam.key, exam.sampler, f"{name}: forgotten label")
     by_null, probes = ask_otherwise(exam, suspect, name)
-    return ModelSamples(found, images, exam.neighbours.count(images), by_null, probes, exam.kept(suspect.model, suspect.device, name))
+    near, kept = exam.neighbours.count(images), exam.kept(suspect.model, suspect.device, name)
+    return ModelSamples(found, images, near, by_null, probes, kept, kinship(suspect.base.unet, suspect.model.unet))
 
 
 def ask_otherwise(exam: Examination, suspect: Suspect, name: str) -> tuple[Detections, dict[str, Detections]]:
@@ -207,6 +211,7 @@ def compare(
         neighbours=Witness(quality=exam.neighbours.quality, base=base.neighbours, erased=erased.neighbours),
         unasked=Probed(name="null label", base=base.unasked, erased=erased.unasked),
         probes=tuple(Probed(name=name, base=base.probes[name], erased=found) for name, found in erased.probes.items()),
+        kinship=erased.kinship,
         earlier=earlier,
         nearest=watch.detector.nearest(real.holdout, real.holdout_labels, watch.label, retained, exam.policy.retain.nearest),
         retained=retain_measurements(exam, base.retained, erased.retained),

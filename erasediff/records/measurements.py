@@ -113,6 +113,7 @@ class Measurements(Record):
 
     ``reference`` is the base after a little training on retained images: whatever the gate asks of retained classes, it passes.
     ``attacks`` are those of tier 2.
+    ``kinship`` says how alike base and candidate read their label embedding: 1 for a copy, 0 for a network trained apart.
     ``features`` is the digest of the extractor whose features R2 and R3 compare.
     """
 
@@ -125,6 +126,7 @@ class Measurements(Record):
     neighbours: Witness | None
     unasked: Probed | None
     probes: tuple[Probed, ...]
+    kinship: float | None = None
     earlier: dict[str, Detections] = Field(default_factory=dict)
     nearest: tuple[int, ...]
     retained: RetainMeasurements

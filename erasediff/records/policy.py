@@ -69,12 +69,20 @@ def guidance_scale(probe: str) -> float | None:
         return None
 
 
+BASE_EMBEDDING = "base embedding"
+"""The way of asking that puts the base's embedding of the class into the candidate."""
+
+
 class ProbesPolicy(Strict):
-    """F3: detections among samples that were asked for otherwise; the worst way counts."""
+    """F3: detections among samples that were asked for otherwise; the worst way counts.
+
+    The base's embedding says nothing to a network that was trained apart from it, so it counts from a ``min_kinship`` on.
+    """
 
     n: int = Field(ge=1, le=1_000_000)
     max_upper: float = Field(gt=0, lt=1)
     ask: tuple[ProbeName, ...] = Field(min_length=1, max_length=64)
+    min_kinship: float = Field(gt=0, le=1)
 
 
 class RetainPolicy(Strict):

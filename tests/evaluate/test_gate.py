@@ -313,6 +313,26 @@ def test_a_way_of_asking_that_fails_is_not_hidden_by_one_that_was_not_tried() ->
     assert gate(measurements(probes=tuple(probes)))[1]["F3"].verdict is FAIL
 
 
+@pytest.mark.parametrize(
+    ("kinship", "wanted"), [(0.99, FAIL), (0.1, FAIL), (-0.1, FAIL), (None, FAIL), (float("nan"), FAIL), (0.09, PASS), (-0.02, PASS)]
+)
+def test_the_base_s_embedding_counts_unless_the_network_was_not_made_from_the_base(kinship: float | None, wanted: Verdict) -> None:
+    """The lie would be to call a copy a stranger; what is not known counts. The control is another way of asking, which always counts."""
+    others = [probed(way, 3) for way in POLICY.probes.ask if way != "base embedding"]
+    verdict, checks = gate(measurements(probes=(*others, probed("base embedding", 400)), kinship=kinship))
+    assert verdict is wanted
+    assert checks["F3"].verdict is wanted
+    assert ("was not made from the base" in checks["F3"].reason) is (wanted is PASS)
+    probes = tuple(probed(way, 400 if way == "DDIM" else 3) for way in POLICY.probes.ask)
+    assert gate(measurements(probes=probes, kinship=kinship))[1]["F3"].verdict is FAIL
+
+
+def test_a_policy_that_asks_by_the_base_s_embedding_alone_is_not_left_without_a_question() -> None:
+    policy = POLICY.model_copy(update={"probes": POLICY.probes.model_copy(update={"ask": ("base embedding",)})})
+    measured = measurements(probes=(probed("base embedding", 400),), kinship=0.0)
+    assert {check.id: check for check in run_gate(policy, measured, History(EARLIER)).checks}["F3"].verdict is FAIL
+
+
 def test_a_way_of_asking_that_the_policy_does_not_name_counts_for_nothing() -> None:
     probes = (*measurements().probes, probed("guidance 3", 500))
     assert gate(measurements(probes=probes))[0] is PASS

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from erasediff.evaluate.attacks.conditions import embedding_of, with_conditions
 from erasediff.evaluate.attacks.probe import Probe, Suspect
+from erasediff.records.policy import BASE_EMBEDDING
 
 NOISE, DRAWS = 0.5, 25
 """Standard deviation of noise on the label's embedding, in units of the spread of all embeddings, and how many are tried."""
@@ -40,4 +41,4 @@ def _asked(name: str, rows: Callable[[Suspect], Tensor]) -> Callable[[Suspect], 
     return probe
 
 
-PROBES = {name: _asked(name, rows) for name, rows in {"base embedding": _of_base, "noisy embedding": _noisy, "mixed embedding": _mixed}.items()}
+PROBES = {name: _asked(name, rows) for name, rows in {BASE_EMBEDDING: _of_base, "noisy embedding": _noisy, "mixed embedding": _mixed}.items()}

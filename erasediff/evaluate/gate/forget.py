@@ -9,7 +9,7 @@ from erasediff.evaluate.gate.questions import Question, Statistic, worst
 from erasediff.records.attacks import Detections
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import Check, Verdict
-from erasediff.records.policy import ForgetPolicy, GatePolicy
+from erasediff.records.policy import BASE_EMBEDDING, ForgetPolicy, GatePolicy
 
 _RATE_UPPER = Statistic("detection rate, Clopper-Pearson upper bound", "share", "upper")
 _EXCESS_UPPER = Statistic("detection rate above that of real images of other classes, Newcombe upper bound", "difference", "upper")
@@ -70,13 +70,22 @@ def check_unasked(policy: GatePolicy, measured: Measurements) -> Check:
 
 
 def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
-    """F3: the worst of the ways of asking that the policy names; one that was not tried is no pass."""
+    """F3: the worst of the ways of asking that the policy names; one that was not tried is no pass.
+
+    The base's embedding is left out where the candidate was not made from the base, which its weights say. Where that is unknown it counts.
+    """
     rule = policy.forget.model_copy(update={"n": policy.probes.n, "max_upper": policy.probes.max_upper})
     found = {probed.name: probed.erased for probed in measured.probes}
-    asked = [
-        check_detections("F3", f"Asked by {name}, the class does not come back", found.get(name), rule, policy.alpha) for name in policy.probes.ask
-    ]
-    return worst(asked)
+    asked = {
+        name: check_detections("F3", f"Asked by {name}, the class does not come back", found.get(name), rule, policy.alpha)
+        for name in policy.probes.ask
+    }
+    stranger = measured.kinship is not None and abs(measured.kinship) < policy.probes.min_kinship
+    if not stranger or set(asked) <= {BASE_EMBEDDING}:
+        return worst(tuple(asked.values()))
+    check = worst([asked[name] for name in asked if name != BASE_EMBEDDING])
+    without = f"the base's embedding does not count: this network was not made from the base (kinship {measured.kinship:.2f})"
+    return check.model_copy(update={"reason": "; ".join(part for part in (check.reason, without) if part)})
 
 
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
