@@ -36,7 +36,7 @@ demo: install
 	$(BIN)/erasediff demo --workdir $(WORKDIR) --forget-label $(LABEL) --seed $(SEED)
 
 test: install $(SERVE_STAMP)
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 tests/e2e tests
 
 # Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started.
 # Roll-outs run in pods of ERASEDIFF_TEST_SERVE_IMAGE where that is set; else the serving image is built, which needs mmdebstrap.

@@ -23,7 +23,7 @@ from erasediff.progress import progress
 
 def train(subject: Subject) -> tuple[float, float]:
     """Train detector and base where they are missing; seconds of each."""
-    from erasediff.evaluate.measure import real_images
+    from erasediff.evaluate.real import real_images
 
     started = time.monotonic()
     detector_of(subject, real_images(subject.config))

@@ -13,7 +13,7 @@ from benchmarks.results_file import ROOT
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.evaluate.detectors import Detector, stored_detector
-from erasediff.evaluate.measure import RealImages, real_images
+from erasediff.evaluate.real import RealImages, real_images
 from erasediff.files import sha256_bytes, sha256_folder
 from erasediff.launch import shipped
 from erasediff.models.denoiser import to_unit

@@ -73,3 +73,12 @@ def test_the_law_can_fail():
 def test_importing_components_loads_no_torch():
     code = "import sys, pipelines.erasure; sys.exit('torch' in sys.modules or 'erasediff' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("step", "costly"), [("check_prerequisites", "diffusers"), ("register", "torch"), ("promote", "torch"), ("erase", "")])
+def test_a_step_that_builds_no_model_does_not_pay_for_the_library_that_does(step, costly):
+    """diffusers takes longer to import than such a step to run. The control is a step that needs it."""
+    code = f"import sys, erasediff.steps.{step}; print('torch' in sys.modules, 'diffusers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    has_torch, has_diffusers = (word == "True" for word in done.stdout.split())
+    assert not {"torch": has_torch, "diffusers": has_diffusers, "": not has_diffusers}[costly]

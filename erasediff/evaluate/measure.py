@@ -6,13 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from erasediff.data.datasets import load_dataset
-from erasediff.data.partition import partition
 from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
 from erasediff.evaluate.attacks.kinship import kinship
 from erasediff.evaluate.attacks.training import Budget, trained_on
@@ -21,6 +17,7 @@ from erasediff.evaluate.features.extractor import FeatureExtractor
 from erasediff.evaluate.features.store import BLOCK, FeatureTable, Writer, blocks, extract, images_in_file
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
+from erasediff.evaluate.real import RealImages
 from erasediff.evaluate.sampling import Source, draw_batches, draw_samples
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.evaluate.statistics import Table
@@ -28,22 +25,11 @@ from erasediff.models.denoiser import to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
-from erasediff.records.config import RunConfig, SamplerConfig
+from erasediff.records.config import SamplerConfig
 from erasediff.records.measurements import ClassAccuracy, Measurements, Probed, RetainMeasurements, Witness
 from erasediff.records.policy import GatePolicy
 
 _MEASURED_ON = 8000  # images that the neighbours' errors are measured on
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """Real images ``uint8 [N,H,W,C]`` with labels, apart by what may see them."""
-
-    holdout: Tensor
-    holdout_labels: Tensor
-    train: Tensor
-    train_labels: Tensor
-    classes: int
 
 
 @dataclass(frozen=True)
@@ -88,23 +74,6 @@ class ModelSamples:
     retained: RetainedSamples
     kinship: float | None = None
     """How alike this model and the base read their embedding."""
-
-
-def real_images(config: RunConfig) -> RealImages:
-    """The dataset in two parts: held-out images for the detector, training images to measure the detector on."""
-    dataset = load_dataset(config.dataset)
-    part = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
-
-    def pick(values: NDArray[np.uint8] | NDArray[np.int64], chosen: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(values[chosen])
-
-    return RealImages(
-        pick(dataset.images, part.holdout),
-        pick(dataset.labels, part.holdout),
-        pick(dataset.images, part.train),
-        pick(dataset.labels, part.train),
-        dataset.classes,
-    )
 
 
 def watch_for(detector: Detector, real: RealImages, label: int, retained: list[int], policy: GatePolicy) -> Watch:

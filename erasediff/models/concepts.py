@@ -15,7 +15,7 @@ from torch import Tensor
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder
-from erasediff.models.folder import WEIGHTS
+from erasediff.models.layout import WEIGHTS
 from erasediff.records.base import Pointer
 from erasediff.records.concept import ConceptErasure
 

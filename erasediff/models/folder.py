@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from erasediff.errors import BadInput, IntegrityError
-from erasediff.files import publish_folder, read_bounded, sha256_file, sha256_folder
+from erasediff.errors import BadInput
+from erasediff.files import publish_folder, sha256_file, sha256_folder
+from erasediff.models.layout import WEIGHTS, check_layout, check_rest, check_weights, read_json
 from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.records.base import MAX_DOCUMENT_BYTES, Pointer
+from erasediff.records.base import Pointer
 from erasediff.records.nouns import ModelRecord
 
-WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
 SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
-_LAYOUT = frozenset({"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", str(WEIGHTS)})
 
 
 def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str, forgotten: tuple[int, ...]) -> ModelRecord:
@@ -46,38 +43,6 @@ def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str
         weights=Pointer(uri=final.name, sha256=sha256_file(final / WEIGHTS)),
         folder_sha256=sha256_folder(final),
     )
-
-
-def check_files(folder: Path, needed: frozenset[str], kind: str) -> None:
-    """Refuse a model folder that holds a pickle, or lacks one of the files ``needed`` by its ``kind``.
-
-    Raises:
-        BadInput: there is no such folder, a file is missing, or one is a pickle.
-    """
-    if not folder.is_dir():
-        raise BadInput(f"the model folder {folder} does not exist: check the path.")
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix.lower() in _PICKLES:
-            raise BadInput(f"the model folder {folder} holds {name}, a pickle: convert it to safetensors; pickles are never loaded.")
-    missing = sorted(name for name in needed if not (folder / name).is_file())
-    if missing:
-        raise BadInput(f"the model folder {folder} lacks {missing[0]}: hand in a {kind}.")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a model's config.
-
-    Raises:
-        BadInput: it is missing, too large, or not a JSON object.
-    """
-    try:
-        document = json.loads(read_bounded(path, MAX_DOCUMENT_BYTES, "the model's config"))
-    except (ValueError, RecursionError):
-        raise BadInput(f"the model's config {path} is not JSON: hand in the folder again.") from None
-    if not isinstance(document, dict):
-        raise BadInput(f"the model's config {path} is not a JSON object: hand in the folder again.")
-    return document
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -123,14 +88,10 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
     """
     from diffusers import UNet2DModel
 
-    check_files(folder, _LAYOUT, "ClassConditionalPipeline folder in diffusers layout")
-    weights_path = folder / WEIGHTS
-    weights = _read_weights(weights_path)
-    if expected_sha256 is not None and (found := sha256_file(weights_path)) != expected_sha256:
-        raise IntegrityError(
-            f"the weights in {folder} have digest {found[:12]}, not {expected_sha256[:12]} as recorded: "
-            "fetch the model again; it is not the one that was named."
-        )
+    check_layout(folder)
+    weights = _read_weights(folder / WEIGHTS)
+    if expected_sha256 is not None:
+        check_weights(folder, expected_sha256)
     config = read_json(folder / "unet/config.json")
     if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
         raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
@@ -151,8 +112,7 @@ def load_recorded(folder: Path, record: ModelRecord) -> ClassConditionalPipeline
         IntegrityError: the weights, a config or the scheduler are not the recorded ones.
     """
     pipeline = load_pipeline(folder, record.weights.sha256)
-    if sha256_folder(folder) != record.folder_sha256:
-        raise IntegrityError(f"a file beside the weights in {folder} is not the one that was recorded: fetch the model again.")
+    check_rest(folder, record)
     return pipeline
 
 

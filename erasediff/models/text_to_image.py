@@ -21,7 +21,7 @@ from torch import Tensor
 from erasediff.errors import BadInput
 from erasediff.files import publish_folder
 from erasediff.models.denoiser import NoiseSchedule, schedule_of, to_unit
-from erasediff.models.folder import WEIGHTS, check_files, read_json
+from erasediff.models.layout import WEIGHTS, check_files, read_json
 
 KIND = "StableDiffusionPipeline"
 _INDEX = "model_index.json"

@@ -17,7 +17,7 @@ from erasediff.data.readers import read_folder
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder
 from erasediff.models.concepts import RECORD, read_forgotten, same_rows, write_forgotten
-from erasediff.models.folder import WEIGHTS
+from erasediff.models.layout import WEIGHTS
 from erasediff.models.text_to_image import PromptDenoiser, TextToImage, encode_images, encode_prompts, load_text_to_image, save_text_to_image
 from erasediff.progress import progress
 from erasediff.records.base import canonical_json

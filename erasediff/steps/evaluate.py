@@ -13,16 +13,15 @@ from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
-    RealImages,
     RetainedSamples,
     compare,
     count_detections,
     harmless,
     neighbours_for,
-    real_images,
     sample_model,
     watch_for,
 )
+from erasediff.evaluate.real import RealImages, real_images
 from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import resolve_device

@@ -7,7 +7,8 @@ from dataclasses import replace
 from erasediff.errors import BadInput
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
-from erasediff.evaluate.measure import real_images, watch_for
+from erasediff.evaluate.measure import watch_for
+from erasediff.evaluate.real import real_images
 from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
 from erasediff.export.solvers import solver_name, solver_tables

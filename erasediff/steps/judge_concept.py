@@ -20,7 +20,7 @@ from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.files import read_bounded, sha256_file, sha256_folder, write_atomic
 from erasediff.models.concepts import read_forgotten
 from erasediff.models.denoiser import resolve_device
-from erasediff.models.folder import WEIGHTS
+from erasediff.models.layout import WEIGHTS
 from erasediff.models.text_to_image import TextToImage, load_text_to_image
 from erasediff.records.prompt_measurements import PromptMeasurements, PromptVerdict
 from erasediff.records.prompt_policy import PromptPolicy, load_prompt_policy

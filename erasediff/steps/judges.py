@@ -11,8 +11,8 @@ from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.features.extractor import FeatureExtractor
 from erasediff.evaluate.features.opening import open_extractor, open_from_path
 from erasediff.evaluate.folder_detector import folder_detector
-from erasediff.evaluate.measure import RealImages
 from erasediff.evaluate.neighbours import Neighbourhood
+from erasediff.evaluate.real import RealImages
 from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Judges

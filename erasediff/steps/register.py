@@ -5,13 +5,13 @@ from __future__ import annotations
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.gate import drift_after
 from erasediff.files import sha256_file
-from erasediff.models.folder import load_model
+from erasediff.models.layout import check_recorded
 from erasediff.records.base import Record
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
 from erasediff.steps.gate import history_of
-from erasediff.steps.train_base import DRIFT_TAG, model_tags
+from erasediff.steps.tags import DRIFT_TAG, model_tags
 from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
 
 
@@ -34,7 +34,7 @@ def _register(run: Run, exported: ExportedRecord, verdict: VerdictRecord) -> Reg
     onnx, solvers = run.folder / exported.onnx.uri, run.folder / exported.solvers.uri
     if sha256_file(onnx) != exported.onnx.sha256 or sha256_file(solvers) != exported.solvers.sha256:
         raise IntegrityError(f"{onnx.parent} does not hold what was measured: remove it and run `erasediff export-onnx` again.")
-    load_model(run.workdir.models, erased.model)  # checks the digest of what is about to be uploaded
+    check_recorded(run.workdir.models / erased.model.weights.uri, erased.model)
     tracking = Tracking(run.workdir.root)
     source = tracking.log_artifacts(plan.mlflow_run_id, run.workdir.models / erased.model.weights.uri, MODEL_ARTIFACTS)
     tracking.log_artifacts(plan.mlflow_run_id, onnx.parent, "onnx")

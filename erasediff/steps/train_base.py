@@ -10,7 +10,7 @@ import torch
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.evaluate.measure import real_images
+from erasediff.evaluate.real import real_images
 from erasediff.models.denoiser import resolve_device, to_unit
 from erasediff.models.folder import load_recorded, save_model
 from erasediff.models.training import train_base as train
@@ -19,9 +19,8 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ModelRecord
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps.judges import appoint
+from erasediff.steps.tags import DRIFT_TAG, FORGOTTEN_TAG, model_tags
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
-
-FORGOTTEN_TAG, DRIFT_TAG = "erasediff.forgotten", "erasediff.drift"
 
 
 def train_base(run: Run) -> BaseRecord:
@@ -117,13 +116,3 @@ def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking)
     number = tracking.register(config.model_name, source, run_id, model_tags(record) | {"erasediff.dataset": dataset.digest()})
     tracking.end_run(run_id, "FINISHED")
     return number
-
-
-def model_tags(record: ModelRecord) -> dict[str, str]:
-    """The tags that say what a version is."""
-    forgotten = {FORGOTTEN_TAG: ",".join(map(str, record.forgotten))} if record.forgotten else {}
-    return forgotten | {
-        "erasediff.model": record.canonical().decode(),
-        "erasediff.weights_sha256": record.weights.sha256,
-        "erasediff.folder_sha256": record.folder_sha256,
-    }

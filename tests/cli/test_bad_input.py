@@ -13,7 +13,8 @@ from PIL import Image
 
 from erasediff.cli import main
 from erasediff.models.denoiser import build_scheduler, build_unet
-from erasediff.models.folder import WEIGHTS, save_model
+from erasediff.models.folder import save_model
+from erasediff.models.layout import WEIGHTS
 from erasediff.records.config import DenoiserConfig, SamplerConfig
 from tests.pretrained import write
 

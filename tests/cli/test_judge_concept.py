@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from erasediff.cli import main
 from erasediff.evaluate.seeds import evaluation_key, seed_commitment
 from erasediff.files import sha256_folder
-from erasediff.models.folder import WEIGHTS
+from erasediff.models.layout import WEIGHTS
 from erasediff.records.prompt_measurements import PromptMeasurements, PromptVerdict
 from erasediff.steps import judge_concept as step
 from tests.evaluate.prompt_gate_examples import counts, measurements

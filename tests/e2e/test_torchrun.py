@@ -10,7 +10,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from erasediff.models.folder import WEIGHTS
+from erasediff.models.layout import WEIGHTS
 from erasediff.records.nouns import ErasedRecord
 from erasediff.records.workdir import Workdir
 

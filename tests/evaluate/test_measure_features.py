@@ -19,11 +19,11 @@ from erasediff.evaluate.measure import (
     RetainedSamples,
     compare,
     neighbours_for,
-    real_images,
     retain_measurements,
     watch_for,
 )
 from erasediff.evaluate.neighbours import Neighbourhood
+from erasediff.evaluate.real import real_images
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
 from erasediff.models.denoiser import build_scheduler

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.models.denoiser import build_scheduler
-from erasediff.models.folder import WEIGHTS, load_model, load_pipeline, save_model
+from erasediff.models.folder import load_model, load_pipeline, save_model
+from erasediff.models.layout import WEIGHTS
 from erasediff.records.config import SamplerConfig
 from erasediff.records.nouns import ModelRecord
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from erasediff.cli import main
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.models.concepts import CONDITIONS, RECORD, read_forgotten, same_rows
-from erasediff.models.folder import WEIGHTS
+from erasediff.models.layout import WEIGHTS
 from erasediff.models.text_to_image import encode_prompts, load_text_to_image
 from erasediff.records.concept import ConceptConfig, ConceptErasure
 from erasediff.steps.erase_concept import erase_concept

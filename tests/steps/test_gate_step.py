@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from erasediff.data.datasets import load_dataset
 from erasediff.errors import BadInput, EraseDiffError, IntegrityError
 from erasediff.evaluate.detectors import Detector
-from erasediff.evaluate.measure import real_images
+from erasediff.evaluate.real import real_images
 from erasediff.files import append_line, sha256_bytes
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import save_model

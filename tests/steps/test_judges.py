@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from erasediff.data.datasets import load_dataset
 from erasediff.errors import IntegrityError
-from erasediff.evaluate.measure import RealImages, real_images
+from erasediff.evaluate.real import RealImages, real_images
 from erasediff.files import sha256_bytes, sha256_folder
 from erasediff.records.base import Pointer
 from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig

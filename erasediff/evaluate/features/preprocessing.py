@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from erasediff.errors import BadInput
 from erasediff.evaluate.features.extractor import to_colour
-from erasediff.models.folder import read_json
+from erasediff.models.layout import read_json
 
 SETTINGS = "preprocessor_config.json"
 _KERNELS = {2: "bilinear", 3: "bicubic"}

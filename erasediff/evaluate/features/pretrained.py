@@ -16,7 +16,7 @@ from erasediff.evaluate.features.extractor import in_batches
 from erasediff.evaluate.features.preprocessing import SETTINGS, Preprocessing, read_preprocessing
 from erasediff.evaluate.statistics import Features
 from erasediff.files import sha256_folder
-from erasediff.models.folder import check_files, read_json
+from erasediff.models.layout import check_files, read_json
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _TOWERS = {"CLIPModel": "CLIPVisionModel"}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from erasediff.errors import BadInput
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder
-from erasediff.models.folder import check_files
+from erasediff.models.layout import check_files
 from erasediff.models.text_to_image import UNLOADABLE, check_vocabulary, quieten
 from erasediff.records.base import canonical_json
 

@@ -1,0 +1,88 @@
+"""What a model folder has to hold, file by file and digest by digest; no model is built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import read_bounded, sha256_file, sha256_folder
+from erasediff.records.base import MAX_DOCUMENT_BYTES
+from erasediff.records.nouns import ModelRecord
+
+WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
+_LAYOUT = frozenset({"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", str(WEIGHTS)})
+
+
+def check_files(folder: Path, needed: frozenset[str], kind: str) -> None:
+    """Refuse a model folder that holds a pickle, or lacks one of the files ``needed`` by its ``kind``.
+
+    Raises:
+        BadInput: there is no such folder, a file is missing, or one is a pickle.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"the model folder {folder} does not exist: check the path.")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix.lower() in _PICKLES:
+            raise BadInput(f"the model folder {folder} holds {name}, a pickle: convert it to safetensors; pickles are never loaded.")
+    missing = sorted(name for name in needed if not (folder / name).is_file())
+    if missing:
+        raise BadInput(f"the model folder {folder} lacks {missing[0]}: hand in a {kind}.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a model's config.
+
+    Raises:
+        BadInput: it is missing, too large, or not a JSON object.
+    """
+    try:
+        document = json.loads(read_bounded(path, MAX_DOCUMENT_BYTES, "the model's config"))
+    except (ValueError, RecursionError):
+        raise BadInput(f"the model's config {path} is not JSON: hand in the folder again.") from None
+    if not isinstance(document, dict):
+        raise BadInput(f"the model's config {path} is not a JSON object: hand in the folder again.")
+    return document
+
+
+def check_layout(folder: Path) -> None:
+    """Refuse what is no whole folder of a class-conditional model; see :func:`check_files`."""
+    check_files(folder, _LAYOUT, "ClassConditionalPipeline folder in diffusers layout")
+
+
+def check_weights(folder: Path, expected_sha256: str) -> None:
+    """Refuse other weights than those that were named.
+
+    Raises:
+        IntegrityError: they are others.
+    """
+    if (found := sha256_file(folder / WEIGHTS)) != expected_sha256:
+        raise IntegrityError(
+            f"the weights in {folder} have digest {found[:12]}, not {expected_sha256[:12]} as recorded: "
+            "fetch the model again; it is not the one that was named."
+        )
+
+
+def check_rest(folder: Path, record: ModelRecord) -> None:
+    """Refuse a folder in which a file beside the weights is not the recorded one.
+
+    Raises:
+        IntegrityError: one is not.
+    """
+    if sha256_folder(folder) != record.folder_sha256:
+        raise IntegrityError(f"a file beside the weights in {folder} is not the one that was recorded: fetch the model again.")
+
+
+def check_recorded(folder: Path, record: ModelRecord) -> None:
+    """Whether a folder is, to the last file, the one that a record describes, without loading it.
+
+    Raises:
+        BadInput: a file is missing, or is a pickle.
+        IntegrityError: a file is not the recorded one.
+    """
+    check_layout(folder)
+    check_weights(folder, record.weights.sha256)
+    check_rest(folder, record)
