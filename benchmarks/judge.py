@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.subjects import Prepared, asked_digest
+from benchmarks.subjects import Prepared, drawn_digest
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.battery import attack, suspects
 from erasediff.evaluate.detectors import Watch
@@ -118,7 +118,7 @@ class Judge:
     @cached_property
     def base_samples(self) -> ModelSamples:
         """The base's samples and counts; the same for every model that is judged, so they are kept beside the base."""
-        asked_for = asked_digest(self.exam.policy.model_copy(update={"tier": 1}))[:8]
+        asked_for = drawn_digest(self.exam.policy.model_copy(update={"tier": 1}))[:8]
         path = self.ready.subject.folder / f"asked-{self.label}-{self.seed}-{asked_for}.json"
         if not path.is_file():
             by_null, probes = ask_otherwise(self.exam, self._suspect(self.ready.base.unet), "base")

@@ -63,6 +63,11 @@ def asked_digest(policy: GatePolicy) -> str:
     return sha256_bytes(canonical_json(policy.model_dump(mode="json", exclude=unasked)))
 
 
+def drawn_digest(policy: GatePolicy) -> str:
+    """What decides which samples the base is asked for on tier 1: no attacks, and not what counts of them afterwards."""
+    return sha256_bytes(canonical_json(policy.model_dump(mode="json", exclude={"attacks": True, "probes": {"min_kinship"}})))
+
+
 @cache
 def base_digest(folder: Path) -> str:
     """Which base lies in a subject's folder: one trained again, or on another machine, is another."""
