@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import torch
 
+from erasediff.cluster.api import CONFIG_MAP, DEPLOYMENT, POD, Cluster, Kind, Object
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.cluster import CONFIG_MAP, DEPLOYMENT, POD, Cluster, Kind, Object
 from erasediff.rollout.objects import PORT, selector
 from erasediff.rollout.run import RollOut
 from erasediff.rollout.seam import Candidate

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from kubernetes import client
 
-from erasediff.rollout.cluster import POD, Cluster, Kind, Object
-from erasediff.rollout.deadline import Deadline
+from erasediff.cluster.api import POD, Cluster, Kind, Object
+from erasediff.cluster.deadline import Deadline
 from pipelines.compile import COMPILED
 
 JOB = Kind("batch/v1", "Job")

@@ -15,9 +15,10 @@ import pytest
 import requests
 from kubernetes import client
 
+from erasediff.cluster.answers import Conflict, Lost
+from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
+from erasediff.cluster.deadline import Deadline, TimeUp
 from erasediff.errors import BadInput
-from erasediff.rollout.cluster import CONFIG_MAP, Cluster, Conflict, Lost, Object
-from erasediff.rollout.deadline import Deadline, TimeUp
 from erasediff.rollout.rules import ClusterRules
 from tests.cluster.proxy import CuttingProxy
 
