@@ -45,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(3600))  # the first on a machine waits for the cluster's compilation and the images
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -88,7 +88,8 @@ def run_job(cluster: Cluster, name: str, pod: Object) -> Ended:
     statuses = found["status"].get("containerStatuses") or [{}]
     ended: dict[str, Any] | None = statuses[0].get("state", {}).get("terminated")
     assert ended is not None, f"Job {name} {condition} and its pod never ran: {found['status']}"
-    log = client.CoreV1Api(cluster._api).read_namespaced_pod_log(found["metadata"]["name"], cluster.namespace)
+    read = client.CoreV1Api(cluster._api).read_namespaced_pod_log
+    log = read(found["metadata"]["name"], cluster.namespace, _preload_content=False).data.decode()  # as it is, were it JSON
     return Ended(condition, ended["exitCode"], log)
 
 
