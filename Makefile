@@ -38,8 +38,9 @@ demo: install
 test: install $(SERVE_STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 tests/e2e tests
 
-# Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started.
-# Roll-outs run in pods of ERASEDIFF_TEST_SERVE_IMAGE where that is set; else the serving image is built, which needs mmdebstrap.
+# Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started
+# by the tool that ERASEDIFF_ONE_NODE_CLUSTER names. Pods run ERASEDIFF_TEST_SERVE_IMAGE and ERASEDIFF_TEST_PIPELINE_IMAGE where those are
+# set; else the images are built, which needs mmdebstrap and minutes for the pipeline's.
 test-cluster: install
 	ERASEDIFF_TEST_CLUSTER=required $(BIN)/pytest -m cluster tests/cluster
 

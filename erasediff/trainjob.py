@@ -1,6 +1,6 @@
-"""The adapter over Kubeflow Trainer: make a ``TrainJob``, wait until it ends, delete it.
+"""Kubeflow Trainer: make a ``TrainJob``, wait until it ends, delete it.
 
-Plain documents and the ``kubernetes`` client, for Trainer's own SDK asks for another version of that client than kfp.
+Plain documents and the adapter over the cluster, for Trainer's own SDK asks for another version of that client than kfp.
 A TrainJob is named by the attempt that it belongs to. One that is already there is the work of a pod that was killed
 while it waited, so it is waited for and not made again.
 """
@@ -8,23 +8,23 @@ while it waited, so it is waited for and not made again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-from erasediff.errors import BadInput, EraseDiffError, Unreachable
+from erasediff.cluster.answers import Conflict, Forbidden, Lost, Refused, UnknownKind
+from erasediff.cluster.api import Cluster, Kind
+from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+TRAINJOB = Kind(f"{GROUP}/{VERSION}", "TrainJob")
 GRACE_MINUTES = 60
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.25, 10.0
-_REQUEST_SECONDS = 30
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # The names that the ClusterTrainingRuntime `torch-distributed` gives its job and its container.
 _NODE = "node"
 
 Document = dict[str, Any]
-T = TypeVar("T")
 
 
 class TrainJobFailed(EraseDiffError):
@@ -120,83 +120,61 @@ def _patch(settings: TrainJobSettings) -> Document:
 
 
 class ClusterTrainJobs:
-    """The TrainJobs of this pod's namespace, through the ``kubernetes`` client."""
+    """The TrainJobs of a cluster's namespace."""
 
-    def __init__(self, api: Any, namespace: str) -> None:
-        """Use a ``kubernetes.client.CustomObjectsApi``."""
-        self._api, self.namespace = api, namespace
+    def __init__(self, cluster: Cluster) -> None:
+        """Speak through the adapter."""
+        self._cluster, self.namespace = cluster, cluster.namespace
 
     def create(self, document: Document) -> bool:
         """Create one; ``False`` if there is one of this name."""
-        create = self._api.create_namespaced_custom_object
-        return self._call(lambda: create(*self._where, document, _request_timeout=_REQUEST_SECONDS), 409) is not None
+        try:
+            with self._advice():
+                self._cluster.create(TRAINJOB, document)
+        except Conflict:
+            return False
+        return True
 
     def find(self, name: str) -> Document | None:
         """The one of this name."""
-        get = self._api.get_namespaced_custom_object
-        found: Document | None = self._call(lambda: get(*self._where, name, _request_timeout=_REQUEST_SECONDS), 404)
-        return found
+        with self._advice():
+            return self._cluster.get(TRAINJOB, name)
 
     def delete(self, name: str) -> None:
         """Delete it with everything it made; one that is gone already is no error."""
-        delete = self._api.delete_namespaced_custom_object
-        self._call(lambda: delete(*self._where, name, propagation_policy="Foreground", _request_timeout=_REQUEST_SECONDS), 404)
+        with self._advice():
+            # Until its pods are gone it stays and is seen to go, so no second one writes into the workdir beside them.
+            self._cluster.delete(TRAINJOB, name, "Foreground")
 
-    @property
-    def _where(self) -> tuple[str, str, str, str]:
-        return GROUP, VERSION, self.namespace, PLURAL
-
-    def _call(self, request: Callable[[], T], expected: int) -> T | None:
-        """Make a request; ``None`` if it is answered as expected.
+    @contextmanager
+    def _advice(self) -> Iterator[None]:
+        """Say what to do about an answer where that is another thing for TrainJobs.
 
         Raises:
-            BadInput: it is refused.
-            Unreachable: it is not answered, or the server says that it is not well.
+            BadInput: the cluster refuses.
         """
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
         try:
-            return request()
-        except ApiException as error:
-            if error.status == expected:
-                return None
-            raise self._sentence(int(error.status or 0), str(error.reason)) from None
-        except HTTPError as error:
-            raise Unreachable(f"the Kubernetes API does not answer ({type(error).__name__}): check the network policies of this namespace.") from None
-
-    def _sentence(self, status: int, reason: str) -> EraseDiffError:
-        if status in (401, 403):
-            return BadInput(
-                f"this service account may not manage TrainJobs in namespace {self.namespace} ({status}): "
+            yield
+        except Forbidden:
+            raise BadInput(
+                f"this service account may not manage TrainJobs in namespace {self.namespace} (403): "
                 "apply the Role of manifests/ and submit with its service account."
-            )
-        if status == 404:
-            return BadInput("this cluster has no TrainJobs: install Kubeflow Trainer 2, or submit with --profile gpu.")
-        if status == 429 or status >= 500:
-            return Unreachable(f"the Kubernetes API answers {status} ({reason}): run the step again when it is well.")
-        return BadInput(f"the Kubernetes API refuses the TrainJob ({status} {reason}): check image, resources and runtime of this profile.")
+            ) from None
+        except UnknownKind:
+            raise BadInput("this cluster has no TrainJobs: install Kubeflow Trainer 2, or submit with --profile gpu.") from None
+        except Refused as error:
+            raise BadInput(f"{str(error).rstrip('.')}: check image, resources and runtime of this profile.") from None
 
 
-def connect() -> ClusterTrainJobs:
+@contextmanager
+def connected() -> Iterator[ClusterTrainJobs]:
     """The TrainJobs of the namespace that this pod runs in, or that the kubeconfig's context names.
 
     Raises:
         BadInput: there is no cluster to speak to.
     """
-    from kubernetes import client, config
-
-    try:
-        config.load_incluster_config()
-        return ClusterTrainJobs(client.CustomObjectsApi(), _NAMESPACE_FILE.read_text().strip())
-    except (config.ConfigException, FileNotFoundError):
-        pass
-    try:
-        config.load_kube_config()
-        _, context = config.list_kube_config_contexts()
-    except (config.ConfigException, TypeError):
-        raise BadInput("there is no cluster to speak to: run this in a pod with a service account, or set KUBECONFIG.") from None
-    return ClusterTrainJobs(client.CustomObjectsApi(), context["context"].get("namespace", "default"))
+    with Cluster.configured() as cluster:
+        yield ClusterTrainJobs(cluster)
 
 
 def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> None:
@@ -212,7 +190,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
     name, end = str(document["metadata"]["name"]), time.monotonic() + deadline_seconds
     pause, seen, state = _FIRST_POLL_SECONDS, False, "is not there yet"
     while True:
-        problem: Unreachable | None = None
+        problem: Lost | None = None
         try:
             found = jobs.find(name)
             leaving = found is not None and "deletionTimestamp" in found["metadata"]
@@ -224,7 +202,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
                 seen, state = True, _state(found)
                 if _ended(jobs, name, found):
                     return
-        except Unreachable as error:
+        except Lost as error:
             problem = error
         if time.monotonic() >= end:
             raise problem or _late(jobs, name, state, deadline_seconds)

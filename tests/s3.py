@@ -22,12 +22,12 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def s3_server(monkeypatch: pytest.MonkeyPatch, bucket: str) -> Iterator[tuple[str, Any]]:
-    """Address and client of an empty server with one bucket."""
+def s3_server(monkeypatch: pytest.MonkeyPatch, bucket: str, host: str = "127.0.0.1") -> Iterator[tuple[str, Any]]:
+    """Address and client of an empty server with one bucket, that listens at ``host``."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
     server.start()
     try:
         url = "http://{}:{}".format(*server.get_host_and_port())

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "__init__"},
     {"environment", "files"},
-    {"progress"},
+    {"cluster", "progress"},
     {"records"},
     {"data", "models", "rollout", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from erasediff.cluster.answers import Conflict
+from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Kind, Object
+from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.cluster import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Conflict, Kind, Object
-from erasediff.rollout.deadline import Deadline
 from erasediff.rollout.objects import Track, deployment, deployment_name, selector, service
 from erasediff.rollout.progress import gave_up, is_rolled_out, restarted, trouble_of
 from erasediff.rollout.seam import Candidate, standing_of

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from erasediff.cluster.answers import Conflict
+from erasediff.cluster.api import INFERENCE_SERVICE, Cluster, Object
+from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import sha256_bytes
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.cluster import INFERENCE_SERVICE, Cluster, Conflict, Object
-from erasediff.rollout.deadline import Deadline
 from erasediff.rollout.seam import Candidate, standing_of
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
+from erasediff.cluster.answers import Conflict
+from erasediff.cluster.api import LEASE, Cluster, Object
 from erasediff.errors import BadInput, EraseDiffError
-from erasediff.rollout.cluster import LEASE, Cluster, Conflict, Object
 
 SECONDS = 60
 

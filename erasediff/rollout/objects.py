@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from erasediff.cluster.api import Object
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.cluster import Object
 from erasediff.rollout.rules import CONFIG_MAP_NAME, KEY
 from erasediff.rollout.seam import PREFIX, Candidate
 

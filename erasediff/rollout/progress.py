@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from erasediff.rollout.cluster import Object
+from erasediff.cluster.api import Object
 
 # What does not end by waiting. ImagePullBackOff may: a registry can come back, so it only ends with the time.
 _HOPELESS = {"CrashLoopBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"}

@@ -6,9 +6,10 @@ import re
 
 import yaml
 
+from erasediff.cluster.answers import Conflict
+from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
 from erasediff.errors import BadInput
 from erasediff.records.serving import ServingRules, parse_rules
-from erasediff.rollout.cluster import CONFIG_MAP, Cluster, Conflict, Object
 
 CONFIG_MAP_NAME, KEY = "erasediff-serving", "rules.yaml"
 _EPOCH_LINE = re.compile(r"^minimum_epoch:[ \t]*\d+", re.MULTILINE)

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from erasediff.cluster.api import Cluster
+from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError, RolledBack
 from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.cluster import Cluster
-from erasediff.rollout.deadline import Deadline
 from erasediff.rollout.deployment import DeploymentBackend
 from erasediff.rollout.kserve import KServeBackend
 from erasediff.rollout.lease import Lease

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from erasediff.cluster.deadline import Deadline
 from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
-from erasediff.rollout.deadline import Deadline
 
 PREFIX = "erasediff.io/"
 Admit = Callable[[ServedModel, ServingRules], None]

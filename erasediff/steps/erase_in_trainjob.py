@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 from erasediff.errors import BadInput, ExitCode, IntegrityError
 from erasediff.records.nouns import ErasedRecord
@@ -10,7 +11,7 @@ from erasediff.records.trainjob import TrainJobSettings
 from erasediff.records.workdir import Run
 from erasediff.steps.erase import decided_by
 from erasediff.steps.journal import read_failure
-from erasediff.trainjob import GRACE_MINUTES, TrainJobFailed, TrainJobs, connect, job_name, run_to_end, trainjob
+from erasediff.trainjob import GRACE_MINUTES, TrainJobFailed, TrainJobs, connected, job_name, run_to_end, trainjob
 
 SETTINGS_VARIABLE = "ERASEDIFF_TRAINJOB"
 
@@ -42,7 +43,8 @@ def erase_in_trainjob(run: Run, settings: TrainJobSettings, jobs: TrainJobs | No
     name = job_name(run.plan().digest())
     command = ["-m", "erasediff", "erase", "--workdir", str(run.workdir.root), "--run", run.name]
     try:
-        run_to_end(jobs or connect(), trainjob(name, command, settings), (settings.minutes + GRACE_MINUTES) * 60)
+        with connected() if jobs is None else nullcontext(jobs) as found:
+            run_to_end(found, trainjob(name, command, settings), (settings.minutes + GRACE_MINUTES) * 60)
     except TrainJobFailed as error:
         raise _quoting(run, error) from None
     record = run.find(ErasedRecord)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError, RolledBack
 from erasediff.records.nouns import ExportedRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.workdir import Run
-from erasediff.rollout.cluster import Cluster
 from erasediff.rollout.run import Address, RollOut
 from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,19 @@ from typing import Any
 import pytest
 import torch
 
+from erasediff.cluster.api import CONFIG_MAP, DEPLOYMENT, POD, Cluster, Kind, Object
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.cluster import CONFIG_MAP, DEPLOYMENT, POD, Cluster, Kind, Object
 from erasediff.rollout.objects import PORT, selector
 from erasediff.rollout.run import RollOut
 from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import check_standing
+from tests.cluster.tier import HOW, missing, tool
 from tests.exported import export_random
 from tests.images.building import build
 
 ROOT = Path(__file__).parent.parent.parent
-TOOL = ROOT.parent / "shared/tools/one-node-cluster/one-node-cluster"
-HOW = "set KUBECONFIG to a test cluster whose pods can be reached by IP from here, or run `make test-cluster` as root on Debian 12"
-NAMESPACE, PERSISTENT_VOLUME = Kind("v1", "Namespace"), Kind("v1", "PersistentVolume")
+NAMESPACE, NODE, PERSISTENT_VOLUME = Kind("v1", "Namespace"), Kind("v1", "Node"), Kind("v1", "PersistentVolume")
 
 
 def left_out(why: str) -> None:
@@ -46,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(3600))  # the first on a machine waits for the cluster's compilation and the images
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,31 +62,44 @@ def kubeconfig() -> Iterator[Path]:
     if os.environ.get("KUBECONFIG"):
         yield Path(os.environ["KUBECONFIG"])
         return
-    if not TOOL.is_file() or os.geteuid() != 0:
-        left_out(f"no cluster is at hand: {HOW}.")
+    if (why := missing(os.environ, is_root=os.geteuid() == 0)) is not None:
+        left_out(f"{why}: {HOW}.")
+    program = tool(os.environ)
     state = tempfile.mkdtemp(prefix="erasediff-", dir="/tmp")  # sockets need a short path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONE_NODE_CLUSTER_DIR", f"{state}/c")
-        subprocess.run([TOOL, "build"], check=True)
-        exports = subprocess.run([TOOL, "up"], check=True, capture_output=True, text=True).stdout
+        subprocess.run([program, "build"], check=True)
+        exports = subprocess.run([program, "up"], check=True, capture_output=True, text=True).stdout
         try:
             for entry in shlex.split(exports)[1:]:
                 name, _, value = entry.partition("=")
                 patch.setenv(name, value)
             yield Path(os.environ["KUBECONFIG"])
         finally:
-            subprocess.run([TOOL, "down"], check=False)
+            subprocess.run([program, "down"], check=False)
             shutil.rmtree(state, ignore_errors=True)
+
+
+def image(role: str) -> str:
+    """An image: one that is named, or the project's, built where the cluster's engine has it."""
+    variable = f"ERASEDIFF_TEST_{role.upper()}_IMAGE"
+    if named := os.environ.get(variable):
+        return named
+    if "DOCKER_HOST" not in os.environ:
+        left_out(f"the cluster has no {role} image: set {variable} to one that its nodes have, or {HOW}.")
+    return build(role)
 
 
 @pytest.fixture(scope="session")
 def serve_image(kubeconfig: Path) -> str:
-    """The serving image: one that is named, or the project's, built where the cluster's engine has it."""
-    if named := os.environ.get("ERASEDIFF_TEST_SERVE_IMAGE"):
-        return named
-    if "DOCKER_HOST" not in os.environ:
-        left_out(f"the cluster has no serving image: set ERASEDIFF_TEST_SERVE_IMAGE to one that its nodes have, or {HOW}.")
-    return build("serve")
+    """What the pods of a roll-out run."""
+    return image("serve")
+
+
+@pytest.fixture(scope="session")
+def pipeline_image(kubeconfig: Path) -> str:
+    """What the pipeline's steps run in."""
+    return image("pipeline")
 
 
 @pytest.fixture(scope="session")
@@ -142,9 +155,9 @@ def addresses(cluster: Cluster, service: str) -> list[str]:
     return [address["ip"] for subset in found.get("subsets") or () for address in subset.get("addresses") or ()]
 
 
-@pytest.fixture
-def namespace(kubeconfig: Path) -> Iterator[Cluster]:
-    """An empty namespace."""
+@contextmanager
+def new_namespace(kubeconfig: Path) -> Iterator[Cluster]:
+    """An empty namespace, removed at the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig))
         with Cluster.connected(f"erasediff-test-{uuid.uuid4().hex[:8]}") as cluster:
@@ -155,28 +168,47 @@ def namespace(kubeconfig: Path) -> Iterator[Cluster]:
                 cluster.delete(NAMESPACE, cluster.namespace)  # it takes its time, and the next test has another one
 
 
+@contextmanager
+def claim_over(cluster: Cluster, name: str, folder: Path) -> Iterator[None]:
+    """A claim over a folder of this machine, which is the node too."""
+    volume = cluster.namespace
+    spec = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteMany"],
+        "hostPath": {"path": str(folder)},
+        "claimRef": {"namespace": cluster.namespace, "name": name},
+    }
+    cluster.create(PERSISTENT_VOLUME, {"metadata": {"name": volume}, "spec": spec})
+    try:
+        claim = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}}
+        cluster.create(Kind("v1", "PersistentVolumeClaim"), {"metadata": {"name": name}, "spec": claim})
+        yield
+    finally:
+        cluster.delete(PERSISTENT_VOLUME, volume)
+
+
+def this_machine(cluster: Cluster) -> str:
+    """The address at which pods reach this machine: the one from which it reaches their node."""
+    node = cluster.list(NODE, {})[0]
+    address = next(found["address"] for found in node["status"]["addresses"] if found["type"] == "InternalIP")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))  # of a datagram socket, this asks for the route and sends nothing
+        return str(probe.getsockname()[0])
+
+
+@pytest.fixture
+def namespace(kubeconfig: Path) -> Iterator[Cluster]:
+    """An empty namespace."""
+    with new_namespace(kubeconfig) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def place(namespace: Cluster, serve_image: str, tmp_path: Path) -> Iterator[Place]:
     """A namespace with a service account and a claim over a folder of this machine."""
     folder = tmp_path / "claim"
     folder.mkdir(mode=0o755)
-    volume = namespace.namespace
-    with ExitStack() as stack:
-        namespace.create(
-            PERSISTENT_VOLUME,
-            {
-                "metadata": {"name": volume},
-                "spec": {
-                    "capacity": {"storage": "1Gi"},
-                    "accessModes": ["ReadWriteMany"],
-                    "hostPath": {"path": str(folder)},
-                    "claimRef": {"namespace": namespace.namespace, "name": "models"},
-                },
-            },
-        )
-        stack.callback(namespace.delete, PERSISTENT_VOLUME, volume)
-        claim = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": volume, "resources": {"requests": {"storage": "1Gi"}}}
-        namespace.create(Kind("v1", "PersistentVolumeClaim"), {"metadata": {"name": "models"}, "spec": claim})
+    with claim_over(namespace, "models", folder):
         namespace.create(Kind("v1", "ServiceAccount"), {"metadata": {"name": "erasediff-serving"}})
         yield Place(
             namespace,

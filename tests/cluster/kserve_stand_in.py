@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from erasediff.cluster.api import INFERENCE_SERVICE, Cluster, Object
 from erasediff.errors import EraseDiffError
-from erasediff.rollout.cluster import INFERENCE_SERVICE, Cluster, Object
 
 LATE = 1.0  # seconds in which the status still speaks of the generation before, as KServe's does
 

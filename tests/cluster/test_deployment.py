@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import requests
 
+from erasediff.cluster.api import DEPLOYMENT, LEASE, POD, SERVICE, Cluster, Kind, Object
 from erasediff.errors import BadInput, RolledBack, Unreachable
-from erasediff.rollout.cluster import DEPLOYMENT, LEASE, POD, SERVICE, Cluster, Kind, Object
 from erasediff.rollout.lease import Lease
 from erasediff.rollout.objects import PORT, selector
 from erasediff.rollout.seam import Candidate

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from erasediff.cluster.api import INFERENCE_SERVICE, MANAGER, Cluster, Kind
+from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, RolledBack
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.cluster import INFERENCE_SERVICE, MANAGER, Cluster, Kind
-from erasediff.rollout.deadline import Deadline
 from erasediff.rollout.kserve import predictor_name, storage_uri
 from erasediff.rollout.run import RollOut
 from erasediff.rollout.seam import Candidate, standing_of

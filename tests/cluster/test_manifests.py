@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from erasediff.rollout.cluster import Cluster
+from erasediff.cluster.api import Cluster
 from tests.manifests.built import KUBECTL, OVERLAYS, Object, built
 
 NOT_ON_AN_OLD_SERVER = {"PodDisruptionBudget", "InferenceService", "ServingRuntime", "TrainingRuntime"}

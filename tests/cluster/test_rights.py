@@ -11,8 +11,8 @@ import pytest
 import yaml
 from kubernetes import client
 
+from erasediff.cluster.api import Cluster, Kind
 from erasediff.errors import EraseDiffError
-from erasediff.rollout.cluster import Cluster, Kind
 from erasediff.rollout.store import Exported
 from tests.cluster.conftest import ROOT, Place
 from tests.cluster.test_deployment import assert_one_sentence
@@ -63,7 +63,7 @@ def grant(cluster: Cluster, rules: list[dict[str, list[str]]]) -> None:
     def has_token(present: dict | None) -> bool | None:
         return True if present and (present.get("secrets") or not version_makes_secrets(cluster)) else None
 
-    from erasediff.rollout.deadline import Deadline
+    from erasediff.cluster.deadline import Deadline
 
     cluster.wait(ACCOUNT, "roll-out", has_token, Deadline(30), "the service account got no token")
 

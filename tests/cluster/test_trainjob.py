@@ -14,6 +14,7 @@ import pytest
 import yaml
 from kubernetes.client import ApiException
 
+from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.trainjob import GROUP, PLURAL, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
 from tests.cluster.crds import without_empty_defaults
@@ -67,7 +68,7 @@ def namespace(api: kubernetes.client.ApiClient) -> Iterator[str]:
 
 @pytest.fixture
 def jobs(api: kubernetes.client.ApiClient, namespace: str) -> Iterator[ClusterTrainJobs]:
-    found = ClusterTrainJobs(kubernetes.client.CustomObjectsApi(api), namespace)
+    found = ClusterTrainJobs(Cluster(api, namespace))
     yield found
     found.delete(NAME)
     until(lambda: found.find(NAME) is None, "the deletion")
@@ -106,7 +107,7 @@ def test_the_server_keeps_every_field_of_the_trainjob(jobs):
 
 def test_a_trainjob_of_the_wrong_shape_is_refused(jobs):
     """Control: the server holds documents against the CRD."""
-    with pytest.raises(BadInput, match="refuses the TrainJob \\(422"):
+    with pytest.raises(BadInput, match=r"refuses to create TrainJob .*\(422.*check image, resources"):
         jobs.create(JOB | {"spec": JOB["spec"] | {"activeDeadlineSeconds": "a day"}})
 
 
@@ -125,7 +126,7 @@ def test_a_failure_is_quoted(jobs, stand_in):
 def test_a_service_account_without_the_role_is_told_which_one_it_needs(kubeconfig, namespace, jobs):
     api = kubernetes.config.new_client_from_config(config_file=str(kubeconfig))
     api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:default")
-    nobody = ClusterTrainJobs(kubernetes.client.CustomObjectsApi(api), namespace)
+    nobody = ClusterTrainJobs(Cluster(api, namespace))
     with pytest.raises(BadInput, match=f"may not manage TrainJobs in namespace {namespace} \\(403\\): apply the Role"):
         run_to_end(nobody, JOB, SOON)
     assert jobs.find(NAME) is None

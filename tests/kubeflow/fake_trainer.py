@@ -5,7 +5,8 @@ import json
 from tests.kubeflow import crd
 from tests.kubeflow.server import FakeApi, Refused
 
-PREFIX = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/erasure/trainjobs"
+GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
+PREFIX = f"/apis/{GROUP}/{VERSION}/namespaces/erasure/trainjobs"
 NOW = "2026-01-01T00:00:00Z"
 
 
@@ -19,10 +20,34 @@ COMPLETE = RUNNING | condition("Complete", "AllJobsCompleted")
 FAILED = RUNNING | condition("Failed", "FailedJobs", "jobset failed due to one or more job failures")
 
 
+def discovery(groups: dict[str, str]) -> dict[str, dict]:
+    """What an API server says of itself by path: its version, the groups of its objects, and the kinds in them."""
+    versions = {group: {"groupVersion": f"{group}/{version}", "version": version} for group, version in groups.items()}
+    kind = {"name": "trainjobs", "singularName": "trainjob", "namespaced": True, "kind": "TrainJob", "verbs": ["create", "delete", "get", "list"]}
+    return {
+        "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
+        "/apis": {
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": [{"name": group, "versions": [version], "preferredVersion": version} for group, version in versions.items()],
+        },
+        **{
+            f"/apis/{version['groupVersion']}": {
+                "kind": "APIResourceList",
+                "apiVersion": "v1",
+                "groupVersion": version["groupVersion"],
+                "resources": [kind],
+            }
+            for version in versions.values()
+        },
+    }
+
+
 class FakeTrainerApi(FakeApi):
     """Each look at a TrainJob moves it on by one of ``transitions``; it stays at the last.
 
-    Refuses what the CRD does not allow, a name that is taken, and every path but those of TrainJobs in the namespace ``erasure``.
+    Refuses what the CRD does not allow, a name that is taken, and every path but those of TrainJobs in the namespace ``erasure`` and
+    of the discovery of ``groups``.
     ``troubles`` are status codes that the next requests are answered with.
     """
 
@@ -32,6 +57,7 @@ class FakeTrainerApi(FakeApi):
         self.jobs: dict[str, dict] = {}
         self.deleted: list[str] = []
         self.troubles: list[int] = []
+        self.groups = {GROUP: VERSION}
         self._schema = crd.schema()
 
     def add(self, document: dict, status: dict | None = None) -> None:
@@ -41,6 +67,8 @@ class FakeTrainerApi(FakeApi):
     def answer(self, method, path, query, headers, body):
         if self.troubles:
             raise Refused(self.troubles.pop(0), "as told")
+        if method == "GET" and path in (known := discovery(self.groups)):
+            return known[path]
         if not path.startswith(PREFIX):
             raise Refused(404, f"the server could not find {path}")
         name = path.removeprefix(PREFIX).strip("/")
@@ -50,10 +78,10 @@ class FakeTrainerApi(FakeApi):
             raise Refused(404, f'trainjobs "{name}" not found')
         if method == "GET":
             return self._look(name)
-        if method == "DELETE" and dict(query) == {"propagationPolicy": "Foreground"}:
+        if method == "DELETE" and json.loads(body) == {"propagationPolicy": "Foreground"}:
             self.deleted.append(name)
             return self.jobs.pop(name)
-        raise Refused(405, f"{method} with {query} is not known to the fake")
+        raise Refused(405, f"{method} with {query} and {body!r} is not known to the fake")
 
     def _create(self, document: dict) -> dict:
         if found := crd.problems(document, self._schema):

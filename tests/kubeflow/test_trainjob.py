@@ -7,13 +7,16 @@ import kubernetes
 import pytest
 import yaml
 
-from erasediff.errors import BadInput, Unreachable
+from erasediff.cluster.answers import Lost
+from erasediff.cluster.api import Cluster
+from erasediff.errors import BadInput
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
 from pipelines.compile import COMPILED
 from pipelines.tasks import PROFILES, TRAINJOB_VARIABLE, trainjob_settings
 from tests.kubeflow import crd
 from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED, FakeTrainerApi
+from tests.kubeflow.server import Refused
 
 MULTI = next(p for p in PROFILES if p.erasing_nodes)
 SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI), "the profile")
@@ -24,7 +27,7 @@ SOON = 20.0
 
 def client_of(fake: FakeTrainerApi) -> ClusterTrainJobs:
     configuration = kubernetes.client.Configuration(host=fake.host)
-    return ClusterTrainJobs(kubernetes.client.CustomObjectsApi(kubernetes.client.ApiClient(configuration)), "erasure")
+    return ClusterTrainJobs(Cluster(kubernetes.client.ApiClient(configuration), "erasure"))
 
 
 def run(fake: FakeTrainerApi, deadline: float = SOON) -> None:
@@ -132,16 +135,37 @@ def test_a_server_that_is_away_for_a_moment_is_waited_for():
     assert fake.deleted == [NAME]
 
 
+@pytest.mark.parametrize("answered", range(8))
+def test_whichever_request_the_server_is_away_for_it_is_not_taken_for_a_cluster_without_trainer(answered):
+    """The client's discovery takes 503 for a group without kinds."""
+    fake = FakeTrainerApi(RUNNING, COMPLETE)
+    answer = fake.answer
+
+    def away(*request):
+        if answered < len(fake.requests) <= answered + 3:
+            raise Refused(503, "the server is currently unable to handle the request")
+        return answer(*request)
+
+    fake.answer = away
+    run(fake)
+    assert fake.deleted == [NAME]
+
+
 def test_a_server_that_stays_away_is_named():
     fake = FakeTrainerApi()
     with fake:
         jobs = client_of(fake)
-    with pytest.raises(Unreachable, match="the Kubernetes API does not answer"):
+    with pytest.raises(Lost, match="the API server does not answer"):
         run_to_end(jobs, JOB, 0.2)
 
 
 @pytest.mark.parametrize(
-    ("status", "sentence"), [(403, "may not manage TrainJobs in namespace erasure"), (401, "may not manage"), (400, "refuses the TrainJob")]
+    ("status", "sentence"),
+    [
+        (403, "may not manage TrainJobs in namespace erasure"),
+        (401, r"refuses the credentials \(401\)"),
+        (400, "refuses .* check image"),
+    ],
 )
 def test_a_refusal_ends_at_once(status, sentence):
     fake = FakeTrainerApi(COMPLETE)
@@ -153,10 +177,9 @@ def test_a_refusal_ends_at_once(status, sentence):
 
 def test_a_cluster_without_trainer_is_said_to_have_none():
     fake = FakeTrainerApi()
-    jobs = client_of(fake)
-    jobs.namespace = "other"  # the fake knows no such path, as a server without the CRD
-    with fake, pytest.raises(BadInput, match="has no TrainJobs: install Kubeflow Trainer"):
-        run_to_end(jobs, JOB, SOON)
+    fake.groups = {}
+    with pytest.raises(BadInput, match="has no TrainJobs: install Kubeflow Trainer"):
+        run(fake)
 
 
 def test_the_fake_refuses_what_the_crd_does_not_allow():
@@ -164,6 +187,6 @@ def test_the_fake_refuses_what_the_crd_does_not_allow():
     fake = FakeTrainerApi(COMPLETE)
     broken = json.loads(json.dumps(JOB))
     broken["spec"]["trainer"]["gpus"] = 2
-    with fake, pytest.raises(BadInput, match="refuses the TrainJob \\(422"):
+    with fake, pytest.raises(BadInput, match=r"refuses to create TrainJob .*\(422.*check image, resources and runtime"):
         run_to_end(client_of(fake), broken, SOON)
     assert "gpus" in fake.refusals[-1]

@@ -104,7 +104,7 @@ def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Run, monke
 def test_a_cluster_that_is_not_there_ends_in_one_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kubeconfig: str, sentence: str
 ) -> None:
-    from erasediff.rollout.cluster import Cluster
+    from erasediff.cluster.api import Cluster
 
     path = tmp_path / "kubeconfig"
     path.write_text(

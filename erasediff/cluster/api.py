@@ -1,22 +1,21 @@
-"""The roll-out's adapter over the Kubernetes API: plain dictionaries in and out, failures as sentences, and waiting that survives a lost watch."""
+"""The objects of a cluster: plain dictionaries in and out, failures as sentences, and waiting that survives a lost watch."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 
-from erasediff.errors import BadInput, EraseDiffError, Unreachable
-from erasediff.rollout.deadline import Deadline
+from erasediff.cluster.answers import Conflict, Lost, UnknownKind, sentences
+from erasediff.cluster.connection import configuration
+from erasediff.cluster.deadline import Deadline
 
 T = TypeVar("T")
 Object = dict[str, Any]
+Propagation = Literal["Background", "Foreground"]
 
 MANAGER = "erasediff"
 _CALL_SECONDS = 20
@@ -36,14 +35,6 @@ ENDPOINTS, CONFIG_MAP, LEASE = Kind("v1", "Endpoints"), Kind("v1", "ConfigMap"),
 INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService")
 
 
-class Conflict(EraseDiffError):
-    """Somebody else changed the same object, or owns the same field."""
-
-
-class Lost(Unreachable):
-    """The API server did not answer this time; it may the next."""
-
-
 class Cluster:
     """The objects of one namespace."""
 
@@ -52,56 +43,71 @@ class Cluster:
         self.namespace = namespace
         self._api = client
         # The package's own place for what it discovered is a file in /tmp that anybody may have put there.
-        self._cache = Path(tempfile.mkdtemp(prefix="erasediff-discovery-"))
-        from kubernetes.dynamic import DynamicClient
-
-        with _sentences("list the kinds of objects", "the API"):
-            self._client = DynamicClient(client, cache_file=str(self._cache / "cache.json"))
+        self._cache = tempfile.TemporaryDirectory(prefix="erasediff-discovery-")
 
     @classmethod
     @contextmanager
-    def connected(cls, namespace: str) -> Iterator[Cluster]:
-        """The cluster of ``KUBECONFIG``, of ``~/.kube/config``, or the one that this runs in.
+    def configured(cls, namespace: str | None = None) -> Iterator[Cluster]:
+        """The cluster of :func:`configuration`, which is asked for nothing yet; its own namespace if none is named.
 
         Raises:
             BadInput: there is none.
-            Unreachable: it does not answer.
         """
-        from kubernetes import client, config
-        from kubernetes.config import ConfigException
-        from urllib3.util import Retry
+        from kubernetes import client
 
-        settings = client.Configuration()
-        path = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-        try:
-            if os.environ.get("KUBECONFIG") or Path(path).is_file():
-                config.load_kube_config(config_file=path, client_configuration=settings)
-            else:
-                config.load_incluster_config(client_configuration=settings)
-        except (ConfigException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise BadInput(f"no cluster is configured ({reason}): set KUBECONFIG, or run this in a pod with a service account.") from None
-        settings.retries = Retry(total=2, backoff_factor=0.2, redirect=0)
+        settings, own = configuration()
         api = client.ApiClient(settings)
-        cluster = cls(api, namespace)
+        cluster = cls(api, namespace or own)
         try:
             yield cluster
         finally:
             cluster.close()
             api.close()
 
+    @classmethod
+    @contextmanager
+    def connected(cls, namespace: str) -> Iterator[Cluster]:
+        """The same, when it has answered.
+
+        Raises:
+            BadInput: there is none.
+            Unreachable: it does not answer.
+        """
+        with cls.configured(namespace) as cluster:
+            _ = cluster._client
+            yield cluster
+
     def close(self) -> None:
         """Remove what was kept of the API."""
-        shutil.rmtree(self._cache, ignore_errors=True)
+        self._cache.cleanup()
+
+    @cached_property
+    def _client(self) -> Any:
+        """What discovers the kinds; made when it is first needed, and again where the server was away."""
+        from kubernetes.dynamic import DynamicClient
+
+        with sentences("list the kinds of objects", "the API"):
+            return DynamicClient(self._api, cache_file=f"{tempfile.mkdtemp(dir=self._cache.name)}/cache.json")
 
     def _resource(self, kind: Kind) -> Any:
-        from kubernetes.dynamic.exceptions import ResourceNotFoundError, ResourceNotUniqueError
-
         try:
-            with _sentences("list the kinds of objects", kind.kind):
-                return self._client.resources.get(api_version=kind.api_version, kind=kind.kind)
-        except (ResourceNotFoundError, ResourceNotUniqueError):
-            raise BadInput(f"the cluster knows no {kind.kind} of {kind.api_version}: install what brings it, or choose another backend.") from None
+            return self._discover(kind)
+        except Lost:
+            self.__dict__.pop("_client", None)  # a discovery that broke off leaves it with half of what it knew
+            raise
+
+    def _discover(self, kind: Kind) -> Any:
+        from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError, ResourceNotUniqueError
+
+        client = self._client
+        with sentences("list the kinds of objects", kind.kind):
+            try:
+                return client.resources.get(api_version=kind.api_version, kind=kind.kind)
+            except (ResourceNotFoundError, ResourceNotUniqueError):
+                prefix = "apis" if "/" in kind.api_version else "api"
+                with suppress(NotFoundError):  # the discovery takes 503 for an answer, and this does not
+                    client.request("get", f"/{prefix}/{kind.api_version}")
+        raise UnknownKind(f"the cluster knows no {kind.kind} of {kind.api_version}: install what brings it, or choose another backend.")
 
     def _say(self, kind: Kind, name: str) -> str:
         return f"{kind.kind} {self.namespace}/{name}"
@@ -111,7 +117,7 @@ class Cluster:
         from kubernetes.dynamic.exceptions import NotFoundError
 
         resource = self._resource(kind)
-        with _sentences("read", self._say(kind, name)):
+        with sentences("read", self._say(kind, name)):
             try:
                 return _plain(resource.get(name=name, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
             except NotFoundError:
@@ -120,7 +126,7 @@ class Cluster:
     def list(self, kind: Kind, labels: dict[str, str]) -> list[Object]:
         """The objects that carry all of these labels."""
         resource, selector = self._resource(kind), ",".join(f"{key}={value}" for key, value in labels.items())
-        with _sentences("list", f"{kind.kind}s in {self.namespace}"):
+        with sentences("list", f"{kind.kind}s in {self.namespace}"):
             found = resource.get(namespace=self.namespace, label_selector=selector, _request_timeout=_CALL_SECONDS)
             return list(_plain(found)["items"])
 
@@ -131,7 +137,7 @@ class Cluster:
             Conflict: there is one of that name.
         """
         resource = self._resource(kind)
-        with _sentences("create", self._say(kind, body["metadata"]["name"])):
+        with sentences("create", self._say(kind, body["metadata"]["name"])):
             return _plain(resource.create(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
 
     def replace(self, kind: Kind, body: Object) -> Object:
@@ -141,7 +147,7 @@ class Cluster:
             Conflict: it is not.
         """
         resource = self._resource(kind)
-        with _sentences("change", self._say(kind, body["metadata"]["name"])):
+        with sentences("change", self._say(kind, body["metadata"]["name"])):
             return _plain(resource.replace(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
 
     def change(self, kind: Kind, name: str, edit: Callable[[Object], Object | None], attempts: int = 5) -> Object:
@@ -171,20 +177,26 @@ class Cluster:
             Conflict: another manager owns one of them.
         """
         resource, name = self._resource(kind), body["metadata"]["name"]
-        with _sentences("apply", self._say(kind, name)):
+        with sentences("apply", self._say(kind, name)):
             return _plain(
                 resource.server_side_apply(
                     body=body, name=name, namespace=self.namespace, field_manager=MANAGER, force_conflicts=False, _request_timeout=_CALL_SECONDS
                 )
             )
 
-    def delete(self, kind: Kind, name: str) -> None:
-        """Delete an object and what hangs on it; one that is not there is left alone."""
+    def delete(self, kind: Kind, name: str, propagation: Propagation = "Background") -> None:
+        """Delete an object and what hangs on it; one that is not there is left alone.
+
+        Args:
+            kind: what it is.
+            name: its name.
+            propagation: ``Foreground`` where it has to stay until all that hangs on it is gone.
+        """
         from kubernetes.dynamic.exceptions import NotFoundError
 
         resource = self._resource(kind)
-        options = {"propagationPolicy": "Background"}
-        with _sentences("delete", self._say(kind, name)):
+        options = {"propagationPolicy": propagation}
+        with sentences("delete", self._say(kind, name)):
             try:
                 resource.delete(name=name, namespace=self.namespace, body=options, _request_timeout=_CALL_SECONDS)
             except NotFoundError:
@@ -226,7 +238,7 @@ class Cluster:
         if version is not None:
             query["resource_version"] = version
         resource = self._resource(kind)
-        with _sentences("watch", self._say(kind, name)):
+        with sentences("watch", self._say(kind, name)):
             try:
                 stream = Watch().stream(resource.get, timeout_seconds=max(1, int(seconds)), _request_timeout=seconds + _CALL_SECONDS, **query)
                 for event in stream:
@@ -239,43 +251,3 @@ class Cluster:
 
 def _plain(found: Any) -> Object:
     return dict(found.to_dict())
-
-
-@contextmanager
-def _sentences(verb: str, what: str) -> Iterator[None]:
-    """Turn what the client raises into our errors."""
-    from kubernetes.client import ApiException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except ApiException as error:
-        raise explain(error.status, _message(error.body, error.reason), verb, what) from None
-    except (HTTPError, OSError) as error:
-        raise Lost(f"the API server does not answer ({type(error).__name__}) when asked to {verb} {what}: check the address and run again.") from None
-    except json.JSONDecodeError:
-        raise Lost(f"the API server's answer broke off when asked to {verb} {what}: run again.") from None
-
-
-def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiffError:
-    """The sentence for an answer of the API server."""
-    if status == 401:
-        return Unreachable(f"the cluster refuses the credentials (401) when asked to {verb} {what}: renew the token or the kubeconfig.")
-    if status == 403:
-        return Unreachable(f"the cluster does not allow to {verb} {what} (403): grant it to this service account or user.")
-    if status == 409:
-        return Conflict(f"{what} was changed by somebody else meanwhile ({message})")
-    if not status:  # the client's word for a TLS connection that was cut
-        return Lost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
-    if status in (429, 500, 502, 503, 504):
-        return Lost(f"the API server answers {status} when asked to {verb} {what}: run again later.")
-    return BadInput(f"the cluster refuses to {verb} {what} ({status}: {message}).")
-
-
-def _message(body: object, reason: object) -> str:
-    """One line of what the API server said."""
-    try:
-        said = json.loads(body)["message"] if isinstance(body, str | bytes) else reason
-    except (ValueError, KeyError, TypeError):
-        said = reason
-    return " ".join(str(said).split())[:300]

@@ -1,0 +1,69 @@
+"""What the API server answers when it does not do what it is asked, as errors with a sentence each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from erasediff.errors import BadInput, EraseDiffError, Unreachable
+
+
+class Conflict(EraseDiffError):
+    """Somebody else changed the same object, or owns the same field."""
+
+
+class Lost(Unreachable):
+    """The API server did not answer this time; it may the next."""
+
+
+class Forbidden(Unreachable):
+    """This service account or user may not do that."""
+
+
+class UnknownKind(BadInput):
+    """The cluster has no objects of this kind."""
+
+
+class Refused(BadInput):
+    """The API server does not take what it was given."""
+
+
+@contextmanager
+def sentences(verb: str, what: str) -> Iterator[None]:
+    """Turn what the client raises into our errors."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ApiException as error:
+        raise explain(error.status, _message(error.body, error.reason), verb, what) from None
+    except (HTTPError, OSError) as error:
+        raise Lost(f"the API server does not answer ({type(error).__name__}) when asked to {verb} {what}: check the address and run again.") from None
+    except json.JSONDecodeError:
+        raise Lost(f"the API server's answer broke off when asked to {verb} {what}: run again.") from None
+
+
+def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiffError:
+    """The sentence for an answer of the API server."""
+    if status == 401:
+        return Unreachable(f"the cluster refuses the credentials (401) when asked to {verb} {what}: renew the token or the kubeconfig.")
+    if status == 403:
+        return Forbidden(f"the cluster does not allow to {verb} {what} (403): grant it to this service account or user.")
+    if status == 409:
+        return Conflict(f"{what} was changed by somebody else meanwhile ({message})")
+    if not status:  # the client's word for a TLS connection that was cut
+        return Lost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
+    if status in (429, 500, 502, 503, 504):
+        return Lost(f"the API server answers {status} when asked to {verb} {what}: run again later.")
+    return Refused(f"the cluster refuses to {verb} {what} ({status}: {message}).")
+
+
+def _message(body: object, reason: object) -> str:
+    """One line of what the API server said."""
+    try:
+        said = json.loads(body)["message"] if isinstance(body, str | bytes) else reason
+    except (ValueError, KeyError, TypeError):
+        said = reason
+    return " ".join(str(said).split())[:300]
