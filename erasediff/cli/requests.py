@@ -12,7 +12,7 @@ from erasediff.cli.options import WORKDIR, WorkdirOption
 from erasediff.errors import BadInput, ExitCode, IntegrityError
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from datetime import date, datetime, tzinfo
 
     from erasediff.evidence.ledger import Ledger
     from erasediff.records.requests import Reason, RequestFacts, State
@@ -245,10 +245,9 @@ def _local(at: datetime, facts: RequestFacts) -> str:
     return f"{at.astimezone(zone_of(facts.clocks.zone)):%Y-%m-%d}"
 
 
-def _beginning(day: date, zone: object) -> datetime:
-    from datetime import datetime, time, tzinfo
+def _beginning(day: date, zone: tzinfo) -> datetime:
+    from datetime import datetime, time
 
-    assert isinstance(zone, tzinfo)
     return datetime.combine(day, time(0), tzinfo=zone)
 
 

@@ -192,9 +192,9 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        engine = create_engine(
-            url, poolclass=NullPool, hide_parameters=True, connect_args={"connect_timeout": WAIT_SECONDS, "client_encoding": "utf8"}
-        )
+        # Without the encoding a database that has none (SQL_ASCII) answers in bytes.
+        options = {"connect_timeout": WAIT_SECONDS, "client_encoding": "utf8"}
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options)
     except ImportError:
         raise BadInput("no driver for PostgreSQL is installed: install erasediff[postgres].") from None
     event.listen(engine, "begin", _begin_postgresql)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from erasediff.evidence.chain import Entry, Line, check_entry, parse_line
 from erasediff.evidence.database import EVENTS, REQUESTS
 from erasediff.evidence.states import Standing
 from erasediff.records.requests import Filing, RequestFacts
+
+_ID = re.compile(r"r-[0-9a-f]{16}")  # what is none is not repeated: it may be a name
 
 
 class Known(NamedTuple):
@@ -67,6 +70,8 @@ def read_one(connection: Connection, id: str) -> Known:
         BadInput: there is none.
         IntegrityError: see :func:`read_known`.
     """
+    if not _ID.fullmatch(id):
+        raise BadInput("that is no request's id, which is r- and 16 hex digits: see them with `erasediff request list`.")
     found = read_known(connection, REQUESTS.c.id == id)
     if not found:
         raise BadInput(f"the ledger has no request {id}: see them with `erasediff request list`.")

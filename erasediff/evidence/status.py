@@ -56,7 +56,7 @@ def render_status(requests: Sequence[RequestFacts], verification: Verification, 
     """
     owed = sorted((d for facts in requests for d in deadlines(facts, now)), key=lambda d: (d.at, d.request, d.what))
     by_id = {facts.id: facts for facts in requests}
-    counts = Counter(deadline.urgency for deadline in owed)
+    counts: Counter[str] = Counter(deadline.urgency for deadline in owed)
     return _environment().get_template("status.html.j2").render(
         tone=_tone(verification, counts),
         word=_word(verification, counts),
@@ -128,8 +128,8 @@ def _headline(count: int, verification: Verification, counts: Counter[str]) -> s
     if not verification.holds:
         return "The ledger was changed by other hands or is damaged, so nothing on this page can be relied upon. Restore a copy that verifies."
     soon = counts["7 days"] + counts["14 days"]
-    requests = f"{count} request{'' if count == 1 else 's'}"
-    return f"{requests}: {counts['overdue'] or 'nothing'} overdue, {soon or 'nothing'} due within 14 days. The chain of {verification.events} events is whole."
+    said = f"{count} request{'' if count == 1 else 's'}: {counts['overdue'] or 'nothing'} overdue, {soon or 'nothing'} due within 14 days."
+    return f"{said} The chain of {verification.events} events is whole."
 
 
 def _days(count: int) -> str:

@@ -109,9 +109,9 @@ def test_no_ledger_is_not_an_empty_ledger(desk: Desk) -> None:
         (["close", "ID"], "cannot become CLOSED"),
         (["verify", "ID", "--by", "Jane Doe"], "field 'by'"),
         (["extend", "ID", "--reason", "complex", "--noticed", "yesterday"], "YYYY-MM-DD"),
-        (["extend", "ID", "--reason", "complex", "--noticed", "2020-01-01"], "must lie between its receipt"),
+        (["extend", "ID", "--reason", "complex", "--noticed", "2020-01-01"], "between its receipt and its due date"),
         (["show", "r-0000000000000000"], "no request r-0000000000000000"),
-        (["show", "Jane Doe"], "no such id"),
+        (["show", "Jane Doe"], "no request's id"),
         (["list", "--state", "lost"], "there is no such state"),
         (["add", "--dataset", "jane@example.org", "--label", "3"], "dataset"),
         (["add", "--dataset", "digits", "--label", "3", "--regime", "HIPAA"], "regime"),
@@ -137,7 +137,7 @@ def test_a_setting_that_cannot_be_is_a_sentence(desk: Desk, monkeypatch: pytest.
         ("ERASEDIFF_LEDGER", "mysql://someone:secret@host/db", "a ledger cannot lie in mysql"),
         ("ERASEDIFF_LEDGER", "sqlite://", "a ledger cannot lie in sqlite"),
         ("ERASEDIFF_LEDGER", "postgresql://someone:secret@127.0.0.1:1/db", "the ledger postgresql://127.0.0.1:1/db does not answer"),
-        ("ERASEDIFF_LEDGER", "postgresql://someone:sec:ret@[/db", "is no address"),
+        ("ERASEDIFF_LEDGER", "postgresql://someone:secret@host:port/db", "is no address"),
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""One of several processes at a ledger: ``python -m tests.evidence.worker WHAT URL …``. It begins when it is told to by a line, and says what came of it as JSON."""
+"""One of several processes at a ledger: ``python -m tests.evidence.worker WHAT URL …``. It begins when a line tells it to, and answers in JSON."""
 
 from __future__ import annotations
 
