@@ -30,7 +30,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from erasediff.errors import BadInput, IntegrityError, Unreachable
@@ -135,19 +135,20 @@ class Database:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError) as error:
+        except DBAPIError as error:
             raise self._sentence(error) from None  # its traceback would quote the statement's values
-        except DatabaseError as error:
-            if "malformed" in str(error.orig) or "not a database" in str(error.orig):
-                raise IntegrityError(f"{self.name} is damaged or no database: put back a copy, and verify it with `erasediff status`.") from None
-            raise
 
-    def _sentence(self, error: DatabaseError | InterfaceError) -> BadInput:
+    def _sentence(self, error: DBAPIError) -> Exception:
+        """What a person can do about it; an error that nobody can do anything about is given back."""
         reason = str(error.orig).lower()
         for words, mend in _MENDS.items():
             if words in reason:
                 return BadInput(f"{self.name} cannot be used: {mend}")
-        return Unreachable(f"{self.name} does not answer: start its server, or correct ERASEDIFF_LEDGER.")
+        if "malformed" in reason or "not a database" in reason:
+            return IntegrityError(f"{self.name} is damaged or no database: put back a copy, and verify it with `erasediff status`.")
+        if isinstance(error, OperationalError | InterfaceError):
+            return Unreachable(f"{self.name} does not answer: start its server, or correct ERASEDIFF_LEDGER.")
+        return error
 
 
 _MENDS = {
@@ -157,10 +158,12 @@ _MENDS = {
     "no space left": "no space is left; free some and run the same command again.",
     "readonly": "it is read-only; change its permissions.",
     "read-only": "it is read-only; change its permissions.",
+    "permission denied": "its role may not do this; see docs/requests.md for what it needs.",
     "unable to open": "its file cannot be opened; correct --workdir, ERASEDIFF_LEDGER or the permissions.",
     "password authentication failed": "its server refuses these credentials; correct ERASEDIFF_LEDGER.",
     "no password supplied": "its server asks for a password; correct ERASEDIFF_LEDGER.",
-    "does not exist": "its server has no such database or role; make it, or correct ERASEDIFF_LEDGER.",
+    "does not exist": "its server lacks a database, a role or a table; make it, or correct ERASEDIFF_LEDGER.",
+    "could not translate host name": "its host is not known; correct ERASEDIFF_LEDGER.",
 }
 
 

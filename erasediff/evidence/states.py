@@ -149,10 +149,11 @@ def check_move(standing: Standing, event: Event) -> None:
 
 
 def _not_in_the_table(state: State, event: Event) -> str:
-    onward = sorted({move.after for move in TABLE if move.before is state and move.after is not state})
+    moves = {move for move in TABLE if move.before is state and move.after is not state}
+    onward = sorted(move.after if move.kind == "advanced" else f"{move.after} when it is {move.kind}" for move in moves)
     may = f"from there it can become {', '.join(onward)}" if onward else "that is its end"
-    what = f"become {event.after}" if event.after is not state else f"be {event.kind}"
-    return f"request {event.request} is {state} and cannot {what} ({event.kind}): {may}."
+    what = f"become {event.after} when it is {event.kind}" if event.after is not state else f"be {event.kind}"
+    return f"request {event.request} is {state} and cannot {what}: {may}."
 
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -106,7 +106,7 @@ def _tiles(requests: Sequence[RequestFacts], counts: Counter[str]) -> list[tuple
         ("open", unsettled, "stopped"),
         ("deadlines overdue", counts["overdue"], "fail"),
         ("due within 7 days", counts["7 days"], "inconclusive"),
-        ("due within 14 days", counts["14 days"], "inconclusive"),
+        ("due in 7 to 14 days", counts["14 days"], "inconclusive"),
         ("under a legal hold", held, "stopped"),
         ("ended", len(requests) - unsettled, "stopped"),
     ]
@@ -128,7 +128,7 @@ def _headline(count: int, verification: Verification, counts: Counter[str]) -> s
     if not verification.holds:
         return "The ledger was changed by other hands or is damaged, so nothing on this page can be relied upon. Restore a copy that verifies."
     soon = counts["7 days"] + counts["14 days"]
-    said = f"{count} request{'' if count == 1 else 's'}: {counts['overdue'] or 'nothing'} overdue, {soon or 'nothing'} due within 14 days."
+    said = f"{count} request{'' if count == 1 else 's'}. Deadlines overdue: {counts['overdue']}; within 14 days: {soon}."
     return f"{said} The chain of {verification.events} events is whole."
 
 

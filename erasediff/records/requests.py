@@ -152,7 +152,10 @@ class RequestFacts(Strict):
 
 
 class Event(Strict):
-    """One line of the ledger; ``previous`` is the digest of the event before it, 64 zeros for the first."""
+    """One line of the ledger; ``previous`` is the digest of the event before it, 64 zeros for the first.
+
+    Digests of ledgers that exist are over this form: a field more, with a default too, is another version of the ledger.
+    """
 
     number: int = Field(ge=1)
     request: RequestId

@@ -190,4 +190,5 @@ def test_a_ledger_that_does_not_verify_is_shown_as_broken(desk: Desk, tmp_path: 
     assert "BROKEN LEDGER" in html
     assert "does not follow from its events" in html
     assert "IN TIME" not in html
+    assert "Nothing is owed" not in html
     assert html.count(one) == 1, "in the sentence that says what is wrong, and in no row"
