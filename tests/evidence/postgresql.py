@@ -41,9 +41,8 @@ def postgresql_server() -> Iterator[str]:
                 os.chown(path, 65534, 65534)
         initdb, pg_ctl = (str(shutil.which(tool)) for tool in ("initdb", "pg_ctl"))
         data = str(folder / "data")
-        _run(
-            initdb, "--pgdata", data, "--username=ledger", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}", "--no-sync", folder=folder
-        )  # fmt: skip
+        secure = ("--username=ledger", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
+        _run(initdb, "--pgdata", data, *secure, "--no-sync", folder=folder)
         options = f"-c listen_addresses='' -c unix_socket_directories='{folder}'"
         _run(pg_ctl, "--pgdata", data, "--wait", "--options", options, "start", folder=folder)
         try:
