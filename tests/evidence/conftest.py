@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
+from erasediff.evidence.database import METADATA, Database
 from erasediff.evidence.ledger import Ledger
 from tests.evidence.postgresql import postgresql_server
 
@@ -26,9 +26,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     url = str(request.getfixturevalue("postgresql"))
-    with Ledger.open(url).database.engine.begin() as connection:
-        for table in ("ledger_head", "ledger_requests", "ledger_events"):
-            connection.execute(text(f"DROP TABLE {table}"))
+    METADATA.drop_all(Database(url).engine)  # of the test before, whatever it made of them
     return url
 
 

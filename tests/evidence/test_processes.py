@@ -43,8 +43,6 @@ def together(workers: list[subprocess.Popen[str]]) -> list[Any]:
 @pytest.mark.parametrize("count", [2, 8])
 def test_processes_that_do_the_same_at_once_lose_nothing_and_do_nothing_twice(where: str, count: int) -> None:
     """They also make the ledger at once."""
-    if where.startswith("postgresql"):
-        drop_tables(where)
     said = together([start("hammer", where, 3) for _ in range(count)])
     ledger = Ledger.existing(where)
     ids = said[0]["ids"]
@@ -57,12 +55,6 @@ def test_processes_that_do_the_same_at_once_lose_nothing_and_do_nothing_twice(wh
         assert {(e.request, e.after) for e in events if e.by == answer["name"] and e.before} == {(one, S(step)) for one, step in answer["won"]}
     assert {facts.state for facts in ledger.requests()} == {S.BATCHED}
     assert ledger.verify().problems == ()
-
-
-def drop_tables(where: str) -> None:
-    from erasediff.evidence.database import METADATA, Database
-
-    METADATA.drop_all(Database(where).engine)
 
 
 @pytest.fixture
