@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
     GATE_FAIL = 10
     GATE_INCONCLUSIVE = 11
     ROLLED_BACK = 12
+    DUE = 20
+    OVERDUE = 21
 
 
 class EraseDiffError(Exception):
@@ -35,6 +37,10 @@ class BadInput(EraseDiffError):
 
 class IntegrityError(BadInput):
     """Bytes on disk are not the bytes that a record names."""
+
+
+class Conflict(BadInput):
+    """Somebody else was first: what was to be changed is no longer as the caller has seen it."""
 
 
 class Unreachable(BadInput):

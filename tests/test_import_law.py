@@ -16,7 +16,7 @@ FLOORS = [
     {"records"},
     {"data", "models", "rollout", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},
-    {"export"},
+    {"evidence", "export"},
     {"steps"},
     {"launch"},
     {"submit"},

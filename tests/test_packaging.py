@@ -23,7 +23,7 @@ def test_the_wheel_holds_one_top_level_package(wheel_names):
     assert {name.split("/")[0] for name in wheel_names if ".dist-info" not in name.split("/")[0]} == {"erasediff"}
 
 
-def test_the_wheel_is_typed_and_ships_the_pipeline_the_policy_and_the_report_template(wheel_names):
+def test_the_wheel_is_typed_and_ships_the_pipeline_the_policy_and_the_templates(wheel_names):
     assert {
         "erasediff/py.typed",
         "erasediff/_shipped/pipelines/local.py",
@@ -35,6 +35,7 @@ def test_the_wheel_is_typed_and_ships_the_pipeline_the_policy_and_the_report_tem
         "erasediff/_shipped/policies/class-conditional.yaml",
         "erasediff/_shipped/policies/text-to-image.yaml",
         "erasediff/evaluate/report/report.html.j2",
+        "erasediff/evidence/status.html.j2",
     } <= wheel_names
 
 

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from erasediff.errors import BadInput
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json, first_problem
+from erasediff.records.requests import Terms, Zone
 
 BackendName = Literal["none", "deployment", "kserve"]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]  # what is added to it must fit into 63 characters
@@ -130,3 +131,42 @@ class RollOutSettings(BaseSettings):
     def digest(self) -> str:
         """What tells two roll-outs apart, as a digest."""
         return sha256_bytes(canonical_json(self.model_dump(mode="json")))
+
+
+class LedgerSettings(BaseSettings):
+    """Where the ledger of requests is, and what the house has settled about their clocks.
+
+    Attributes:
+        url: from ``ERASEDIFF_LEDGER``: ``postgresql://…`` or ``sqlite:///FILE``; ``ledger.db`` in the workdir if unset. It may hold a password, so
+            it is never printed.
+        own_days: days that a request of the regime ``own`` has (``ERASEDIFF_LEDGER_OWN_DAYS``).
+        zone: where a day ends (``ERASEDIFF_LEDGER_ZONE``), by the names of the time zone database.
+        approvals: how many people must approve a model before it is rolled out (``ERASEDIFF_LEDGER_APPROVALS``).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ERASEDIFF_LEDGER_", extra="ignore", frozen=True)
+
+    url: SecretStr | None = Field(default=None, validation_alias="ERASEDIFF_LEDGER")
+    own_days: int = Field(default=30, ge=1, le=3650)
+    zone: Zone = "UTC"
+    approvals: int = Field(default=1, ge=1, le=8)
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings.
+
+        Raises:
+            BadInput: a variable has a value that cannot be.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise BadInput(f"the ledger's settings are not valid: {first_problem(error)}; correct the variables ERASEDIFF_LEDGER….") from None
+
+    def where(self, workdir: Path) -> str | Path:
+        """The ledger's URL, or the workdir that holds it."""
+        return self.url.get_secret_value() if self.url and self.url.get_secret_value() else workdir
+
+    def terms(self) -> Terms:
+        """What the house has settled."""
+        return Terms(own_days=self.own_days, zone=self.zone, approvals=self.approvals)

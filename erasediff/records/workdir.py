@@ -8,6 +8,7 @@ Inside a workdir:
     runs/<request>-<attempt>/       one attempt: config.json, policy.json, evaluation.key, records, curves, report
     promotions.jsonl                every promotion, only ever added to
     tries.jsonl                     every verdict, only ever added to
+    ledger.db                       requests and their events, where no other ledger is set
 """
 
 from __future__ import annotations

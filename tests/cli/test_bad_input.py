@@ -273,6 +273,9 @@ def test_help_lists_every_promised_subcommand(capsys):
         "register",
         "roll-out",
         "promote",
+        "request",
+        "due",
+        "status",
     ):
         assert f"  {name} " in listed
 

@@ -1,0 +1,218 @@
+"""The ledger's tables in SQLite or PostgreSQL, and the transactions around them.
+
+A writer takes the ledger's one head row first: ``BEGIN IMMEDIATE`` in SQLite, ``SELECT … FOR UPDATE`` in PostgreSQL. So writers come one after
+another, in all processes and on all machines, and the chain has one order. Readers see one moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import NullPool
+
+from erasediff.errors import BadInput, IntegrityError, Unreachable
+from erasediff.evidence.chain import GENESIS
+from erasediff.records.workdir import Workdir
+
+FILE = "ledger.db"
+SCHEMA = 1
+WAIT_SECONDS = 30
+"""How long a writer waits for its turn, and a client for a server."""
+_CREATION_LOCK = 7_210_245_511  # any number that nobody else locks by
+
+METADATA = MetaData()
+HEAD = Table(
+    "ledger_head",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("schema", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+REQUESTS = Table(
+    "ledger_requests",
+    METADATA,
+    Column("id", String(18), primary_key=True),
+    Column("filing", Text, nullable=False),
+    Column("live", String(64), unique=True),  # NULL once it ended without an erasure, so that the same content may be filed anew
+    Column("state", String(16), nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    Column("confirm_by", BigInteger),
+    Column("head", String(64), nullable=False),
+    Index("ledger_requests_due", "state", "due"),
+)
+EVENTS = Table(
+    "ledger_events",
+    METADATA,
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("request", String(18), nullable=False, index=True),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("body", Text, nullable=False),
+)
+
+
+class Database:
+    """A ledger's database, reached by a connection of its own for every transaction."""
+
+    def __init__(self, where: str | Path) -> None:
+        """Take a URL, or a workdir; nothing is connected yet.
+
+        Raises:
+            BadInput: it is neither.
+        """
+        self.url = _url_of(where)
+        self.name = f"the ledger {shown(self.url)}"
+        self.engine = _engine(self.url)
+
+    def create(self) -> None:
+        """Make the tables where they are missing; of several processes that do so at once, one does."""
+        if self.url.get_backend_name() == "sqlite":
+            Workdir.open(Path(str(self.url.database)).parent)
+        with self.writing() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATION_LOCK})
+            METADATA.create_all(connection)
+            if connection.execute(select(HEAD.c.id)).first() is None:
+                connection.execute(insert(HEAD).values(id=1, schema=SCHEMA, number=0, digest=GENESIS))
+        self.check()
+
+    def check(self) -> None:
+        """Make sure that the ledger is there and can be read by this version.
+
+        Raises:
+            BadInput: there is none, or it is of another version.
+        """
+        missing = f"there is no ledger at {shown(self.url)}: file a request first, or correct --workdir or ERASEDIFF_LEDGER."
+        if self.url.get_backend_name() == "sqlite" and not Path(str(self.url.database)).is_file():
+            raise BadInput(missing)
+        with self.reading() as connection:
+            if not inspect(connection).has_table(HEAD.name):
+                raise BadInput(missing)
+            schema = connection.execute(select(HEAD.c.schema)).scalar_one_or_none()
+        if schema != SCHEMA:
+            raise BadInput(f"{self.name} is of version {schema}, and this is for version {SCHEMA}: use the version of EraseDiff that wrote it.")
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may write: it happens as a whole or not at all."""
+        with self._explained(), self.engine.connect().execution_options(ledger_writes=True) as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the ledger."""
+        with self._explained(), self.engine.connect() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise self._sentence(error) from None  # its traceback would quote the statement's values
+
+    def _sentence(self, error: DBAPIError) -> Exception:
+        """What a person can do about it; an error that nobody can do anything about is given back."""
+        reason = str(error.orig).lower()
+        for words, mend in _MENDS.items():
+            if words in reason:
+                return BadInput(f"{self.name} cannot be used: {mend}")
+        if "malformed" in reason or "not a database" in reason:
+            return IntegrityError(f"{self.name} is damaged or no database: put back a copy, and verify it with `erasediff status`.")
+        if isinstance(error, OperationalError | InterfaceError):
+            return Unreachable(f"{self.name} does not answer: start its server, or correct ERASEDIFF_LEDGER.")
+        return error
+
+
+_MENDS = {
+    "database is locked": "other processes kept it busy; run the same command again.",
+    "lock timeout": "other processes kept it busy; run the same command again.",
+    "database or disk is full": "no space is left; free some and run the same command again.",
+    "no space left": "no space is left; free some and run the same command again.",
+    "readonly": "it is read-only; change its permissions.",
+    "read-only": "it is read-only; change its permissions.",
+    "permission denied": "its role may not do this; see docs/requests.md for what it needs.",
+    "unable to open": "its file cannot be opened; correct --workdir, ERASEDIFF_LEDGER or the permissions.",
+    "password authentication failed": "its server refuses these credentials; correct ERASEDIFF_LEDGER.",
+    "no password supplied": "its server asks for a password; correct ERASEDIFF_LEDGER.",
+    "does not exist": "its server lacks a database, a role or a table; make it, or correct ERASEDIFF_LEDGER.",
+    "could not translate host name": "its host is not known; correct ERASEDIFF_LEDGER.",
+}
+
+
+def shown(url: URL) -> str:
+    """A database's address without user, password and options."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return f"{url.get_backend_name()}://{url.host or ''}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+
+
+def _url_of(where: str | Path) -> URL:
+    if isinstance(where, Path) or "://" not in where:
+        return URL.create("sqlite", database=str(Path(where).expanduser().absolute() / FILE))
+    try:
+        url = make_url(where)
+    except (ArgumentError, ValueError):
+        raise BadInput("ERASEDIFF_LEDGER is no address: give postgresql://HOST/DATABASE or sqlite:///FILE.") from None
+    if url.drivername in ("postgresql", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername == "sqlite" and url.database and url.database != ":memory:" and not url.query:
+        return url.set(database=str(Path(url.database).expanduser().absolute()))
+    raise BadInput(f"a ledger cannot lie in {url.drivername}: give postgresql://HOST/DATABASE or sqlite:///FILE.")
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": WAIT_SECONDS})
+        event.listen(engine, "connect", _settle_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        # Without the encoding a database that has none (SQL_ASCII) answers in bytes.
+        options = {"connect_timeout": WAIT_SECONDS, "client_encoding": "utf8"}
+        engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options)
+    except ImportError:
+        raise BadInput("no driver for PostgreSQL is installed: install erasediff[postgres].") from None
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _settle_sqlite(connection: object, _: object) -> None:
+    """Leave transactions to :func:`_begin_sqlite`: the driver would begin them late, after others have written."""
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    connection.execute("PRAGMA synchronous = FULL")  # type: ignore[attr-defined]
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("ledger_writes") else "BEGIN")
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{WAIT_SECONDS}s'")

@@ -1,0 +1,104 @@
+"""Reading requests out of the ledger: columns and events together, and only if they agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, select
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.evidence import states
+from erasediff.evidence.chain import Entry, Line, check_entry, parse_line
+from erasediff.evidence.database import EVENTS, REQUESTS
+from erasediff.evidence.states import Standing
+from erasediff.records.requests import Filing, RequestFacts
+
+_ID = re.compile(r"r-[0-9a-f]{16}")  # what is none is not repeated: it may be a name
+
+
+class Known(NamedTuple):
+    """A request as it was read: its columns, what was filed, and what its events add up to."""
+
+    entry: Entry
+    filing: Filing
+    standing: Standing
+
+    def facts(self) -> RequestFacts:
+        """What others may know of it."""
+        standing, filing = self.standing, self.filing
+        return RequestFacts(
+            id=self.entry.id,
+            regime=filing.regime,
+            scope=filing.scope,
+            erasure=filing.erasure,
+            clocks=standing.clocks,
+            state=standing.state,
+            held=bool(standing.holds),
+            holds=tuple(sorted(standing.holds)),
+            verdict=standing.verdict,
+            waiting=standing.waiting,
+            approvals=standing.approvals,
+            ledger_head=standing.head,
+        )
+
+
+def read_known(connection: Connection, wanted: ColumnElement[bool], limit: int | None = None) -> list[Known]:
+    """The requests that are wanted, the earliest due first.
+
+    Raises:
+        IntegrityError: the columns of one do not follow from its events.
+    """
+    query = select(REQUESTS).where(wanted).order_by(REQUESTS.c.due, REQUESTS.c.id).limit(limit)
+    entries = [entry_of(row) for row in connection.execute(query)]
+    events = select(EVENTS).where(EVENTS.c.request.in_(select(query.subquery().c.id))).order_by(EVENTS.c.number)
+    standings: dict[str, Standing] = {}
+    with _mistrusted():
+        for row in connection.execute(events):
+            event = parse_line(line_of(row))
+            known = standings.get(event.request)
+            standings[event.request] = states.begin(event) if known is None else states.follow(known, event)
+        return [_consistent(entry, standings.get(entry.id)) for entry in entries]
+
+
+def read_one(connection: Connection, id: str) -> Known:
+    """The request of this id.
+
+    Raises:
+        BadInput: there is none.
+        IntegrityError: see :func:`read_known`.
+    """
+    if not _ID.fullmatch(id):
+        raise BadInput("that is no request's id, which is r- and 16 hex digits: see them with `erasediff request list`.")
+    found = read_known(connection, REQUESTS.c.id == id)
+    if not found:
+        raise BadInput(f"the ledger has no request {id}: see them with `erasediff request list`.")
+    return found[0]
+
+
+def entry_of(row: Row[Any]) -> Entry:
+    """A row of the requests' table."""
+    return Entry(**row._mapping)
+
+
+def line_of(row: Row[Any]) -> Line:
+    """A row of the events' table."""
+    return Line(**row._mapping)
+
+
+def _consistent(entry: Entry, standing: Standing | None) -> Known:
+    problems = check_entry(entry, standing)
+    if problems or standing is None:
+        raise BadInput(problems[0])
+    return Known(entry, Filing.parse_json(entry.filing, f"the filing of {entry.id}"), standing)
+
+
+@contextmanager
+def _mistrusted() -> Iterator[None]:
+    """Whatever does not fit in what was read is damage, not a mistake of the one who asks."""
+    try:
+        yield
+    except BadInput as error:
+        raise IntegrityError(f"the ledger was changed by other hands: {error} Verify it with `erasediff status`, and restore a copy.") from None

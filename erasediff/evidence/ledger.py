@@ -1,0 +1,257 @@
+"""The ledger of requests: what was asked, where it stands, and everything that ever happened to it.
+
+Events are the truth and are only ever added; a request's columns are what it is found by, and must follow from its events. Every change is one
+transaction: take a turn, read the request's events, ask :mod:`states` whether the new one may follow, write it, and move the columns only if they are
+as they were read.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import Connection, insert, or_, select, true, update
+
+from erasediff.errors import Conflict
+from erasediff.evidence import chain, clocks, states
+from erasediff.evidence.chain import Entry
+from erasediff.evidence.database import EVENTS, HEAD, REQUESTS, Database
+from erasediff.evidence.known import Known, entry_of, line_of, read_known, read_one
+from erasediff.evidence.turn import check_clock, take_turn
+from erasediff.records.requests import Approval, Deadline, Event, Filing, Reason, RequestFacts, State, Terms, Verification
+
+
+class Plan(NamedTuple):
+    """An event that is to be written."""
+
+    kind: str
+    after: State
+    facts: Mapping[str, str | int | bool]
+
+
+class Ledger:
+    """The ledger of one house. It keeps no connection, so it may be shared and forked."""
+
+    def __init__(self, database: Database, terms: Terms) -> None:
+        """Use a database whose tables are there."""
+        self.database = database
+        self.terms = terms
+
+    @classmethod
+    def open(cls, where: str | Path, terms: Terms | None = None) -> Ledger:
+        """The ledger at a URL or in a workdir; made if there is none.
+
+        Raises:
+            BadInput: the address cannot be, the database does not answer, or is of another version.
+        """
+        database = Database(where)
+        database.create()
+        return cls(database, terms or Terms())
+
+    @classmethod
+    def existing(cls, where: str | Path, terms: Terms | None = None) -> Ledger:
+        """The ledger at a URL or in a workdir, for those who must not take a new one for an empty one.
+
+        Raises:
+            BadInput: there is none; else as :meth:`open`.
+        """
+        database = Database(where)
+        database.check()
+        return cls(database, terms or Terms())
+
+    # What is asked of it.
+
+    def file(self, filing: Filing, by: str, now: datetime, received: datetime | None = None) -> RequestFacts:
+        """Take in a request; one of the same content that is under way or fulfilled is returned as it is.
+
+        Args:
+            filing: what is asked for.
+            by: who files it.
+            now: the time.
+            received: when it came, where that was before it was filed. The clocks begin there.
+        """
+        digest = filing.digest()
+        with self.database.writing() as connection:
+            turn = take_turn(connection, now)
+            found = read_known(connection, REQUESTS.c.live == digest)
+            if found:
+                return found[0].facts()
+            begun = clocks.start(filing.regime, received or turn.at, self.terms)
+            facts = {"filing": digest, **_times(received=begun.received, confirm_by=begun.confirm_by, due=begun.due), "zone": begun.zone}
+            event = turn.event("received", f"r-{secrets.token_hex(8)}", None, State.RECEIVED, by, facts)
+            standing = states.begin(event)
+            known = Known(chain.columns(event.request, filing, standing), filing, standing)
+            turn.write(event)
+            connection.execute(insert(REQUESTS).values(**asdict(known.entry)))
+            return known.facts()
+
+    def advance(
+        self, id: str, expected: State, to: State, by: str, now: datetime, facts: Mapping[str, str | int | bool] | None = None
+    ) -> RequestFacts:
+        """Take a request from the state that the caller has seen to the next.
+
+        Of several callers one succeeds. GATED needs the fact ``verdict``, REFUSED, WITHDRAWN and the way back to SUPPRESSED a ``reason``;
+        digests go under names that end in ``_sha256``.
+
+        Raises:
+            Conflict: it is not in the state ``expected`` any more.
+            BadInput: the table has no such move, a hold stops it, or a fact is missing or none.
+        """
+
+        def plan(known: Known) -> Plan:
+            if known.standing.state is not expected:
+                raise Conflict(f"request {id} is {known.standing.state} and no longer {expected}: somebody else was first, or this was done before.")
+            return Plan("advanced", to, facts or {})
+
+        return self._change(id, by, now, plan)
+
+    def hold(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
+        """Stop the purge for a reason, from now on; a request that waits for its decision becomes LEGAL_HOLD. There is one hold a reason."""
+
+        def plan(known: Known) -> Plan | None:
+            state = known.standing.state
+            after = State.LEGAL_HOLD if state is State.LOCATED else state
+            return None if reason in known.standing.holds else Plan("held", after, {"reason": reason.value})
+
+        return self._change(id, by, now, plan)
+
+    def release(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
+        """End the hold for a reason; without another hold a request in LEGAL_HOLD waits for its decision again."""
+
+        def plan(known: Known) -> Plan:
+            state, left = known.standing.state, known.standing.holds - {reason}
+            after = State.LOCATED if state is State.LEGAL_HOLD and not left else state
+            return Plan("released", after, {"reason": reason.value})
+
+        return self._change(id, by, now, plan)
+
+    def extend(self, id: str, reason: Reason, noticed: datetime, by: str, now: datetime) -> RequestFacts:
+        """Take the one extension that the regime has; ``noticed`` is when the person was told, with the reason."""
+
+        def plan(known: Known) -> Plan:
+            later = clocks.extended(known.filing.regime, known.standing.clocks)
+            return Plan("extended", known.standing.state, {"reason": reason.value, **_times(due=later.due, noticed=noticed)})
+
+        return self._change(id, by, now, plan)
+
+    def confirm(self, id: str, by: str, now: datetime) -> RequestFacts:
+        """Write down that the person was told of the receipt, as the CCPA asks."""
+
+        def plan(known: Known) -> Plan | None:
+            return None if known.standing.clocks.confirmed else Plan("confirmed", known.standing.state, {})
+
+        return self._change(id, by, now, plan)
+
+    def refuse(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
+        """Refuse a request; it is owed an answer until it is closed."""
+        return self._change(id, by, now, lambda _: Plan("advanced", State.REFUSED, {"reason": reason.value}))
+
+    def withdraw(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
+        """End a request that was taken back, as long as its erasure has not begun."""
+        return self._change(id, by, now, lambda _: Plan("advanced", State.WITHDRAWN, {"reason": reason.value}))
+
+    def wait(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
+        """Write down why a purge that was begun cannot end yet."""
+
+        def plan(known: Known) -> Plan | None:
+            return None if known.standing.waiting is reason else Plan("waiting", known.standing.state, {"reason": reason.value})
+
+        return self._change(id, by, now, plan)
+
+    def approve(self, id: str, approval: Approval, now: datetime | None = None) -> RequestFacts:
+        """Add a signed consent to the model that is to fulfil a request; with as many as the house asks for it is APPROVED.
+
+        Whether the signature is one is for the caller to check, before.
+        """
+
+        def plan(known: Known) -> Plan | None:
+            standing = known.standing
+            if approval in standing.approvals:
+                return None
+            enough = standing.state is not State.GATED or len(standing.approvals) + 1 >= self.terms.approvals
+            signed = {"approver": approval.by, **_times(signed_at=approval.at), "key_id": approval.key_id, "signature": approval.signature}
+            return Plan("approved", State.APPROVED if enough else State.GATED, signed)
+
+        return self._change(id, approval.by, now or datetime.now(UTC), plan)
+
+    # What it answers.
+
+    def facts(self, id: str) -> RequestFacts:
+        """What is known of a request.
+
+        Raises:
+            BadInput: there is no such request.
+            IntegrityError: its columns do not follow from its events.
+        """
+        with self.database.reading() as connection:
+            return read_one(connection, id).facts()
+
+    def requests(self, states: Iterable[State] | None = None) -> tuple[RequestFacts, ...]:
+        """All requests, or those in some states, the earliest due first."""
+        wanted = true() if states is None else REQUESTS.c.state.in_([state.value for state in states])
+        with self.database.reading() as connection:
+            return tuple(known.facts() for known in read_known(connection, wanted))
+
+    def events(self, id: str | None = None) -> tuple[Event, ...]:
+        """All events, or those of a request, in their order."""
+        wanted = true() if id is None else EVENTS.c.request == id
+        with self.database.reading() as connection:
+            rows = connection.execute(select(EVENTS).where(wanted).order_by(EVENTS.c.number)).all()
+        return tuple(chain.parse_line(line_of(row)) for row in rows)
+
+    def batch(self, now: datetime, limit: int) -> tuple[RequestFacts, ...]:
+        """The requests to erase next: accepted or suppressed, not held, the earliest due first. Each is taken by its own ``advance`` to BATCHED."""
+        wanted = REQUESTS.c.state.in_([state.value for state in states.TO_ERASE]) & REQUESTS.c.held.is_(False)
+        with self.database.reading() as connection:
+            check_clock(connection, now)
+            return tuple(known.facts() for known in read_known(connection, wanted, limit))
+
+    def due(self, now: datetime, within: timedelta) -> tuple[Deadline, ...]:
+        """What is owed by ``now + within``, overdue or not, the earliest first."""
+        last = now + within
+        open_ = REQUESTS.c.state.not_in([state.value for state in clocks.SETTLED])
+        soon = or_(REQUESTS.c.due <= int(last.timestamp()), REQUESTS.c.confirm_by <= int(last.timestamp()))
+        with self.database.reading() as connection:
+            check_clock(connection, now)
+            found = read_known(connection, open_ & soon)
+        owed = [deadline for known in found for deadline in clocks.deadlines(known.facts(), now) if deadline.at <= last]
+        return tuple(sorted(owed, key=lambda deadline: (deadline.at, deadline.request, deadline.what)))
+
+    def verify(self, quoted: Iterable[str] = ()) -> Verification:
+        """Read the whole ledger and say what is wrong with it; ``quoted`` are digests of events that certificates name."""
+        with self.database.reading() as connection:
+            number, digest = connection.execute(select(HEAD.c.number, HEAD.c.digest)).one()
+            rows = connection.execute(select(EVENTS).order_by(EVENTS.c.number).execution_options(yield_per=1000))
+            lines = (line_of(row) for row in rows)
+            entries = [entry_of(row) for row in connection.execute(select(REQUESTS)).all()]
+            return chain.verify(lines, entries, (number, digest), quoted)
+
+    def _change(self, id: str, by: str, now: datetime, plan: Callable[[Known], Plan | None]) -> RequestFacts:
+        """Write one event and move the columns with it; nothing where the plan is that nothing is to be done."""
+        with self.database.writing() as connection:
+            turn = take_turn(connection, now)
+            known = read_one(connection, id)
+            planned = plan(known)
+            if planned is None:
+                return known.facts()
+            event = turn.event(planned.kind, id, known.standing.state, planned.after, by, planned.facts)
+            standing = states.follow(known.standing, event)
+            turn.write(event)
+            after = Known(chain.columns(id, known.filing, standing), known.filing, standing)
+            _compare_and_set(connection, known.entry, after.entry)
+            return after.facts()
+
+
+def _compare_and_set(connection: Connection, before: Entry, after: Entry) -> None:
+    as_read = (REQUESTS.c.id == before.id) & (REQUESTS.c.state == before.state) & (REQUESTS.c.head == before.head)
+    if connection.execute(update(REQUESTS).where(as_read).values(**asdict(after))).rowcount != 1:
+        raise Conflict(f"request {before.id} was changed by somebody else meanwhile: look at it again with `erasediff request show`.")
+
+
+def _times(**instants: datetime | None) -> dict[str, str]:
+    """Instants as an event has them: UTC by ISO 8601, left out where there is none."""
+    return {name: at.astimezone(UTC).isoformat().replace("+00:00", "Z") for name, at in instants.items() if at is not None}

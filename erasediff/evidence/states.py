@@ -1,0 +1,296 @@
+"""Where a request may go from where it stands. Pure: a standing and an event in, the next standing out.
+
+The same function decides what may be written and whether what was written follows, so the ledger cannot accept what its verification would not.
+
+    RECEIVED ─► VERIFIED ─► LOCATED ─► ACCEPTED ─► SUPPRESSED ─► BATCHED ─► ERASED ─► GATED ─► APPROVED ─┐
+                     └► NOT_FOUND └► REFUSED    │      ▲ ▲           └─────────┴────────┴─────────┘      │
+                                  └► LEGAL_HOLD ┴──────┘ └──────── back, for the next batch              │
+                              CLOSED ◄─ CERTIFIED ◄─ PURGED ◄─ PURGING ◄─ ROLLED_OUT ◄───────────────────┘
+
+A legal hold is a flag. It stops what destroys data, which is the purge and what says that the purge is done, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import NamedTuple
+
+from erasediff.errors import BadInput
+from erasediff.records.nouns import Verdict
+from erasediff.records.requests import Approval, Clocks, Event, Reason, State
+
+S = State
+
+
+class Move(NamedTuple):
+    """One row of the table: an event of this kind may take a request from ``before`` to ``after``."""
+
+    kind: str
+    before: State
+    after: State
+
+
+def _moves(kind: str, before: tuple[State, ...], after: tuple[State, ...]) -> set[Move]:
+    return {Move(kind, a, b) for a in before for b in after}
+
+
+TABLE: frozenset[Move] = frozenset(
+    _moves("advanced", (S.RECEIVED,), (S.VERIFIED, S.REFUSED))
+    | _moves("advanced", (S.VERIFIED,), (S.LOCATED, S.NOT_FOUND, S.REFUSED))
+    | _moves("advanced", (S.LOCATED,), (S.ACCEPTED, S.REFUSED))
+    | _moves("advanced", (S.LEGAL_HOLD,), (S.ACCEPTED, S.REFUSED, S.SUPPRESSED))
+    | _moves("advanced", (S.ACCEPTED,), (S.SUPPRESSED,))
+    | _moves("advanced", (S.SUPPRESSED,), (S.BATCHED,))
+    | _moves("advanced", (S.BATCHED,), (S.ERASED,))
+    | _moves("advanced", (S.ERASED,), (S.GATED,))
+    | _moves("advanced", (S.BATCHED, S.ERASED, S.GATED, S.APPROVED), (S.SUPPRESSED,))
+    | _moves("advanced", (S.APPROVED,), (S.ROLLED_OUT,))
+    | _moves("advanced", (S.ROLLED_OUT,), (S.PURGING,))
+    | _moves("advanced", (S.PURGING,), (S.PURGED,))
+    | _moves("advanced", (S.PURGED,), (S.CERTIFIED,))
+    | _moves("advanced", (S.CERTIFIED, S.REFUSED, S.NOT_FOUND), (S.CLOSED,))
+    | _moves("advanced", (S.RECEIVED, S.VERIFIED, S.LOCATED, S.LEGAL_HOLD, S.ACCEPTED, S.SUPPRESSED), (S.WITHDRAWN,))
+    | _moves("approved", (S.GATED,), (S.GATED, S.APPROVED))
+    | _moves("approved", (S.APPROVED,), (S.APPROVED,))
+    | _moves("waiting", (S.PURGING,), (S.PURGING,))
+    | _moves("held", (S.LOCATED,), (S.LEGAL_HOLD,))
+    | _moves("released", (S.LEGAL_HOLD,), (S.LOCATED,))
+    | {Move("held", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
+    | {Move("released", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
+    | {Move(kind, state, state) for kind in ("extended", "confirmed") for state in S if state not in (S.CLOSED, S.WITHDRAWN)}
+)
+
+STOPPED_BY_A_HOLD = frozenset({(S.ROLLED_OUT, S.PURGING), (S.PURGING, S.PURGED), (S.PURGED, S.CERTIFIED), (S.CERTIFIED, S.CLOSED)})
+UNFULFILLED = frozenset({S.REFUSED, S.NOT_FOUND, S.WITHDRAWN})
+"""Ends that erased nothing: the same content may be filed anew. What was fulfilled stays one request."""
+TO_ERASE = frozenset({S.ACCEPTED, S.SUPPRESSED})
+
+HOLDS = frozenset({Reason.LITIGATION, Reason.AUTHORITY_ORDER, Reason.AUDIT})
+EXTENSIONS = frozenset({Reason.COMPLEX, Reason.MANY_REQUESTS})
+WAITS = frozenset({Reason.STORE_UNREACHABLE, Reason.OBJECT_LOCK, Reason.BACKUP_CYCLE, Reason.SHARED_CONTENT})
+REFUSALS = frozenset(
+    {
+        Reason.IDENTITY_NOT_SHOWN,
+        Reason.UNFOUNDED,
+        Reason.EXCESSIVE,
+        Reason.LEGAL_OBLIGATION,
+        Reason.LEGAL_CLAIMS,
+        Reason.PUBLIC_INTEREST,
+        Reason.EXPRESSION,
+        Reason.EXEMPT,
+    }
+)
+WITHDRAWALS = frozenset({Reason.ASKED_BACK, Reason.FILED_IN_ERROR})
+RETURNS = frozenset({Reason.GATE_FAILED, Reason.GATE_INCONCLUSIVE, Reason.NOT_APPROVED, Reason.NOT_EXPORTED, Reason.ROLLED_BACK, Reason.RUN_FAILED})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a request's events add up to; ``head`` is the digest of the last of them."""
+
+    filing: str
+    state: State
+    clocks: Clocks
+    head: str
+    holds: frozenset[Reason] = frozenset()
+    verdict: Verdict | None = None
+    waiting: Reason | None = None
+    approvals: tuple[Approval, ...] = ()
+    live: bool = True
+    """Whether a filing of the same content is this request."""
+    ended: datetime | None = None
+
+
+def begin(event: Event) -> Standing:
+    """The standing after a request's first event.
+
+    Raises:
+        BadInput: it is no first event.
+    """
+    if event.kind != "received" or event.before is not None or event.after is not S.RECEIVED:
+        raise BadInput(f"request {event.request} does not begin with its receipt.")
+    facts = event.facts
+    clocks = {name: facts.get(name) for name in ("received", "confirm_by", "due", "zone")}
+    parsed = Clocks.parse(clocks, f"the receipt of {event.request}")
+    if parsed.received > event.at:
+        raise BadInput(f"request {event.request} cannot have been received in the future: correct the date of its receipt.")
+    return Standing(str(facts.get("filing")), S.RECEIVED, parsed, event.digest())
+
+
+def follow(standing: Standing, event: Event) -> Standing:
+    """The standing after one more event.
+
+    Raises:
+        BadInput: the event may not follow; the sentence says why, and what may.
+    """
+    if event.before is not standing.state:
+        raise BadInput(f"request {event.request} is {standing.state}, not {event.before}: look at it again with `erasediff request show`.")
+    check_move(standing, event)
+    check_facts(event)
+    return replace(_CHANGES[event.kind](standing, event), state=event.after, head=event.digest())
+
+
+def check_move(standing: Standing, event: Event) -> None:
+    """Refuse what the table does not have, and what a hold stops.
+
+    Raises:
+        BadInput: see above.
+    """
+    if Move(event.kind, standing.state, event.after) not in TABLE or event.kind not in _CHANGES:
+        raise BadInput(_not_in_the_table(standing.state, event))
+    if standing.holds and (standing.state, event.after) in STOPPED_BY_A_HOLD:
+        held = ", ".join(sorted(standing.holds))
+        raise BadInput(
+            f"request {event.request} is under a legal hold ({held}), so its data must stay: release it first with `erasediff request release`."
+        )
+
+
+def _not_in_the_table(state: State, event: Event) -> str:
+    moves = {move for move in TABLE if move.before is state and move.after is not state}
+    onward = sorted(move.after if move.kind == "advanced" else f"{move.after} when it is {move.kind}" for move in moves)
+    may = f"from there it can become {', '.join(onward)}" if onward else "that is its end"
+    what = f"become {event.after} when it is {event.kind}" if event.after is not state else f"be {event.kind}"
+    return f"request {event.request} is {state} and cannot {what}: {may}."
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_FORMS: dict[str, re.Pattern[str]] = {
+    "reason": re.compile(r"[a-z_]{1,32}"),
+    "verdict": re.compile(r"[A-Z]{4,12}"),
+    "run": re.compile(r"[A-Za-z0-9._-]{1,64}"),
+    "attempt": re.compile(r"[0-9]{1,9}"),
+    "epoch": re.compile(r"[0-9]{1,9}"),
+}
+_KEYS: dict[str, frozenset[str]] = {
+    "held": frozenset({"reason"}),
+    "released": frozenset({"reason"}),
+    "waiting": frozenset({"reason"}),
+    "extended": frozenset({"reason", "due", "noticed"}),
+    "confirmed": frozenset(),
+    "approved": frozenset({"approver", "signed_at", "key_id", "signature"}),
+}
+
+
+def check_facts(event: Event) -> None:
+    """Let nothing into the ledger but what an event of this kind has: no field could take a name.
+
+    An advance may have a reason, a verdict, a run, an attempt, an epoch, and digests of records under names that end in ``_sha256``.
+
+    Raises:
+        BadInput: the event has another fact.
+    """
+    for name, value in event.facts.items():
+        if event.kind != "advanced":
+            known = name in _KEYS[event.kind]
+        else:
+            form = _DIGEST if name.endswith("_sha256") else _FORMS.get(name)
+            known = form is not None and not isinstance(value, bool) and form.fullmatch(str(value)) is not None
+        if not known:
+            raise BadInput(f"the ledger has no fact {name!r} of this form for an event that is {event.kind}: give digests, numbers and codes only.")
+
+
+def reason_of(event: Event, allowed: frozenset[Reason]) -> Reason:
+    """The event's reason.
+
+    Raises:
+        BadInput: there is none, or none that fits.
+    """
+    found = event.facts.get("reason")
+    if found not in allowed:
+        raise BadInput(f"no reason for this is given that fits ({event.kind}, {event.after}): name one of {', '.join(sorted(allowed))}.")
+    return Reason(str(found))
+
+
+def _advanced(standing: Standing, event: Event) -> Standing:
+    """A step on the way. What is sent back to the next batch loses its verdict and its approvals: they were of another model."""
+    match event.after:
+        case S.REFUSED:
+            reason_of(event, REFUSALS)
+        case S.WITHDRAWN:
+            reason_of(event, WITHDRAWALS)
+        case S.SUPPRESSED if standing.state not in (S.ACCEPTED, S.LEGAL_HOLD):
+            reason_of(event, RETURNS)
+            return replace(standing, verdict=None, approvals=())
+        case S.GATED:
+            return replace(standing, verdict=_verdict_of(event))
+        case S.PURGED:
+            return replace(standing, waiting=None)
+        case _:
+            pass
+    ended = event.at if event.after in (S.CLOSED, S.WITHDRAWN) else None
+    return replace(standing, ended=ended, live=standing.live and event.after not in UNFULFILLED)
+
+
+def _verdict_of(event: Event) -> Verdict:
+    verdict = event.facts.get("verdict")
+    if verdict not in set(Verdict):
+        raise BadInput(f"request {event.request} cannot become GATED without the fact 'verdict': give PASS, FAIL or INCONCLUSIVE.")
+    return Verdict(str(verdict))
+
+
+def _held(standing: Standing, event: Event) -> Standing:
+    return replace(standing, holds=standing.holds | {reason_of(event, HOLDS)})
+
+
+def _released(standing: Standing, event: Event) -> Standing:
+    reason = reason_of(event, HOLDS)
+    if reason not in standing.holds:
+        raise BadInput(f"request {event.request} is not held for {reason}: see its holds with `erasediff request show`.")
+    left = standing.holds - {reason}
+    if (standing.state, event.after) == (S.LEGAL_HOLD, S.LEGAL_HOLD) and not left:
+        raise BadInput(f"request {event.request} cannot be in LEGAL_HOLD without a hold.")
+    if (standing.state, event.after) == (S.LEGAL_HOLD, S.LOCATED) and left:
+        raise BadInput(f"request {event.request} is still held for {', '.join(sorted(left))}.")
+    return replace(standing, holds=left)
+
+
+def _extended(standing: Standing, event: Event) -> Standing:
+    """The new date was computed when it was written: time zones' rules change, and a date that was told to somebody must not change with them."""
+    reason_of(event, EXTENSIONS)
+    changed = {"due": event.facts.get("due"), "extended": True}
+    clocks = Clocks.parse(standing.clocks.model_dump() | changed, f"the extension of {event.request}")
+    noticed = Clocks.parse(standing.clocks.model_dump() | {"received": event.facts.get("noticed")}, f"the notice for {event.request}").received
+    if standing.clocks.extended or clocks.due <= standing.clocks.due:
+        raise BadInput(f"request {event.request} cannot be extended again, nor to an earlier date.")
+    if not standing.clocks.received <= noticed <= min(event.at, standing.clocks.due):
+        raise BadInput(
+            f"the notice for {event.request} must have been given between its receipt and its due date, and not in the future: correct it."
+        )
+    return replace(standing, clocks=clocks)
+
+
+def _confirmed(standing: Standing, event: Event) -> Standing:
+    return replace(standing, clocks=standing.clocks.model_copy(update={"confirmed": True}))
+
+
+def _approved(standing: Standing, event: Event) -> Standing:
+    if standing.verdict is not Verdict.PASS:
+        raise BadInput(
+            f"the gate did not say PASS of the model for {event.request}, so nobody can approve it: send the request back to the next batch."
+        )
+    facts = event.facts
+    document = {"by": facts.get("approver"), "at": facts.get("signed_at"), "key_id": facts.get("key_id"), "signature": facts.get("signature")}
+    approval = Approval.parse(document, f"the approval of {event.request}")
+    if approval.at > event.at:
+        raise BadInput(f"the approval of {event.request} is dated after now: set the clock of whoever signed it.")
+    if any(approval.by == other.by or approval.key_id == other.key_id for other in standing.approvals):
+        raise BadInput(f"{approval.by} or the same key has approved {event.request} before: another person must, with a key of their own.")
+    return replace(standing, approvals=(*standing.approvals, approval))
+
+
+def _waiting(standing: Standing, event: Event) -> Standing:
+    return replace(standing, waiting=reason_of(event, WAITS))
+
+
+_CHANGES: dict[str, Callable[[Standing, Event], Standing]] = {
+    "advanced": _advanced,
+    "approved": _approved,
+    "waiting": _waiting,
+    "held": _held,
+    "released": _released,
+    "extended": _extended,
+    "confirmed": _confirmed,
+}
