@@ -19,6 +19,7 @@ class ExitCode(IntEnum):
     GATE_FAIL = 10
     GATE_INCONCLUSIVE = 11
     ROLLED_BACK = 12
+    UNFINISHED = 13
 
 
 class EraseDiffError(Exception):
@@ -45,6 +46,12 @@ class RolledBack(EraseDiffError):
     """A new version did not come to serve; what served before serves on."""
 
     exit_code = ExitCode.ROLLED_BACK
+
+
+class PurgeUnfinished(EraseDiffError):
+    """Something that was to be purged may still be there; the same command goes on."""
+
+    exit_code = ExitCode.UNFINISHED
 
 
 class NonFinite(EraseDiffError):

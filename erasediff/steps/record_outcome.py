@@ -188,7 +188,7 @@ def _content(run: Run, outcome: Outcome) -> ReportContent:
         retained=retained,
         forgotten=forgotten,
         chain=_chain(run),
-        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        config=yaml.safe_dump(config.shown(), sort_keys=False),
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
         level=confidence(run),

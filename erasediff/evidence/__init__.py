@@ -1,0 +1,1 @@
+"""Evidence that an auditor can use: what was asked, what was measured, what was deleted."""
