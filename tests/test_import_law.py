@@ -16,7 +16,7 @@ FLOORS = [
     {"records"},
     {"data", "models", "rollout", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},
-    {"export"},
+    {"export", "evidence"},
     {"steps"},
     {"launch"},
     {"submit"},

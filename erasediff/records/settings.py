@@ -24,7 +24,7 @@ class Settings(BaseSettings):
         mlflow_tracking_uri: from ``MLFLOW_TRACKING_URI``; a SQLite file in the workdir if unset.
         dvc_remote: any URL DVC understands (``s3://bucket/prefix``, a folder, ...); a folder in the workdir if unset.
         dvc_remote_endpoint_url: endpoint of an S3-compatible store.
-        mlflow_backend_store_uri: MLflow's database, where ``mlflow_tracking_uri`` is a server: the purge deletes rows there, for a server only hides them.
+        mlflow_backend_store_uri: MLflow's database, where MLflow is a server: the purge deletes rows there, for a server only hides them.
         mlflow_artifacts_destination: where that server keeps the artifacts that it hands on (a folder, ``s3://BUCKET/PREFIX``).
         kfp_host: address of Kubeflow Pipelines, from ``ERASEDIFF_KFP_HOST`` or ``KFP_HOST``.
         kfp_token: bearer token for it, from ``ERASEDIFF_KFP_TOKEN`` or ``KFP_TOKEN``.

@@ -35,6 +35,10 @@ T = TypeVar("T")
 
 CHECKPOINT = "checkpoint.safetensors"
 KEY = "evaluation.key"
+GRIDS = ("samples.npz", "samples.remaining.npz")
+"""A few samples for the report: as they were measured, and as a purge left them. The second is looked at where both are there."""
+LAUNCH_PREFIX = ".launch-"
+"""Of folders in the workdir that a run of the pipeline on this machine uses while it lives."""
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ class FolderPlace:
             raise BadInput("what has to be purged is a link to another place: name that place itself.")
         if self.root.is_file():
             return (Thing(self.what, partial(remove_file, self.root)),)
-        return tuple(folder_things(self.root, self.what))
+        return tuple(folder_things(self.root, self.what, self.root))
 
 
-def folder_things(root: Path, what: str) -> Iterator[Thing]:
-    """Everything in a folder; none if it is not there.
+def folder_things(root: Path, what: str, keep: Path) -> Iterator[Thing]:
+    """Everything in a folder, and the folder too where it is not the one to ``keep``; none if it is not there.
 
     Raises:
         OSError: it cannot be read, so nobody knows.
@@ -46,8 +46,8 @@ def folder_things(root: Path, what: str) -> Iterator[Thing]:
         here = Path(folder)
         links = [name for name in names if (here / name).is_symlink()]
         for name in sorted([*files, *links]):
-            yield Thing(what, partial(remove_file, here / name, root))
-        if here != root and not files and not names:
+            yield Thing(what, partial(remove_file, here / name, keep))
+        if here != keep and not files and not names:
             yield Thing("empty folders", partial(_remove_folder, here))
 
 

@@ -63,9 +63,7 @@ class S3Place:
             until = spoken(lambda: self._locked(client, key, version))
             if until is None:
                 raise
-            raise Unreachable(
-                f"an object version is under an object lock ({until}) and cannot be deleted: run the purge again when it ends."
-            ) from refused
+            raise Unreachable(f"an object version is under an object lock ({until}): run the purge again when that ends.") from refused
 
     def _locked(self, client: Any, key: str, version: str) -> str | None:
         """What holds a version, or ``None``."""

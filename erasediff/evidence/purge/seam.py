@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from erasediff.records.purging import Action, StoreName
 
+AGAIN = "end it and purge again"
+"""How the reason ends of what stays for a time only: a purge that says so has something left to do later."""
+
 
 @dataclass(frozen=True)
 class Thing:

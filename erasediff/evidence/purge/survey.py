@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from erasediff.errors import BadInput, IntegrityError
+from erasediff.errors import BadInput
+from erasediff.evidence.purge.grids import shows
 from erasediff.evidence.purge.seam import Kept
 from erasediff.evidence.purge.superseded import Build, Decision, Rules, decide
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
@@ -36,6 +37,12 @@ class Subject:
     def label(self) -> int:
         """The label that was erased."""
         return self.run.plan().request.label
+
+    @property
+    def opened(self) -> tuple[Run, ...]:
+        """Attempts at other requests that have started and not ended."""
+        own = {run.name for run in self.attempts}
+        return tuple(run for run in self.run.workdir.all_attempts() if run.name not in own and is_open(run))
 
     @property
     def successful(self) -> tuple[Run, ...]:
@@ -97,7 +104,6 @@ def _decision(subject: Subject, tracking: Tracking) -> Decision:
     if champion is None:
         raise BadInput(f"the champion of {subject.name!r} does not say what it has forgotten: nothing is purged before it does.")
     everything = subject.run.workdir.all_attempts()
-    opened = [run for run in everything if is_open(run)]
     rules = Rules(
         dataset=subject.run.plan().request.dataset,
         label=subject.label,
@@ -105,7 +111,7 @@ def _decision(subject: Subject, tracking: Tracking) -> Decision:
         epoch=champion.epoch,
         warm=subject.run.config().purge.warm_builds,
         elsewhere=frozenset(m.weights.sha256 for v in tracking.champions() if v.name != subject.name and (m := model_of(v)) is not None),
-        opened=frozenset(build.model.weights.sha256 for run in opened for build in _of_attempt(run)),
+        opened=frozenset(build.model.weights.sha256 for run in subject.opened for build in _of_attempt(run)),
     )
     versions = [build for version in tracking.versions(subject.name) if (build := _of_version(version)) is not None]
     known = {build.model.weights.sha256 for build in versions}
@@ -155,13 +161,20 @@ def _runs(subject: Subject, tracking: Tracking, decision: Decision) -> dict[str,
     for found in tracking.runs_of_request(request):
         if found.info.run_id not in needed | elsewhere:
             planned[found.info.run_id] = _planned(found, ())
-    for run in subject.attempts:
-        if (run_id := run.plan().mlflow_run_id) in needed and run.config().report.show_forgotten:
-            found = tracking.find_run(run_id)
-            if found is None:
-                raise IntegrityError(f"MLflow has no run of attempt {run.name}, which holds the champion: restore it; nothing is purged before that.")
-            planned[run_id] = _planned(found, (REPORT_ARTIFACT,))
-    return planned
+    return planned | _reports(subject, tracking, planned)
+
+
+def _reports(subject: Subject, tracking: Tracking, planned: dict[str, PlannedRun]) -> dict[str, PlannedRun]:
+    """Runs that stay but for a report with samples of the class, be it of an earlier request, when the class was still retained."""
+    dataset, found = subject.run.plan().request.dataset, {}
+    for run in subject.run.workdir.all_attempts():
+        plan = run.plan()
+        present = planned.get(plan.mlflow_run_id)
+        if plan.request.dataset == dataset and (present is None or present.parts) and shows(run, subject.label):
+            entry = tracking.find_run(plan.mlflow_run_id)
+            if entry is not None:
+                found[plan.mlflow_run_id] = _planned(entry, (*(present.parts if present else ()), REPORT_ARTIFACT))
+    return found
 
 
 def _planned(found: Any, parts: tuple[str, ...]) -> PlannedRun:
