@@ -25,6 +25,7 @@ SCRATCH, CHECKPOINTS, PICTURES, OTHERS = (
 )
 _STAYS = frozenset({KEY, "curves.npz", "report.html", *GRIDS})
 _STAYING_SUFFIXES = frozenset({".json", ".jsonl"})
+_SCRATCH = ".scratch*"
 _GRAPHS = "onnx"  # the store "models" knows which of them serve
 
 
@@ -32,7 +33,7 @@ def cache_store(subject: Subject) -> Store:
     """Throw-away DVC workspaces, each with a cache of its own, that a killed step left behind; DVC has no other cache here."""
 
     def look() -> Listing:
-        workspaces = [path for run in subject.attempts for path in sorted(run.folder.glob(f".scratch*/**/{WORKSPACE}"))]
+        workspaces = [path for run in subject.attempts for path in sorted(run.folder.glob(f"{_SCRATCH}/{WORKSPACE}"))]
         return Listing(tuple(thing for path in workspaces for thing in folder_things(path, "files of DVC workspaces", path.parent)))
 
     return Store("dvc cache", look, "looked for workspaces in every scratch folder anew")
@@ -71,11 +72,26 @@ def _starts_from(run: Run, name: str) -> bool:
 def _leftovers(run: Run) -> Iterator[Thing]:
     for path in sorted(run.folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
-            if path.name != _GRAPHS:
-                yield from folder_things(path, SCRATCH if path.name.startswith(".scratch") else OTHERS, run.folder)
+            if path.match(_SCRATCH):
+                yield from _of_scratch(path)
+            elif path.name != _GRAPHS:
+                yield from folder_things(path, OTHERS, run.folder)
         elif CHECKPOINT not in path.name and path.name not in _STAYS and path.suffix not in _STAYING_SUFFIXES:
             yield Thing(OTHERS, partial(remove_file, path))
     yield from _checkpoints(run)
+
+
+def _of_scratch(folder: Path) -> Iterator[Thing]:
+    """A scratch folder but for the workspace in it, which the store "dvc cache" counts."""
+    inside = sorted(folder.iterdir())
+    for path in inside:
+        if path.is_dir() and not path.is_symlink():
+            if path.name != WORKSPACE:
+                yield from folder_things(path, SCRATCH, folder.parent)
+        else:
+            yield Thing(SCRATCH, partial(remove_file, path, folder.parent))
+    if not inside:
+        yield from folder_things(folder, SCRATCH, folder.parent)
 
 
 def _checkpoints(run: Run) -> Iterator[Thing]:

@@ -32,7 +32,8 @@ def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
         needed = {run.detector() for run in subject.opened}
         detectors = {run.detector() for run in subject.attempts}
         things += [thing for path in sorted(detectors - needed) for thing in _detector(path)]
-        kept = [*found.kept, Kept(DETECTORS, len(detectors & needed), f"an attempt that has not ended is judged by them: {AGAIN}")]
+        held = sum(path.is_file() for path in detectors & needed)
+        kept = [*found.kept, Kept(DETECTORS, held, f"an attempt that has not ended is judged by them: {AGAIN}")]
         if subject.opened:
             kept.append(Kept(UNKNOWN, len(unknown), f"an attempt that has not ended may be about to name them: {AGAIN}"))
         else:

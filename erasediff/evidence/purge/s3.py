@@ -67,12 +67,12 @@ class S3Place:
 
     def _locked(self, client: Any, key: str, version: str) -> str | None:
         """What holds a version, or ``None``."""
-        where = {"Bucket": self.bucket, "Key": key, "VersionId": version}
-        retention = _or_nothing(lambda: client.get_object_retention(**where)).get("Retention", {})
-        if "RetainUntilDate" in retention:
-            return f"{retention.get('Mode', 'retention').lower()} until {retention['RetainUntilDate']:%Y-%m-%d}"
-        held = _or_nothing(lambda: client.get_object_legal_hold(**where)).get("LegalHold", {}).get("Status") == "ON"
-        return "a legal hold" if held else None
+        found = _or_nothing(lambda: client.head_object(Bucket=self.bucket, Key=key, VersionId=version))
+        if found.get("ObjectLockLegalHoldStatus") == "ON":
+            return "a legal hold"
+        if "ObjectLockRetainUntilDate" in found:
+            return f"{found['ObjectLockMode'].lower()} until {found['ObjectLockRetainUntilDate']:%Y-%m-%d}"
+        return None
 
 
 def neighbours(bucket: str, parent: str, own: str, endpoint_url: str | None) -> int:
@@ -137,7 +137,7 @@ def _unless_gone(delete: Callable[[], Any]) -> None:
 
 
 def _or_nothing(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The answer, or nothing where a bucket has no locks or does not let us ask."""
+    """The answer, or nothing where the store does not let us ask."""
     from botocore.exceptions import ClientError
 
     try:
