@@ -1,8 +1,8 @@
 """MLflow's database, for what MLflow's own interface cannot do: delete rows, and say that none is left.
 
 A server deletes runs and versions softly: the rows stay, with their tags. ``mlflow gc`` deletes four kinds of rows of a run, leaves versions alone,
-and on SQLite leaves the bytes in the file. Here every table that refers to a run or a version is found by its columns, so that a table that a new
-release of MLflow adds is not forgotten; the rows of one run go in one transaction, and SQLite overwrites them with zeros.
+and on SQLite leaves the bytes in the file. Here every table that refers to a run or a version is found in the database itself, so that a table that
+a new release of MLflow adds is not forgotten; the rows of one run go in one transaction, and SQLite overwrites them with zeros.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, MetaData, Table, create_engine, delete, event, func, or_, select
+from sqlalchemy import ColumnElement, MetaData, String, Table, create_engine, delete, event, func, or_, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -18,7 +18,7 @@ from erasediff.errors import BadInput, Unreachable
 
 T = TypeVar("T")
 RUN_COLUMNS = frozenset({"run_uuid", "run_id", "source_run_id", "source_id", "destination_id"})
-_VERSION_COLUMNS = frozenset({"name", "version"})
+_VERSIONS, _ALIASES = "model_versions", "registered_model_aliases"
 _WORKSPACE = "default"
 _HIDDEN = "Deleted_Internal"
 
@@ -43,7 +43,7 @@ class Database:
             event.listen(self._engine, "connect", _overwrite)
         self._metadata = MetaData()
         self._spoken(lambda: self._metadata.reflect(self._engine))
-        if not {"runs", "model_versions"} <= set(self._metadata.tables):
+        if not {"runs", _VERSIONS} <= set(self._metadata.tables):
             raise BadInput("the database that the purge was given is not MLflow's: correct ERASEDIFF_MLFLOW_BACKEND_STORE_URI.")
 
     def rows_of_run(self, run_id: str) -> int:
@@ -56,7 +56,7 @@ class Database:
 
     def versions(self, name: str) -> dict[int, bool]:
         """The versions of a model that have a row, and whether each is hidden, as a version is that was deleted softly."""
-        table = self._metadata.tables["model_versions"]
+        table = self._metadata.tables[_VERSIONS]
         wanted = select(table.c.version, table.c.current_stage).where(_of_model(table, name))
         return {int(number): stage == _HIDDEN for number, stage in self._spoken(lambda: self._rows(wanted))}
 
@@ -70,10 +70,11 @@ class Database:
 
     def _run_tables(self) -> list[Table]:
         """Children before their parents; a version's row says which run it came from and is no part of the run."""
-        return [t for t in reversed(self._metadata.sorted_tables) if RUN_COLUMNS & set(t.columns.keys()) and t.name != "model_versions"]
+        return [t for t in reversed(self._metadata.sorted_tables) if _run_columns(t) and t.name != _VERSIONS]
 
     def _version_tables(self) -> list[Table]:
-        return [t for t in reversed(self._metadata.sorted_tables) if set(t.columns.keys()) >= _VERSION_COLUMNS]
+        """What refers to versions by a foreign key, and aliases; other things of MLflow's have a name and a version too."""
+        return [t for t in reversed(self._metadata.sorted_tables) if t.name in (_VERSIONS, _ALIASES) or _refers_to_versions(t)]
 
     def _rows(self, wanted: Any) -> list[Any]:
         with self._engine.connect() as connection:
@@ -110,8 +111,16 @@ def _overwrite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA busy_timeout = 20000")
 
 
+def _run_columns(table: Table) -> list[ColumnElement[str]]:
+    return [column for name, column in table.columns.items() if name in RUN_COLUMNS and isinstance(column.type, String)]
+
+
 def _refers(table: Table, run_id: str) -> ColumnElement[bool]:
-    return or_(*(column == run_id for name, column in table.columns.items() if name in RUN_COLUMNS))
+    return or_(*(column == run_id for column in _run_columns(table)))
+
+
+def _refers_to_versions(table: Table) -> bool:
+    return any(key.column.table.name == _VERSIONS for key in table.foreign_keys) and {"name", "version"} <= set(table.columns.keys())
 
 
 def _is_version(table: Table, name: str, number: int) -> ColumnElement[bool]:

@@ -51,7 +51,8 @@ def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, d
     present = database.versions(name)
     newest = max(present, default=0)
     planned = {version.number for version in plan.versions}
-    things = []
+    loose = sorted(number for number in planned - present.keys() if database.rows_of_version(name, number))
+    things = [Thing(KNOWING, partial(database.delete_version, name, number)) for number in loose]
     for number, hidden in sorted(present.items()):
         if hidden and number != newest:
             things.append(Thing(HIDDEN, partial(database.delete_version, name, number)))
