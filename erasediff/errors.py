@@ -21,6 +21,7 @@ class ExitCode(IntEnum):
     ROLLED_BACK = 12
     DUE = 20
     OVERDUE = 21
+    UNFINISHED = 13
 
 
 class EraseDiffError(Exception):
@@ -51,6 +52,12 @@ class RolledBack(EraseDiffError):
     """A new version did not come to serve; what served before serves on."""
 
     exit_code = ExitCode.ROLLED_BACK
+
+
+class PurgeUnfinished(EraseDiffError):
+    """Something that was to be purged may still be there; the same command goes on."""
+
+    exit_code = ExitCode.UNFINISHED
 
 
 class NonFinite(EraseDiffError):

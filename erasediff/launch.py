@@ -14,12 +14,12 @@ from typing import Protocol
 
 from erasediff.environment import ALLOCATOR, THREADS
 from erasediff.errors import BadInput, EraseDiffError, ExitCode
-from erasediff.files import explained
+from erasediff.files import explained, in_use
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import GatePolicy
-from erasediff.records.workdir import Workdir
+from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
 
 _HERE = Path(__file__).parent
 _POLL_SECONDS = 0.2
@@ -62,7 +62,7 @@ def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, p
     with explained(workdir.root):
         workdir.outcome.unlink(missing_ok=True)
         log = workdir.root / "pipeline.log"
-        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=".launch-") as scratch:
+        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, in_use(Path(scratch)):
             arguments, events = Path(scratch) / "arguments.json", Path(scratch) / "progress.jsonl"
             documents = {"request": request, "config": config, "policy": policy}
             arguments.write_text(json.dumps({k: v.canonical().decode() for k, v in documents.items()} | {"workdir": str(workdir.root)}))

@@ -149,6 +149,35 @@ class Tracking:
         found = self._call(lambda: self.client.search_model_versions(f"name='{name}'"))
         return sorted(found, key=lambda version: int(version.version), reverse=True)
 
+    def champions(self) -> list[Any]:
+        """The champion of every registered model that has one."""
+        found, page = [], None
+        while page != "":
+            models = self._call(lambda page=page: self.client.search_registered_models(page_token=page))  # type: ignore[misc]
+            found += [self.resolve(f"models:/{model.name}@{CHAMPION}") for model in models if CHAMPION in model.aliases]
+            page = models.token or ""
+        return found
+
+    def find_run(self, run_id: str) -> Any | None:
+        """A run, also one that was deleted softly, or ``None``."""
+        return self._found(lambda: self.client.get_run(run_id))
+
+    def runs_of_request(self, request: str) -> list[Any]:
+        """Every run that was started for a request, also those that were deleted softly."""
+        from mlflow.entities import ViewType
+
+        experiment, asked = self._experiment(), f"tags.`erasediff.request` = '{request}'"
+        found, page = [], None
+        while page != "":
+            runs = self._call(lambda page=page: self.client.search_runs([experiment], asked, ViewType.ALL, page_token=page))  # type: ignore[misc]
+            found += list(runs)
+            page = runs.token or ""
+        return found
+
+    def tag_version(self, name: str, version: str, key: str, value: str) -> None:
+        """Put a tag on a version."""
+        self._call(lambda: self.client.set_model_version_tag(name, version, key, value))
+
     def artifacts_of(self, version: Any, name: str) -> str:
         """Where a folder lies that was uploaded to the run that registered a version."""
         return f"{self._call(lambda: self.client.get_run(version.run_id)).info.artifact_uri}/{name}"

@@ -10,6 +10,7 @@ from erasediff.environment import is_main_process
 from erasediff.errors import ExitCode
 
 if TYPE_CHECKING:
+    from erasediff.evidence.purge.engine import Purged
     from erasediff.records.config import RunConfig
     from erasediff.records.nouns import ErasureRequest, Outcome
     from erasediff.records.policy import GatePolicy
@@ -93,6 +94,16 @@ def verdict_code(verdict: str) -> int:
     """Print a verdict and return its exit code."""
     print(verdict)
     return {"PASS": ExitCode.OK, "FAIL": ExitCode.GATE_FAIL}.get(verdict, ExitCode.GATE_INCONCLUSIVE)
+
+
+def print_purge(found: Purged) -> int:
+    """Say what a purge would delete and keep, by store and kind, and what it could not look into."""
+    for line in found.lines:
+        why = f" ({line.verified})" if line.action == "kept" else ""
+        print(f"{line.store:<20} {line.action:<8} {line.count:>7}  {line.what}{why}")
+    for entry in found.unfinished:
+        print(f"erasediff purge: {entry.store}: {entry.reason}", file=sys.stderr)
+    return ExitCode.UNFINISHED if found.unfinished else ExitCode.OK
 
 
 def print_outcome(outcome: Outcome, workdir: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from erasediff.cli.app import app
-from erasediff.cli.inputs import open_workdir, perform_step, print_outcome, read_config, read_policy, read_request, verdict_code
+from erasediff.cli.inputs import open_workdir, perform_step, print_outcome, print_purge, read_config, read_policy, read_request, verdict_code
 from erasediff.cli.options import WORKDIR, ConfigOption, LabelOption, PolicyOption, RunOption, SeedOption, TierOption, WorkdirOption
 from erasediff.errors import ExitCode
 
@@ -97,6 +101,20 @@ def roll_out(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
 def promote(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     """Make the challenger the champion."""
     return perform_step("promote", workdir, run)
+
+
+@app.command()
+def purge(
+    workdir: WorkdirOption = WORKDIR,
+    run: RunOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, by store and kind; change nothing.")] = False,
+) -> int:
+    """Delete what was forgotten, wherever it lies, and show that it is gone; goes on where it was, and ends with 13 while anything is left."""
+    if not dry_run:
+        return perform_step("purge", workdir, run)
+    from erasediff.steps.purge import preview
+
+    return print_purge(preview(open_workdir(workdir).run(run)))
 
 
 @app.command("record-outcome")

@@ -1,4 +1,7 @@
-"""Images packed into a few deterministic shards: what DVC versions, and what is checked when it comes back."""
+"""Images packed into a few deterministic shards: what DVC versions, and what is checked when it comes back.
+
+Every file carries a commitment under the request's key, so that no digest of it can be computed again from the images once the key is gone.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from erasediff.data.commitment import commitment
 from erasediff.data.readers import MAX_SHARD_BYTES, load_npz
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import publish_folder, read_bounded, sha256_bytes
@@ -18,6 +22,7 @@ from erasediff.records.base import MAX_DOCUMENT_BYTES, Sha256, Strict
 
 MANIFEST = "manifest.json"
 _ARRAYS = ("images", "labels", "indices")
+_SEAL = "seal"
 
 
 class Shard(Strict):
@@ -31,20 +36,22 @@ class Shard(Strict):
 class ShardManifest(Strict):
     """``manifest.json``: what a packed folder holds."""
 
-    format: Literal["erasediff-shards/1"] = "erasediff-shards/1"
+    format: Literal["erasediff-shards/2"] = "erasediff-shards/2"
     count: int = Field(ge=1)
     image_shape: tuple[int, int, int]
     shards: tuple[Shard, ...] = Field(min_length=1, max_length=100_000)
+    seal: Sha256
 
 
-def pack(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64], folder: Path, shard_size: int = 4096) -> str:
-    """Write the images at ``indices`` as shards; the same content always gives the same bytes.
+def pack(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64], folder: Path, key: bytes, shard_size: int = 4096) -> str:
+    """Write the images at ``indices`` as shards; the same content and key always give the same bytes.
 
     Args:
         images: uint8 [N, H, W, C] of the whole dataset.
         labels: int64 [N] of the whole dataset.
         indices: int64 [K], the positions to pack.
         folder: where to; it appears whole or not at all, and one that is there is replaced.
+        key: the request's.
         shard_size: images per shard.
 
     Returns:
@@ -62,12 +69,13 @@ def pack(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[
         shards = []
         for number, start in enumerate(range(0, len(indices), shard_size)):
             chosen = indices[start : start + shard_size]
-            data = _npz(images[chosen], labels[chosen], chosen)
+            data = _npz(_sealed(key, images[chosen], labels[chosen], chosen))
             shard = Shard(file=f"shard-{number:05d}.npz", count=len(chosen), sha256=sha256_bytes(data))
             (temporary / shard.file).write_bytes(data)
             shards.append(shard)
         height, width, channels = images.shape[1:]
-        manifest = ShardManifest(count=len(indices), image_shape=(height, width, channels), shards=tuple(shards))
+        seal = commitment(key, "manifest", *(bytes.fromhex(shard.sha256) for shard in shards)).hex()
+        manifest = ShardManifest(count=len(indices), image_shape=(height, width, channels), shards=tuple(shards), seal=seal)
         (temporary / MANIFEST).write_bytes(manifest.canonical())
         digest = manifest.digest()
         return folder.name
@@ -113,13 +121,18 @@ def _read_shard(folder: Path, shard: Shard, image_shape: tuple[int, int, int]) -
     return arrays
 
 
-def _npz(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64]) -> bytes:
+def _sealed(key: bytes, *arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of a shard with a commitment to them."""
+    seal = commitment(key, "shard", *(np.ascontiguousarray(array).tobytes() for array in arrays))
+    return {**dict(zip(_ARRAYS, arrays, strict=True)), _SEAL: np.frombuffer(seal, dtype=np.uint8)}
+
+
+def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
     # Written member by member: np.savez forces zip64, whose header differs between patch versions of Python (3.11.2, 3.11.7).
     # Stored, not compressed: zlib's output differs between its builds. DVC would see another version.
-    arrays: tuple[NDArray[Any], ...] = (images, labels, indices)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in zip(_ARRAYS, arrays, strict=True):
+        for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, array, allow_pickle=False)
             info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980

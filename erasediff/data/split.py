@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -65,8 +64,3 @@ def check_split(split: Split, count: int) -> None:
     together = np.sort(np.concatenate([split.forget, split.retain, split.gone]))
     if not np.array_equal(together, np.arange(count)):
         raise IntegrityError(f"the split does not put each of {count} images into exactly one set: make the split again.")
-
-
-def indices_sha256(indices: NDArray[np.int64]) -> str:
-    """Hex SHA-256 of int64 positions [K], as little-endian bytes."""
-    return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()

@@ -60,6 +60,11 @@ class ForgetStore:
             raise BadInput("the endpoint of the DVC remote is no http:// or https:// address: correct its setting.")
 
     @property
+    def url(self) -> str:
+        """The remote as the settings name it, with whatever they say of a user: never to be printed."""
+        return self._url
+
+    @property
     def shown(self) -> str:
         """The remote as it may be printed: without user, password or query."""
         if self._local is not None:

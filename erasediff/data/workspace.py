@@ -14,7 +14,7 @@ from pathlib import Path
 from erasediff.errors import BadInput
 from erasediff.files import explained
 
-_WORKSPACE = ".forget-store"
+WORKSPACE = ".forget-store"
 _LOGGERS = ("dvc", "dvc_data", "dvc_objects", "dvc_s3")
 
 
@@ -27,7 +27,7 @@ def throwaway_workspace(scratch: Path) -> Iterator[Path]:
     Raises:
         BadInput: ``scratch`` is in use by another run, or cannot be written.
     """
-    workspace = scratch.absolute() / _WORKSPACE
+    workspace = scratch.absolute() / WORKSPACE
     with explained(scratch), _alone(scratch):
         try:
             _remove(workspace)

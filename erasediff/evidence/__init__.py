@@ -1,1 +1,1 @@
-"""What shows afterwards that a request was handled: the ledger of requests and their clocks."""
+"""Evidence that an auditor can use: what was asked, what was measured, what was deleted."""

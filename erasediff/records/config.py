@@ -186,6 +186,26 @@ class ReportConfig(Strict):
     show_forgotten: bool = Field(default=False, description="show samples of the forgotten label; for public data only")
 
 
+class PurgeConfig(Strict):
+    """What the purge leaves, and what else it takes."""
+
+    warm_builds: int = Field(default=2, ge=1, le=100, description="erased builds that stay to roll back to, the champion among them")
+    superseded: Literal["delete", "tag"] = Field(default="delete", description="what becomes of the registry's versions that know the class")
+    places: tuple[str, ...] = Field(default=(), max_length=100, description="folders or s3:// prefixes of the owner's that hold this request alone")
+
+    @model_validator(mode="after")
+    def _places_that_are_meant(self) -> Self:
+        for place in self.places:
+            if place.startswith("s3://"):
+                bucket, _, prefix = place.removeprefix("s3://").partition("/")
+                fits = bool(bucket and prefix.strip("/"))
+            else:
+                fits = "://" not in place and Path(place).is_absolute() and ".." not in Path(place).parts and len(Path(place).parts) > 2
+            if not fits:
+                raise ValueError("each of the places must be an absolute folder at least two levels deep, or s3://BUCKET/PREFIX")
+        return self
+
+
 class RunConfig(Strict):
     """Everything that decides a run, except the request and the policy."""
 
@@ -200,12 +220,17 @@ class RunConfig(Strict):
     detector: DetectorConfig = DetectorConfig()
     features: FeaturesConfig = FeaturesConfig()
     report: ReportConfig = ReportConfig()
+    purge: PurgeConfig = PurgeConfig()
 
     @model_validator(mode="after")
     def _sampler_within_schedule(self) -> Self:
         if self.sampler.steps > self.denoiser.train_timesteps:
             raise ValueError(f"sampler.steps {self.sampler.steps} is more than denoiser.train_timesteps {self.denoiser.train_timesteps}")
         return self
+
+    def shown(self) -> dict[str, Any]:
+        """This configuration as it may be printed and logged: without the owner's places, whose names are theirs."""
+        return self.model_dump(mode="json", exclude={"purge": {"places"}})
 
 
 def load_yaml(path: Path, what: str) -> Any:

@@ -83,7 +83,11 @@ class BaseRecord(Record):
 
 
 class ForgetSetRecord(Record):
-    """The forget set as DVC knows it, and the split it came from. It holds counts and digests, never images or names."""
+    """The forget set as DVC knows it, and the split it came from. It holds counts and digests, never images or names.
+
+    ``version`` and ``manifest_sha256`` are hashes of files that carry a commitment under the request's key, and the ``hmac`` of positions are
+    commitments under it: once the purge has destroyed the key, none of them can be held against an image.
+    """
 
     label: int
     version: str = Field(pattern=r"^[0-9a-f]{32}\.dir$")
@@ -92,8 +96,8 @@ class ForgetSetRecord(Record):
     count: int = Field(ge=1)
     retain_count: int = Field(ge=1)
     gone_count: int = Field(ge=0)
-    forget_indices_sha256: Sha256
-    retain_indices_sha256: Sha256
+    forget_indices_hmac: Sha256
+    retain_indices_hmac: Sha256
 
 
 class ErasedRecord(Record):

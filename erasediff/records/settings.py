@@ -25,6 +25,8 @@ class Settings(BaseSettings):
         mlflow_tracking_uri: from ``MLFLOW_TRACKING_URI``; a SQLite file in the workdir if unset.
         dvc_remote: any URL DVC understands (``s3://bucket/prefix``, a folder, ...); a folder in the workdir if unset.
         dvc_remote_endpoint_url: endpoint of an S3-compatible store.
+        mlflow_backend_store_uri: MLflow's database, where MLflow is a server: the purge deletes rows there, for a server only hides them.
+        mlflow_artifacts_destination: where that server keeps the artifacts that it hands on (a folder, ``s3://BUCKET/PREFIX``).
         kfp_host: address of Kubeflow Pipelines, from ``ERASEDIFF_KFP_HOST`` or ``KFP_HOST``.
         kfp_token: bearer token for it, from ``ERASEDIFF_KFP_TOKEN`` or ``KFP_TOKEN``.
         http_timeout_seconds: how long a server that does not answer is waited for.
@@ -35,6 +37,8 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = None
     dvc_remote: str | None = None
     dvc_remote_endpoint_url: str | None = None
+    mlflow_backend_store_uri: SecretStr | None = None
+    mlflow_artifacts_destination: str | None = None
     kfp_host: str | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_HOST", "KFP_HOST"))
     kfp_token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_TOKEN", "KFP_TOKEN"))
     http_timeout_seconds: int = 10

@@ -9,6 +9,9 @@ Inside a workdir:
     promotions.jsonl                every promotion, only ever added to
     tries.jsonl                     every verdict, only ever added to
     ledger.db                       requests and their events, where no other ledger is set
+    keys/<request>.key              what the commitments to a request's forget set are keyed by; the purge destroys it
+    revoked.json                    digests of weights and graphs that must not be served again
+    forget-remote/<request>/        forget sets, where no DVC remote is configured
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ from typing import TypeVar
 
 from erasediff.errors import BadInput, IntegrityError, explain_os_error
 from erasediff.files import explained, sha256_bytes, write_atomic
-from erasediff.records.base import Record
+from erasediff.records.base import Record, canonical_json
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import PlanRecord
+from erasediff.records.nouns import ErasureRequest, PlanRecord
 from erasediff.records.policy import GatePolicy
 
 R = TypeVar("R", bound=Record)
@@ -33,6 +36,10 @@ T = TypeVar("T")
 
 CHECKPOINT = "checkpoint.safetensors"
 KEY = "evaluation.key"
+GRIDS = ("samples.npz", "samples.remaining.npz")
+"""A few samples for the report: as they were measured, and as a purge left them. The second is looked at where both are there."""
+LAUNCH_PREFIX = ".launch-"
+"""Of folders in the workdir that a run of the pipeline on this machine uses while it lives."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,20 @@ class Workdir:
         return self.root / "tries.jsonl"
 
     @property
+    def revoked(self) -> Path:
+        """Rules with every digest that a purge revoked."""
+        return self.root / "revoked.json"
+
+    @property
+    def keys(self) -> Path:
+        """One key a request."""
+        return self.root / "keys"
+
+    def request_key(self, request: ErasureRequest) -> Path:
+        """Where the key lies that the commitments to a request's forget set are made with."""
+        return self.keys / f"{request.digest()[:16]}.key"
+
+    @property
     def outcome(self) -> Path:
         """The latest run's outcome."""
         return self.root / "outcome.json"
@@ -116,10 +137,13 @@ class Workdir:
             raise BadInput(f"there is no run {name!r} in {self.root}: run `erasediff check-prerequisites` first.")
         return Run(self, folder)
 
+    def all_attempts(self) -> list[Run]:
+        """Every attempt at any request, by name."""
+        return [Run(self, path.parent) for path in sorted(self.runs.glob("*/plan.json"))]
+
     def attempts(self, request_digest: str) -> list[Run]:
         """All attempts at a request, first to last, whatever they were named."""
-        plans = [(PlanRecord.read(path), path.parent) for path in sorted(self.runs.glob("*/plan.json"))]
-        asked = [(plan.attempt, folder) for plan, folder in plans if plan.request.digest() == request_digest]
+        asked = [(run.plan().attempt, run.folder) for run in self.all_attempts() if run.plan().request.digest() == request_digest]
         return [Run(self, folder) for _, folder in sorted(asked)]
 
     def open_run(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy, key: bytes) -> Run:
@@ -181,6 +205,12 @@ class Run:
         path = self.folder / KEY
         key = path.read_bytes() if path.is_file() else b""
         return self._as_planned(key, sha256_bytes(key), self.plan().seed_commitment, KEY)
+
+    def detector(self) -> Path:
+        """Where the classifier lies that is trained for this attempt's dataset and configuration; others of the same share it."""
+        config = self.config()
+        made_from = {"dataset": self.plan().made_from["dataset"], "detector": config.detector.digest(), "split": config.dataset.digest()}
+        return self.workdir.detectors / f"{sha256_bytes(canonical_json(made_from))[:16]}.safetensors"
 
     def _as_planned(self, found: T, digest: str, planned: str, name: str) -> T:
         if digest != planned:

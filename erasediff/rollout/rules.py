@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import yaml
 
@@ -37,6 +38,25 @@ def raised(text: str, epoch: int, source: str) -> str | None:
     return yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False)
 
 
+def with_revoked(text: str, digests: Iterable[str], source: str) -> str | None:
+    """The rules with more digests revoked; ``None`` where they all are already. Comments stay, where no list of digests is there yet.
+
+    Raises:
+        BadInput: the rules are not valid.
+    """
+    rules = parse_rules(text, source)
+    wanted = rules.model_copy(update={"revoked": tuple(sorted({*rules.revoked, *digests}))})
+    if set(wanted.revoked) == set(rules.revoked):
+        return None
+    edited = f"{text.rstrip()}\n{yaml.safe_dump({'revoked': list(wanted.revoked)})}"
+    try:
+        if not rules.revoked and parse_rules(edited, source) == wanted:
+            return edited
+    except BadInput:  # such as rules in braces
+        pass
+    return yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False)
+
+
 class ClusterRules:
     """The rules that the pods of a namespace see."""
 
@@ -64,6 +84,21 @@ class ClusterRules:
             self._cluster.create(CONFIG_MAP, body)
         except Conflict:
             return  # somebody else made it meanwhile
+
+    def revoke(self, digests: Iterable[str]) -> None:
+        """Forbid weights and graphs by their digests, for good.
+
+        Raises:
+            Conflict: somebody else changed the rules each time that this was tried.
+        """
+        named = tuple(digests)
+
+        def edit(present: Object) -> Object | None:
+            text = with_revoked(_text(present), named, self._source)
+            return None if text is None else {**present, "data": {**present.get("data", {}), KEY: text}}
+
+        self.ensure()
+        self._cluster.change(CONFIG_MAP, CONFIG_MAP_NAME, edit)
 
     def raise_minimum(self, epoch: int) -> None:
         """Forbid what is older than an erasure epoch that has been promoted.

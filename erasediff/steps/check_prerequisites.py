@@ -60,7 +60,7 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
         seed_commitment=seed_commitment(key),
         mlflow_run_id=mlflow_run,
     )
-    tracking.log_params(mlflow_run, _flat(config.model_dump(mode="json")) | {"policy": policy.digest(), "label": request.label})
+    tracking.log_params(mlflow_run, _flat(config.shown()) | {"policy": policy.digest(), "label": request.label})
     return workdir.open_run(plan, config, policy, key)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from erasediff.data.commitment import indices_commitment, read_key
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.data.shards import unpack
-from erasediff.data.split import indices_sha256, split_dataset
+from erasediff.data.split import split_dataset
 from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import to_unit
@@ -97,7 +98,8 @@ def _erasure_data(run: Run, config: RunConfig, base: BaseRecord, forget_set: For
     dataset = load_dataset(config.dataset)
     train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     split = split_dataset(dataset.labels, forget_set.label, base.model.forgotten)
-    if indices_sha256(split.retain) != forget_set.retain_indices_sha256:
+    key = read_key(run.workdir.request_key(run.plan().request))
+    if indices_commitment(key, split.retain) != forget_set.retain_indices_hmac:
         raise IntegrityError("the retain set is not the one of the forget set's record: run `erasediff version-forget-set` again.")
     retain = np.intersect1d(split.retain, train)
     forget = to_unit(_fetch_forget_images(run, forget_set, train))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from torch import Tensor
 
 from erasediff.errors import IntegrityError
@@ -13,7 +11,6 @@ from erasediff.evaluate.features.opening import open_extractor, open_from_path
 from erasediff.evaluate.folder_detector import folder_detector
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import RealImages
-from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Judges
 from erasediff.records.workdir import Run
@@ -80,10 +77,7 @@ def _classifier(run: Run, real: RealImages) -> Detector:
     config = run.config()
     if config.detector.kind == "transformers":
         return folder_detector(config.detector, real.classes, real.holdout[:TRIED])
-    made_from = {"dataset": run.plan().made_from["dataset"], "detector": config.detector.digest(), "split": config.dataset.digest()}
-    name = hashlib.sha256(canonical_json(made_from)).hexdigest()[:16]
-    path = run.workdir.detectors / f"{name}.safetensors"
-    return stored_detector(path, real.holdout, real.holdout_labels, real.classes, config.detector)
+    return stored_detector(run.detector(), real.holdout, real.holdout_labels, real.classes, config.detector)
 
 
 def _neighbourhood(real: RealImages) -> Neighbourhood:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
@@ -28,7 +29,7 @@ from erasediff.records.nouns import (
     Verdict,
     VerdictRecord,
 )
-from erasediff.records.workdir import Run, Workdir
+from erasediff.records.workdir import GRIDS, Run, Workdir
 from erasediff.steps.journal import STEPS, read_failure, read_seconds
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def record_outcome(run: Run) -> Outcome:
     outcome = outcome_of(run)
     failure: Exception | None = None
     try:
-        report = _render(run, outcome)
-        write_atomic(run.folder / REPORT, report.encode())
-        write_atomic(run.workdir.report, report.encode())
+        report = _render(run, outcome, _grid_file(run))
+        write_atomic(run.folder / REPORT, report)
+        write_atomic(run.workdir.report, report)
     except Exception as error:  # the outcome is written even if a picture cannot be drawn; the error is raised after that
         failure = error
         outcome = outcome.model_copy(update={"report": None})
@@ -168,18 +169,28 @@ def _close(run: Run, outcome: Outcome) -> None:
     tracking.end_run(run_id, "FINISHED" if outcome.error is None else "FAILED")
 
 
-def _render(run: Run, outcome: Outcome) -> str:
+def report_with(run: Run, grid: Path) -> bytes:
+    """The report of an attempt whose outcome was recorded, with the samples of another file."""
+    return _render(run, Outcome.read(run.folder / "outcome.json"), grid)
+
+
+def _render(run: Run, outcome: Outcome, grid: Path | None) -> bytes:
     from erasediff.evaluate.report import render_report
 
-    return render_report(_content(run, outcome))
+    return render_report(_content(run, outcome, grid)).encode()
 
 
-def _content(run: Run, outcome: Outcome) -> ReportContent:
+def _grid_file(run: Run) -> Path | None:
+    """The samples that may be shown: those that a purge left, or all that were kept."""
+    return next((path for name in reversed(GRIDS) if (path := run.folder / name).is_file()), None)
+
+
+def _content(run: Run, outcome: Outcome, grid: Path | None) -> ReportContent:
     from erasediff.evaluate.report import ReportContent
 
     plan, config = run.plan(), run.config()
     verdict, exported, measured = run.find(VerdictRecord), run.find(ExportedRecord), run.find(Measurements)
-    retained, forgotten = _grids(run, measured)
+    retained, forgotten = _grids(run, measured, grid)
     return ReportContent(
         title=f"Erasure of class {plan.request.label} from {plan.request.dataset}",
         outcome=outcome,
@@ -188,7 +199,7 @@ def _content(run: Run, outcome: Outcome) -> ReportContent:
         retained=retained,
         forgotten=forgotten,
         chain=_chain(run),
-        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        config=yaml.safe_dump(config.shown(), sort_keys=False),
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
         level=confidence(run),
@@ -222,16 +233,16 @@ def _curves(run: Run) -> Curves | None:
     return Curves(step=np.arange(1, len(curves["retain_loss"]) + 1, dtype=np.float64), **curves)
 
 
-def _grids(run: Run, measured: Measurements | None) -> tuple[SampleGrid | None, SampleGrid | None]:
+def _grids(run: Run, measured: Measurements | None, grid: Path | None) -> tuple[SampleGrid | None, SampleGrid | None]:
     import numpy as np
 
     from erasediff.data.datasets import load_dataset
     from erasediff.evaluate.report import SampleGrid
 
-    if measured is None or measured.samples is None:
+    if measured is None or grid is None:
         return None, None
     names = load_dataset(run.config().dataset).class_names
-    with np.load(run.folder / measured.samples.uri, allow_pickle=False) as stored:
+    with np.load(grid, allow_pickle=False) as stored:
         labels = tuple(int(label) for label in stored["labels"])
         retained = SampleGrid(labels, tuple(names[c] for c in labels), stored["retained_before"], stored["retained_after"])
         if "forgotten_before" not in stored.files:

@@ -11,6 +11,7 @@ from typing import Any
 
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError
+from erasediff.evidence.purge.revoke import revoked_rules
 from erasediff.files import append_line
 from erasediff.records.base import Sha256, Strict
 from erasediff.records.nouns import ModelRecord, PromotionRecord, Verdict
@@ -55,7 +56,7 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
         workdir: where promotions are written down.
         name: the registered model.
         version: one version; the newest admissible one if unset.
-        rules: rules beside those of the cluster.
+        rules: rules beside those of the cluster and what purges have revoked.
         address: where the canary is asked, if not at its own Service.
 
     Raises:
@@ -67,7 +68,7 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
         champion = tracking.alias(name, CHAMPION)
         if champion is None:
             raise BadInput(f"{name!r} has no champion in MLflow to go back from: promote a version first.")
-        given = ServingRules() if rules is None else load_rules(rules)
+        given = _both(ServingRules() if rules is None else load_rules(rules), revoked_rules(workdir))
         if settings.backend == "none":
             target = choose(tracking.versions(name), champion, given, version)
             with tempfile.TemporaryDirectory() as folder:

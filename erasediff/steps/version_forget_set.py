@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from erasediff.data.commitment import indices_commitment, request_key
 from erasediff.data.datasets import load_dataset
 from erasediff.data.shards import pack
-from erasediff.data.split import indices_sha256, split_dataset
+from erasediff.data.split import split_dataset
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PlanRecord
@@ -40,10 +41,10 @@ def _version(run: Run, plan: PlanRecord, base: BaseRecord) -> ForgetSetRecord:
     if dataset.digest() != plan.made_from["dataset"]:
         raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
     split = split_dataset(dataset.labels, plan.request.label, base.model.forgotten)
-    store = forget_store(run, plan)
+    store, key = forget_store(run, plan), request_key(run.workdir.request_key(plan.request))
     with run.scratch() as scratch:
         packed = scratch / "forget"
-        manifest = pack(dataset.images, dataset.labels, split.forget, packed)
+        manifest = pack(dataset.images, dataset.labels, split.forget, packed, key)
         version = store.publish(packed, scratch)
     record = ForgetSetRecord(
         label=plan.request.label,
@@ -53,8 +54,8 @@ def _version(run: Run, plan: PlanRecord, base: BaseRecord) -> ForgetSetRecord:
         count=len(split.forget),
         retain_count=len(split.retain),
         gone_count=len(split.gone),
-        forget_indices_sha256=indices_sha256(split.forget),
-        retain_indices_sha256=indices_sha256(split.retain),
+        forget_indices_hmac=indices_commitment(key, split.forget),
+        retain_indices_hmac=indices_commitment(key, split.retain),
     )
     Tracking(run.workdir.root).log_params(
         plan.mlflow_run_id, {"forget_set.version": version, "forget_set.count": record.count, "base.version": base.version}

@@ -87,8 +87,8 @@ class Attempts:
             count=1,
             retain_count=1,
             gone_count=0,
-            forget_indices_sha256=DIGEST,
-            retain_indices_sha256=DIGEST,
+            forget_indices_hmac=DIGEST,
+            retain_indices_hmac=DIGEST,
         ).write(run.path(ForgetSetRecord))
         ExportedRecord(
             onnx=served.onnx,

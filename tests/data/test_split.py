@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from erasediff.data.split import Split, check_split, indices_sha256, split_dataset
+from erasediff.data.split import Split, check_split, split_dataset
 from erasediff.errors import BadInput, IntegrityError
 
 
@@ -76,10 +76,3 @@ def test_a_gone_label_is_in_neither_set() -> None:
     assert split.forget.tolist() == [0, 4]
     assert split.retain.tolist() == [2]
     assert split.gone.tolist() == [1, 3]
-
-
-def test_the_digest_of_indices_hangs_on_their_values_only() -> None:
-    """A record cannot name one set and mean another; platform byte order and strides do not matter."""
-    indices = np.arange(10, dtype=np.int64)
-    assert indices_sha256(indices[::2]) == indices_sha256(indices[::2].astype(">i8"))
-    assert indices_sha256(indices[::2]) != indices_sha256(indices[1::2])

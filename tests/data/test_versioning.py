@@ -25,7 +25,7 @@ from erasediff.files import sha256_folder
 def folder(tmp_path: Path) -> Path:
     """A packed forget set of two shards."""
     images = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)
-    pack(images, np.zeros(30, dtype=np.int64), np.arange(30), tmp_path / "packed", shard_size=20)
+    pack(images, np.zeros(30, dtype=np.int64), np.arange(30), tmp_path / "packed", bytes(32), shard_size=20)
     return tmp_path / "packed"
 
 

@@ -24,7 +24,7 @@ from tests.kubeflow.test_trainjob import SETTINGS, client_of
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 CONFIG, KEY, DIGEST = RunConfig(), bytes(32), "0" * 64
 MODEL = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="w", sha256=DIGEST), folder_sha256=DIGEST)
-NUMBERS = {"count": 3, "retain_count": 3, "gone_count": 0, "forget_indices_sha256": DIGEST, "retain_indices_sha256": DIGEST}
+NUMBERS = {"count": 3, "retain_count": 3, "gone_count": 0, "forget_indices_hmac": DIGEST, "retain_indices_hmac": DIGEST}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from erasediff.errors import BadInput
 from erasediff.records.serving import parse_rules
 from erasediff.rollout.lease import SECONDS, held_by, holder_of
-from erasediff.rollout.rules import raised
+from erasediff.rollout.rules import raised, with_revoked
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,14 @@ def test_who_renews_keeps_when_it_was_acquired_and_the_version_it_read() -> None
     renewed, taken = held_by("a", "me", now + timedelta(seconds=9), present), held_by("a", "you", now + timedelta(seconds=9), present)
     assert renewed["metadata"]["resourceVersion"] == taken["metadata"]["resourceVersion"] == "7"
     assert renewed["spec"]["acquireTime"] == present["spec"]["acquireTime"] != taken["spec"]["acquireTime"]
+
+
+@pytest.mark.parametrize("text", ["# mind this\nminimum_epoch: 1 # since May\n", "", "{suppress: [3]}", f"revoked: ['{'1' * 64}']\nsuppress: [3]\n"])
+def test_what_is_revoked_is_added_and_the_rest_stays(text: str) -> None:
+    found = with_revoked(text, ["2" * 64], "rules")
+    assert found is not None
+    before, after = parse_rules(text, "rules"), parse_rules(found, "rules")
+    assert set(after.revoked) == {*before.revoked, "2" * 64}
+    assert after.model_copy(update={"revoked": before.revoked}) == before
+    assert ("# mind this" in found) == ("# mind this" in text)
+    assert with_revoked(found, ["2" * 64], "rules") is None, "again changes nothing"

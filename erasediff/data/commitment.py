@@ -1,0 +1,83 @@
+"""Keyed commitments to what is to be forgotten.
+
+A plain hash of images or of their positions can be tried out by whoever holds a picture, so it goes on saying who was in the forget set when the
+images are long gone. What stands in records, in DVC and in MLflow is therefore keyed: every shard and the manifest carry an HMAC (RFC 2104, with
+SHA-256) under a random key of the request's own, and the purge destroys the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import explained
+
+KEY_BYTES = 32
+
+
+def request_key(path: Path) -> bytes:
+    """The key of a request: the one that is there, or a new one that nobody but the owner may read.
+
+    Raises:
+        IntegrityError: what is there is no key.
+        BadInput: the disk is full or cannot be written.
+    """
+    with explained(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _make(path)
+        return read_key(path)
+
+
+def read_key(path: Path) -> bytes:
+    """The key of a request that was made before.
+
+    Raises:
+        BadInput: it is gone.
+        IntegrityError: what is there is no key.
+    """
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput("the key of this forget set is gone, by a purge or by hand: open a new attempt and version it again.") from None
+    if len(key) != KEY_BYTES:
+        raise IntegrityError(f"the key of this request has {len(key)} bytes instead of {KEY_BYTES}: restore it, or remove it and open a new attempt.")
+    return key
+
+
+def _make(path: Path) -> None:
+    """Two steps at once get one key: the name is given by a link, which fails where the name is taken."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".key-", suffix=".part")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(secrets.token_bytes(KEY_BYTES))
+            handle.flush()
+            os.fsync(handle.fileno())
+        try:
+            os.link(name, path)
+        except FileExistsError:
+            return
+    finally:
+        Path(name).unlink()
+
+
+def commitment(key: bytes, purpose: str, *parts: bytes) -> bytes:
+    """HMAC-SHA256 over a purpose and parts, each with its length in front so that no two lists of parts are one message."""
+    message = hmac.new(key, digestmod=hashlib.sha256)
+    for part in (purpose.encode(), *parts):
+        message.update(len(part).to_bytes(8, "big"))
+        message.update(part)
+    return message.digest()
+
+
+def indices_commitment(key: bytes, indices: NDArray[np.int64]) -> str:
+    """Hex commitment to int64 positions [K], as little-endian bytes."""
+    return commitment(key, "indices", np.ascontiguousarray(indices, dtype="<i8").tobytes()).hex()

@@ -1,0 +1,103 @@
+"""The stores "dvc cache" and "workdir": what attempts have left in their folders.
+
+What stays in the folder of an attempt at the request is on a list; what is not on it goes, so that a file that nobody thought of goes too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from erasediff.data.workspace import WORKSPACE
+from erasediff.evidence.purge.folder import folder_things, remove_file
+from erasediff.evidence.purge.grids import shows
+from erasediff.evidence.purge.seam import AGAIN, Kept, Listing, Store, Thing
+from erasediff.evidence.purge.survey import Subject, is_open
+from erasediff.records.nouns import BaseRecord
+from erasediff.records.workdir import CHECKPOINT, GRIDS, KEY, Run
+
+SCRATCH, CHECKPOINTS, PICTURES, OTHERS = (
+    "forget images in scratch folders",
+    "checkpoints with optimiser state",
+    "sample grids of the forgotten class",
+    "other files of attempts",
+)
+_STAYS = frozenset({KEY, "curves.npz", "report.html", *GRIDS})
+_STAYING_SUFFIXES = frozenset({".json", ".jsonl"})
+_SCRATCH = ".scratch*"
+_GRAPHS = "onnx"  # the store "models" knows which of them serve
+
+
+def cache_store(subject: Subject) -> Store:
+    """Throw-away DVC workspaces, each with a cache of its own, that a killed step left behind; DVC has no other cache here."""
+
+    def look() -> Listing:
+        workspaces = [path for run in subject.attempts for path in sorted(run.folder.glob(f"{_SCRATCH}/{WORKSPACE}"))]
+        return Listing(tuple(thing for path in workspaces for thing in folder_things(path, "files of DVC workspaces", path.parent)))
+
+    return Store("dvc cache", look, "looked for workspaces in every scratch folder anew")
+
+
+def workdir_store(subject: Subject, conceal: Callable[[Run], None]) -> Store:
+    """Files of attempts.
+
+    Args:
+        subject: whose.
+        conceal: takes the pictures of the class out of an attempt's grids and report; safe to be killed.
+    """
+
+    def look() -> Listing:
+        everything = subject.run.workdir.all_attempts()
+        dataset = subject.run.plan().request.dataset
+        showing = [run for run in everything if run.plan().request.dataset == dataset and shows(run, subject.label)]
+        own = {run.name for run in subject.attempts}
+        others = [run for run in everything if run.name not in own and _starts_from(run, subject.name)]
+        things = [
+            *(Thing(PICTURES, partial(conceal, run)) for run in showing),
+            *(thing for run in subject.attempts for thing in _leftovers(run)),
+            *(thing for run in others if not is_open(run) for thing in _checkpoints(run)),
+        ]
+        busy = sum(1 for run in others if is_open(run) for _ in _checkpoints(run))
+        return Listing(tuple(things), (Kept(CHECKPOINTS, busy, f"an attempt that has not ended still needs them: {AGAIN}"),))
+
+    return Store("workdir", look, "listed every attempt's folder anew against what may stay")
+
+
+def _starts_from(run: Run, name: str) -> bool:
+    base = run.find(BaseRecord)
+    return base is not None and base.name == name
+
+
+def _leftovers(run: Run) -> Iterator[Thing]:
+    for path in sorted(run.folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            if path.match(_SCRATCH):
+                yield from _of_scratch(path)
+            elif path.name != _GRAPHS:
+                yield from folder_things(path, OTHERS, run.folder)
+        elif CHECKPOINT not in path.name and path.name not in _STAYS and path.suffix not in _STAYING_SUFFIXES:
+            yield Thing(OTHERS, partial(remove_file, path))
+    yield from _checkpoints(run)
+
+
+def _of_scratch(folder: Path) -> Iterator[Thing]:
+    """A scratch folder but for the workspace in it, which the store "dvc cache" counts."""
+    inside = sorted(folder.iterdir())
+    for path in inside:
+        if path.is_dir() and not path.is_symlink():
+            if path.name != WORKSPACE:
+                yield from folder_things(path, SCRATCH, folder.parent)
+        else:
+            yield Thing(SCRATCH, partial(remove_file, path, folder.parent))
+    if not inside:
+        yield from folder_things(folder, SCRATCH, folder.parent)
+
+
+def _checkpoints(run: Run) -> Iterator[Thing]:
+    """A checkpoint, and parts of one."""
+    return (Thing(CHECKPOINTS, partial(remove_file, path)) for path in _in(run.folder, f"*{CHECKPOINT}*"))
+
+
+def _in(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_file())

@@ -1,0 +1,112 @@
+"""List, delete, prove: the same for every store, and safe to be killed between any two deletions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from erasediff.errors import EraseDiffError
+from erasediff.evidence.purge.seam import Listing, Store, Thing
+from erasediff.records.purging import MAX_REASON, Action, PurgeLine, Seen, StoreName, Unfinished
+
+Keep = Callable[[tuple[Seen, ...]], None]
+"""Writes down what was found, before any of it is deleted."""
+NOTHING = "nothing of this request"
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What came of purging some stores."""
+
+    lines: tuple[PurgeLine, ...]
+    unfinished: tuple[Unfinished, ...]
+
+
+def purge_stores(stores: Sequence[Store], seen: tuple[Seen, ...], keep: Keep) -> Purged:
+    """Purge stores in their order; one that cannot be purged leaves the others to be purged, but for those that need it.
+
+    Args:
+        stores: in the order of the law.
+        seen: what earlier runs of this purge have found.
+        keep: see :data:`Keep`.
+    """
+    lines: list[PurgeLine] = []
+    unfinished: list[Unfinished] = []
+    for store in stores:
+        waits = [entry.store for entry in unfinished if entry.store in store.needs]
+        if waits:
+            unfinished.append(Unfinished(store=store.name, reason=f"nothing of it is deleted before the store '{waits[0]}' is purged."))
+            continue
+        try:
+            listing = store.look()
+            seen = most(seen, store.name, listing)
+            keep(seen)
+            _purge(store, listing)
+            lines += _lines(store, seen, listing)
+        except (EraseDiffError, OSError) as error:
+            unfinished.append(Unfinished(store=store.name, reason=_reason(error)))
+    return Purged(tuple(lines), tuple(unfinished))
+
+
+def look_only(stores: Sequence[Store]) -> Purged:
+    """What purging would find, without changing anything."""
+    lines: list[PurgeLine] = []
+    unfinished: list[Unfinished] = []
+    for store in stores:
+        try:
+            listing = store.look()
+            lines += _lines(store, most((), store.name, listing), listing)
+        except (EraseDiffError, OSError) as error:
+            unfinished.append(Unfinished(store=store.name, reason=_reason(error)))
+    return Purged(tuple(lines), tuple(unfinished))
+
+
+def most(seen: tuple[Seen, ...], name: StoreName, listing: Listing) -> tuple[Seen, ...]:
+    """The most that was ever found of each kind: a purge only takes away, so the first whole look saw all of it."""
+    counts: dict[tuple[StoreName, str, Action], int] = {(entry.store, entry.what, entry.action): entry.count for entry in seen}
+    for (what, action), count in _counted(listing.things).items():
+        counts[name, what, action] = max(count, counts.get((name, what, action), 0))
+    return tuple(Seen(store=store, what=what, action=action, count=count) for (store, what, action), count in counts.items())
+
+
+def remove(thing: Thing) -> None:
+    """Remove one thing."""
+    thing.remove()
+
+
+def _purge(store: Store, listing: Listing) -> None:
+    """Delete what was listed, and ask the store anew.
+
+    Raises:
+        EraseDiffError: it refused, does not answer, or still holds something.
+    """
+    for thing in listing.things:
+        remove(thing)
+    if not listing.things:
+        return
+    left = _counted(store.look().things)
+    if left:
+        (what, _), count = left.most_common(1)[0]
+        raise EraseDiffError(f"{sum(left.values())} things are still there after they were deleted ({count} of them {what}): run the purge again.")
+
+
+def _counted(things: Sequence[Thing]) -> Counter[tuple[str, Action]]:
+    return Counter((thing.what, thing.action) for thing in things)
+
+
+def _lines(store: Store, seen: tuple[Seen, ...], listing: Listing) -> list[PurgeLine]:
+    now = datetime.now(UTC).replace(microsecond=0)
+    own = [entry for entry in seen if entry.store == store.name]
+    gone = [PurgeLine(store=store.name, what=e.what, action=e.action, count=e.count, verified=store.proof, at=now) for e in own]
+    kept = [PurgeLine(store=store.name, what=k.what, action="kept", count=k.count, verified=k.reason, at=now) for k in listing.kept if k.count]
+    return [*(gone or [PurgeLine(store=store.name, what=NOTHING, action="deleted", count=0, verified=store.proof, at=now)]), *kept]
+
+
+def _reason(error: EraseDiffError | OSError) -> str:
+    """One sentence without a path of the disk's own errors, whose names may be anybody's."""
+    said = (
+        str(error) if isinstance(error, EraseDiffError) else f"the disk refused ({error.strerror or type(error).__name__}): check it and run again."
+    )
+    return said[:MAX_REASON]

@@ -1,0 +1,69 @@
+"""A folder, purged file by file; links are removed and never followed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from erasediff.errors import BadInput, Unreachable
+from erasediff.evidence.purge.seam import Thing
+
+
+@dataclass(frozen=True)
+class FolderPlace:
+    """A folder whose content has to go, or a single file.
+
+    ``within`` has to be there: a volume that is not mounted is no proof of absence. The folder itself may stay, empty.
+    """
+
+    root: Path
+    within: Path
+    what: str = "files"
+
+    def things(self) -> tuple[Thing, ...]:
+        """Every file below the folder, and then folders that are left without any."""
+        if not self.within.is_dir():
+            raise Unreachable("a folder that has to be purged is not there: mount its volume, or correct the setting that names it.")
+        if self.root.is_symlink():
+            raise BadInput("what has to be purged is a link to another place: name that place itself.")
+        if self.root.is_file():
+            return (Thing(self.what, partial(remove_file, self.root)),)
+        return tuple(folder_things(self.root, self.what, self.root))
+
+
+def folder_things(root: Path, what: str, keep: Path) -> Iterator[Thing]:
+    """Everything in a folder, and the folder too where it is not the one to ``keep``; none if it is not there.
+
+    Raises:
+        OSError: it cannot be read, so nobody knows.
+    """
+    if not root.is_dir():
+        return
+    for folder, names, files in os.walk(root, topdown=False, onerror=_refuse):
+        here = Path(folder)
+        links = [name for name in names if (here / name).is_symlink()]
+        for name in sorted([*files, *links]):
+            yield Thing(what, partial(remove_file, here / name, keep))
+        if here != keep and not files and not names:
+            yield Thing("empty folders", partial(_remove_folder, here))
+
+
+def remove_file(path: Path, root: Path | None = None) -> None:
+    """Remove a file, and the folders below ``root`` that it leaves empty, for their names are somebody's too."""
+    path.unlink(missing_ok=True)
+    for folder in path.parents if root is not None else ():
+        if folder == root or (folder.is_dir() and any(folder.iterdir())):
+            return
+        _remove_folder(folder)
+
+
+def _remove_folder(folder: Path) -> None:
+    if folder.is_dir():
+        folder.rmdir()
+
+
+def _refuse(error: OSError) -> None:
+    raise error

@@ -1,0 +1,83 @@
+"""The store "models": weights, graphs and detectors in the workdir that know the class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from erasediff.evidence.purge.folder import folder_things, remove_file
+from erasediff.evidence.purge.seam import AGAIN, Kept, Listing, Store, Thing
+from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord
+from erasediff.records.workdir import Run
+from erasediff.tracking import Tracking
+
+WEIGHTS, GRAPHS, DETECTORS, UNKNOWN = (
+    "files of models that know the class",
+    "files of exported graphs that know the class",
+    "detectors that know the class",
+    "files of models that no record names",
+)
+_NAME = 16  # characters of the digest of its weights that a model's folder is named by
+
+
+def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
+    """Models of the workdir."""
+
+    def look() -> Listing:
+        attempts = subject.run.workdir.all_attempts()
+        things = [*_weights(subject, found), *(thing for run in attempts for thing in _graphs(run, subject, found))]
+        unknown = _unknown(subject, found, attempts, tracking)
+        needed = {run.detector() for run in subject.opened}
+        detectors = {run.detector() for run in subject.attempts}
+        things += [thing for path in sorted(detectors - needed) for thing in _detector(path)]
+        held = sum(path.is_file() for path in detectors & needed)
+        kept = [*found.kept, Kept(DETECTORS, held, f"an attempt that has not ended is judged by them: {AGAIN}")]
+        if subject.opened:
+            kept.append(Kept(UNKNOWN, len(unknown), f"an attempt that has not ended may be about to name them: {AGAIN}"))
+        else:
+            things += unknown
+        return Listing(tuple(things), tuple(kept))
+
+    return Store("models", look, "listed the folders of models, graphs and detectors anew")
+
+
+def _weights(subject: Subject, found: Survey) -> Iterator[Thing]:
+    models, staying = subject.run.workdir.models, {digest[:_NAME] for digest in found.staying}
+    for name in sorted({digest[:_NAME] for digest in found.plan.revoked} - staying):
+        yield from folder_things(models / name, WEIGHTS, models)
+
+
+def _graphs(run: Run, subject: Subject, found: Survey) -> Iterator[Thing]:
+    """The graph of an attempt, if it was revoked or is one of the request's own that serves nobody."""
+    exported = run.find(ExportedRecord)
+    digest = None if exported is None else exported.onnx.sha256
+    own = run.name in {attempt.name for attempt in subject.attempts}
+    if digest not in found.staying and (own or (digest in found.plan.revoked and not is_open(run))):
+        yield from folder_things(run.folder / "onnx", GRAPHS, run.folder)
+
+
+def _detector(path: Path) -> Iterator[Thing]:
+    """A detector, and parts of one that were never renamed."""
+    for file in sorted(path.parent.glob(f"*{path.stem}*")):
+        yield Thing(DETECTORS, partial(remove_file, file))
+
+
+def _unknown(subject: Subject, found: Survey, attempts: list[Run], tracking: Tracking) -> list[Thing]:
+    """What a step that was killed left among the models; whatever the registry knows can be fetched again."""
+    named = {digest[:_NAME] for digest in (*found.plan.revoked, *found.staying)}
+    for run in attempts:
+        base, erased = run.find(BaseRecord), run.find(ErasedRecord)
+        named |= {record.model.weights.uri for record in (base, erased) if record is not None}
+    versions = [*tracking.champions(), *tracking.versions(subject.name)]
+    named |= {model.weights.uri for version in versions if (model := model_of(version)) is not None}
+    models = subject.run.workdir.models
+    strangers = sorted(path for path in models.iterdir() if path.name not in named) if models.is_dir() else []
+    return [thing for path in strangers for thing in _stranger(path, models)]
+
+
+def _stranger(path: Path, models: Path) -> list[Thing]:
+    if path.is_dir() and not path.is_symlink():
+        return list(folder_things(path, UNKNOWN, models))
+    return [Thing(UNKNOWN, partial(remove_file, path))]

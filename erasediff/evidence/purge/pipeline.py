@@ -1,0 +1,37 @@
+"""The store "pipeline artifacts": what runs of the pipeline on this machine left when they were killed.
+
+A run that ends removes its folder. On a cluster, Kubeflow's artifacts lie under its pipeline root; the purge knows those that the owner names.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from erasediff.evidence.purge.folder import folder_things
+from erasediff.evidence.purge.seam import Kept, Listing, Store
+from erasediff.files import is_in_use
+from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
+
+KFP_PREFIX = "erasediff-kfp-"
+"""Of the folders that ``pipelines/local.py`` gives to kfp."""
+
+
+def pipeline_store(workdir: Workdir) -> Store:
+    """Folders of pipeline runs on this machine that nobody uses."""
+
+    def look() -> Listing:
+        temporary = Path(tempfile.gettempdir())
+        folders = [*_own(workdir.root, LAUNCH_PREFIX), *_own(temporary, KFP_PREFIX)]
+        busy = [folder for folder in folders if is_in_use(folder)]
+        things = [thing for folder in folders if folder not in busy for thing in folder_things(folder, "files of pipeline runs", folder.parent)]
+        kept = Kept("folders of pipeline runs", len(busy), "a run that is going on uses them, and removes them at its end")
+        return Listing(tuple(things), (kept,))
+
+    return Store("pipeline artifacts", look, "looked for folders of pipeline runs anew")
+
+
+def _own(parent: Path, prefix: str) -> list[Path]:
+    found = sorted(path for path in parent.glob(f"{prefix}*") if path.is_dir() and not path.is_symlink())
+    return [path for path in found if path.stat().st_uid == os.getuid()]

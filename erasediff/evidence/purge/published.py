@@ -1,0 +1,29 @@
+"""The store "published models": graphs where pods could read them."""
+
+from __future__ import annotations
+
+from erasediff.evidence.purge.places import place_for
+from erasediff.evidence.purge.seam import Listing, Store
+from erasediff.evidence.purge.survey import Subject, Survey
+from erasediff.records.nouns import RollOutRecord
+from erasediff.records.settings import RollOutSettings
+
+
+def published_store(subject: Subject, found: Survey, settings: RollOutSettings) -> Store:
+    """Revoked graphs in every place that a roll-out has published to."""
+
+    def look() -> Listing:
+        gone = [digest for digest in found.plan.revoked if digest not in found.staying]
+        places = [(root, place_for(f"{root}/{digest}", root)) for root in _roots(subject, settings) for digest in gone]
+        return Listing(tuple(thing for _, place in places for thing in place.things()))
+
+    return Store("published models", look, "listed every place that was published to anew, with all versions")
+
+
+def _roots(subject: Subject, settings: RollOutSettings) -> list[str]:
+    """Where graphs were published: by the records, and by today's settings. A graph lies at ``ROOT/<its digest>/<of its manifest>``."""
+    records = [record for run in subject.run.workdir.all_attempts() if (record := run.find(RollOutRecord)) is not None and record.uri]
+    roots = {record.uri.rstrip("/").rsplit("/", 2)[0] for record in records}
+    if settings.backend != "none" and settings.publish_to:
+        roots.add(settings.publish_to.rstrip("/"))
+    return sorted(roots)

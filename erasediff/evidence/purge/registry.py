@@ -1,0 +1,67 @@
+"""The store "mlflow registry": rows of versions that know the class, and of runs that nothing needs any more."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from erasediff.errors import BadInput
+from erasediff.evidence.purge.database import Database
+from erasediff.evidence.purge.seam import Kept, Listing, Store, Thing
+from erasediff.records.purging import PurgePlan
+from erasediff.records.settings import Settings
+from erasediff.tracking import Tracking
+
+REVOKED_TAG = "erasediff.revoked"
+KNOWING, HIDDEN, RUNS = "versions that know the class", "versions that were only hidden", "runs"
+
+
+def database_uri(tracking_uri: str, settings: Settings) -> str:
+    """Where MLflow's database is.
+
+    Raises:
+        BadInput: MLflow is a server, and nobody said where its database is.
+    """
+    if settings.mlflow_backend_store_uri is not None:
+        return settings.mlflow_backend_store_uri.get_secret_value()
+    if tracking_uri.startswith(("http://", "https://")):
+        raise BadInput(
+            "MLflow's server only hides what it deletes: set ERASEDIFF_MLFLOW_BACKEND_STORE_URI to its database, where the purge deletes the rows."
+        )
+    return tracking_uri
+
+
+def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, settings: Settings) -> Store:
+    """The registry and the runs of MLflow, in its database."""
+
+    def look() -> Listing:
+        database = Database(database_uri(tracking.uri, settings))
+        rows = [Thing(RUNS, partial(database.delete_run, run.id)) for run in plan.runs if not run.parts and database.rows_of_run(run.id)]
+        partly = sum(bool(run.parts) for run in plan.runs)
+        kept = Kept(RUNS, partly, "they hold what serves, or another request's evidence; only some of their artifacts went")
+        return Listing((*_versions(plan, name, superseded, tracking, database), *rows), (kept,))
+
+    return Store("mlflow registry", look, "asked every table of MLflow's database by a connection of its own", ("mlflow artifacts",))
+
+
+def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, database: Database) -> list[Thing]:
+    """Versions to delete, or to tag.
+
+    The highest number is never deleted: MLflow counts on from it, and would give it to another model.
+    """
+    present = database.versions(name)
+    newest = max(present, default=0)
+    planned = {version.number for version in plan.versions}
+    loose = sorted(number for number in planned - present.keys() if database.rows_of_version(name, number))
+    things = [Thing(KNOWING, partial(database.delete_version, name, number)) for number in loose]
+    for number, hidden in sorted(present.items()):
+        if hidden and number != newest:
+            things.append(Thing(HIDDEN, partial(database.delete_version, name, number)))
+        elif number in planned and superseded == "delete" and number != newest:
+            things.append(Thing(KNOWING, partial(database.delete_version, name, number)))
+        elif number in planned and not hidden and not _tagged(tracking, name, number):
+            things.append(Thing(KNOWING, partial(tracking.tag_version, name, str(number), REVOKED_TAG, "true"), "revoked"))
+    return things
+
+
+def _tagged(tracking: Tracking, name: str, number: int) -> bool:
+    return REVOKED_TAG in tracking.resolve(f"models:/{name}/{number}").tags

@@ -1,0 +1,36 @@
+"""The store "dvc remote": everything under the request's own prefix."""
+
+from __future__ import annotations
+
+from erasediff.data.versioning import ForgetStore
+from erasediff.errors import BadInput
+from erasediff.evidence.purge.places import local, place_for
+from erasediff.evidence.purge.s3 import neighbours
+from erasediff.evidence.purge.seam import Kept, Listing, Store
+
+
+def remote_store(remote: ForgetStore, recorded: frozenset[str], endpoint_url: str | None) -> Store:
+    """The remote of a request.
+
+    Args:
+        remote: where forget sets of the request go by today's settings.
+        recorded: where the attempts' records say they went.
+        endpoint_url: of an S3-compatible store.
+    """
+
+    def look() -> Listing:
+        if recorded - {remote.shown}:
+            raise BadInput("a forget set of this request was versioned in another DVC remote than is set now: set ERASEDIFF_DVC_REMOTE to that one.")
+        things = place_for(remote.url, remote.url, endpoint_url).things()
+        return Listing(tuple(things), (Kept("forget sets", _others(remote.url, endpoint_url), "they are other requests'"),))
+
+    proof = "listed every version, marker and upload anew by a second client" if remote.url.startswith("s3://") else "listed the folder anew"
+    return Store("dvc remote", look, proof)
+
+
+def _others(url: str, endpoint_url: str | None) -> int:
+    parent, _, own = url.rstrip("/").rpartition("/")
+    if url.startswith("s3://"):
+        bucket, _, prefix = parent.removeprefix("s3://").partition("/")
+        return neighbours(bucket, prefix, own, endpoint_url)
+    return sum(entry.is_dir() and entry.name != own for entry in local(parent).iterdir())

@@ -1,0 +1,181 @@
+"""What a purge has to delete, from the records of the attempts and the registry, before the rows that say so are gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from erasediff.errors import BadInput
+from erasediff.evidence.purge.grids import shows
+from erasediff.evidence.purge.seam import Kept
+from erasediff.evidence.purge.superseded import Build, Decision, Rules, decide
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
+from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
+from erasediff.records.workdir import Run
+from erasediff.tracking import MODEL_ARTIFACTS, Tracking
+
+ONNX_ARTIFACTS, REPORT_ARTIFACT, REQUEST_TAG = "onnx", "report.html", "erasediff.request"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a purge is about.
+
+    Attributes:
+        run: the attempt that was promoted.
+        attempts: all attempts at its request, this one among them.
+        name: the registered model.
+        champion: its version that serves.
+    """
+
+    run: Run
+    attempts: tuple[Run, ...]
+    name: str
+    champion: Any
+
+    @property
+    def label(self) -> int:
+        """The label that was erased."""
+        return self.run.plan().request.label
+
+    @property
+    def opened(self) -> tuple[Run, ...]:
+        """Attempts at other requests that have started and not ended."""
+        own = {run.name for run in self.attempts}
+        return tuple(run for run in self.run.workdir.all_attempts() if run.name not in own and is_open(run))
+
+    @property
+    def successful(self) -> tuple[Run, ...]:
+        """Attempts at the request that were promoted."""
+        return tuple(run for run in self.attempts if run.find(PromotionRecord) is not None)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What goes, and what stays with its reasons. ``staying`` are digests of models of which no byte may be touched."""
+
+    plan: PurgePlan
+    staying: frozenset[str]
+    kept: tuple[Kept, ...]
+
+
+def is_open(run: Run) -> bool:
+    """Whether an attempt has started and not ended: neither promoted nor given an outcome."""
+    return run.find(BaseRecord) is not None and run.find(PromotionRecord) is None and not (run.folder / "outcome.json").is_file()
+
+
+def survey(subject: Subject, tracking: Tracking, earlier: PurgePlan) -> Survey:
+    """Survey the registry and the attempts.
+
+    Args:
+        subject: what it is about.
+        tracking: MLflow.
+        earlier: the plan of a run of the same purge that was not finished.
+
+    Raises:
+        BadInput: the champion does not say what it is.
+        Unreachable: MLflow does not answer.
+    """
+    decision = _decision(subject, tracking)
+    staying = frozenset(digest for build in (*decision.stay, *decision.open_) for digest in build.digests)
+    serving = {digest for build in decision.stay for digest in build.digests}
+    revoked = {digest for build in (*decision.gone, *decision.open_) for digest in build.digests}
+    numbers = {build.number for build in decision.gone if build.number is not None}
+    standing = {build.number for build in (*decision.stay, *decision.open_)}
+    runs = {run.id: run for run in earlier.runs} | _runs(subject, tracking, decision)
+    plan = PurgePlan(
+        revoked=tuple(sorted({*revoked, *earlier.revoked} - serving)),
+        runs=tuple(runs[key] for key in sorted(runs)),
+        versions=tuple(
+            PlannedVersion(name=subject.name, number=number) for number in sorted({*numbers, *(v.number for v in earlier.versions)} - standing)
+        ),
+    )
+    return Survey(plan, staying, decision.kept)
+
+
+def model_of(version: Any) -> ModelRecord | None:
+    """What a version's tag says it is; ``None`` where it says nothing."""
+    said = version.tags.get("erasediff.model")
+    return None if said is None else ModelRecord.parse_json(said, f"the tag erasediff.model of version {version.version}")
+
+
+def _decision(subject: Subject, tracking: Tracking) -> Decision:
+    champion = model_of(subject.champion)
+    if champion is None:
+        raise BadInput(f"the champion of {subject.name!r} does not say what it has forgotten: nothing is purged before it does.")
+    everything = subject.run.workdir.all_attempts()
+    rules = Rules(
+        dataset=subject.run.plan().request.dataset,
+        label=subject.label,
+        champion=int(subject.champion.version),
+        epoch=champion.epoch,
+        warm=subject.run.config().purge.warm_builds,
+        elsewhere=frozenset(m.weights.sha256 for v in tracking.champions() if v.name != subject.name and (m := model_of(v)) is not None),
+        opened=frozenset(build.model.weights.sha256 for run in subject.opened for build in _of_attempt(run)),
+    )
+    versions = [build for version in tracking.versions(subject.name) if (build := _of_version(version)) is not None]
+    known = {build.model.weights.sha256 for build in versions}
+    attempts = [build for run in everything if _named(run) == subject.name for build in _of_attempt(run)]
+    return decide([*versions, *(build for build in attempts if build.model.weights.sha256 not in known)], rules)
+
+
+def _named(run: Run) -> str | None:
+    base = run.find(BaseRecord)
+    return None if base is None else base.name
+
+
+def _of_version(version: Any) -> Build | None:
+    model = model_of(version)
+    if model is None:
+        return None
+    return Build(
+        model=model,
+        onnx_sha256=version.tags.get("erasediff.onnx_sha256"),
+        number=int(version.version),
+        run_id=str(version.run_id or ""),
+        passed=version.tags.get("erasediff.verdict") == Verdict.PASS,
+    )
+
+
+def _of_attempt(run: Run) -> list[Build]:
+    """The base that an attempt started from, and what it made of it."""
+    base, erased, exported = run.find(BaseRecord), run.find(ErasedRecord), run.find(ExportedRecord)
+    found = [] if base is None else [Build(base.model)]
+    if erased is not None:
+        found.append(Build(erased.model, None if exported is None else exported.onnx.sha256, label=run.plan().request.label))
+    return found
+
+
+def _runs(subject: Subject, tracking: Tracking, decision: Decision) -> dict[str, PlannedRun]:
+    """Runs of MLflow that go whole, and others of which some artifacts go: they are evidence of another request, or hold what serves."""
+    request = subject.run.plan().request.digest()
+    needed = {build.run_id for build in (*decision.stay, *decision.open_) if build.run_id}
+    needed |= {run.plan().mlflow_run_id for run in subject.successful}
+    planned: dict[str, PlannedRun] = {}
+    for build in decision.gone:
+        found = tracking.find_run(build.run_id) if build.run_id else None
+        if found is not None and build.run_id not in needed:
+            of_another = found.data.tags.get(REQUEST_TAG, request) != request
+            planned[build.run_id] = _planned(found, (MODEL_ARTIFACTS, ONNX_ARTIFACTS) if of_another else ())
+    elsewhere = {run.plan().mlflow_run_id for run in subject.run.workdir.attempts(request) if _named(run) not in (None, subject.name)}
+    for found in tracking.runs_of_request(request):
+        if found.info.run_id not in needed | elsewhere:
+            planned[found.info.run_id] = _planned(found, ())
+    return planned | _reports(subject, tracking, planned)
+
+
+def _reports(subject: Subject, tracking: Tracking, planned: dict[str, PlannedRun]) -> dict[str, PlannedRun]:
+    """Runs that stay but for a report with samples of the class, be it of an earlier request, when the class was still retained."""
+    dataset, found = subject.run.plan().request.dataset, {}
+    for run in subject.run.workdir.all_attempts():
+        plan = run.plan()
+        present = planned.get(plan.mlflow_run_id)
+        if plan.request.dataset == dataset and (present is None or present.parts) and shows(run, subject.label):
+            entry = tracking.find_run(plan.mlflow_run_id)
+            if entry is not None:
+                found[plan.mlflow_run_id] = _planned(entry, (*(present.parts if present else ()), REPORT_ARTIFACT))
+    return found
+
+
+def _planned(found: Any, parts: tuple[str, ...]) -> PlannedRun:
+    return PlannedRun(id=str(found.info.run_id), artifacts=str(found.info.artifact_uri), parts=parts)

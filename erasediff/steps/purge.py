@@ -1,0 +1,180 @@
+"""Delete what the model was made to forget, wherever it lies, and show that it is gone. The order is a law: nothing goes before the promotion."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+
+from erasediff.errors import BadInput, EraseDiffError, PurgeUnfinished, Unreachable
+from erasediff.evidence.purge.artifacts import artifacts_store
+from erasediff.evidence.purge.attempts import cache_store, workdir_store
+from erasediff.evidence.purge.engine import Purged, look_only, purge_stores
+from erasediff.evidence.purge.grids import without
+from erasediff.evidence.purge.keys import keys_store
+from erasediff.evidence.purge.models import models_store
+from erasediff.evidence.purge.owned import owned_store
+from erasediff.evidence.purge.pipeline import pipeline_store
+from erasediff.evidence.purge.published import published_store
+from erasediff.evidence.purge.registry import registry_store
+from erasediff.evidence.purge.remote import remote_store
+from erasediff.evidence.purge.revoke import revoke
+from erasediff.evidence.purge.seam import AGAIN, Store
+from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, survey
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, Verdict, VerdictRecord
+from erasediff.records.purging import PurgeLine, PurgePlan, PurgeProgress, PurgeRecord, Seen, Unfinished
+from erasediff.records.settings import RollOutSettings, Settings
+from erasediff.records.workdir import Run
+from erasediff.steps.promote import one_at_a_time
+from erasediff.steps.record_outcome import report_with
+from erasediff.steps.roll_out import check_rolled_out
+from erasediff.steps.version_forget_set import forget_store
+from erasediff.tracking import CHAMPION, Tracking
+
+PROGRESS = "purging.json"
+
+
+def purge(run: Run) -> PurgeRecord:
+    """Purge after this attempt's promotion; goes on where a purge that was killed or could not reach a store has ended.
+
+    Raises:
+        BadInput: the attempt was not promoted, or another attempt still needs its forget set; nothing was deleted.
+        PurgeUnfinished: something may still be there; the record says what and why.
+    """
+    promotion = _promoted(run)
+    with one_at_a_time(run.workdir):
+        present = run.find(PurgeRecord)
+        made_from = {"promotion": promotion.digest(), "forget_set": run.need(ForgetSetRecord, "version-forget-set").digest()}
+        if present is not None and present.made_from == made_from and present.complete and not _waits(present):
+            return present
+        record = _purge(run, promotion).model_copy(update={"made_from": made_from})
+        record.write(run.path(PurgeRecord))
+    if not record.complete:
+        first = record.unfinished[0]
+        raise PurgeUnfinished(
+            f"the purge is not finished, {len(record.unfinished)} stores are left, the first is '{first.store}': {first.reason.rstrip('.')}; "
+            f"the others are in {run.path(PurgeRecord).name}, and the same command goes on."
+        )
+    return record
+
+
+def preview(run: Run) -> Purged:
+    """What a purge would find now; nothing is changed.
+
+    Raises:
+        BadInput, Unreachable: as :func:`purge` would.
+    """
+    promotion = _promoted(run)
+    tracking = Tracking(run.workdir.root)
+    subject = _subject(run, tracking)
+    found = survey(subject, tracking, _progress(run, promotion).plan)
+    return look_only(_stores(subject, found, tracking))
+
+
+def _waits(record: PurgeRecord) -> bool:
+    """Whether something was kept for an attempt that had not ended then."""
+    return any(line.action == "kept" and line.verified.endswith(AGAIN) for line in record.lines)
+
+
+def _promoted(run: Run) -> PromotionRecord:
+    """The promotion of this attempt, with everything that has to stand before it.
+
+    Raises:
+        BadInput: one of them is missing, or did not go well.
+    """
+    promotion, registered = run.need(PromotionRecord, "promote"), run.need(RegisteredRecord, "register")
+    verdict = run.need(VerdictRecord, "gate").verdict
+    if verdict is not Verdict.PASS or promotion.made_from.get("registered") != registered.digest():
+        raise BadInput(
+            f"run {run.name} was not promoted as it was registered ({verdict}): run `erasediff promote` first; nothing is purged before it."
+        )
+    check_rolled_out(run, registered)
+    return promotion
+
+
+def _subject(run: Run, tracking: Tracking) -> Subject:
+    """What the purge is about.
+
+    Raises:
+        BadInput: the champion does not say that it has forgotten the label, or an attempt on another model still needs the forget set.
+        Unreachable: MLflow does not answer.
+    """
+    plan, name = run.plan(), run.need(RegisteredRecord, "register").name
+    champion = tracking.alias(name, CHAMPION)
+    model = None if champion is None else model_of(champion)
+    if model is None or plan.request.label not in model.forgotten or model.epoch < run.need(ErasedRecord, "erase").model.epoch:
+        raise BadInput(
+            f"the champion of {name!r} has not forgotten label {plan.request.label}: run `erasediff promote` first; nothing is purged before."
+        )
+    attempts = tuple(run.workdir.attempts(plan.request.digest()))
+    for attempt in attempts:
+        base = attempt.find(BaseRecord)
+        if base is not None and base.name != name and is_open(attempt):
+            raise BadInput(f"run {attempt.name} of the same request, on model {base.name!r}, has not ended and needs the forget set: end it first.")
+    return Subject(run, attempts, name, champion)
+
+
+def _progress(run: Run, promotion: PromotionRecord) -> PurgeProgress:
+    """What an earlier run of this purge has written down."""
+    path = run.folder / PROGRESS
+    fresh = PurgeProgress(promotion=promotion.digest(), plan=PurgePlan())
+    found = PurgeProgress.read(path) if path.is_file() else fresh
+    return found if found.promotion == fresh.promotion else fresh
+
+
+def _purge(run: Run, promotion: PromotionRecord) -> PurgeRecord:
+    progress = _progress(run, promotion)
+    forget_set, epoch = run.need(ForgetSetRecord, "version-forget-set"), run.need(ErasedRecord, "erase").model.epoch
+    record = PurgeRecord(
+        requests=(), forget_set_version=forget_set.version, revoked=progress.plan.revoked, minimum_epoch=epoch, lines=(), unfinished=()
+    )
+    try:
+        tracking = Tracking(run.workdir.root)
+        subject = _subject(run, tracking)
+        found = survey(subject, tracking, progress.plan)
+    except Unreachable as error:
+        return record.model_copy(update={"unfinished": (Unfinished(store="mlflow registry", reason=str(error)[:400]),)})
+    progress = progress.model_copy(update={"plan": found.plan})
+    progress.write(run.folder / PROGRESS)
+    record = record.model_copy(update={"revoked": found.plan.revoked})
+    try:
+        verified = revoke(run.workdir, found.plan.revoked, RollOutSettings.load())
+    except EraseDiffError as error:
+        reason = f"nothing is deleted before the models that know the class are revoked: {error}"[:400]
+        return record.model_copy(update={"unfinished": (Unfinished(store="models", reason=reason),)})
+    purged = purge_stores(_stores(subject, found, tracking), progress.seen, partial(_keep, run, progress))
+    return record.model_copy(update={"lines": (*_revocation(found.plan, verified), *purged.lines), "unfinished": purged.unfinished})
+
+
+def _keep(run: Run, progress: PurgeProgress, seen: tuple[Seen, ...]) -> None:
+    progress.model_copy(update={"seen": seen}).write(run.folder / PROGRESS)
+
+
+def _revocation(plan: PurgePlan, verified: str) -> tuple[PurgeLine, ...]:
+    now = datetime.now(UTC).replace(microsecond=0)
+    return (PurgeLine(store="models", what="digests of weights and graphs", action="revoked", count=len(plan.revoked), verified=verified, at=now),)
+
+
+def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store, ...]:
+    """Every store, in the order of the law: what serves and what holds images first, rows after the artifacts that they point to, the key last."""
+    run, settings, rolling = subject.run, Settings(), RollOutSettings.load()
+    plan, config = run.plan(), run.config()
+    remote = forget_store(run, plan)
+    recorded = frozenset(record.remote for attempt in subject.attempts if (record := attempt.find(ForgetSetRecord)) is not None)
+    needed = [str(run.workdir.root), remote.url.rstrip("/").rpartition("/")[0], *(p for p in (config.dataset.path, rolling.publish_to) if p)]
+    conceal = partial(_conceal, label=plan.request.label)
+    return (
+        published_store(subject, found, rolling),
+        cache_store(subject),
+        workdir_store(subject, conceal),
+        models_store(subject, found, tracking),
+        remote_store(remote, recorded, settings.dvc_remote_endpoint_url),
+        artifacts_store(found.plan, settings),
+        registry_store(found.plan, subject.name, config.purge.superseded, tracking, settings),
+        pipeline_store(run.workdir),
+        owned_store(config.purge.places, run.workdir.root, needed),
+        keys_store(run.workdir.request_key(plan.request)),
+    )
+
+
+def _conceal(run: Run, label: int) -> None:
+    without(run, label, run.workdir.report, report_with)
