@@ -1,0 +1,1 @@
+"""What an auditor gets: a signed certificate, and what it can be held against."""
