@@ -22,6 +22,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded
 from erasediff.records.base import Strict
 from erasediff.records.keys import Envelope, KeyDocument
+from erasediff.records.revocation import REVOCATIONS, RevocationList
 
 D = TypeVar("D", bound=Strict)
 
@@ -64,13 +65,15 @@ def described(key: ec.EllipticCurvePublicKey, path: Path) -> PublicKey:
         BadInput: the document does not follow the schema.
         IntegrityError: it is another key's.
     """
-    id, document = key_id(key), document_path(path)
+    found, document = key_id(key), document_path(path)
     if not document.is_file():
-        return PublicKey(id, key)
+        return PublicKey(found, key)
     known = KeyDocument.parse_json(read_bounded(document, MAX_KEY_BYTES, "the key's document"), str(document))
-    if known.key_id != id:
-        raise IntegrityError(f"{document} is the document of the key {known.key_id[:12]}, not of {path.name} ({id[:12]}): put the right one there.")
-    return PublicKey(id, key, known.not_after)
+    if known.key_id != found:
+        raise IntegrityError(
+            f"{document} is the document of the key {known.key_id[:12]}, not of {path.name} ({found[:12]}): put the right one there."
+        )
+    return PublicKey(found, key, known.not_after)
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -133,6 +136,19 @@ def read_signed(data: bytes, key: PublicKey, payload_type: str, kind: type[D], s
     if payload != document.canonical():
         raise IntegrityError(f"what {source} holds is not canonical JSON: fetch it again from who issued it.")
     return document
+
+
+def read_revocations(path: Path, key: PublicKey) -> RevocationList:
+    """A signed list of revocations; see :func:`read_signed`.
+
+    Raises:
+        BadInput: it is missing, too large, not signed by this key, or was signed after the key's end.
+        IntegrityError: it was changed.
+    """
+    data = read_bounded(path, MAX_ENVELOPE_BYTES, "the revocation list")
+    found = read_signed(data, key, REVOCATIONS, RevocationList, f"the revocation list {path}")
+    key.check_unexpired(found.issued_at)
+    return found
 
 
 def _decoded(text: str, source: str) -> bytes:

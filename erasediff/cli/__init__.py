@@ -16,7 +16,7 @@ from erasediff.errors import EraseDiffError, ExitCode
 
 # Each registers its subcommands, in the order that --help has.
 # isort: off
-from erasediff.cli import pipeline, serving, models, steps, concepts  # noqa: F401
+from erasediff.cli import pipeline, serving, models, steps, evidence, concepts  # noqa: F401
 # isort: on
 
 

@@ -153,6 +153,8 @@ def _purged(facts: Facts) -> Purged | None:
     if (purge := facts.purge) is None:
         return None
     name = facts.plan.run
+    if facts.promotion is None:
+        raise BadInput(f"run {name} was purged and not promoted: run `erasediff promote` before the final certificate.")
     if not purge.complete:
         store = purge.unfinished[0].store
         raise BadInput(f"the purge of run {name} is not complete ({store} is not done): run `erasediff purge` again before the final certificate.")

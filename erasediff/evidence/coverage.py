@@ -54,7 +54,7 @@ def coverage(checks: Sequence[Check]) -> tuple[Threat, ...]:
 
 
 def _threat(answer: Answer, checks: Sequence[Check]) -> Threat:
-    asked = [check for check in checks if any(check.id == id or check.id.startswith(f"{id}.") for id in answer.ids)]
+    asked = [check for check in checks if any(check.id == known or check.id.startswith(f"{known}.") for known in answer.ids)]
     made = [check for check in asked if check.value is not None]
     if made:
         ids, verdicts = tuple(check.id for check in made), tuple(check.verdict for check in made)

@@ -14,7 +14,10 @@ ALWAYS = (
 )
 NO_PURGE = "The forget data had not been purged when this certificate was issued: it is provisional and closes no request."
 NO_REQUEST = "No request of a ledger is named: whom this erasure answers is not part of this certificate."
-NO_ROLL_OUT = "No roll-out was part of the run: that the model certified is the one that serves is not shown here."
+NOT_SERVED = {
+    "none": "No roll-out was part of the run: that the model certified is the one that serves is not shown here.",
+    "rolled back": "The roll-out was rolled back: the model certified is not the one that serves.",
+}
 
 
 def limitations(
@@ -27,7 +30,7 @@ def limitations(
     if doubtful := [f"{check.id} ({check.verdict})" for check in judged.reported if check.verdict is not Verdict.PASS]:
         found.append(f"Reported and not passed, by the policy no part of the verdict: {', '.join(doubtful[:20])}.")
     if serving.outcome != "promoted":
-        found.append(NO_ROLL_OUT)
+        found.append(NOT_SERVED[serving.outcome])
     if not requests:
         found.append(NO_REQUEST)
     if purge is None:

@@ -16,8 +16,6 @@ from erasediff.records.base import Strict
 from erasediff.records.keys import Envelope
 from erasediff.records.signing import NO_KEY, SigningSettings
 
-IN_TOTO = "application/vnd.in-toto+json"
-
 
 @dataclass(frozen=True)
 class SigningKey:

@@ -5,7 +5,7 @@ https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
@@ -14,8 +14,9 @@ from erasediff.records.nouns import Check, Verdict
 from erasediff.records.purging import PurgeLine
 from erasediff.records.requests import RequestFacts
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "urn:erasediff:erasure:v1"
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+IN_TOTO: Final = "application/vnd.in-toto+json"
+PREDICATE_TYPE: Final = "urn:erasediff:erasure:v1"
 
 Phase = Literal["provisional", "final"]
 SubjectName = Literal["weights folder", "weights", "ONNX graph", "solver tables", "serving image"]
@@ -28,7 +29,7 @@ class Subject(Strict):
     """One thing that the certificate is about."""
 
     name: SubjectName
-    digest: dict[Algorithm, Sha256] = Field(min_length=1, max_length=1)
+    digests: dict[Algorithm, Sha256] = Field(alias="digest", min_length=1, max_length=1)
 
 
 class Scope(Strict):
@@ -157,7 +158,7 @@ class Statement(Strict):
 
     def digest_of(self, name: SubjectName) -> str | None:
         """The digest of a subject, or ``None`` if it is not among them."""
-        return next((value for subject in self.subject if subject.name == name for value in subject.digest.values()), None)
+        return next((value for subject in self.subject if subject.name == name for value in subject.digests.values()), None)
 
 
 class RequestsRecord(Record):
@@ -179,4 +180,4 @@ class CertificateRecord(Record):
     issued_at: AwareDatetime
     key_id: Sha256
     statement: Sha256
-    files: tuple[Pointer, ...] = Field(min_length=1, max_length=8)
+    files: tuple[Pointer, ...] = Field(min_length=1, max_length=4200)

@@ -13,7 +13,7 @@ MAX_SIGNATURES = 8
 
 
 class KeyDocument(Strict):
-    """What lies beside a key as ``NAME.json``. ``key_id`` is the SHA-256 of the public key's DER; after ``not_after`` nothing may be signed with it."""
+    """What lies beside a key as ``NAME.json``. ``key_id`` is the SHA-256 of the public key's DER; nothing may be signed after ``not_after``."""
 
     key_id: Sha256
     algorithm: Literal["ECDSA-P256-SHA256"] = "ECDSA-P256-SHA256"
