@@ -68,9 +68,10 @@ def serve_forever(options: Options) -> None:
             f"{error.name} is not installed here: use the serving image, or an environment from requirements-serve.lock (docs/serving.md)."
         ) from None
     rules, revocations = RulesFile(options.rules), open_revocations(options.revocations, options.revocation_key)
-    # A list that does not verify keeps the server from being ready, not from starting: it is read again when it changes.
-    admitted = admit(fetch(options.model), rules.now())
     in_force = rules if revocations is None else RulesAndRevocations(rules, revocations)
+    # A list that does not verify keeps the server from being ready, not from starting: it is read again when it changes.
+    verified = revocations is None or revocations.state().good
+    admitted = admit(fetch(options.model), in_force.now() if verified else rules.now())
     model = admitted.model
     graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     engine = Engine(graph, {model.solver: admitted.tables[model.solver]}, graph.image_shape, null_label=model.classes)
