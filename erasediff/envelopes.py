@@ -112,7 +112,7 @@ def open_envelope(data: bytes, key: PublicKey, payload_type: str, source: str) -
     if data != envelope.canonical() + b"\n":
         raise IntegrityError(f"{source} is not written as it was issued: fetch it again from who issued it.")
     if envelope.payloadType != payload_type:
-        raise BadInput(f"{source} is something else ({envelope.payloadType[:60]}), not {payload_type}: is it the right file?")
+        raise BadInput(f"{source} is something else than {payload_type}: hand in the right file.")
     (signature,) = envelope.signatures
     if signature.keyid != key.id:
         raise BadInput(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the public key of who issued it.")
