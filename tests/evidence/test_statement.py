@@ -82,7 +82,7 @@ def test_it_is_the_statement_that_in_toto_reads(facts: Facts) -> None:
 
     read = json_format.Parse(statement_of(facts, AT).canonical(), statement_pb2.Statement())
     assert read.type == "https://in-toto.io/Statement/v1"
-    assert [subject.name for subject in read.subject][0] == "weights folder"
+    assert read.subject[0].name == "weights folder"
     assert read.predicate["phase"] == "provisional"
 
 

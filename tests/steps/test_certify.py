@@ -1,3 +1,4 @@
+# ruff: noqa: F811 - fixtures of another folder
 """The lies: 'certified', of files that are not what was measured; 'the same certificate', of another; 'the key of the forget set is gone'."""
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def test_a_purge_that_is_not_done_ends_in_a_sentence_and_leaves_the_provisional_
     assert {name: data for name, data in files(run).items() if name in before} | {"seconds.json": b""} == before | {"seconds.json": b""}
 
 
-def test_weights_and_graphs_that_were_changed_are_not_signed(promoted: Run, run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_weights_and_graphs_that_were_changed_are_not_signed(promoted: Run, run: Run, tmp_path: Path) -> None:
     (run.folder / "onnx/model.onnx").write_bytes(b"another")
     with pytest.raises(IntegrityError, match="is not the one that was measured"):
         certify(run)
@@ -120,7 +121,7 @@ def test_an_earlier_step_that_is_missing_is_named(run: Run) -> None:
         certify(run)
 
 
-def test_a_key_by_a_uri_certifies_without_the_signatures_that_need_a_file(run: Run, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_key_by_a_uri_certifies_without_the_signatures_that_need_a_file(run: Run, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", f"file2:{keys / PRIVATE}")
     monkeypatch.setenv("ERASEDIFF_SIGNING_PUBLIC_KEY", str(keys / "signing-key.pub"))
     assert {file.uri for file in certify(run).files} == {"certificate.dsse.json", "certificate.html", "letter.html"}
