@@ -62,13 +62,16 @@ def verify(
     revocations: Annotated[Optional[Path], typer.Option("--revocations", help="The issuer's signed list of revocations.")] = None,
     model_signature: Annotated[Optional[Path], typer.Option("--model-signature", help="model-signing's signature of the folder.")] = None,
     onnx_signature: Annotated[Optional[Path], typer.Option("--onnx-signature", help="model-signing's signature of the graph.")] = None,
+    timestamp: Annotated[Optional[Path], typer.Option("--timestamp", help="The certificate's time stamp (RFC 3161).")] = None,
+    timestamp_root: Annotated[Optional[Path], typer.Option("--timestamp-root", help="The root certificate of who gave it, in PEM.")] = None,
     final: Annotated[bool, typer.Option("--final", help="Refuse a provisional certificate.")] = False,
 ) -> int:
     """Check a certificate and what it is about; offline, with the extra 'verify' alone. 0: everything handed in is as certified."""
     from erasediff.evidence.verification import Presented, check_final
     from erasediff.evidence.verification import verify as check
 
-    verified = check(Presented(certificate, key, model, onnx, purge, revocations, model_signature, onnx_signature))
+    signatures = (model_signature, onnx_signature, timestamp, timestamp_root)
+    verified = check(Presented(certificate, key, model, onnx, purge, revocations, *signatures))
     if final:
         check_final(verified.statement)
     predicate = verified.statement.predicate

@@ -36,5 +36,5 @@ def limitations(
     if purge is None:
         found.append(NO_PURGE)
     elif kept := sum(line.action == "kept" for line in purge.lines):
-        found.append(f"{kept} kinds of things were kept by the purge; its lines say which and why.")
+        found.append(f"The purge kept something in {kept} of its {len(purge.lines)} lines; they say what and why.")
     return tuple(found)

@@ -16,15 +16,15 @@ from erasediff.records.nouns import Check
 from erasediff.records.requests import Regime, RequestFacts
 
 STORES = {
-    "workdir": "working copies",
-    "dvc remote": "the data store",
-    "dvc cache": "the data store's cache",
-    "mlflow artifacts": "records of experiments",
-    "mlflow registry": "the model registry",
+    "workdir": "our working copies",
+    "dvc remote": "our data store",
+    "dvc cache": "the cache of that store",
+    "mlflow artifacts": "our records of experiments",
+    "mlflow registry": "our list of models",
     "models": "earlier models",
-    "pipeline artifacts": "files passed between steps",
-    "published models": "published models",
-    "keys": "keys",
+    "pipeline artifacts": "files passed between the steps of the work",
+    "published models": "models that we had published",
+    "keys": "the keys by which the data could still have been named",
 }
 REGIMES = {
     Regime.GDPR: "the General Data Protection Regulation, Article 17",

@@ -6,6 +6,7 @@ It imports nothing of what trains, evaluates or serves.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, read_public_key, read_revocations, read_signed
@@ -16,12 +17,13 @@ from erasediff.records.certificate import IN_TOTO, Statement
 from erasediff.records.nouns import Verdict
 from erasediff.records.purging import PurgeRecord
 
+LATEST_STAMP = timedelta(hours=24)
 NO_PUBLIC_KEY = "no public key is given: hand in --key signing-key.pub, got from the issuer by another way than the certificate."
 
 
 @dataclass(frozen=True)
 class Presented:
-    """A certificate and what is held against it. ``model_signature`` and ``onnx_signature`` are model-signing's files."""
+    """A certificate and what is held against it. ``model_signature`` and ``onnx_signature`` are model-signing's files, ``timestamp`` is RFC 3161's."""
 
     certificate: Path
     key: Path | None
@@ -31,6 +33,8 @@ class Presented:
     revocations: Path | None = None
     model_signature: Path | None = None
     onnx_signature: Path | None = None
+    timestamp: Path | None = None
+    timestamp_root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def verify(presented: Presented) -> Verified:
         number = _check_revocations(presented.revocations, key, statement)
         held.append(f"revocation list {number}")
     held += _check_signatures(presented, presented.key)
+    held += _check_timestamp(presented, key, statement)
     return Verified(statement, tuple(held))
 
 
@@ -131,6 +136,23 @@ def _check_revocations(path: Path, key: PublicKey, statement: Statement) -> int:
         epoch, least = predicate.scope.epoch, listed.minimum_epoch
         raise BadInput(f"the certificate is of erasure epoch {epoch}, and by list {listed.number} nothing below {least} may be served.")
     return listed.number
+
+
+def _check_timestamp(presented: Presented, key: PublicKey, statement: Statement) -> list[str]:
+    if presented.timestamp is None:
+        return []
+    if presented.timestamp_root is None:
+        raise BadInput("--timestamp needs --timestamp-root, the root certificate of who gave it: hand in both.")
+    from erasediff.evidence.timestamp import check_stamp
+
+    data = read_bounded(presented.certificate, MAX_ENVELOPE_BYTES, "the certificate")
+    stamped, issued = check_stamp(data, presented.timestamp, presented.timestamp_root), statement.predicate.issued_at
+    key.check_unexpired(stamped)
+    if abs(stamped - issued) > LATEST_STAMP:
+        raise IntegrityError(
+            f"the certificate says that it was issued at {issued.isoformat()}, and was stamped at {stamped.isoformat()}: ask who issued it."
+        )
+    return [f"time stamp of {stamped.isoformat()}"]
 
 
 def _check_signatures(presented: Presented, key: Path) -> list[str]:

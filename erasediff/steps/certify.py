@@ -14,6 +14,7 @@ from erasediff.evidence.certificate import Facts, commitment_to, statement_of
 from erasediff.evidence.model_signature import sign_model
 from erasediff.evidence.pages import certificate_page, letter
 from erasediff.evidence.signing import SigningKey, load_signing_key, sign
+from erasediff.evidence.timestamp import stamp
 from erasediff.files import sha256_file, sha256_folder, write_atomic
 from erasediff.records.base import Pointer
 from erasediff.records.certificate import IN_TOTO, CertificateRecord, CommitmentRecord, RequestsRecord, Statement
@@ -32,7 +33,7 @@ from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
 from erasediff.records.workdir import Run
 
-CERTIFICATE, PAGE = "certificate.dsse.json", "certificate.html"
+CERTIFICATE, PAGE, STAMP = "certificate.dsse.json", "certificate.html", "certificate.tsr"
 WEIGHTS_SIGNATURE, ONNX_SIGNATURE = "weights.model.sig", "onnx.model.sig"
 FORGET_KEY = "forget-set.key"
 """The key of the commitment to the forget set; the purge deletes it."""
@@ -57,7 +58,7 @@ def certify(run: Run) -> CertificateRecord:
     if present is not None and present.made_from == made_from and _intact(run, present):
         return present
     _check_files(run, facts)
-    files = tuple(Pointer(uri=name, sha256=sha256_file(run.folder / name)) for name in _written(run, facts, statement, key))
+    files = tuple(Pointer(uri=name, sha256=sha256_file(run.folder / name)) for name in _written(run, facts, statement, key, settings.timestamp_url))
     record = CertificateRecord(
         made_from=made_from, phase=statement.predicate.phase, issued_at=now, key_id=key.public.id, statement=statement.digest(), files=files
     )
@@ -129,7 +130,7 @@ def _check_files(run: Run, facts: Facts) -> None:
         raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again before it is signed.")
 
 
-def _written(run: Run, facts: Facts, statement: Statement, key: SigningKey) -> Iterator[str]:
+def _written(run: Run, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:
     """Write everything and name it; the certificate comes last, so that where it lies the rest does too."""
     if key.file is not None:
         for name, path in zip((WEIGHTS_SIGNATURE, ONNX_SIGNATURE), _paths(run, facts), strict=True):
@@ -141,7 +142,12 @@ def _written(run: Run, facts: Facts, statement: Statement, key: SigningKey) -> I
         yield name
     write_atomic(run.folder / PAGE, certificate_page(statement, key.public.id).encode())
     yield PAGE
-    write_atomic(run.folder / CERTIFICATE, sign(statement, IN_TOTO, key))
+    certificate = sign(statement, IN_TOTO, key)
+    (run.folder / STAMP).unlink(missing_ok=True)  # of another certificate
+    if timestamp_url is not None:
+        write_atomic(run.folder / STAMP, stamp(certificate, timestamp_url))
+        yield STAMP
+    write_atomic(run.folder / CERTIFICATE, certificate)
     yield CERTIFICATE
 
 

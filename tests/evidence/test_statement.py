@@ -201,7 +201,7 @@ def test_what_was_not_done_is_among_the_limitations(facts: Facts, run: Run) -> N
         assert said in provisional
     final = " ".join(statement_of(purged(facts, run), AT).predicate.limitations)
     assert "had not been purged" not in final
-    assert "1 kinds of things were kept" in final
+    assert "kept something in 1 of its 4 lines" in final
     rolled_back = replace(facts, rolled_out=changed(facts.rolled_out, outcome="rolled back"), promotion=None)
     assert "was rolled back" in " ".join(statement_of(rolled_back, AT).predicate.limitations)
     doubtful = changed(facts.verdict, reported=(check("F9.loss", verdict=Verdict.INCONCLUSIVE),))
