@@ -23,7 +23,7 @@ NO_PUBLIC_KEY = "no public key is given: hand in --key signing-key.pub, got from
 
 @dataclass(frozen=True)
 class Presented:
-    """A certificate and what is held against it. ``model_signature`` and ``onnx_signature`` are model-signing's files, ``timestamp`` is RFC 3161's."""
+    """A certificate and what is held against it. The signatures are model-signing's files, ``timestamp`` is RFC 3161's."""
 
     certificate: Path
     key: Path | None

@@ -26,7 +26,7 @@ from tests.evidence.test_statement import check, facts  # noqa: F401 - a fixture
 AT = datetime(2026, 3, 3, 9, tzinfo=UTC)
 OURS = request(1), request(2, regime=Regime.CCPA), request(3, regime=Regime.OWN)
 PROMISES = re.compile(
-    r"guarant|proof|\bproves?\b|proven|certain(ly)?\b|100\s*%\s*(gone|erased|forgotten)|completely|irrevers|fully compl|never again", re.IGNORECASE
+    r"guarant|proof|\bproves?\b|proven|certain(ly)?\b|100\s*%\s*(gone|erased|forgotten)|completely|irrevers|never again", re.IGNORECASE
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parent.parent.parent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -41,7 +42,6 @@ default_tsa = here
 serial = {folder}/serial
 signer_cert = {folder}/tsa.pem
 signer_key = {folder}/tsa.key
-certs = {folder}/root.pem
 signer_digest = sha256
 default_policy = 1.2.3.4.1
 digests = sha256,sha512
@@ -113,16 +113,22 @@ def test_a_certificate_is_stamped_and_the_stamp_is_checked(
     other = Authority(tmp_path / "other")
     with pytest.raises(IntegrityError, match="is no time stamp over this certificate"):
         verify(Presented(certificate, keys / "signing-key.pub", timestamp=token, timestamp_root=other.root))
-    for position in range(0, token.stat().st_size, 97):
-        flipped, whole = tmp_path / "flipped.tsr", token.read_bytes()
-        flipped.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+    assert not [said for said in flipped_stamps(shown, tmp_path / "flipped.tsr") if said != verify(shown).held[-1]]
+
+
+def flipped_stamps(shown: Presented, to: Path) -> list[str]:
+    """What is said of a stamp with a byte flipped, where it is not refused: CMS leaves a few bytes unsigned that nobody reads."""
+    assert shown.timestamp is not None
+    whole, said, refused = shown.timestamp.read_bytes(), list[str](), list[str]()
+    for position in range(0, len(whole), 23):
+        to.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         try:
-            verify(Presented(certificate, keys / "signing-key.pub", timestamp=flipped, timestamp_root=known.root))
+            said.append(verify(replace(shown, timestamp=to)).held[-1])
         except IntegrityError as error:
-            sentence = str(error)
-            continue
-        pytest.fail(f"a stamp with byte {position} flipped verifies")
-    assert "\n" not in sentence
+            refused.append(str(error))
+    assert len(refused) > 10 * len(said), "control: nearly all are refused"
+    assert not [sentence for sentence in refused if "\n" in sentence]
+    return said
 
 
 def test_a_stamp_of_long_after_the_date_is_found_out(issued: Issued, authority: tuple[Authority, str], tmp_path: Path) -> None:
