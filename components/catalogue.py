@@ -21,7 +21,7 @@ STEPS = (
     "promote",
     "record_outcome",
 )
-BESIDE = ("purge",)
+BESIDE = ("purge", "certify")
 """Components that no pipeline has a task for yet."""
 METADATA_FIELDS = {"name", "stability", "dependencies", "tags", "lastVerified"}
 

@@ -73,6 +73,29 @@ _DISK_SENTENCES = {
 }
 
 
+_OF_EXTRAS = {
+    "cpu": (
+        *("PIL", "accelerate", "diffusers", "dvc", "dvc_objects", "huggingface_hub", "jinja2", "kfp", "kubernetes", "matplotlib", "mlflow", "numpy"),
+        *("onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "requests", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch"),
+        *("transformers", "urllib3"),
+    ),
+    "s3": ("boto3", "botocore"),
+    "nudenet": ("nudenet",),
+    "inception": ("torch_fidelity",),
+}
+"""The modules that `erasediff verify` does without, by the extra that brings them."""
+
+
+def explain_missing_module(error: ModuleNotFoundError) -> EraseDiffError | None:
+    """Say which extra brings a module that is not installed; ``None`` when none does."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((name for name, modules in _OF_EXTRAS.items() if module in modules), None)
+    if extra is None:
+        return None
+    what = {"cpu": "`pip install 'erasediff[cpu]'`, or [gpu] for CUDA"}.get(extra, f"`pip install 'erasediff[{extra}]'`")
+    return BadInput(f"{module} is not installed, and this needs it: run {what}.")
+
+
 def explain_os_error(error: OSError, path: object) -> EraseDiffError | None:
     """Turn a known operating-system error into a sentence; ``None`` when it is not one of the known ones."""
     sentence = _DISK_SENTENCES.get(error.errno or 0)

@@ -18,8 +18,17 @@ def needed(pyproject: Path, extras: list[str]) -> list[str]:
     project = tomllib.loads(pyproject.read_text())["project"]
     requirements = list(project["dependencies"])
     for extra in extras:
-        requirements += project["optional-dependencies"][extra]
+        requirements += of_extra(project, extra)
     return [line for line in requirements if name_of(line) not in LEFT_OUT]
+
+
+def of_extra(project: dict, extra: str) -> list[str]:
+    """The requirements of an extra; one of the project itself stands for those of the extras that it names."""
+    requirements = []
+    for line in project["optional-dependencies"][extra]:
+        own = re.fullmatch(rf"{project['name']}\[([^]]+)\]", line)
+        requirements += [one for name in own[1].split(",") for one in of_extra(project, name.strip())] if own else [line]
+    return requirements
 
 
 def name_of(requirement: str) -> str:

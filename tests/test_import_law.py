@@ -14,6 +14,7 @@ FLOORS = [
     {"environment", "files"},
     {"cluster", "progress"},
     {"records"},
+    {"envelopes"},
     {"data", "models", "rollout", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},
     {"evidence", "export"},

@@ -1,5 +1,7 @@
 """What a user installs: the typed package, with the pipeline as data, and no other top-level name."""
 
+import ast
+import re
 import subprocess
 import sys
 import zipfile
@@ -36,6 +38,8 @@ def test_the_wheel_is_typed_and_ships_the_pipeline_the_policy_and_the_templates(
         "erasediff/_shipped/policies/text-to-image.yaml",
         "erasediff/evaluate/report/report.html.j2",
         "erasediff/evidence/status.html.j2",
+        "erasediff/evidence/certificate.html.j2",
+        "erasediff/evidence/letter.html.j2",
     } <= wheel_names
 
 
@@ -44,3 +48,39 @@ def test_params_yaml_spells_out_the_defaults():
 
     assert load_config(ROOT / "params.yaml") == RunConfig()
     assert (ROOT / "params.yaml").read_text().count(":") > 40  # control: it spells them out, an empty file would be equal too
+
+
+def needed(*extras):
+    done = subprocess.run([sys.executable, "images/needed.py", "pyproject.toml", *extras], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {re.split(r"[^A-Za-z0-9._-]", line)[0] for line in done.stdout.splitlines()}
+
+
+def test_an_image_gets_what_the_extras_of_its_extras_need():
+    assert {"torch", "diffusers", "onnxruntime", "cryptography"} <= needed("cpu")
+    assert "erasediff" not in needed("cpu", "gpu", "s3")
+    assert not {"torch", "mlflow", "dvc", "diffusers", "kfp"} & needed("verify"), "control: what verifies needs none of it"
+
+
+def third_party():
+    """The modules that the library imports and that are neither Python's nor its own."""
+    found = set()
+    for path in (ROOT / "erasediff").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+            )
+            found |= {name.split(".")[0] for name in names if name}
+    return found - set(sys.stdlib_module_names) - {"erasediff"}
+
+
+BASE = {"cryptography", "model_signing", "pydantic", "pydantic_settings", "rfc3161_client", "rfc8785", "rich", "securesystemslib", "typer", "yaml"}
+SERVER = {"fastapi", "kserve", "prometheus_client", "starlette", "uvicorn"}
+
+
+def test_of_every_module_it_is_known_which_extra_brings_it():
+    """Else a command that lacks one ends with a traceback."""
+    from erasediff.errors import explain_missing_module
+
+    unknown = {name for name in third_party() - BASE - SERVER if explain_missing_module(ModuleNotFoundError(name=name)) is None}
+    assert unknown == set()
+    assert explain_missing_module(ModuleNotFoundError(name="a_typing_error")) is None, "control: our own mistakes stay unexpected"

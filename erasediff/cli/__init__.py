@@ -12,11 +12,11 @@ from pathlib import Path
 
 from erasediff.cli.app import app
 from erasediff.environment import settle
-from erasediff.errors import EraseDiffError, ExitCode
+from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
 
 # Each registers its subcommands, in the order that --help has.
 # isort: off
-from erasediff.cli import pipeline, serving, models, steps, requests, concepts  # noqa: F401
+from erasediff.cli import pipeline, serving, models, steps, requests, evidence, concepts  # noqa: F401
 # isort: on
 
 
@@ -34,9 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
         return ExitCode.OK
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else ExitCode.UNEXPECTED
-    except EraseDiffError as error:
-        print(f"erasediff: {error}", file=sys.stderr)
-        return error.exit_code
     except Exception as error:  # the one place where anything unexpected becomes a sentence; the traceback is kept
+        known = explain_missing_module(error) if isinstance(error, ModuleNotFoundError) else error
+        if isinstance(known, EraseDiffError):
+            print(f"erasediff: {known}", file=sys.stderr)
+            return known.exit_code
         print(f"erasediff: {type(error).__name__} was not expected; the traceback is in {_write_traceback()}.", file=sys.stderr)
         return ExitCode.UNEXPECTED

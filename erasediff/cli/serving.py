@@ -15,6 +15,12 @@ from erasediff.errors import ExitCode
 def serve(
     model: Annotated[str, typer.Option("--model", help="The folder of an exported model that passed, or s3://BUCKET/PREFIX.")],
     rules: Annotated[Optional[Path], typer.Option("--rules", help="What may not be served (YAML); read again when it changes.")] = None,
+    revocations: Annotated[
+        Optional[Path], typer.Option("--revocations", envvar="ERASEDIFF_REVOCATIONS", help="The signed list of revocations; read again too.")
+    ] = None,
+    revocation_key: Annotated[
+        Optional[Path], typer.Option("--revocation-key", envvar="ERASEDIFF_REVOCATION_KEY", help="The issuer's public key, in PEM.")
+    ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "0.0.0.0",  # noqa: S104 - a pod is asked from outside
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8080,
     ui: Annotated[bool, typer.Option("--ui/--no-ui", help="Whether / is a page to try the model.")] = True,
@@ -31,5 +37,6 @@ def serve(
     from erasediff.serve.server import Address, Options, serve_forever
 
     capacity = Capacity(max_batch, max_waiting, deadline)
-    serve_forever(Options(model, rules, Address(host, port), ui, max_images, max_guidance, capacity, threads, provider))
+    where = Address(host, port)
+    serve_forever(Options(model, rules, revocations, revocation_key, where, ui, max_images, max_guidance, capacity, threads, provider))
     return ExitCode.OK

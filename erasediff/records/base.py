@@ -26,7 +26,8 @@ def canonical_json(value: Any) -> bytes:
 def first_problem(error: ValidationError) -> str:
     """Say the first thing pydantic found wrong as ``where: what``."""
     problem = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "document"
+    named = ".".join(str(part) for part in problem["loc"]) or "document"
+    where = "".join(letter if letter.isprintable() else "?" for letter in named)[:200]  # an unknown field's name is whatever came in
     if problem["type"] == "extra_forbidden":
         return f"field '{where}' is not known"
     return f"field '{where}': {problem['msg'].lower()}"

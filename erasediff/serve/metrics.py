@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from erasediff.records.nouns import ServedModel
 from erasediff.serve.asked import Asked
 from erasediff.serve.batches import Batcher, Images, Sampler
+from erasediff.serve.revocations import RevocationsFile
 
 REQUESTS = Histogram(
     "erasediff_request_seconds", "Seconds from a request to its answer.", ["status"], buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
@@ -31,8 +32,8 @@ EPOCH = Gauge("erasediff_erasure_epoch", "Erasures that the model has had.")
 class _Now(Collector):  # type: ignore[misc]
     """Numbers that others keep, read when they are asked for."""
 
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = batcher
+    def __init__(self, batcher: Batcher, revocations: RevocationsFile | None) -> None:
+        self._batcher, self._revocations = batcher, revocations
 
     def collect(self) -> Iterator[Metric]:
         load = self._batcher.load
@@ -40,13 +41,19 @@ class _Now(Collector):  # type: ignore[misc]
         yield CounterMetricFamily("erasediff_images", "Images that were sampled.", value=load.images)
         yield CounterMetricFamily("erasediff_refused", "Requests that found the queue full.", value=load.refused)
         yield CounterMetricFamily("erasediff_late", "Requests that waited too long.", value=load.late)
+        if self._revocations is not None:
+            state = self._revocations.state()
+            yield GaugeMetricFamily(
+                "erasediff_revocations_number", "The signed list of revocations in force; 0 before the first.", value=state.number
+            )
+            yield GaugeMetricFamily("erasediff_revocations_good", "1 if the list that lies there is the one in force.", value=state.good)
 
 
-def describe(model: ServedModel, batcher: Batcher) -> None:
+def describe(model: ServedModel, batcher: Batcher, revocations: RevocationsFile | None = None) -> None:
     """Say what serves; once a process."""
     SERVED.labels(model.dataset, model.onnx.sha256, model.weights_sha256, model.solver, str(model.verdict)).set(1)
     EPOCH.set(model.epoch)
-    REGISTRY.register(_Now(batcher))
+    REGISTRY.register(_Now(batcher, revocations))
 
 
 def observed(sampler: Sampler) -> Sampler:

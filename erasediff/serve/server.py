@@ -14,6 +14,7 @@ from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
 from erasediff.serve.fetch import fetch
 from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.revocations import RulesAndRevocations, open_revocations
 from erasediff.serve.rules import RulesFile
 from erasediff.serve.standing import Standing
 
@@ -36,6 +37,8 @@ class Options:
 
     model: str
     rules: Path | None
+    revocations: Path | None
+    revocation_key: Path | None
     address: Address
     ui: bool
     max_images: int
@@ -64,16 +67,19 @@ def serve_forever(options: Options) -> None:
         raise BadInput(
             f"{error.name} is not installed here: use the serving image, or an environment from requirements-serve.lock (docs/serving.md)."
         ) from None
-    rules = RulesFile(options.rules)
-    admitted = admit(fetch(options.model), rules.now())
+    rules, revocations = RulesFile(options.rules), open_revocations(options.revocations, options.revocation_key)
+    in_force = rules if revocations is None else RulesAndRevocations(rules, revocations)
+    # A list that does not verify keeps the server from being ready, not from starting: it is read again when it changes.
+    verified = revocations is None or revocations.state().good
+    admitted = admit(fetch(options.model), in_force.now() if verified else rules.now())
     model = admitted.model
     graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     engine = Engine(graph, {model.solver: admitted.tables[model.solver]}, graph.image_shape, null_label=model.classes)
     limits = Limits(model.classes, options.max_images, options.max_guidance, (model.solver,))
     with listening(options.address) as listener:
         batcher = Batcher(observed(engine), options.capacity)
-        describe(model, batcher)
-        app = create_app(Predictor(Standing(model, rules), limits, batcher, graph.image_shape), options.ui)
+        describe(model, batcher, revocations)
+        app = create_app(Predictor(Standing(model, in_force), limits, batcher, graph.image_shape), options.ui)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
         )

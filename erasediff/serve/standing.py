@@ -9,7 +9,7 @@ from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import check_standing
 from erasediff.serve.asked import Asked, Refused
-from erasediff.serve.rules import RulesFile
+from erasediff.serve.revocations import Rules
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Standing:
     """A model, the rules above it, and what follows from both, now."""
 
     model: ServedModel
-    rules: RulesFile
+    rules: Rules
 
     def refusal(self) -> str | None:
         """Why nothing at all is served, or ``None``."""

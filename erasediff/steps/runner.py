@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from erasediff.environment import is_main_process
-from erasediff.errors import EraseDiffError, ExitCode, explain_os_error
+from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module, explain_os_error
 from erasediff.files import write_atomic
 from erasediff.progress import announce
 from erasediff.records.base import Record
@@ -60,7 +60,7 @@ def guarded(step: str, folder: Path, action: Callable[[], T]) -> T:
         announce(step, "failed", 0.0)
         raise
     except Exception as error:
-        known = explain_os_error(error, folder) if isinstance(error, OSError) else None
+        known = _explained(error, folder)
         log = folder / f"{step}.traceback.log"
         message = str(known) if known else f"step {step} failed unexpectedly ({type(error).__name__}): the traceback is in {log}."
         write_failure(folder, Failure(step=step, message=message, exit_code=int(known.exit_code if known else ExitCode.UNEXPECTED)))
@@ -69,6 +69,12 @@ def guarded(step: str, folder: Path, action: Callable[[], T]) -> T:
             raise known from error
         write_atomic(log, traceback.format_exc().encode())
         raise EraseDiffError(message) from error
+
+
+def _explained(error: Exception, folder: Path) -> EraseDiffError | None:
+    if isinstance(error, ModuleNotFoundError):
+        return explain_missing_module(error)
+    return explain_os_error(error, folder) if isinstance(error, OSError) else None
 
 
 def open_attempt(workdir: Workdir, request: str, config: str, policy: str, name: str | None = None) -> Run:

@@ -1,16 +1,120 @@
-"""Ledgers on both databases, an instant to begin at, and a request on its way."""
+"""Ledgers on both databases, keys, a run, and a final certificate with everything that it is about."""
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 from erasediff.evidence.database import METADATA, Database
+from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.verification import Presented, Verified, verify
+from erasediff.records.purging import PurgeRecord
+from erasediff.records.workdir import Run
+from tests.certified import file_requests, promoted_run, purge_of, request
 from tests.evidence.postgresql import postgresql_server
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+@pytest.fixture(scope="session")
+def needs_model_signing() -> None:
+    """model-signing 1.1 imports pyOpenSSL and does not ask for it."""
+    if importlib.util.find_spec("OpenSSL") is None:
+        pytest.skip("pyOpenSSL is not installed, without which model-signing cannot be imported: run `make install`, or pip install pyopenssl")
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a key."""
+    folder = tmp_path_factory.mktemp("keys")
+    new_key(folder, None, NOW, None)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def promoted(tmp_path_factory: pytest.TempPathFactory, tiny_unet: Callable[..., torch.nn.Module]) -> Run:
+    """A run as far as its promotion; not to be changed."""
+    return promoted_run(tmp_path_factory.mktemp("promoted") / "work", tiny_unet)
+
+
+@pytest.fixture
+def run(promoted: Run, tmp_path: Path) -> Run:
+    """A copy of it, to be changed."""
+    return copy_of(promoted, tmp_path / "work")
+
+
+def copy_of(promoted: Run, to: Path) -> Run:
+    shutil.copytree(promoted.workdir.root, to)
+    from erasediff.records.workdir import Workdir
+
+    return Workdir.open(to).run(promoted.name)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate, its key, and what it is about."""
+
+    run: Run
+    keys: Path
+
+    @property
+    def certificate(self) -> Path:
+        return self.run.folder / "certificate.dsse.json"
+
+    @property
+    def key(self) -> Path:
+        return self.keys / PUBLIC
+
+    @property
+    def model(self) -> Path:
+        from erasediff.records.nouns import ErasedRecord
+
+        return self.run.workdir.models / self.run.need(ErasedRecord, "erase").model.weights.uri
+
+    @property
+    def onnx(self) -> Path:
+        return self.run.folder / "onnx/model.onnx"
+
+    @property
+    def purge(self) -> Path:
+        return self.run.path(PurgeRecord)
+
+    def presented(self, **changes: Path | None) -> Presented:
+        return Presented(**({"certificate": self.certificate, "key": self.key} | changes))
+
+    def verify(self, **changes: Path | None) -> Verified:
+        return verify(self.presented(**changes))
+
+
+@pytest.fixture(scope="session")
+def issued(promoted: Run, keys: Path, tmp_path_factory: pytest.TempPathFactory, needs_model_signing: None) -> Issued:
+    """A final certificate for two requests; not to be changed."""
+    from erasediff.steps.certify import certify
+
+    run = copy_of(promoted, tmp_path_factory.mktemp("issued") / "work")
+    requests = request(1), request(2)
+    file_requests(run, *requests)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ERASEDIFF_SIGNING_KEY", str(keys / PRIVATE))
+        certify(run)
+        (run.folder / "forget-set.key").unlink()
+        purge_of(run, *requests)
+        assert certify(run).phase == "final"
+    return Issued(run, keys)
+
+
+@pytest.fixture
+def signed_by(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name the key."""
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", str(keys / PRIVATE))
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from erasediff.cluster.api import Cluster
 from erasediff.errors import IntegrityError
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.workdir import Workdir
-from erasediff.rollout.cluster import Cluster
 from erasediff.rollout.rules import ClusterRules
 
 

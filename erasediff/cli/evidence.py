@@ -1,0 +1,100 @@
+"""Keys, certificates, and what must not be served again."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from erasediff.cli.app import app
+from erasediff.cli.inputs import open_workdir
+from erasediff.cli.options import WORKDIR, RunOption, WorkdirOption
+from erasediff.errors import ExitCode
+
+keys = typer.Typer(help="Signing keys of your own.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys, name="keys")
+
+PASSPHRASE = "ERASEDIFF_SIGNING_PASSPHRASE"  # noqa: S105 - the name of a variable
+
+
+@keys.command("new")
+def keys_new(
+    to: Annotated[Path, typer.Option("--to", help="The folder for the key; one that is there is never replaced.")],
+    not_after: Annotated[
+        Optional[datetime], typer.Option("--not-after", formats=["%Y-%m-%d"], help="The last day (UTC) that it may sign on; no end if unset.")
+    ] = None,
+) -> int:
+    """Make a signing key; with ERASEDIFF_SIGNING_PASSPHRASE in the environment it is locked with that."""
+    from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    end = None if not_after is None else not_after.replace(hour=23, minute=59, second=59, tzinfo=UTC)
+    document = new_key(to, os.environ.get(PASSPHRASE) or None, now, end)
+    print(f"key {document.key_id[:12]}: keep {to / PRIVATE} to yourself, hand out {to / PUBLIC} with signing-key.json")
+    return ExitCode.OK
+
+
+@app.command()
+def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
+    """Issue the signed certificate of an attempt that passed: provisional until its purge is complete, then final."""
+    from erasediff.records.certificate import CertificateRecord
+    from erasediff.steps.runner import perform
+
+    attempt = open_workdir(workdir).run(run)
+    perform("certify", attempt)
+    record = attempt.need(CertificateRecord, "certify")
+    print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
+    for file in record.files:
+        print(f"  {file.uri}")
+    return ExitCode.OK
+
+
+@app.command()
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="The file certificate.dsse.json.")],
+    model: Annotated[Optional[Path], typer.Option("--model", help="The folder of the erased weights.")] = None,
+    onnx: Annotated[Optional[Path], typer.Option("--onnx", help="The exported graph, model.onnx.")] = None,
+    purge: Annotated[Optional[Path], typer.Option("--purge", help="The purge ledger, purge.json.")] = None,
+    key: Annotated[Optional[Path], typer.Option("--key", envvar="ERASEDIFF_PUBLIC_KEY", help="The issuer's public key, in PEM.")] = None,
+    revocations: Annotated[Optional[Path], typer.Option("--revocations", help="The issuer's signed list of revocations.")] = None,
+    model_signature: Annotated[Optional[Path], typer.Option("--model-signature", help="model-signing's signature of the folder.")] = None,
+    onnx_signature: Annotated[Optional[Path], typer.Option("--onnx-signature", help="model-signing's signature of the graph.")] = None,
+    timestamp: Annotated[Optional[Path], typer.Option("--timestamp", help="The certificate's time stamp (RFC 3161).")] = None,
+    timestamp_root: Annotated[Optional[Path], typer.Option("--timestamp-root", help="The root certificate of who gave it, in PEM.")] = None,
+    final: Annotated[bool, typer.Option("--final", help="Refuse a provisional certificate.")] = False,
+) -> int:
+    """Check a certificate and what it is about; offline, with the extra 'verify' alone. 0: everything handed in is as certified."""
+    from erasediff.evidence.verification import Presented, check_final
+    from erasediff.evidence.verification import verify as check
+
+    signatures = (model_signature, onnx_signature, timestamp, timestamp_root)
+    verified = check(Presented(certificate, key, model, onnx, purge, revocations, *signatures))
+    if final:
+        check_final(verified.statement)
+    predicate = verified.statement.predicate
+    print(f"{predicate.phase} certificate {verified.statement.digest()[:12]} of {predicate.issued_at.isoformat()}: {predicate.judged.verdict}")
+    print(f"held against it and as certified: {', '.join(verified.held)}")
+    if missing := [name for name, path in (("--model", model), ("--onnx", onnx)) if path is None]:
+        print(f"not looked at: {' and '.join(missing)} were not handed in")
+    print(f"not carried out: {', '.join(row.threat for row in predicate.coverage if not row.executed) or 'none'}")
+    return ExitCode.OK
+
+
+@app.command()
+def revoke(
+    to: Annotated[Path, typer.Option("--to", help="The signed list; begun if missing, else added to.")],
+    digest: Annotated[Optional[list[str]], typer.Option("--digest", help="SHA-256 of weights or of a graph; may be given again.")] = None,
+    minimum_epoch: Annotated[int, typer.Option("--minimum-epoch", min=0, help="The least erasure epoch that may be served.")] = 0,
+) -> int:
+    """Add to the signed list of what must not be served again; the key is that of certify."""
+    from erasediff.evidence.revocation import revoke as issue
+    from erasediff.evidence.signing import load_signing_key
+    from erasediff.records.signing import SigningSettings
+
+    now = datetime.now(UTC).replace(microsecond=0)
+    listed = issue(to, load_signing_key(SigningSettings.load(), now), tuple(digest or ()), minimum_epoch, now)
+    print(f"list {listed.number} in {to}: {len(listed.revoked)} digests revoked, least epoch {listed.minimum_epoch}")
+    return ExitCode.OK

@@ -1,0 +1,161 @@
+"""Open a signed envelope: one signature, one spelling, checked with ``cryptography`` alone, so that a server can.
+
+DSSE signs the type and the length of the payload with the payload. Whatever DSSE leaves open is closed here: an envelope has exactly one
+signature, names its key, and is canonical JSON to the last byte, so that no byte of the file can be another.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import read_bounded
+from erasediff.records.base import Strict
+from erasediff.records.keys import Envelope, KeyDocument
+from erasediff.records.revocation import REVOCATIONS, RevocationList
+
+D = TypeVar("D", bound=Strict)
+
+MAX_KEY_BYTES, MAX_ENVELOPE_BYTES = 1 << 14, 8 << 20
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A key that signatures are checked with, and until when it may have signed."""
+
+    id: str
+    key: ec.EllipticCurvePublicKey
+    not_after: datetime | None = None
+
+    def check_unexpired(self, at: datetime) -> None:
+        """Refuse what was signed after the key's end.
+
+        Raises:
+            BadInput: the key had ended by then.
+        """
+        if self.not_after is not None and at > self.not_after:
+            ended = self.not_after.isoformat(timespec="seconds")
+            raise BadInput(f"the key {self.id[:12]} may sign nothing after {ended}: make a new one with `erasediff keys new`, and sign with that.")
+
+
+def key_id(key: ec.EllipticCurvePublicKey) -> str:
+    """A key's name: the hex SHA-256 of its DER."""
+    return hashlib.sha256(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def document_path(path: Path) -> Path:
+    """Where the document of a key lies."""
+    return path.with_suffix(".json")
+
+
+def described(key: ec.EllipticCurvePublicKey, path: Path) -> PublicKey:
+    """A key with what its document says, if one lies beside it.
+
+    Raises:
+        BadInput: the document does not follow the schema.
+        IntegrityError: it is another key's.
+    """
+    found, document = key_id(key), document_path(path)
+    if not document.is_file():
+        return PublicKey(found, key)
+    known = KeyDocument.parse_json(read_bounded(document, MAX_KEY_BYTES, "the key's document"), str(document))
+    if known.key_id != found:
+        raise IntegrityError(
+            f"{document} is the document of the key {known.key_id[:12]}, not of {path.name} ({found[:12]}): put the right one there."
+        )
+    return PublicKey(found, key, known.not_after)
+
+
+def read_public_key(path: Path) -> PublicKey:
+    """Read a public key in PEM.
+
+    Raises:
+        BadInput: it is missing, too large, or no public key on the curve P-256.
+        IntegrityError: the document beside it is another key's.
+    """
+    data = read_bounded(path, MAX_KEY_BYTES, "the public key")
+    try:
+        key = serialization.load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise BadInput(f"{path} is no public key in PEM: hand in the file signing-key.pub that `erasediff keys new` wrote.") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise BadInput(f"{path} is no key on the curve P-256: hand in the file signing-key.pub that `erasediff keys new` wrote.")
+    return described(key, path)
+
+
+def signed_bytes(payload_type: str, payload: bytes) -> bytes:
+    """What a signature is over: DSSE's pre-authentication encoding."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def open_envelope(data: bytes, key: PublicKey, payload_type: str, source: str) -> bytes:
+    """The payload of an envelope that this key has signed.
+
+    Raises:
+        BadInput: it is no envelope, has no signature or several, or was signed by another key or as something else.
+        IntegrityError: it was changed.
+    """
+    envelope = Envelope.parse_json(data, source)
+    if len(envelope.signatures) != 1:
+        raise BadInput(f"{source} has {len(envelope.signatures)} signatures where one is expected: fetch it again from who issued it.")
+    if data != envelope.canonical() + b"\n":
+        raise IntegrityError(f"{source} is not written as it was issued: fetch it again from who issued it.")
+    if envelope.payloadType != payload_type:
+        raise BadInput(f"{source} is something else than {payload_type}: hand in the right file.")
+    (signature,) = envelope.signatures
+    if signature.keyid != key.id:
+        raise BadInput(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the public key of who issued it.")
+    payload, raw = _decoded(envelope.payload, source), _decoded(signature.sig, source)
+    try:
+        key.key.verify(raw, signed_bytes(payload_type, payload), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise IntegrityError(f"{source} is not what the key {key.id[:12]} has signed: fetch it again from who issued it.") from None
+    return payload
+
+
+def read_signed(data: bytes, key: PublicKey, payload_type: str, kind: type[D], source: str) -> D:
+    """The document in an envelope; see :func:`open_envelope`.
+
+    Raises:
+        BadInput: the payload does not follow the schema.
+        IntegrityError: it is not canonical, so its digest is nobody's.
+    """
+    payload = open_envelope(data, key, payload_type, source)
+    document = kind.parse_json(payload, source)
+    if payload != document.canonical():
+        raise IntegrityError(f"what {source} holds is not canonical JSON: fetch it again from who issued it.")
+    return document
+
+
+def read_revocations(path: Path, key: PublicKey) -> RevocationList:
+    """A signed list of revocations; see :func:`read_signed`.
+
+    Raises:
+        BadInput: it is missing, too large, not signed by this key, or was signed after the key's end.
+        IntegrityError: it was changed.
+    """
+    data = read_bounded(path, MAX_ENVELOPE_BYTES, "the revocation list")
+    found = read_signed(data, key, REVOCATIONS, RevocationList, f"the revocation list {path}")
+    key.check_unexpired(found.issued_at)
+    return found
+
+
+def _decoded(text: str, source: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise IntegrityError(f"{source} is not base64 where it has to be: fetch it again from who issued it.") from None
+    if base64.b64encode(data).decode() != text:  # the last character has bits that decode to nothing
+        raise IntegrityError(f"{source} is not written as it was issued: fetch it again from who issued it.")
+    return data

@@ -1,0 +1,124 @@
+"""A certificate to be read: a page with everything that it says, and a letter to each requester without the model's details."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from erasediff.evaluate.report.words import percent, quantity
+from erasediff.records.certificate import Predicate, Statement
+from erasediff.records.nouns import Check
+from erasediff.records.requests import Regime, RequestFacts
+
+STORES = {
+    "workdir": "our working copies",
+    "dvc remote": "our data store",
+    "dvc cache": "the cache of that store",
+    "mlflow artifacts": "our records of experiments",
+    "mlflow registry": "our list of models",
+    "models": "earlier models",
+    "pipeline artifacts": "files passed between the steps of the work",
+    "published models": "models that we had published",
+    "keys": "the keys by which the data could still have been named",
+}
+REGIMES = {
+    Regime.GDPR: "the General Data Protection Regulation, Article 17",
+    Regime.CCPA: "the California Consumer Privacy Act",
+    Regime.OWN: "our own rules",
+}
+COMPLAINTS = {
+    Regime.GDPR: "You may ask us to look at this again, and you may complain to your data protection authority.",
+    Regime.CCPA: "You may ask us to look at this again, and you may complain to the California Privacy Protection Agency.",
+    Regime.OWN: "You may ask us to look at this again.",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A check as it is read."""
+
+    check: Check
+    value: str
+    bound: str
+    limit: str
+
+
+def certificate_page(statement: Statement, key_id: str) -> str:
+    """The certificate as one HTML page without scripts or anything from elsewhere."""
+    predicate = statement.predicate
+    return _render(
+        "certificate.html.j2",
+        statement=statement,
+        p=predicate,
+        digest=statement.digest(),
+        key_id=key_id,
+        confidence=percent(1 - predicate.judged.alpha),
+        controls=_rows(predicate.judged.controls),
+        checks=_rows(predicate.judged.checks),
+        reported=_rows(predicate.judged.reported),
+    )
+
+
+def letter(statement: Statement, request: RequestFacts | None) -> str:
+    """One page to a requester: what was done, what was tested, what was deleted; no class, no digest, nobody else's request."""
+    predicate = statement.predicate
+    regime = Regime.OWN if request is None else request.regime
+    return _render(
+        "letter.html.j2",
+        p=predicate,
+        request=request,
+        reference=statement.digest()[:16],
+        regime=REGIMES[regime],
+        complaint=COMPLAINTS[regime],
+        tests=len(predicate.judged.checks),
+        confidence=percent(1 - predicate.judged.alpha),
+        deleted=_deleted(predicate),
+        kept=_kept(predicate),
+        purged_on=_purged_on(predicate),
+    )
+
+
+def _rows(checks: tuple[Check, ...]) -> list[Row]:
+    return [
+        Row(check, quantity(check.value, check.unit), quantity(check.bound, check.unit), quantity(check.threshold, check.unit)) for check in checks
+    ]
+
+
+def _deleted(predicate: Predicate) -> list[str]:
+    lines = predicate.purge.lines if predicate.purge else ()
+    return list(dict.fromkeys(STORES[line.store] for line in lines if line.action == "deleted" and line.count))
+
+
+def _kept(predicate: Predicate) -> list[str]:
+    lines = predicate.purge.lines if predicate.purge else ()
+    return list(dict.fromkeys(f"{STORES[line.store]}: {line.verified}" for line in lines if line.action == "kept"))
+
+
+def _purged_on(predicate: Predicate) -> datetime | None:
+    return max(line.at for line in predicate.purge.lines) if predicate.purge else None
+
+
+def _date(at: datetime) -> str:
+    return f"{at.day} {at:%B %Y}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(["j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["date"] = _date
+    return environment
+
+
+def _render(template: str, **content: Any) -> str:
+    return _environment().get_template(template).render(**content)

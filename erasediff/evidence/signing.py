@@ -1,0 +1,95 @@
+"""Sign documents: with a key in a file, or with any key that securesystemslib reaches by a URI (PKCS#11, a cloud's KMS)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from securesystemslib.dsse import Envelope as Dsse
+from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Signer, SSlibKey
+
+from erasediff.envelopes import PublicKey, open_envelope, read_public_key
+from erasediff.errors import BadInput, IntegrityError, Unreachable
+from erasediff.evidence.keys import read_private_key
+from erasediff.records.base import Strict
+from erasediff.records.keys import Envelope
+from erasediff.records.signing import NO_KEY, SigningSettings
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A key that signs. ``file`` and ``passphrase`` are there where it lies in a file."""
+
+    signer: Signer
+    public: PublicKey
+    file: Path | None = None
+    passphrase: str | None = None
+
+
+def load_signing_key(settings: SigningSettings, now: datetime) -> SigningKey:
+    """The key that the settings name.
+
+    Raises:
+        BadInput: none is set, it cannot be used, or it has ended.
+        Unreachable: the token or the service that holds it does not answer.
+    """
+    if not settings.key:
+        raise BadInput(NO_KEY)
+    passphrase = None if settings.passphrase is None else settings.passphrase.get_secret_value()
+    scheme = settings.key.partition(":")[0]
+    key = _by_uri(settings, settings.key, passphrase) if scheme in SIGNER_FOR_URI_SCHEME else _from_file(Path(settings.key), passphrase)
+    key.public.check_unexpired(now)
+    return key
+
+
+def _from_file(path: Path, passphrase: str | None) -> SigningKey:
+    private, public = read_private_key(path, passphrase)
+    return SigningKey(CryptoSigner(private, _as_securesystemslib(public)), public, path, passphrase)
+
+
+def _by_uri(settings: SigningSettings, uri: str, passphrase: str | None) -> SigningKey:
+    if settings.public_key is None:
+        raise BadInput("the signing key is a URI, so its public key is needed too: set ERASEDIFF_SIGNING_PUBLIC_KEY to a file in PEM.")
+    public, scheme = read_public_key(settings.public_key), uri.partition(":")[0]
+
+    def secret(what: str) -> str:
+        if passphrase is None:
+            raise BadInput(f"the signing key asks for its {what}: set ERASEDIFF_SIGNING_PASSPHRASE.")
+        return passphrase
+
+    try:
+        signer = Signer.from_priv_key_uri(uri, _as_securesystemslib(public), secret)
+    except BadInput:
+        raise
+    except Exception as error:  # a signer raises what its own library does, and each has another
+        raise Unreachable(
+            f"the signing key by {scheme}: cannot be used ({type(error).__name__}): check ERASEDIFF_SIGNING_KEY and its access."
+        ) from None
+    return SigningKey(signer, public)
+
+
+def _as_securesystemslib(public: PublicKey) -> SSlibKey:
+    return SSlibKey.from_crypto(public.key, keyid=public.id)
+
+
+def sign(document: Strict, payload_type: str, key: SigningKey) -> bytes:
+    """A document in an envelope, as it is written to a file.
+
+    Raises:
+        Unreachable: the token or the service that holds the key does not sign.
+        IntegrityError: what it signed does not verify with the public key.
+    """
+    envelope = Dsse(document.canonical(), payload_type, {})
+    try:
+        envelope.sign(key.signer)
+    except Exception as error:  # as above
+        raise Unreachable(f"the signing key {key.public.id[:12]} does not sign ({type(error).__name__}): check its access, and try again.") from None
+    data = Envelope.parse(envelope.to_dict(), "the envelope").canonical() + b"\n"
+    try:
+        open_envelope(data, key.public, payload_type, "what was signed")
+    except BadInput:
+        raise IntegrityError(
+            "the signing key and its public key are no pair: check ERASEDIFF_SIGNING_KEY and ERASEDIFF_SIGNING_PUBLIC_KEY."
+        ) from None
+    return data

@@ -1,0 +1,70 @@
+"""Have somebody else say when: a time stamp (RFC 3161) over the certificate's file."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+
+from cryptography import x509
+from rfc3161_client import TimestampRequestBuilder, TimeStampResponse, VerificationError, VerifierBuilder, decode_timestamp_response
+
+from erasediff.errors import BadInput, IntegrityError, Unreachable
+from erasediff.files import read_bounded
+
+MAX_STAMP_BYTES, TIMEOUT_SECONDS = 1 << 20, 30
+_HEADERS = {"Content-Type": "application/timestamp-query", "Accept": "application/timestamp-reply"}
+
+
+def stamp(data: bytes, url: str) -> bytes:
+    """A time stamp over ``data``, as the authority answered it.
+
+    Raises:
+        Unreachable: the authority does not answer, refuses, or answers about something else.
+    """
+    import requests
+
+    asked = TimestampRequestBuilder().data(data).cert_request(cert_request=True).nonce(nonce=True).build()
+    try:
+        with requests.post(url, asked.as_bytes(), headers=_HEADERS, timeout=TIMEOUT_SECONDS, stream=True) as answer:
+            answer.raise_for_status()
+            token = answer.raw.read(MAX_STAMP_BYTES, decode_content=True)
+        found = _decoded(token)
+    except (requests.RequestException, OSError, ValueError) as error:
+        said = f"the time stamp authority does not answer as one ({type(error).__name__})"
+        raise Unreachable(f"{said}: check ERASEDIFF_SIGNING_TIMESTAMP_URL, or unset it.") from None
+    if found.tst_info.nonce != asked.nonce or found.tst_info.message_imprint.message != hashlib.sha512(data).digest():
+        raise Unreachable("the time stamp authority has stamped something else: check ERASEDIFF_SIGNING_TIMESTAMP_URL, or unset it.")
+    return token
+
+
+def check_stamp(data: bytes, token: Path, root: Path) -> datetime:
+    """When ``data`` was stamped, by an authority under this root.
+
+    Raises:
+        BadInput: a file is missing, too large, or no certificate.
+        IntegrityError: the stamp is of something else, or of another authority.
+    """
+    raw = read_bounded(token, MAX_STAMP_BYTES, "the time stamp")
+    try:
+        authority = x509.load_pem_x509_certificate(read_bounded(root, MAX_STAMP_BYTES, "the authority's certificate"))
+    except ValueError:
+        raise BadInput(f"{root} is no certificate in PEM: hand in the root certificate of the time stamp authority.") from None
+    try:
+        found = _decoded(raw)
+        VerifierBuilder().add_root_certificate(authority).build().verify_message(found, data)
+    except (VerificationError, ValueError):
+        raise IntegrityError(f"{token} is no time stamp over this certificate by the authority of {root}: fetch it again from the issuer.") from None
+    return found.tst_info.gen_time
+
+
+def _decoded(raw: bytes) -> TimeStampResponse:
+    """Read an answer.
+
+    Raises:
+        ValueError: it is none, or a refusal.
+    """
+    found = decode_timestamp_response(raw)
+    if found.status not in (0, 1):  # granted, granted with changes
+        raise ValueError("refused")
+    return found

@@ -1,0 +1,173 @@
+"""Hold a certificate against what it is about: offline, with the public key and the files alone.
+
+It imports nothing of what trains, evaluates or serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, read_public_key, read_revocations, read_signed
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import read_bounded, sha256_bytes, sha256_file, sha256_folder
+from erasediff.records.base import MAX_DOCUMENT_BYTES
+from erasediff.records.certificate import IN_TOTO, Statement
+from erasediff.records.nouns import Verdict
+from erasediff.records.purging import PurgeRecord
+
+LATEST_STAMP = timedelta(hours=24)
+NO_PUBLIC_KEY = "no public key is given: hand in --key signing-key.pub, got from the issuer by another way than the certificate."
+
+
+@dataclass(frozen=True)
+class Presented:
+    """A certificate and what is held against it. The signatures are model-signing's files, ``timestamp`` is RFC 3161's."""
+
+    certificate: Path
+    key: Path | None
+    model: Path | None = None
+    onnx: Path | None = None
+    purge: Path | None = None
+    revocations: Path | None = None
+    model_signature: Path | None = None
+    onnx_signature: Path | None = None
+    timestamp: Path | None = None
+    timestamp_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A certificate that holds, and what it was held against, in words."""
+
+    statement: Statement
+    held: tuple[str, ...]
+
+
+def verify(presented: Presented) -> Verified:
+    """Check a certificate, and everything that was handed in with it.
+
+    Raises:
+        BadInput: something is missing, does not follow its schema, was revoked, or says less than is asked of it.
+        IntegrityError: something is not what was certified.
+    """
+    if presented.key is None:
+        raise BadInput(NO_PUBLIC_KEY)
+    key = read_public_key(presented.key)
+    statement = read_certificate(presented.certificate, key)
+    held = ["signature"]
+    if presented.model is not None:
+        _check_model(presented.model, statement)
+        held.append("weights folder")
+    if presented.onnx is not None:
+        _check_onnx(presented.onnx, statement)
+        held.append("ONNX graph")
+    if presented.purge is not None:
+        _check_purge(presented.purge, statement)
+        held.append("purge ledger")
+    if presented.revocations is not None:
+        number = _check_revocations(presented.revocations, key, statement)
+        held.append(f"revocation list {number}")
+    held += _check_signatures(presented, presented.key)
+    held += _check_timestamp(presented, key, statement)
+    return Verified(statement, tuple(held))
+
+
+def read_certificate(path: Path, key: PublicKey) -> Statement:
+    """A certificate that this key has signed in its time, about a model that passed.
+
+    Raises:
+        BadInput: it is no certificate, another key's, of after the key's end, or of a model that did not pass.
+        IntegrityError: it was changed.
+    """
+    data = read_bounded(path, MAX_ENVELOPE_BYTES, "the certificate")
+    statement = read_signed(data, key, IN_TOTO, Statement, f"the certificate {path}")
+    key.check_unexpired(statement.predicate.issued_at)
+    judged = statement.predicate.judged
+    refused = [check.id for check in (*judged.controls, *judged.checks) if check.verdict is not Verdict.PASS]
+    if judged.verdict is not Verdict.PASS or refused:
+        raise BadInput(f"the certificate {path} is of a model that did not pass ({judged.verdict}, {', '.join(refused[:5])}): it certifies nothing.")
+    return statement
+
+
+def check_final(statement: Statement) -> None:
+    """Refuse a certificate of before the purge.
+
+    Raises:
+        BadInput: it is provisional.
+    """
+    if statement.predicate.phase != "final":
+        raise BadInput("the certificate is provisional: it was issued before the forget data were purged; ask the issuer for the final one.")
+
+
+def _check_model(folder: Path, statement: Statement) -> None:
+    if not folder.is_dir():
+        raise BadInput(f"--model {folder} is no folder: hand in the folder of the weights, in diffusers layout.")
+    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
+        raise BadInput(f"{link} is a symbolic link, and a digest does not say where it leads: hand in a copy of the folder without links.")
+    if sha256_folder(folder) != statement.digest_of("weights folder"):
+        raise IntegrityError(f"the model in {folder} is not the one that was certified: some file differs, is missing, or was added.")
+
+
+def _check_onnx(path: Path, statement: Statement) -> None:
+    if not path.is_file():
+        raise BadInput(f"--onnx {path} is no file: hand in the exported graph, model.onnx.")
+    if sha256_file(path) != statement.digest_of("ONNX graph"):
+        raise IntegrityError(f"the graph {path} is not the one that was certified: fetch it again from who issued the certificate.")
+
+
+def _check_purge(path: Path, statement: Statement) -> None:
+    check_final(statement)
+    data, claimed = read_bounded(path, MAX_DOCUMENT_BYTES, "the purge ledger"), statement.predicate.purge
+    if claimed is None or data[-1:] != b"\n" or sha256_bytes(data[:-1]) != claimed.record:
+        raise IntegrityError(f"the purge ledger {path} is not the one that was certified: fetch it again from who issued the certificate.")
+    record = PurgeRecord.parse_json(data, f"the purge ledger {path}")
+    if not record.complete or record.lines != claimed.lines:
+        raise IntegrityError(f"the purge ledger {path} says something else than the certificate: ask who issued them.")
+
+
+def _check_revocations(path: Path, key: PublicKey, statement: Statement) -> int:
+    listed, predicate = read_revocations(path, key), statement.predicate
+    certified = {value for subject in statement.subject for value in subject.digests.values()}
+    if certified & set(listed.revoked):
+        raise BadInput(f"what the certificate is about has been revoked by list {listed.number}: it must not be served any more.")
+    if predicate.scope.epoch < listed.minimum_epoch:
+        epoch, least = predicate.scope.epoch, listed.minimum_epoch
+        raise BadInput(f"the certificate is of erasure epoch {epoch}, and by list {listed.number} nothing below {least} may be served.")
+    return listed.number
+
+
+def _check_timestamp(presented: Presented, key: PublicKey, statement: Statement) -> list[str]:
+    if presented.timestamp is None:
+        return []
+    if presented.timestamp_root is None:
+        raise BadInput("--timestamp needs --timestamp-root, the root certificate of who gave it: hand in both.")
+    from erasediff.evidence.timestamp import check_stamp
+
+    data = read_bounded(presented.certificate, MAX_ENVELOPE_BYTES, "the certificate")
+    stamped, issued = check_stamp(data, presented.timestamp, presented.timestamp_root), statement.predicate.issued_at
+    key.check_unexpired(stamped)
+    if abs(stamped - issued) > LATEST_STAMP:
+        raise IntegrityError(
+            f"the certificate says that it was issued at {issued.isoformat()}, and was stamped at {stamped.isoformat()}: ask who issued it."
+        )
+    return [f"time stamp of {stamped.isoformat()}"]
+
+
+def _check_signatures(presented: Presented, key: Path) -> list[str]:
+    pairs = (
+        ("the weights' signature", "--model-signature", presented.model, presented.model_signature),
+        ("the graph's signature", "--onnx-signature", presented.onnx, presented.onnx_signature),
+    )
+    held = []
+    for name, option, path, signature in pairs:
+        if signature is None:
+            continue
+        if path is None:
+            raise BadInput(f"{option} needs {option.removesuffix('-signature')}, what it was made of: hand in both.")
+        from erasediff.evidence.model_signature import check_model
+
+        check_model(path, signature, key)
+        held.append(name)
+    return held

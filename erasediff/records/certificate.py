@@ -1,0 +1,183 @@
+"""The certificate of an erasure: an in-toto Statement v1, and the records beside it.
+
+https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json
+from erasediff.records.nouns import Check, Verdict
+from erasediff.records.purging import PurgeLine
+from erasediff.records.requests import RequestFacts
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+IN_TOTO: Final = "application/vnd.in-toto+json"
+PREDICATE_TYPE: Final = "urn:erasediff:erasure:v1"
+
+Phase = Literal["provisional", "final"]
+SubjectName = Literal["weights folder", "weights", "ONNX graph", "solver tables", "serving image"]
+Algorithm = Literal["sha256", "sha256-folder"]
+"""``sha256-folder`` is :func:`erasediff.files.sha256_folder`: SHA-256 over a line ``path NUL sha256`` a file, sorted by path."""
+ThreatName = Literal["membership inference", "attribute inference", "exfiltration", "regurgitation", "inversion", "reconstruction"]
+
+
+class Subject(Strict):
+    """One thing that the certificate is about."""
+
+    name: SubjectName
+    digests: dict[Algorithm, Sha256] = Field(alias="digest", min_length=1, max_length=1)
+
+
+class Scope(Strict):
+    """What was to be forgotten, and how many erasures the model has had."""
+
+    dataset: str = Field(max_length=64)
+    scope: Literal["class"]
+    label: int = Field(ge=0)
+    forgotten: tuple[int, ...]
+    epoch: int = Field(ge=0)
+
+
+class ForgetSet(Strict):
+    """The forget set as an HMAC under a key of its own, which the purge destroys; a plain digest of images would be pseudonymous data."""
+
+    commitment: Sha256
+    count: int = Field(ge=1)
+    retain_count: int = Field(ge=1)
+
+
+class Lineage(Strict):
+    """The model that the erasure started from."""
+
+    name: str = Field(max_length=120)
+    version: str = Field(max_length=40)
+    weights_sha256: Sha256
+    folder_sha256: Sha256
+    forgotten: tuple[int, ...]
+    epoch: int = Field(ge=0)
+
+
+class Making(Strict):
+    """What decided the result. ``code_revision`` is the commit of the code that wrote the certificate, where it is known."""
+
+    code_version: str = Field(max_length=40)
+    code_revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{7,40}$")
+    config_sha256: Sha256
+    policy_sha256: Sha256
+    seed: int = Field(ge=0)
+    seed_commitment: Sha256
+    evaluation_key: Sha256
+    records: dict[str, Sha256] = Field(max_length=32)
+    """The digest of every record on the way, by its name."""
+
+
+class Judged(Strict):
+    """What the gate and the exported graph's gate said. ``controls`` say whether they could have said otherwise."""
+
+    verdict: Verdict
+    attempt: int = Field(ge=1)
+    alpha: Probability
+    alpha_spent: Probability
+    controls: tuple[Check, ...] = Field(max_length=64)
+    checks: tuple[Check, ...] = Field(min_length=1, max_length=512)
+    reported: tuple[Check, ...] = Field(max_length=512)
+
+
+class Serving(Strict):
+    """The roll-out, and what must not be served again."""
+
+    backend: Literal["none", "deployment", "kserve"]
+    outcome: Literal["promoted", "rolled back", "none"]
+    onnx_sha256: Sha256
+    promoted_version: str | None = Field(max_length=40)
+    revoked: tuple[Sha256, ...] = Field(max_length=4096)
+    minimum_epoch: int = Field(ge=0)
+
+
+class Purged(Strict):
+    """The purge: the digest of its record, and what it says line by line."""
+
+    record: Sha256
+    lines: tuple[PurgeLine, ...] = Field(max_length=4096)
+
+
+class Threat(Strict):
+    """One attack of EDPB Opinion 28/2024, paragraph 55: carried out, by which checks, or why not."""
+
+    threat: ThreatName
+    executed: bool
+    checks: tuple[str, ...] = Field(max_length=64)
+    verdicts: tuple[Verdict, ...] = Field(max_length=64)
+    note: str = Field(max_length=400)
+
+    @model_validator(mode="after")
+    def _executed_by_something(self) -> Self:
+        if self.executed != bool(self.checks) or len(self.checks) != len(self.verdicts):
+            raise ValueError("what was executed names its checks and their verdicts, what was not names none")
+        return self
+
+
+class Predicate(Strict):
+    """All that the certificate says."""
+
+    phase: Phase
+    issued_at: AwareDatetime
+    requests: tuple[RequestFacts, ...] = Field(max_length=4096)
+    scope: Scope
+    forget_set: ForgetSet
+    base: Lineage
+    making: Making
+    judged: Judged
+    serving: Serving
+    purge: Purged | None
+    coverage: tuple[Threat, ...] = Field(min_length=6, max_length=6)
+    limitations: tuple[Annotated[str, Field(max_length=600)], ...] = Field(min_length=1, max_length=64)
+
+    @model_validator(mode="after")
+    def _final_after_the_purge(self) -> Self:
+        if (self.phase == "final") != (self.purge is not None):
+            raise ValueError("a certificate is final with a purge, and provisional without one")
+        return self
+
+
+class Statement(Strict):
+    """An in-toto Statement v1 about an erasure."""
+
+    type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
+    subject: tuple[Subject, ...] = Field(min_length=1, max_length=8)
+    predicateType: Literal["urn:erasediff:erasure:v1"]  # noqa: N815 - in-toto's own name
+    predicate: Predicate
+
+    def canonical(self) -> bytes:
+        """This statement as canonical JSON, with in-toto's own names."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True))
+
+    def digest_of(self, name: SubjectName) -> str | None:
+        """The digest of a subject, or ``None`` if it is not among them."""
+        return next((value for subject in self.subject if subject.name == name for value in subject.digests.values()), None)
+
+
+class RequestsRecord(Record):
+    """The requests that an erasure answers, as the ledger knew them when it was written: ``requests.json`` in the run's folder."""
+
+    requests: tuple[RequestFacts, ...] = Field(max_length=4096)
+
+
+class CommitmentRecord(Record):
+    """The commitment to the forget set, made once; its key lies beside it until the purge."""
+
+    hmac_sha256: Sha256
+
+
+class CertificateRecord(Record):
+    """A certificate that was issued, with everything that was written beside it."""
+
+    phase: Phase
+    issued_at: AwareDatetime
+    key_id: Sha256
+    statement: Sha256
+    files: tuple[Pointer, ...] = Field(min_length=1, max_length=4200)

@@ -1,0 +1,156 @@
+"""Issue the certificate of an attempt that passed: provisional until its purge is complete, then final."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from erasediff import __version__
+from erasediff.errors import IntegrityError
+from erasediff.evidence.certificate import Facts, commitment_to, statement_of
+from erasediff.evidence.model_signature import sign_model
+from erasediff.evidence.pages import certificate_page, letter
+from erasediff.evidence.signing import SigningKey, load_signing_key, sign
+from erasediff.evidence.timestamp import stamp
+from erasediff.files import sha256_file, sha256_folder, write_atomic
+from erasediff.records.base import Pointer
+from erasediff.records.certificate import IN_TOTO, CertificateRecord, CommitmentRecord, RequestsRecord, Statement
+from erasediff.records.nouns import (
+    BaseRecord,
+    ErasedRecord,
+    ExportedRecord,
+    ForgetSetRecord,
+    PromotionRecord,
+    RegisteredRecord,
+    RollOutRecord,
+    VerdictRecord,
+)
+from erasediff.records.purging import PurgeRecord
+from erasediff.records.settings import RollOutSettings
+from erasediff.records.signing import SigningSettings
+from erasediff.records.workdir import Run
+
+CERTIFICATE, PAGE, STAMP = "certificate.dsse.json", "certificate.html", "certificate.tsr"
+WEIGHTS_SIGNATURE, ONNX_SIGNATURE = "weights.model.sig", "onnx.model.sig"
+FORGET_KEY = "forget-set.key"
+"""The key of the commitment to the forget set; the purge deletes it."""
+
+
+def certify(run: Run) -> CertificateRecord:
+    """Issue the certificate, with model-signing's signatures, a page, and a letter a request.
+
+    Raises:
+        BadInput: no key is set or it has ended, an earlier step is missing, the model did not pass, or a purge is not complete or another's.
+        IntegrityError: the weights or the graph are not those that were measured.
+        Unreachable: the token or service that holds the key, or the one that stamps the time, does not answer.
+    """
+    now, settings = datetime.now(UTC).replace(microsecond=0), SigningSettings.load()
+    key = load_signing_key(settings, now)
+    facts = _facts(run, settings)
+    statement = statement_of(facts, now)
+    made_from = facts.digests() | {"commitment": facts.commitment.digest(), "key": key.public.id}
+    if (requests := run.find(RequestsRecord)) is not None:
+        made_from["requests"] = requests.digest()
+    present = run.find(CertificateRecord)
+    if present is not None and present.made_from == made_from and _intact(run, present):
+        return present
+    _check_files(run, facts)
+    files = tuple(Pointer(uri=name, sha256=sha256_file(run.folder / name)) for name in _written(run, facts, statement, key, settings.timestamp_url))
+    record = CertificateRecord(
+        made_from=made_from, phase=statement.predicate.phase, issued_at=now, key_id=key.public.id, statement=statement.digest(), files=files
+    )
+    record.write(run.path(CertificateRecord))
+    return record
+
+
+def _facts(run: Run, settings: SigningSettings) -> Facts:
+    forget_set, rolled_out, purge = run.need(ForgetSetRecord, "version-forget-set"), run.find(RollOutRecord), run.find(PurgeRecord)
+    requests = run.find(RequestsRecord)
+    return Facts(
+        plan=run.plan(),
+        base=run.need(BaseRecord, "train-base"),
+        forget_set=forget_set,
+        erased=run.need(ErasedRecord, "erase"),
+        verdict=run.need(VerdictRecord, "gate"),
+        exported=run.need(ExportedRecord, "export-onnx"),
+        commitment=_commitment(run, forget_set, purge),
+        seed=run.config().seed,
+        registered=run.find(RegisteredRecord),
+        rolled_out=rolled_out,
+        promotion=run.find(PromotionRecord),
+        purge=purge,
+        requests=() if requests is None else requests.requests,
+        serving_image=_serving_image(rolled_out),
+        code_version=__version__,
+        code_revision=settings.code_revision,
+    )
+
+
+def _commitment(run: Run, forget_set: ForgetSetRecord, purge: PurgeRecord | None) -> CommitmentRecord:
+    """Made once: after the purge its key is gone, and the commitment stays what it was."""
+    made_from = {"plan": run.plan().digest()}
+
+    def make() -> CommitmentRecord:
+        return CommitmentRecord(hmac_sha256=commitment_to(forget_set, _forget_key(run, purge)))
+
+    return run.made(CommitmentRecord, made_from, make)
+
+
+def _forget_key(run: Run, purge: PurgeRecord | None) -> bytes:
+    """A key of this run's own. After a purge none may come to lie there again, so nobody gets to keep it."""
+    path = run.folder / FORGET_KEY
+    if path.is_file():
+        return path.read_bytes()
+    key = secrets.token_bytes(32)
+    if purge is None:
+        write_atomic(path, key, mode=0o600)
+    return key
+
+
+def _serving_image(rolled_out: RollOutRecord | None) -> str | None:
+    """The digest of the image that serves, where it is set by digest; a tag names nothing that lasts."""
+    if rolled_out is None or rolled_out.outcome != "promoted":
+        return None
+    found = re.search(r"@sha256:([0-9a-f]{64})$", RollOutSettings.load().image or "")
+    return found[1] if found else None
+
+
+def _paths(run: Run, facts: Facts) -> tuple[Path, Path]:
+    return run.workdir.models / facts.erased.model.weights.uri, run.folder / facts.exported.onnx.uri
+
+
+def _check_files(run: Run, facts: Facts) -> None:
+    folder, onnx = _paths(run, facts)
+    if not folder.is_dir() or sha256_folder(folder) != facts.erased.model.folder_sha256:
+        raise IntegrityError(f"the weights in {folder} are not those that were measured: put them back before they are signed.")
+    if not onnx.is_file() or sha256_file(onnx) != facts.exported.onnx.sha256:
+        raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again before it is signed.")
+
+
+def _written(run: Run, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:
+    """Write everything and name it; the certificate comes last, so that where it lies the rest does too."""
+    if key.file is not None:
+        for name, path in zip((WEIGHTS_SIGNATURE, ONNX_SIGNATURE), _paths(run, facts), strict=True):
+            sign_model(path, run.folder / name, key)
+            yield name
+    for request in statement.predicate.requests or (None,):
+        name = "letter.html" if request is None else f"letter-{request.id}.html"
+        write_atomic(run.folder / name, letter(statement, request).encode())
+        yield name
+    write_atomic(run.folder / PAGE, certificate_page(statement, key.public.id).encode())
+    yield PAGE
+    certificate = sign(statement, IN_TOTO, key)
+    (run.folder / STAMP).unlink(missing_ok=True)  # of another certificate
+    if timestamp_url is not None:
+        write_atomic(run.folder / STAMP, stamp(certificate, timestamp_url))
+        yield STAMP
+    write_atomic(run.folder / CERTIFICATE, certificate)
+    yield CERTIFICATE
+
+
+def _intact(run: Run, record: CertificateRecord) -> bool:
+    """Whether everything that was written is still there, as it was written."""
+    return all((run.folder / file.uri).is_file() and sha256_file(run.folder / file.uri) == file.sha256 for file in record.files)

@@ -1,0 +1,148 @@
+# ruff: noqa: F811 - fixtures of another folder
+"""The lies: 'certified', of files that are not what was measured; 'the same certificate', of another; 'the key of the forget set is gone'."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from erasediff.cli import main
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.evidence.certificate import commitment_to
+from erasediff.evidence.keys import PRIVATE
+from erasediff.records.certificate import CertificateRecord
+from erasediff.records.nouns import ErasedRecord, ForgetSetRecord, VerdictRecord
+from erasediff.records.workdir import Run
+from erasediff.steps.certify import certify
+from erasediff.steps.runner import perform
+from tests.certified import UNFINISHED, file_requests, purge_of, request
+from tests.evidence.conftest import copy_of, keys, needs_model_signing, promoted, run, signed_by  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.usefixtures("needs_model_signing", "signed_by")
+
+
+def files(run: Run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+
+
+def predicate(run: Run) -> dict:
+    return json.loads(base64.b64decode(json.loads((run.folder / "certificate.dsse.json").read_bytes())["payload"]))["predicate"]
+
+
+def test_certifying_twice_leaves_what_once_leaves(run: Run) -> None:
+    record, before = certify(run), files(run)
+    assert certify(run) == record
+    assert files(run) == before
+    assert {file.uri for file in record.files} == {
+        "certificate.dsse.json",
+        "certificate.html",
+        "letter.html",
+        "weights.model.sig",
+        "onnx.model.sig",
+    }
+
+
+@pytest.mark.parametrize("name", ["certificate.dsse.json", "letter.html", "weights.model.sig"])
+def test_what_was_changed_or_lost_is_made_again(run: Run, name: str) -> None:
+    first = certify(run)
+    (run.folder / name).write_bytes(b"x")
+    second = certify(run)
+    assert second.statement == first.statement or second.issued_at != first.issued_at
+    assert (run.folder / name).read_bytes() != b"x"
+    (run.folder / name).unlink()
+    certify(run)
+    assert (run.folder / name).is_file()
+
+
+def test_a_killed_step_leaves_no_record_and_the_next_completes_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from erasediff.steps import certify as step
+
+    def killed(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "sign", killed)
+        with pytest.raises(KeyboardInterrupt):
+            certify(run)
+    assert run.find(CertificateRecord) is None
+    assert not (run.folder / "certificate.dsse.json").exists()
+    assert certify(run).phase == "provisional"
+
+
+def test_it_becomes_final_with_the_purge_and_keeps_its_commitment(run: Run) -> None:
+    requests = request(1), request(2)
+    file_requests(run, *requests)
+    certify(run)
+    committed, key = predicate(run)["forget_set"]["commitment"], (run.folder / "forget-set.key").read_bytes()
+    assert committed == commitment_to(run.need(ForgetSetRecord, "x"), key), "control: before the purge it can be opened"
+    (run.folder / "forget-set.key").unlink()
+    purge_of(run, *requests)
+    assert certify(run).phase == "final"
+    assert predicate(run)["forget_set"]["commitment"] == committed
+    assert not (run.folder / "forget-set.key").exists()
+
+
+def test_after_a_purge_no_key_comes_to_lie_there(run: Run) -> None:
+    """Also where no certificate was issued before it."""
+    purge_of(run)
+    assert certify(run).phase == "final"
+    assert not (run.folder / "forget-set.key").exists()
+
+
+def test_a_purge_that_is_not_done_ends_in_a_sentence_and_leaves_the_provisional_one(run: Run) -> None:
+    certify(run)
+    before = files(run)
+    purge_of(run, unfinished=UNFINISHED)
+    with pytest.raises(BadInput, match="is not complete"):
+        perform("certify", run)
+    assert {name: data for name, data in files(run).items() if name in before} | {"seconds.json": b""} == before | {"seconds.json": b""}
+
+
+def test_weights_and_graphs_that_were_changed_are_not_signed(promoted: Run, run: Run, tmp_path: Path) -> None:
+    (run.folder / "onnx/model.onnx").write_bytes(b"another")
+    with pytest.raises(IntegrityError, match="is not the one that was measured"):
+        certify(run)
+    other = copy_of(promoted, tmp_path / "other")
+    weights = other.workdir.models / other.need(ErasedRecord, "x").model.weights.uri
+    (weights / "model_index.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="are not those that were measured"):
+        certify(other)
+    assert not (other.folder / "certificate.dsse.json").exists()
+
+
+def test_an_earlier_step_that_is_missing_is_named(run: Run) -> None:
+    run.path(VerdictRecord).unlink()
+    with pytest.raises(BadInput, match="run `erasediff gate` first"):
+        certify(run)
+
+
+def test_a_key_by_a_uri_certifies_without_the_signatures_that_need_a_file(run: Run, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", f"file2:{keys / PRIVATE}")
+    monkeypatch.setenv("ERASEDIFF_SIGNING_PUBLIC_KEY", str(keys / "signing-key.pub"))
+    assert {file.uri for file in certify(run).files} == {"certificate.dsse.json", "certificate.html", "letter.html"}
+
+
+def test_the_serving_image_is_a_subject_where_it_is_set_by_digest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for image, expected in (("serve:1", 4), (f"registry.example/serve@sha256:{'e' * 64}", 5)):
+        monkeypatch.setenv("ERASEDIFF_ROLL_OUT_IMAGE", image)
+        run.path(CertificateRecord).unlink(missing_ok=True)
+        certify(run)
+        payload = json.loads(base64.b64decode(json.loads((run.folder / "certificate.dsse.json").read_bytes())["payload"]))
+        assert len(payload["subject"]) == expected
+
+
+def test_the_command_line_certifies_and_says_what_it_wrote(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_unet: Callable[..., torch.nn.Module]
+) -> None:
+    assert main(["certify", "--workdir", str(run.workdir.root), "--run", run.name]) == 0
+    assert "provisional certificate" in capsys.readouterr().out
+    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
+    assert main(["certify", "--workdir", str(run.workdir.root), "--run", run.name]) == 2
+    said = capsys.readouterr().err
+    assert "erasediff keys new --to FOLDER" in said
+    assert said.count("\n") == 1
