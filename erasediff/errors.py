@@ -19,9 +19,10 @@ class ExitCode(IntEnum):
     GATE_FAIL = 10
     GATE_INCONCLUSIVE = 11
     ROLLED_BACK = 12
+    UNFINISHED = 13
+    AWAITING_APPROVAL = 14
     DUE = 20
     OVERDUE = 21
-    UNFINISHED = 13
 
 
 class EraseDiffError(Exception):
@@ -46,6 +47,12 @@ class Conflict(BadInput):
 
 class Unreachable(BadInput):
     """A service that the settings name does not answer."""
+
+
+class AwaitingApproval(EraseDiffError):
+    """People have to approve the model first; the same command goes on when they have."""
+
+    exit_code = ExitCode.AWAITING_APPROVAL
 
 
 class RolledBack(EraseDiffError):

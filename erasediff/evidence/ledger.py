@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, or_, select, true, update
 
-from erasediff.errors import Conflict
+from erasediff.errors import AwaitingApproval, Conflict
 from erasediff.evidence import chain, clocks, states
 from erasediff.evidence.chain import Entry
 from erasediff.evidence.database import EVENTS, HEAD, REQUESTS, Database
@@ -105,6 +105,11 @@ class Ledger:
         def plan(known: Known) -> Plan:
             if known.standing.state is not expected:
                 raise Conflict(f"request {id} is {known.standing.state} and no longer {expected}: somebody else was first, or this was done before.")
+            if (expected, to) == (State.GATED, State.ROLLED_OUT) and self.terms.approvals:
+                raise AwaitingApproval(
+                    f"request {id} waits for {self.terms.approvals} approvals and has {len(known.standing.approvals)}: "
+                    "have them given with `erasediff approve`, and run the same command again."
+                )
             return Plan("advanced", to, facts or {})
 
         return self._change(id, by, now, plan)

@@ -47,7 +47,7 @@ TABLE: frozenset[Move] = frozenset(
     | _moves("advanced", (S.BATCHED,), (S.ERASED,))
     | _moves("advanced", (S.ERASED,), (S.GATED,))
     | _moves("advanced", (S.BATCHED, S.ERASED, S.GATED, S.APPROVED), (S.SUPPRESSED,))
-    | _moves("advanced", (S.APPROVED,), (S.ROLLED_OUT,))
+    | _moves("advanced", (S.GATED, S.APPROVED), (S.ROLLED_OUT,))
     | _moves("advanced", (S.ROLLED_OUT,), (S.PURGING,))
     | _moves("advanced", (S.PURGING,), (S.PURGED,))
     | _moves("advanced", (S.PURGED,), (S.CERTIFIED,))
@@ -216,6 +216,8 @@ def _advanced(standing: Standing, event: Event) -> Standing:
             return replace(standing, verdict=None, approvals=())
         case S.GATED:
             return replace(standing, verdict=_verdict_of(event))
+        case S.ROLLED_OUT if standing.verdict is not Verdict.PASS:
+            raise BadInput(f"the gate did not say PASS of the model for {event.request}, so it cannot be rolled out: send the request back.")
         case S.PURGED:
             return replace(standing, waiting=None)
         case _:

@@ -86,7 +86,7 @@ class Terms(Strict):
 
     own_days: int = Field(default=30, ge=1, le=3650)
     zone: Zone = "UTC"
-    approvals: int = Field(default=1, ge=1, le=8)
+    approvals: int = Field(default=0, ge=0, le=8)
 
 
 class Filing(Strict):

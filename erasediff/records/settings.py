@@ -153,7 +153,7 @@ class LedgerSettings(BaseSettings):
     url: SecretStr | None = Field(default=None, validation_alias="ERASEDIFF_LEDGER")
     own_days: int = Field(default=30, ge=1, le=3650)
     zone: Zone = "UTC"
-    approvals: int = Field(default=1, ge=1, le=8)
+    approvals: int = Field(default=0, ge=0, le=8)
 
     @classmethod
     def load(cls) -> Self:

@@ -11,16 +11,19 @@ from erasediff.rollout.run import Address, RollOut
 from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import check_standing
+from erasediff.steps.filed import check_approved
 
 
 def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
     """Publish this attempt's graph and roll it out, where a roll-out is configured.
 
     Raises:
+        AwaitingApproval: people have to approve the model first.
         BadInput: an earlier step is missing, the settings are wrong, or the cluster cannot be used.
         RolledBack: the new version did not come to serve; the record says so.
     """
     registered, settings = run.need(RegisteredRecord, "register"), RollOutSettings.load()
+    check_approved(run)
     made_from = {"registered": registered.digest(), "settings": settings.digest()}
     present = run.find(RollOutRecord)
     if present is not None and present.made_from == made_from and present.outcome != "rolled back":

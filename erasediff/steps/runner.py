@@ -18,6 +18,7 @@ from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.nouns import ErasureRequest, Failure, Outcome
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.filed import follow, take
 from erasediff.steps.journal import keep_seconds, read_failure, write_failure
 
 T = TypeVar("T")
@@ -40,10 +41,17 @@ def perform(step: str, run: Run, elsewhere: Callable[[Run], Record] | None = Non
     (run.folder / "failure.json").unlink(missing_ok=True)
     started = time.monotonic()
     announce(step, "started", 0.0)
-    record = guarded(step, run.folder, lambda: function(run))
+    record = guarded(step, run.folder, lambda: _followed(step, run, function))
     seconds = round(time.monotonic() - started, 3)
     keep_seconds(run, step, seconds)
     announce(step, "done", seconds)
+    return record
+
+
+def _followed(step: str, run: Run, function: Callable[[Run], Record]) -> Record:
+    """A step, and then what its end means for the requests that the attempt answers."""
+    record = function(run)
+    follow(run, step)
     return record
 
 
@@ -90,7 +98,9 @@ def open_attempt(workdir: Workdir, request: str, config: str, policy: str, name:
     announce("check_prerequisites", "started", 0.0)
 
     def action() -> Run:
-        return check_prerequisites(workdir, *parse_documents(request, config, policy), name)
+        opened = check_prerequisites(workdir, *parse_documents(request, config, policy), name)
+        take(opened)
+        return opened
 
     run = guarded("check_prerequisites", workdir.root, action)
     (run.folder / "failure.json").unlink(missing_ok=True)

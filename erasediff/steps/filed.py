@@ -1,0 +1,183 @@
+"""The requests that an attempt answers: taken when it is opened, and moved along the ledger as its steps end.
+
+Where there is no ledger there are no requests, and an attempt answers nobody. Every move is the ledger's own compare-and-set, and a step that is
+run again finds its move made, so a run that was killed anywhere goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from erasediff.errors import AwaitingApproval, BadInput, Conflict
+from erasediff.evidence.database import FILE
+from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.states import TO_ERASE
+from erasediff.records.base import Record
+from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.requests import Reason, RequestFacts, State
+from erasediff.records.settings import LedgerSettings
+from erasediff.records.workdir import Run, Workdir
+
+BY = "erasediff"
+"""Who moves requests while a pipeline runs."""
+_NOT_PASSED = {Verdict.FAIL: Reason.GATE_FAILED, Verdict.INCONCLUSIVE: Reason.GATE_INCONCLUSIVE}
+UNDER_WAY = frozenset({State.BATCHED, State.ERASED, State.GATED, State.APPROVED})
+FULFILLED = frozenset({State.ROLLED_OUT, State.PURGING, State.PURGED, State.CERTIFIED, State.CLOSED})
+"""The model that serves has forgotten what was asked."""
+Facts = Mapping[str, str | int | bool]
+
+
+@dataclass(frozen=True)
+class Move:
+    """Where a step takes a request from and to, and what it has to say of it."""
+
+    before: tuple[State, ...]
+    after: State
+    facts: Callable[[Run], Facts]
+
+
+def _digest(kind: type[Record], name: str) -> Callable[[Run], Facts]:
+    return lambda run: {f"{name}_sha256": run.need(kind, name).digest()}
+
+
+def _verdict(run: Run) -> Facts:
+    verdict = run.need(VerdictRecord, "gate")
+    return {"verdict": verdict.verdict.value, "verdict_sha256": verdict.digest()}
+
+
+def _epoch(run: Run) -> Facts:
+    return {"epoch": run.need(ErasedRecord, "erase").model.epoch}
+
+
+MOVES = {
+    "erase": Move((State.BATCHED,), State.ERASED, _digest(ErasedRecord, "erase")),
+    "gate": Move((State.ERASED,), State.GATED, _verdict),
+    "promote": Move((State.GATED, State.APPROVED), State.ROLLED_OUT, _epoch),
+}
+"""What the end of a step means for the requests that the attempt answers; the purge and the certificate say more, in their own modules."""
+
+
+def open_ledger(workdir: Workdir) -> Ledger | None:
+    """The ledger that is set, or the workdir's if one was begun.
+
+    Raises:
+        BadInput: the one that is set does not answer, or there is none at its address.
+    """
+    settings = LedgerSettings.load()
+    where = settings.where(workdir.root)
+    begun = where != workdir.root or (workdir.root / FILE).is_file()
+    return Ledger.existing(where, settings.terms()) if begun else None
+
+
+def take(run: Run) -> None:
+    """Take every request for what this attempt erases that is not held: those that wait, and those that an earlier attempt did not fulfil."""
+    ledger = open_ledger(run.workdir)
+    if ledger is None:
+        return
+    for facts in ledger.requests(TO_ERASE | UNDER_WAY):
+        if facts.erasure == run.plan().request and not facts.held:
+            with suppress(Conflict):  # another run was first
+                _take(ledger, facts, run)
+
+
+def _take(ledger: Ledger, facts: RequestFacts, run: Run) -> None:
+    if facts.state in UNDER_WAY:
+        if _taken_by(ledger, facts.id) == run.name:
+            return
+        ledger.advance(facts.id, facts.state, State.SUPPRESSED, BY, _now(), {"reason": Reason.RUN_FAILED.value})
+    if facts.state is State.ACCEPTED:
+        ledger.advance(facts.id, State.ACCEPTED, State.SUPPRESSED, BY, _now())
+    ledger.advance(facts.id, State.SUPPRESSED, State.BATCHED, BY, _now(), {"run": run.name, "attempt": run.plan().attempt})
+
+
+def _taken_by(ledger: Ledger, id: str) -> str | None:
+    """The attempt that took a request last."""
+    runs = [event.facts.get("run") for event in ledger.events(id) if event.after is State.BATCHED and event.kind == "advanced"]
+    return None if not runs else str(runs[-1])
+
+
+def _answering(run: Run, *states: State) -> Iterator[tuple[Ledger, RequestFacts]]:
+    """The requests in some states that this attempt took, each with its ledger, the earliest due first."""
+    ledger = open_ledger(run.workdir)
+    for facts in () if ledger is None else ledger.requests(states):
+        if ledger is not None and facts.erasure == run.plan().request and _taken_by(ledger, facts.id) == run.name:
+            yield ledger, facts
+
+
+def answered(run: Run) -> tuple[RequestFacts, ...]:
+    """The requests that this attempt took and that were not sent back since, the earliest due first."""
+    return tuple(facts for _, facts in _answering(run, *UNDER_WAY, *FULFILLED))
+
+
+def check_approved(run: Run) -> None:
+    """Let nothing be rolled out that people still have to approve.
+
+    Raises:
+        AwaitingApproval: fewer have approved than the house asks for.
+    """
+    for ledger, facts in _answering(run, State.GATED):
+        if len(facts.approvals) < ledger.terms.approvals:
+            raise AwaitingApproval(
+                f"request {facts.id} waits for {ledger.terms.approvals} approvals and has {len(facts.approvals)}: "
+                "have them given with `erasediff approve`, and run the same command again."
+            )
+
+
+def follow(run: Run, step: str) -> None:
+    """Move the requests that an attempt answers by what a step that ended means for them; most steps mean nothing."""
+    if (move := MOVES.get(step)) is not None:
+        _move(run, move.before, move.after, move.facts(run))
+    if (reason := _refused(run, step)) is not None:
+        _move(run, (State.GATED,), State.SUPPRESSED, {"reason": reason.value})
+
+
+def _refused(run: Run, step: str) -> Reason | None:
+    """Why the model answers nobody, so that its requests wait for the next batch."""
+    if step == "gate":
+        return _NOT_PASSED.get(run.need(VerdictRecord, "gate").verdict)
+    passed = step != "export_onnx" or run.need(ExportedRecord, "export-onnx").verdict is Verdict.PASS
+    return None if passed else Reason.NOT_EXPORTED
+
+
+def purging(run: Run) -> tuple[str, ...]:
+    """Take the requests into the purge, and name them.
+
+    Raises:
+        BadInput: one of them is under a legal hold.
+    """
+    for _, facts in _answering(run, *FULFILLED):
+        if facts.held:
+            raise BadInput(
+                f"request {facts.id} is under a legal hold ({', '.join(facts.holds)}), so its data must stay: "
+                "release it first with `erasediff request release`, and run the same command again."
+            )
+    _move(run, (State.ROLLED_OUT,), State.PURGING, {})
+    return tuple(sorted(facts.id for _, facts in _answering(run, *FULFILLED)))
+
+
+def purged(run: Run, record: Record) -> None:
+    """Everything is gone, and was shown to be."""
+    _move(run, (State.PURGING,), State.PURGED, {"purge_sha256": record.digest()})
+
+
+def certified(run: Run, record: Record) -> None:
+    """The final certificate is there."""
+    _move(run, (State.PURGED,), State.CERTIFIED, {"certificate_sha256": record.digest()})
+
+
+def wait(run: Run, reason: Reason) -> None:
+    """Write down why the purge cannot end yet."""
+    for ledger, facts in _answering(run, State.PURGING):
+        ledger.wait(facts.id, reason, BY, _now())
+
+
+def _move(run: Run, before: tuple[State, ...], after: State, said: Facts) -> None:
+    for ledger, facts in _answering(run, *before):
+        ledger.advance(facts.id, facts.state, after, BY, _now(), said)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
