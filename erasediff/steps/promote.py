@@ -12,6 +12,7 @@ from erasediff.evidence.purge.revoke import revoked_rules
 from erasediff.files import append_line, explained
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.filed import check_approved
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.tracking import CHAMPION, Tracking
 
@@ -23,10 +24,12 @@ def promote(run: Run) -> PromotionRecord:
     record first, the champion read again right before it moves, and read back after.
 
     Raises:
+        AwaitingApproval: people have to approve the model first.
         BadInput: an earlier step is missing, the roll-out that is configured did not go well, the version was revoked, or the champion is
             no longer the base that this attempt started from.
     """
     registered, base = run.need(RegisteredRecord, "register"), run.need(BaseRecord, "train-base")
+    check_approved(run)
     check_rolled_out(run, registered)
     if {registered.weights_sha256, registered.onnx_sha256} & set(revoked_rules(run.workdir).revoked):
         raise BadInput(f"version {registered.version} of {registered.name!r} was revoked by a purge: run the same command again from the champion.")
