@@ -19,10 +19,10 @@ STEPS = (
     "register",
     "roll_out",
     "promote",
+    "purge",
+    "certify",
     "record_outcome",
 )
-BESIDE = ("purge", "certify")
-"""Components that no pipeline has a task for yet."""
 METADATA_FIELDS = {"name", "stability", "dependencies", "tags", "lastVerified"}
 
 
@@ -57,7 +57,7 @@ def readme(step: str) -> str:
 
 def write_all() -> None:
     """Write every README."""
-    for step in (*STEPS, *BESIDE):
+    for step in STEPS:
         (HERE / step / "README.md").write_text(readme(step))
 
 

@@ -37,6 +37,11 @@ class PublicKey:
     key: ec.EllipticCurvePublicKey
     not_after: datetime | None = None
 
+    @property
+    def pem(self) -> bytes:
+        """The key in PEM, as it is handed out."""
+        return self.key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
     def check_unexpired(self, at: datetime) -> None:
         """Refuse what was signed after the key's end.
 

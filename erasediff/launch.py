@@ -34,6 +34,8 @@ _TITLES = {
     "register": "Register",
     "roll_out": "Roll out",
     "promote": "Promote",
+    "purge": "Purge",
+    "certify": "Certify",
     "record_outcome": "Record the outcome",
 }
 
@@ -79,11 +81,15 @@ def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, p
 def exit_code(outcome: Outcome) -> ExitCode:
     """The exit code that an outcome means."""
     if outcome.champion is not None:
-        return ExitCode.OK
+        return ExitCode.OK if outcome.error is None else _code_of(outcome)
     if outcome.verdict is Verdict.FAIL:
         return ExitCode.GATE_FAIL
     if outcome.verdict is Verdict.INCONCLUSIVE:
         return ExitCode.GATE_INCONCLUSIVE
+    return _code_of(outcome)
+
+
+def _code_of(outcome: Outcome) -> ExitCode:
     code = outcome.error.exit_code if outcome.error else int(ExitCode.UNEXPECTED)
     return ExitCode(code) if code in set(ExitCode) else ExitCode.UNEXPECTED
 

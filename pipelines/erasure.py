@@ -1,14 +1,20 @@
-"""The erasure pipeline: a request goes in; a gated, exported, registered and promoted model comes out, with its outcome."""
+"""The erasure pipeline: a request goes in; a gated, exported, registered and promoted model comes out, with its outcome.
+
+Where the ledger has requests for what is erased, what was forgotten is purged afterwards, and a certificate says so: a provisional one before the
+purge, the final one after it.
+"""
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
+from components.certify.component import certify
 from components.check_prerequisites.component import check_prerequisites
 from components.erase.component import erase
 from components.evaluate.component import evaluate
 from components.export_onnx.component import export_onnx
 from components.gate.component import gate
 from components.promote.component import promote
+from components.purge.component import purge
 from components.record_outcome.component import record_outcome
 from components.register.component import register
 from components.roll_out.component import roll_out
@@ -40,7 +46,11 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
             with dsl.If(exported.output == True, name="exported"):  # noqa: E712
                 version = configure(register(workdir=workdir, run=run)).output
                 rolled_out = configure(roll_out(workdir=workdir, run=run, version=version)).output
-                configure(promote(workdir=workdir, run=run, version=version, rolled_out=rolled_out))
+                answers = configure(promote(workdir=workdir, run=run, version=version, rolled_out=rolled_out))
+                with dsl.If(answers.output == True, name="answers-requests"):  # noqa: E712
+                    provisional = configure(certify(workdir=workdir, run=run, done=version))
+                    purged = configure(purge(workdir=workdir, run=run, promotion=version)).after(provisional)
+                    configure(certify(workdir=workdir, run=run, done=purged.output))
 
 
 def erasure_for(profile: Profile) -> BaseComponent:

@@ -5,6 +5,7 @@ put in force, so that ``erasure.py`` says what depends on what and nothing else.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -42,7 +43,12 @@ ROLL_OUT_ENVIRONMENT = tuple(
     )
 )
 STORE_ENVIRONMENT = ("AWS_ENDPOINT_URL_S3",)  # where models are published to, if that is not Amazon's S3
+PURGE_ENVIRONMENT = ("ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION",)
+SIGNING_ENVIRONMENT = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY", "ERASEDIFF_SIGNING_TIMESTAMP_URL")
+LEDGER_ENVIRONMENT = ("ERASEDIFF_LEDGER_ZONE", "ERASEDIFF_LEDGER_OWN_DAYS", "ERASEDIFF_LEDGER_APPROVALS")
+SIGNING_SECRET, SIGNING_MOUNT = "erasediff-signing", "/signing"
 _TRACKING = ("MLFLOW_TRACKING_TOKEN",)
+_LEDGER = ("ERASEDIFF_LEDGER",)  # an address with a password in it
 _STORES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_TRACKING)
 # Numeric users have no passwd entry, and the root file system is read-only: everything that wants a home goes to /tmp.
 # Threads and allocator as in erasediff/environment.py, which speaks for the processes that it starts itself.
@@ -76,13 +82,17 @@ TRAINING = Size(cpu="4", memory="16Gi", gpus=1, minutes=24 * 60)
 
 @dataclass(frozen=True)
 class Task:
-    """A step's row: its title, the size it has unless a profile says otherwise, what it may read, and how often it is tried again."""
+    """A step's row: its title, the size it has unless a profile says otherwise, what it may read, and how often it is tried again.
+
+    What ``signs`` has the key of certificates mounted, and nothing else has.
+    """
 
     title: str
     size: Size
     credentials: tuple[str, ...] = ()
     retries: int = 0
     settings: tuple[str, ...] = ENVIRONMENT
+    signs: bool = False
 
 
 # Every step finds its own record and does nothing twice, so trying again is always safe. It is worth it where a step
@@ -90,16 +100,30 @@ class Task:
 # numbers, and a second evaluation draws the same committed seeds: neither can be asked until it says PASS. A roll-out that
 # went back is a person's to look at.
 TASKS = {
-    "check-prerequisites": Task("Check prerequisites", SMALL, _TRACKING),
+    "check-prerequisites": Task(
+        "Check prerequisites", SMALL, (*_TRACKING, *_LEDGER), settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, "ERASEDIFF_SIGNING_KEY")
+    ),
     "train-base": Task("Train or find the base", TRAINING, _STORES, retries=2),
     "version-forget-set": Task("Version the forget set", SMALL, _STORES, retries=3),
-    "erase": Task("Erase", TRAINING, _STORES, retries=2),
+    "erase": Task("Erase", TRAINING, (*_STORES, *_LEDGER), retries=2),
     "evaluate": Task("Evaluate", TRAINING, _TRACKING, retries=1),
-    "gate": Task("Gate", SMALL, _TRACKING),
-    "export-onnx": Task("Export to ONNX", MEDIUM),
+    "gate": Task("Gate", SMALL, (*_TRACKING, *_LEDGER)),
+    "export-onnx": Task("Export to ONNX", MEDIUM, _LEDGER),
     "register": Task("Register", SMALL, _STORES, retries=3),
-    "roll-out": Task("Roll out", ROLLING, _STORES, settings=(*ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *STORE_ENVIRONMENT)),
-    "promote": Task("Promote", SMALL, _TRACKING, retries=3, settings=(*ENVIRONMENT, *ROLL_OUT_ENVIRONMENT)),
+    "roll-out": Task(
+        "Roll out", ROLLING, (*_STORES, *_LEDGER), settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *STORE_ENVIRONMENT)
+    ),
+    "promote": Task("Promote", SMALL, (*_TRACKING, *_LEDGER), retries=3, settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT)),
+    "purge": Task(
+        "Purge",
+        MEDIUM,
+        (*_STORES, *_LEDGER, "ERASEDIFF_MLFLOW_BACKEND_STORE_URI"),
+        retries=3,
+        settings=(*ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *STORE_ENVIRONMENT, *PURGE_ENVIRONMENT),
+    ),
+    "certify": Task(
+        "Certify", SMALL, (*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"), settings=(*SIGNING_ENVIRONMENT, "ERASEDIFF_ROLL_OUT_IMAGE"), signs=True
+    ),
     "record-outcome": Task("Record the outcome", SMALL, _STORES),
 }
 
@@ -148,7 +172,7 @@ def configure(task: dsl.PipelineTask) -> dsl.PipelineTask:
     No task is cached by the backend: its cache sees neither the workdir nor MLflow nor DVC. Steps find their own
     records instead and do nothing twice.
     """
-    profile, row = _profile.get(), TASKS[task.name]
+    profile, row = _profile.get(), TASKS[re.sub(r"-\d+$", "", task.name)]  # kfp numbers the second task of a component
     size = profile.training if row.size == TRAINING else row.size
     if profile.erasing_nodes and task.name == "erase":
         task.set_env_variable(TRAINJOB_VARIABLE, json.dumps(trainjob_settings(profile), sort_keys=True))
@@ -178,6 +202,8 @@ def _give(task: dsl.PipelineTask, row: Task) -> None:
     )
     if row.credentials:
         kubernetes.use_secret_as_env(task, secret_name=CREDENTIALS_SECRET, secret_key_to_env={name: name for name in row.credentials}, optional=True)
+    if row.signs:
+        kubernetes.use_secret_as_volume(task, secret_name=SIGNING_SECRET, mount_path=SIGNING_MOUNT, optional=True)
 
 
 def _harden(task: dsl.PipelineTask, row: Task, size: Size) -> None:

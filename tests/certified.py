@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from erasediff.data.commitment import request_key
 from erasediff.files import sha256_bytes, sha256_file
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import save_model
@@ -51,6 +52,7 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Run:
         seed_commitment=sha256_bytes(HMAC_KEY),
         mlflow_run_id="x",
     )
+    request_key(workdir.request_key(REQUEST))
     run, scheduler = workdir.open_run(plan, config, policy, HMAC_KEY), build_scheduler(SamplerConfig(), 1000)
     before = save_model(unet(0), scheduler, workdir.models, "digits", ())
     after = save_model(unet(1), scheduler, workdir.models, "digits", (0,)).model_copy(update={"epoch": 1})

@@ -19,7 +19,7 @@ FLOORS = [
     {"unlearn", "evaluate"},
     {"evidence", "export"},
     {"steps"},
-    {"launch"},
+    {"demo", "launch"},
     {"submit"},
     {"cli"},
     {"__main__"},

@@ -6,7 +6,7 @@ from components.images import PIPELINE_CPU
 
 
 @dsl.component(base_image=PIPELINE_CPU, packages_to_install=[], install_kfp_package=False)
-def promote(workdir: str, run: str, version: str, rolled_out: str) -> str:
+def promote(workdir: str, run: str, version: str, rolled_out: str) -> bool:
     """Write the promotion record, then make the challenger the champion.
 
     Args:
@@ -16,8 +16,8 @@ def promote(workdir: str, run: str, version: str, rolled_out: str) -> str:
         rolled_out: Digest of the roll-out's record.
 
     Returns:
-        Digest of the promotion record.
+        Whether the attempt answers requests, so that a purge and a certificate are due.
     """
-    from erasediff.steps.runner import component_main
+    from erasediff.steps.runner import promote_main
 
-    return component_main("promote", workdir, run).digest()
+    return promote_main(workdir, run)

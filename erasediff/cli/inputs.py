@@ -118,3 +118,5 @@ def print_outcome(outcome: Outcome, workdir: Path) -> None:
         print(f"champion of {outcome.champion.name} is now version {outcome.champion.version}")
     if outcome.report is not None:
         print(f"report: {workdir / outcome.report}")
+    if outcome.certificate is not None:
+        print(f"certificate: {workdir / outcome.certificate}, to be checked with the public key {workdir / str(outcome.public_key)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from erasediff.cli.app import app
-from erasediff.cli.inputs import read_config, read_dataset, read_policy, run_here
+from erasediff.cli.inputs import open_workdir, read_config, read_dataset, read_policy, read_request, run_here
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
@@ -28,10 +28,15 @@ from erasediff.errors import ExitCode
 
 @app.command()
 def demo(workdir: WorkdirOption = WORKDIR, forget_label: LabelOption = "0", seed: SeedOption = None, tier: TierOption = None) -> int:
-    """Erase a digit from a model of handwritten digits: train once, then request to champion through the pipeline."""
+    """Erase a digit from a model of handwritten digits: train once, then from a request to its certificate through the pipeline."""
+    from erasediff.demo import file_request, own_key
+
     config = read_config(None, seed)
     public = config.report.model_copy(update={"show_forgotten": True})  # the digits are public data
-    return run_here(workdir, config.model_copy(update={"report": public}), read_policy(None, tier), forget_label)
+    config, policy = config.model_copy(update={"report": public}), read_policy(None, tier)
+    own_key(open_workdir(workdir))
+    file_request(open_workdir(workdir), read_request(config, forget_label))
+    return run_here(workdir, config, policy, forget_label)
 
 
 @app.command()

@@ -16,6 +16,8 @@ from erasediff.records.requests import RequestFacts
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 IN_TOTO: Final = "application/vnd.in-toto+json"
+CERTIFICATE: Final = "certificate.dsse.json"
+"""The certificate's file in the run's folder."""
 PREDICATE_TYPE: Final = "urn:erasediff:erasure:v1"
 
 Phase = Literal["provisional", "final"]

@@ -286,7 +286,11 @@ class Failure(Strict):
 
 
 class Outcome(Strict):
-    """``outcome.json``: what came of a run, written whatever happened."""
+    """``outcome.json``: what came of a run, written whatever happened.
+
+    ``request`` is the id of the request that the run answers, the one due first of several. ``certificate`` and the ``public_key`` that it is checked
+    with are paths in the workdir.
+    """
 
     verdict: Verdict | None
     attempt: int | None
@@ -297,3 +301,6 @@ class Outcome(Strict):
     report: str | None
     seconds: dict[str, float]
     error: Failure | None = None
+    certificate: str | None = None
+    public_key: str | None = None
+    request: str | None = None

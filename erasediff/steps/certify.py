@@ -9,15 +9,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from erasediff import __version__
+from erasediff.data.commitment import KEY_BYTES, read_key
 from erasediff.errors import IntegrityError
 from erasediff.evidence.certificate import Facts, commitment_to, statement_of
+from erasediff.evidence.keys import PUBLIC
 from erasediff.evidence.model_signature import sign_model
 from erasediff.evidence.pages import certificate_page, letter
 from erasediff.evidence.signing import SigningKey, load_signing_key, sign
 from erasediff.evidence.timestamp import stamp
-from erasediff.files import sha256_file, sha256_folder, write_atomic
-from erasediff.records.base import Pointer
-from erasediff.records.certificate import IN_TOTO, CertificateRecord, CommitmentRecord, RequestsRecord, Statement
+from erasediff.files import sha256_bytes, sha256_file, sha256_folder, write_atomic
+from erasediff.records.base import Pointer, canonical_json
+from erasediff.records.certificate import CERTIFICATE, IN_TOTO, CertificateRecord, CommitmentRecord, RequestsRecord, Statement
 from erasediff.records.nouns import (
     BaseRecord,
     ErasedRecord,
@@ -32,11 +34,10 @@ from erasediff.records.purging import PurgeRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
 from erasediff.records.workdir import Run
+from erasediff.steps.filed import answered, certified
 
-CERTIFICATE, PAGE, STAMP = "certificate.dsse.json", "certificate.html", "certificate.tsr"
+PAGE, STAMP = "certificate.html", "certificate.tsr"
 WEIGHTS_SIGNATURE, ONNX_SIGNATURE = "weights.model.sig", "onnx.model.sig"
-FORGET_KEY = "forget-set.key"
-"""The key of the commitment to the forget set; the purge deletes it."""
 
 
 def certify(run: Run) -> CertificateRecord:
@@ -49,26 +50,46 @@ def certify(run: Run) -> CertificateRecord:
     """
     now, settings = datetime.now(UTC).replace(microsecond=0), SigningSettings.load()
     key = load_signing_key(settings, now)
-    facts = _facts(run, settings)
+    purge = run.find(PurgeRecord)
+    requests = _requests(run, purge)
+    facts = _facts(run, settings, purge, requests)
     statement = statement_of(facts, now)
-    made_from = facts.digests() | {"commitment": facts.commitment.digest(), "key": key.public.id}
-    if (requests := run.find(RequestsRecord)) is not None:
-        made_from["requests"] = requests.digest()
+    made_from = facts.digests() | {"commitment": facts.commitment.digest(), "key": key.public.id, "requests": requests.digest()}
     present = run.find(CertificateRecord)
     if present is not None and present.made_from == made_from and _intact(run, present):
-        return present
+        return _told(run, present)
     _check_files(run, facts)
     files = tuple(Pointer(uri=name, sha256=sha256_file(run.folder / name)) for name in _written(run, facts, statement, key, settings.timestamp_url))
     record = CertificateRecord(
         made_from=made_from, phase=statement.predicate.phase, issued_at=now, key_id=key.public.id, statement=statement.digest(), files=files
     )
     record.write(run.path(CertificateRecord))
+    return _told(run, record)
+
+
+def _told(run: Run, record: CertificateRecord) -> CertificateRecord:
+    """Tell the ledger of a final certificate."""
+    if record.phase == "final":
+        certified(run, record)
     return record
 
 
-def _facts(run: Run, settings: SigningSettings) -> Facts:
-    forget_set, rolled_out, purge = run.need(ForgetSetRecord, "version-forget-set"), run.find(RollOutRecord), run.find(PurgeRecord)
-    requests = run.find(RequestsRecord)
+def _requests(run: Run, purge: PurgeRecord | None) -> RequestsRecord:
+    """The requests that the run answers, as they stood when the purge ended, or when the provisional certificate was first issued.
+
+    They are written once for either: later the ledger says of them that they are certified, which is no reason to certify again. Where the ledger
+    has none, those that somebody wrote down stand.
+    """
+    facts, present = answered(run), run.find(RequestsRecord)
+    if not facts and present is not None:
+        return present
+    ids = sha256_bytes(canonical_json(sorted(request.id for request in facts)))
+    made_from = {"requests": ids} | ({} if purge is None else {"purge": purge.digest()})
+    return run.made(RequestsRecord, made_from, lambda: RequestsRecord(requests=facts))
+
+
+def _facts(run: Run, settings: SigningSettings, purge: PurgeRecord | None, requests: RequestsRecord) -> Facts:
+    forget_set, rolled_out = run.need(ForgetSetRecord, "version-forget-set"), run.find(RollOutRecord)
     return Facts(
         plan=run.plan(),
         base=run.need(BaseRecord, "train-base"),
@@ -76,38 +97,29 @@ def _facts(run: Run, settings: SigningSettings) -> Facts:
         erased=run.need(ErasedRecord, "erase"),
         verdict=run.need(VerdictRecord, "gate"),
         exported=run.need(ExportedRecord, "export-onnx"),
-        commitment=_commitment(run, forget_set, purge),
+        commitment=_commitment(run, forget_set),
         seed=run.config().seed,
         registered=run.find(RegisteredRecord),
         rolled_out=rolled_out,
         promotion=run.find(PromotionRecord),
         purge=purge,
-        requests=() if requests is None else requests.requests,
+        requests=requests.requests,
         serving_image=_serving_image(rolled_out),
         code_version=__version__,
         code_revision=settings.code_revision,
     )
 
 
-def _commitment(run: Run, forget_set: ForgetSetRecord, purge: PurgeRecord | None) -> CommitmentRecord:
+def _commitment(run: Run, forget_set: ForgetSetRecord) -> CommitmentRecord:
     """Made once: after the purge its key is gone, and the commitment stays what it was."""
-    made_from = {"plan": run.plan().digest()}
+    made_from, path = {"plan": run.plan().digest()}, run.workdir.request_key(run.plan().request)
 
     def make() -> CommitmentRecord:
-        return CommitmentRecord(hmac_sha256=commitment_to(forget_set, _forget_key(run, purge)))
+        # Without the key nobody can open the commitment, nor what the record says of the forget set, which is keyed by it too.
+        key = read_key(path) if path.is_file() else secrets.token_bytes(KEY_BYTES)
+        return CommitmentRecord(hmac_sha256=commitment_to(forget_set, key))
 
     return run.made(CommitmentRecord, made_from, make)
-
-
-def _forget_key(run: Run, purge: PurgeRecord | None) -> bytes:
-    """A key of this run's own. After a purge none may come to lie there again, so nobody gets to keep it."""
-    path = run.folder / FORGET_KEY
-    if path.is_file():
-        return path.read_bytes()
-    key = secrets.token_bytes(32)
-    if purge is None:
-        write_atomic(path, key, mode=0o600)
-    return key
 
 
 def _serving_image(rolled_out: RollOutRecord | None) -> str | None:
@@ -140,6 +152,8 @@ def _written(run: Run, facts: Facts, statement: Statement, key: SigningKey, time
         name = "letter.html" if request is None else f"letter-{request.id}.html"
         write_atomic(run.folder / name, letter(statement, request).encode())
         yield name
+    write_atomic(run.folder / PUBLIC, key.public.pem)
+    yield PUBLIC
     write_atomic(run.folder / PAGE, certificate_page(statement, key.public.id).encode())
     yield PAGE
     certificate = sign(statement, IN_TOTO, key)

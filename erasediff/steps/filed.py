@@ -19,6 +19,7 @@ from erasediff.records.base import Record
 from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.requests import Reason, RequestFacts, State
 from erasediff.records.settings import LedgerSettings
+from erasediff.records.signing import NO_KEY, SigningSettings
 from erasediff.records.workdir import Run, Workdir
 
 BY = "erasediff"
@@ -73,14 +74,20 @@ def open_ledger(workdir: Workdir) -> Ledger | None:
 
 
 def take(run: Run) -> None:
-    """Take every request for what this attempt erases that is not held: those that wait, and those that an earlier attempt did not fulfil."""
+    """Take every request for what this attempt erases that is not held: those that wait, and those that an earlier attempt did not fulfil.
+
+    Raises:
+        BadInput: there is no key that could sign their certificate.
+    """
     ledger = open_ledger(run.workdir)
     if ledger is None:
         return
-    for facts in ledger.requests(TO_ERASE | UNDER_WAY):
-        if facts.erasure == run.plan().request and not facts.held:
-            with suppress(Conflict):  # another run was first
-                _take(ledger, facts, run)
+    waiting = [facts for facts in ledger.requests(TO_ERASE | UNDER_WAY) if facts.erasure == run.plan().request and not facts.held]
+    if waiting and not SigningSettings.load().key:
+        raise BadInput(f"request {waiting[0].id} is owed a certificate, and {NO_KEY}")
+    for facts in waiting:
+        with suppress(Conflict):  # another run was first
+            _take(ledger, facts, run)
 
 
 def _take(ledger: Ledger, facts: RequestFacts, run: Run) -> None:

@@ -11,7 +11,7 @@ from erasediff.files import write_atomic
 from erasediff.records.nouns import Failure
 from erasediff.records.workdir import Run
 
-STEPS = ("train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "roll_out", "promote")
+STEPS = ("train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "roll_out", "promote", "purge", "certify")
 """The steps between opening an attempt and recording its outcome, in order."""
 
 

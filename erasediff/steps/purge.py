@@ -20,10 +20,14 @@ from erasediff.evidence.purge.remote import remote_store
 from erasediff.evidence.purge.revoke import revoke
 from erasediff.evidence.purge.seam import AGAIN, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, survey
+from erasediff.files import sha256_bytes
+from erasediff.records.base import canonical_json
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.purging import PurgeLine, PurgePlan, PurgeProgress, PurgeRecord, Seen, Unfinished
+from erasediff.records.requests import Reason
 from erasediff.records.settings import RollOutSettings, Settings
 from erasediff.records.workdir import Run
+from erasediff.steps.filed import purged, purging, wait
 from erasediff.steps.promote import one_at_a_time
 from erasediff.steps.record_outcome import report_with
 from erasediff.steps.roll_out import check_rolled_out
@@ -37,18 +41,24 @@ def purge(run: Run) -> PurgeRecord:
     """Purge after this attempt's promotion; goes on where a purge that was killed or could not reach a store has ended.
 
     Raises:
-        BadInput: the attempt was not promoted, or another attempt still needs its forget set; nothing was deleted.
+        BadInput: the attempt was not promoted, a request that it answers is under a legal hold, or another attempt still needs its forget set;
+            nothing was deleted.
         PurgeUnfinished: something may still be there; the record says what and why.
     """
     promotion = _promoted(run)
     with one_at_a_time(run.workdir):
-        present = run.find(PurgeRecord)
+        requests, present = purging(run), run.find(PurgeRecord)
         made_from = {"promotion": promotion.digest(), "forget_set": run.need(ForgetSetRecord, "version-forget-set").digest()}
+        made_from |= {"requests": sha256_bytes(canonical_json(requests))} if requests else {}
         if present is not None and present.made_from == made_from and present.complete and not _waits(present):
+            purged(run, present)
             return present
-        record = _purge(run, promotion).model_copy(update={"made_from": made_from})
+        record = _purge(run, promotion).model_copy(update={"made_from": made_from, "requests": requests})
         record.write(run.path(PurgeRecord))
-    if not record.complete:
+    if record.complete:
+        purged(run, record)
+    else:
+        wait(run, Reason.STORE_UNREACHABLE)
         first = record.unfinished[0]
         raise PurgeUnfinished(
             f"the purge is not finished, {len(record.unfinished)} stores are left, the first is '{first.store}': {first.reason.rstrip('.')}; "

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from erasediff.evaluate.gate import final_verdict
+from erasediff.evidence.keys import PUBLIC
 from erasediff.files import write_atomic
+from erasediff.records.certificate import CERTIFICATE, CertificateRecord
 from erasediff.records.measurements import Measurements, Probed
 from erasediff.records.nouns import (
     BaseRecord,
@@ -29,7 +31,9 @@ from erasediff.records.nouns import (
     Verdict,
     VerdictRecord,
 )
+from erasediff.records.purging import PurgeRecord
 from erasediff.records.workdir import GRIDS, Run, Workdir
+from erasediff.steps.filed import answered
 from erasediff.steps.journal import STEPS, read_failure, read_seconds
 
 if TYPE_CHECKING:
@@ -82,9 +86,10 @@ def outcome_of(run: Run) -> Outcome:
     plan, verdict, exported = run.plan(), run.find(VerdictRecord), run.find(ExportedRecord)
     forget_set = run.find(ForgetSetRecord)
     decided = final_verdict(verdict.verdict if verdict else None, exported)
-    champion = _champion(run)
+    champion, requests, certificate = _champion(run), answered(run), run.find(CertificateRecord)
+    owed = bool(requests) and (certificate is None or certificate.phase != "final")
     error = read_failure(run.folder)
-    if error is None and champion is None and (decided is None or (decided is Verdict.PASS)):
+    if error is None and (owed if champion else decided in (None, Verdict.PASS)):
         error = Failure(step=_next_step(run), message="the step ended without saying why, it may have been killed: read its log.", exit_code=1)
     return Outcome(
         verdict=decided,
@@ -95,8 +100,15 @@ def outcome_of(run: Run) -> Outcome:
         forget_set=ForgetSetOutcome(version=forget_set.version, count=forget_set.count) if forget_set else None,
         report=REPORT,
         seconds=_in_order(read_seconds(run)),
-        error=None if champion else error,
+        error=error if champion is None or owed else None,
+        certificate=None if certificate is None else _in_workdir(run, CERTIFICATE),
+        public_key=None if certificate is None else _in_workdir(run, PUBLIC),
+        request=requests[0].id if requests else None,
     )
+
+
+def _in_workdir(run: Run, name: str) -> str:
+    return str((run.folder / name).relative_to(run.workdir.root))
 
 
 def _in_order(seconds: dict[str, float]) -> dict[str, float]:
@@ -114,7 +126,11 @@ def _next_step(run: Run) -> str:
         ("register", RegisteredRecord),
         ("roll_out", RollOutRecord),
     )
-    return next((step for step, kind in order if run.find(kind) is None), "promote")
+    missing = next((step for step, kind in order if run.find(kind) is None), None)
+    if missing is not None or _champion(run) is None:
+        return missing or "promote"
+    purge = run.find(PurgeRecord)
+    return "certify" if purge is not None and purge.complete else "purge"
 
 
 def _check(verdict: VerdictRecord | None, id: str) -> Check | None:

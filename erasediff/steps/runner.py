@@ -18,7 +18,7 @@ from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.nouns import ErasureRequest, Failure, Outcome
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.filed import follow, take
+from erasediff.steps.filed import answered, follow, take
 from erasediff.steps.journal import keep_seconds, read_failure, write_failure
 
 T = TypeVar("T")
@@ -144,6 +144,17 @@ def _ending_with_a_sentence(step: str, action: Callable[[], T]) -> T:
 def component_main(step: str, workdir: str, run: str) -> Record:
     """What a component calls: :func:`perform`, ending the process with a sentence and an exit code on an error."""
     return _ending_with_a_sentence(step, lambda: perform(step, Workdir.open(workdir).run(run)))
+
+
+def promote_main(workdir: str, run: str) -> bool:
+    """What the component ``promote`` calls; whether the attempt answers requests."""
+
+    def promote() -> bool:
+        attempt = Workdir.open(workdir).run(run)
+        perform("promote", attempt)
+        return bool(answered(attempt))
+
+    return _ending_with_a_sentence("promote", promote)
 
 
 def erase_main(workdir: str, run: str) -> Record:

@@ -18,7 +18,7 @@ from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.verification import Presented, Verified, verify
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.workdir import Run
-from tests.certified import file_requests, promoted_run, purge_of, request
+from tests.certified import REQUEST, file_requests, promoted_run, purge_of, request
 from tests.evidence.postgresql import postgresql_server
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -105,7 +105,7 @@ def issued(promoted: Run, keys: Path, tmp_path_factory: pytest.TempPathFactory, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ERASEDIFF_SIGNING_KEY", str(keys / PRIVATE))
         certify(run)
-        (run.folder / "forget-set.key").unlink()
+        run.workdir.request_key(REQUEST).unlink()
         purge_of(run, *requests)
         assert certify(run).phase == "final"
     return Issued(run, keys)

@@ -20,7 +20,7 @@ from erasediff.records.nouns import ErasedRecord, ForgetSetRecord, VerdictRecord
 from erasediff.records.workdir import Run
 from erasediff.steps.certify import certify
 from erasediff.steps.runner import perform
-from tests.certified import UNFINISHED, file_requests, purge_of, request
+from tests.certified import REQUEST, UNFINISHED, file_requests, purge_of, request
 from tests.evidence.conftest import copy_of, keys, needs_model_signing, promoted, run, signed_by  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.usefixtures("needs_model_signing", "signed_by")
@@ -78,20 +78,20 @@ def test_it_becomes_final_with_the_purge_and_keeps_its_commitment(run: Run) -> N
     requests = request(1), request(2)
     file_requests(run, *requests)
     certify(run)
-    committed, key = predicate(run)["forget_set"]["commitment"], (run.folder / "forget-set.key").read_bytes()
+    committed, key = predicate(run)["forget_set"]["commitment"], run.workdir.request_key(REQUEST).read_bytes()
     assert committed == commitment_to(run.need(ForgetSetRecord, "x"), key), "control: before the purge it can be opened"
-    (run.folder / "forget-set.key").unlink()
+    run.workdir.request_key(REQUEST).unlink()
     purge_of(run, *requests)
     assert certify(run).phase == "final"
     assert predicate(run)["forget_set"]["commitment"] == committed
-    assert not (run.folder / "forget-set.key").exists()
+    assert not run.workdir.request_key(REQUEST).exists()
 
 
 def test_after_a_purge_no_key_comes_to_lie_there(run: Run) -> None:
     """Also where no certificate was issued before it."""
     purge_of(run)
     assert certify(run).phase == "final"
-    assert not (run.folder / "forget-set.key").exists()
+    assert not run.workdir.request_key(REQUEST).exists()
 
 
 def test_a_purge_that_is_not_done_ends_in_a_sentence_and_leaves_the_provisional_one(run: Run) -> None:
