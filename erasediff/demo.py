@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
@@ -35,7 +36,7 @@ def file_request(workdir: Workdir, erasure: ErasureRequest) -> RequestFacts:
     settings = LedgerSettings.load()
     ledger = Ledger.open(settings.where(workdir.root), settings.terms())
     facts = ledger.file(Filing(regime=Regime.OWN, scope="class", erasure=erasure), BY, datetime.now(UTC))
-    for before, after in zip(_ROAD, _ROAD[1:], strict=False):
+    for before, after in pairwise(_ROAD):
         if facts.state is before:
             facts = ledger.advance(facts.id, before, after, BY, datetime.now(UTC))
     return facts

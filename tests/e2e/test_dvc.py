@@ -25,6 +25,10 @@ def project(tmp_path_factory):
     return folder
 
 
+ANSWERS = {"purge", "certify"}
+"""What only a request asks for: the pipeline has them under a condition, and a laptop as commands."""
+
+
 def dvc(folder: Path, *arguments: str) -> str:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
     environment = inherited | {
@@ -52,4 +56,4 @@ def test_repro_runs_every_stage_and_then_nothing(project):
 def test_the_stages_are_the_pipelines_steps(project):
     from components.catalogue import STEPS
 
-    assert tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == STEPS
+    assert tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]) == tuple(step for step in STEPS if step not in ANSWERS)
