@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from erasediff.errors import BadInput
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -28,9 +30,11 @@ def configuration() -> tuple[Any, str]:
         if os.environ.get("KUBECONFIG") or Path(path).is_file():
             config.load_kube_config(config_file=path, client_configuration=settings)
             _, context = config.list_kube_config_contexts(config_file=path)
-            return settings, str(context["context"].get("namespace", "default"))
+            return settings, str(context["context"].get("namespace") or "default")
         config.load_incluster_config(client_configuration=settings)
         return settings, _NAMESPACE_FILE.read_text().strip()
     except (ConfigException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise BadInput(f"no cluster is configured ({reason}): set KUBECONFIG, or run this in a pod with a service account.") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+    except (yaml.YAMLError, AttributeError, TypeError):  # whose messages quote the file
+        reason = "the kubeconfig is not one"
+    raise BadInput(f"no cluster is configured ({reason}): set KUBECONFIG, or run this in a pod with a service account.")

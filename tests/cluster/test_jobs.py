@@ -192,11 +192,10 @@ def test_a_step_is_confined_as_its_task_asks(stage: Stage) -> None:
 
 
 ASKING = """
-import os
 from erasediff.errors import EraseDiffError
 from erasediff.cluster.api import DEPLOYMENT, Cluster, Kind
-with Cluster.connected(os.environ["NAMESPACE"]) as cluster:
-    print(cluster.get(DEPLOYMENT, "erasediff"))
+with Cluster.configured() as cluster:
+    print(cluster.namespace, cluster.get(DEPLOYMENT, "erasediff"))
     try:
         cluster.get(Kind("v1", "Secret"), "erasediff-credentials")
     except EraseDiffError as error:
@@ -209,14 +208,14 @@ def test_a_step_asks_the_api_server_with_the_token_of_its_account(stage: Stage) 
     known = urlsplit(stage.cluster._api.configuration.host)
     proxy = CuttingProxy(str(known.hostname), int(known.port or 443), this_machine(stage.cluster))  # pods need not reach where it listens
     pod = pod_of("roll-out", stage.image, ["python", "-c", ASKING])
-    where = {"KUBERNETES_SERVICE_HOST": this_machine(stage.cluster), "KUBERNETES_SERVICE_PORT": str(proxy.port), "NAMESPACE": stage.cluster.namespace}
+    where = {"KUBERNETES_SERVICE_HOST": this_machine(stage.cluster), "KUBERNETES_SERVICE_PORT": str(proxy.port)}
     pod["containers"][0]["env"] += [{"name": name, "value": value} for name, value in where.items()]
     try:
         ended = run_job(stage.cluster, "asking", pod)
         stranger = run_job(stage.cluster, "stranger", pod | {"serviceAccountName": "default"})
     finally:
         proxy.close()
-    assert ended.log.splitlines()[0] == "None", ended.log
+    assert ended.log.splitlines()[0] == f"{stage.cluster.namespace} None", ended.log
     assert "does not allow to read Secret" in ended.log.splitlines()[1]
     assert stranger.code != 0, "control: another account may not look"
     assert "does not allow to read Deployment" in stranger.log
