@@ -61,12 +61,13 @@ def test_no_step_is_cached_by_the_backend(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_conditions_hang_on_the_unnamed_output_of_the_gate_and_of_the_export(name):
+def test_conditions_hang_on_unnamed_outputs_of_the_gate_the_export_and_the_promotion(name):
     _, _, tasks = compiled_tasks(name)
     conditions = [t["triggerPolicy"]["condition"] for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
     assert sorted(conditions) == [
         "inputs.parameter_values['pipelinechannel--export-onnx-Output'] == true",
         "inputs.parameter_values['pipelinechannel--gate-Output'] == true",
+        "inputs.parameter_values['pipelinechannel--promote-Output'] == true",
     ]
 
 
@@ -80,7 +81,7 @@ def test_every_image_is_one_of_the_constants_and_none_is_latest(name):
 @pytest.mark.parametrize("name", FILES)
 def test_every_task_shares_the_workdir_volume_and_ends_by_a_deadline(name):
     _, mounted, _ = compiled_tasks(name)
-    assert len(mounted) == len(catalogue.STEPS)
+    assert len(mounted) == len(catalogue.STEPS) + 1, "certify is there twice: before the purge and after it"
     assert all(e["pvcMount"][0]["mountPath"] == "/workdir" for e in mounted.values())
     assert all(int(e["activeDeadlineSeconds"]) > 0 for e in mounted.values())
 
@@ -135,8 +136,9 @@ def test_the_gate_and_the_outcome_are_never_tried_again_and_long_or_talkative_st
 def test_credentials_are_named_never_written_and_the_gate_cannot_write_to_a_store(name):
     spec, executors, _ = compiled_tasks(name)
     keys = {step: {k["secretKey"] for s in e.get("secretAsEnv", []) for k in s["keyToEnv"]} for step, e in executors.items()}
-    assert keys["exec-gate"] == keys["exec-promote"] == {"MLFLOW_TRACKING_TOKEN"}
-    assert keys["exec-export-onnx"] == set()
+    assert keys["exec-gate"] == keys["exec-promote"] == {"MLFLOW_TRACKING_TOKEN", "ERASEDIFF_LEDGER"}
+    assert keys["exec-export-onnx"] == {"ERASEDIFF_LEDGER"}
+    assert {step.removesuffix("-2") for step, e in executors.items() if "secretAsVolume" in e} == {"exec-certify"}, "nothing else may sign"
     assert "AWS_SECRET_ACCESS_KEY" in keys["exec-version-forget-set"], "control: the store's keys go where it is written"
     plain = {e["name"] for c in containers(spec).values() for e in c["env"]}
     assert not any(re.search("SECRET|TOKEN|PASSWORD", variable) for variable in plain)
