@@ -38,6 +38,24 @@ def keys_new(
 
 
 @app.command()
+def approve(
+    request: Annotated[str, typer.Argument(metavar="ID", help="The request's id.")],
+    by: Annotated[str, typer.Option("--as", help="Who approves: the name of their public key among the approvers.")],
+    key: Annotated[Path, typer.Option("--key", help="Their own signing key, in PEM.")],
+    workdir: WorkdirOption = WORKDIR,
+) -> int:
+    """Approve the model that is to fulfil a request, with a key of one's own, after the gate; look at its report first."""
+    from erasediff.evidence.signing import load_signing_key
+    from erasediff.records.signing import SigningSettings
+    from erasediff.steps.filed import give_approval
+
+    settings = SigningSettings.load().model_copy(update={"key": str(key)})
+    facts = give_approval(open_workdir(workdir), request, by, load_signing_key(settings, datetime.now(UTC)))
+    print(f"{facts.id}: {facts.state}, {len(facts.approvals)} approved")
+    return ExitCode.OK
+
+
+@app.command()
 def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     """Issue the signed certificate of an attempt that passed: provisional until its purge is complete, then final."""
     from erasediff.records.certificate import CertificateRecord

@@ -146,6 +146,7 @@ class LedgerSettings(BaseSettings):
         own_days: days that a request of the regime ``own`` has (``ERASEDIFF_LEDGER_OWN_DAYS``).
         zone: where a day ends (``ERASEDIFF_LEDGER_ZONE``), by the names of the time zone database.
         approvals: how many people must approve a model before it is rolled out (``ERASEDIFF_LEDGER_APPROVALS``).
+        approvers: a folder with the public key of each of them as ``NAME.pub`` (``ERASEDIFF_LEDGER_APPROVERS``).
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_LEDGER_", extra="ignore", frozen=True)
@@ -154,6 +155,7 @@ class LedgerSettings(BaseSettings):
     own_days: int = Field(default=30, ge=1, le=3650)
     zone: Zone = "UTC"
     approvals: int = Field(default=0, ge=0, le=8)
+    approvers: Path | None = None
 
     @classmethod
     def load(cls) -> Self:

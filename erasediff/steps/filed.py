@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erasediff.errors import AwaitingApproval, BadInput, Conflict
+from erasediff.evidence.approvals import approve, check_approval, consent
 from erasediff.evidence.database import FILE
 from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.signing import SigningKey
 from erasediff.evidence.states import TO_ERASE
 from erasediff.records.base import Record
 from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
@@ -124,13 +126,38 @@ def check_approved(run: Run) -> None:
 
     Raises:
         AwaitingApproval: fewer have approved than the house asks for.
+        BadInput: an approval is of nobody whom the house has named.
+        IntegrityError: an approval is of another model.
     """
-    for ledger, facts in _answering(run, State.GATED):
+    approvers = LedgerSettings.load().approvers
+    for ledger, facts in _answering(run, State.GATED, State.APPROVED):
         if len(facts.approvals) < ledger.terms.approvals:
             raise AwaitingApproval(
                 f"request {facts.id} waits for {ledger.terms.approvals} approvals and has {len(facts.approvals)}: "
                 "have them given with `erasediff approve`, and run the same command again."
             )
+        for approval in facts.approvals:
+            check_approval(run, facts.id, approval, approvers)
+
+
+def give_approval(workdir: Workdir, id: str, by: str, key: SigningKey) -> RequestFacts:
+    """Approve the model that is to fulfil a request, after its gate.
+
+    Raises:
+        BadInput: no attempt has taken the request, whoever approves filed it, or their key is not the one that the house has of them.
+    """
+    ledger = open_ledger(workdir)
+    if ledger is None:
+        raise BadInput(f"there is no ledger in {workdir.root}: check --workdir, or set ERASEDIFF_LEDGER.")
+    name = _taken_by(ledger, id)
+    if name is None:
+        raise BadInput(f"no attempt has taken request {id} yet: there is no model to approve.")
+    if ledger.events(id)[0].by == by:
+        raise BadInput(f"{by} has filed request {id}: somebody else has to approve it.")
+    run, at = workdir.run(name), _now().replace(microsecond=0)
+    approval = approve(consent(run, id, by, at), key)
+    check_approval(run, id, approval, LedgerSettings.load().approvers)
+    return ledger.approve(id, approval, _now())
 
 
 def follow(run: Run, step: str) -> None:
