@@ -66,8 +66,8 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Run:
         count=178,
         retain_count=1619,
         gone_count=0,
-        forget_indices_sha256="2" * 64,
-        retain_indices_sha256="3" * 64,
+        forget_indices_hmac="2" * 64,
+        retain_indices_hmac="3" * 64,
     )
     erased = ErasedRecord(
         made_from={"base": base.digest(), "forget_set": forget_set.digest(), "config": config.digest()},

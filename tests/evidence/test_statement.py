@@ -89,7 +89,7 @@ def test_it_is_the_statement_that_in_toto_reads(facts: Facts) -> None:
 def test_nothing_of_the_forget_set_is_in_it_but_counts_and_a_commitment(facts: Facts, run: Run) -> None:
     text = statement_of(purged(facts, run), AT).canonical().decode()
     known = facts.forget_set
-    for private in (known.version, known.remote, known.manifest_sha256, known.forget_indices_sha256, known.retain_indices_sha256, known.digest()):
+    for private in (known.version, known.remote, known.manifest_sha256, known.forget_indices_hmac, known.retain_indices_hmac, known.digest()):
         assert private not in text
     assert facts.commitment.hmac_sha256 in text, "control"
 
