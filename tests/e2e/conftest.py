@@ -24,14 +24,18 @@ class Services:
 
 
 @pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
-        yield address
+def mlflow(tmp_path_factory):
+    """An MLflow server's address, and the folder in which it keeps everything."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with mlflow_server(folder) as address:
+        yield address, folder
 
 
 @pytest.fixture(scope="session")
-def services(mlflow_uri):
+def services(mlflow):
     import boto3
+
+    mlflow_uri, folder = mlflow
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -43,6 +47,8 @@ def services(mlflow_uri):
     )
     environment = {
         "MLFLOW_TRACKING_URI": mlflow_uri,
+        "ERASEDIFF_MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
+        "ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
         "ERASEDIFF_DVC_REMOTE": f"s3://{BUCKET}/erasures",
         "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL": endpoint,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -55,7 +55,10 @@ def test_the_demo_erases_and_promotes(first):
 def test_the_outcome_has_exactly_the_promised_fields(first):
     workdir, _ = first
     outcome = json.loads((workdir / "outcome.json").read_text())
-    assert set(outcome) == {"verdict", "attempt", "forget", "retain", "champion", "forget_set", "report", "seconds", "error"}
+    assert set(outcome) == {
+        *("verdict", "attempt", "forget", "retain", "champion", "forget_set", "report", "seconds", "error"),
+        *("certificate", "public_key", "request"),
+    }
     assert set(outcome["forget"]) == {"label", "n", "detections", "upper"}
     assert set(outcome["retain"]) == {"accuracy_base", "accuracy_erased", "lower_bound", "fd_base", "fd_erased", "fd_change_upper"}
     assert set(outcome["champion"]) == {"name", "version", "weights_sha256", "onnx_sha256"}
@@ -86,21 +89,38 @@ def test_curves_reach_mlflow_step_by_step(first, services):
     assert client(services).get_run(run_id).info.status == "FINISHED"
 
 
-def test_the_forget_set_is_in_the_bucket_under_a_prefix_of_its_own_and_nowhere_in_the_workdir(first, services):
+def test_the_forget_set_was_in_the_bucket_and_is_gone_from_there_and_from_the_workdir(first, services):
+    """Control: the purge says how many objects it found there."""
     import boto3
 
     workdir, _ = first
-    keys = [
-        o["Key"]
-        for o in boto3.client(
-            "s3", endpoint_url=services.s3_endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
-        ).list_objects_v2(Bucket="forget-sets")["Contents"]
-    ]
-    prefixes = {key.split("/files/")[0] for key in keys}
-    assert len(prefixes) == 1
-    assert [key for key in keys if key.endswith(".dir")]
+    held = boto3.client(
+        "s3", endpoint_url=services.s3_endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+    ).list_object_versions(Bucket="forget-sets")
+    assert not held.get("Versions", []) + held.get("DeleteMarkers", [])
+    (purged,) = (workdir / "runs").glob("*/purge.json")
+    lines = {line["store"]: line for line in json.loads(purged.read_text())["lines"] if line["action"] == "deleted"}
+    assert lines["dvc remote"]["count"] >= 2
     assert not list(workdir.rglob("shard-*.npz"))
-    assert not [p for p in workdir.rglob("*") if p.name in {".dvc", ".scratch", "checkpoint.safetensors"}]
+    assert not [p for p in workdir.rglob("*") if p.name in {".dvc", ".scratch", "checkpoint.safetensors"} or p.suffix == ".key"]
+
+
+def test_the_request_ends_certified_and_its_certificate_verifies(first, services, erasediff, tmp_path):
+    """Control: not with one byte of the graph changed."""
+    workdir, _ = first
+    outcome = Outcome.read(workdir / "outcome.json")
+    listed = erasediff("request", "list", "--workdir", workdir, environment=services.environment).stdout
+    assert f"{outcome.request}  CERTIFIED" in listed
+    folder, model = (workdir / outcome.certificate).parent, workdir / "models" / outcome.champion.weights_sha256[:16]
+    held = ["--key", workdir / outcome.public_key, "--model", model, "--purge", folder / "purge.json", "--final"]
+    done = erasediff("verify", workdir / outcome.certificate, *held, "--onnx", folder / "onnx/model.onnx")
+    assert done.returncode == 0, done.stderr
+    graph = bytearray((folder / "onnx/model.onnx").read_bytes())
+    graph[len(graph) // 2] ^= 1
+    (tmp_path / "model.onnx").write_bytes(graph)
+    refused = erasediff("verify", workdir / outcome.certificate, *held, "--onnx", tmp_path / "model.onnx")
+    assert refused.returncode == 2
+    assert "graph" in refused.stderr
 
 
 def test_no_optimiser_state_and_no_share_of_the_base_leave_the_engine(first):
@@ -136,7 +156,7 @@ def test_another_label_starts_from_the_champion_without_training_a_base(second, 
     assert outcome["champion"]["version"] == "3"
     assert outcome["seconds"]["train_base"] < before["seconds"]["train_base"] / 3
     versions = {v.version for v in client(services).search_model_versions("name='digits'")}
-    assert versions == {"1", "2", "3"}
+    assert versions == {"3"}, "the base knew both digits, and version 2 the second"
 
 
 def test_what_was_forgotten_before_is_measured_again(second):

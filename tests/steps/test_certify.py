@@ -42,6 +42,7 @@ def test_certifying_twice_leaves_what_once_leaves(run: Run) -> None:
         "certificate.dsse.json",
         "certificate.html",
         "letter.html",
+        "signing-key.pub",
         "weights.model.sig",
         "onnx.model.sig",
     }
