@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from erasediff.cli.app import app
-from erasediff.cli.inputs import open_workdir, read_config, read_dataset, read_policy, read_request, run_here
+from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_dataset, read_policy, read_request, run_here
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
@@ -54,6 +54,30 @@ def run(
     if dataset is not None:
         configured = configured.model_copy(update=read_dataset(dataset, configured))
     return run_here(workdir, configured, read_policy(policy, tier), forget_label)
+
+
+@app.command()
+def process(
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    workdir: WorkdirOption = WORKDIR,
+    seed: SeedOption = None,
+    tier: TierOption = None,
+) -> int:
+    """Do what the ledger's requests ask of a model, the earliest due first; one that fails does not stop the others. The exit code is the first that is not 0."""
+    from erasediff.launch import exit_code, run_pipeline
+    from erasediff.steps.filed import owed
+
+    configured, decided, opened = read_config(config, seed), read_policy(policy, tier), open_workdir(workdir)
+    asked, code = owed(opened, configured.dataset.name), ExitCode.OK
+    for request in asked:
+        print(f"class {request.label} of {request.dataset}:")
+        outcome = run_pipeline(opened, request, configured, decided)
+        print_outcome(outcome, workdir)
+        code = code or exit_code(outcome)
+    if not asked:
+        print(f"nothing is asked of {configured.dataset.name}: no request waits that is decided and not held.")
+    return code
 
 
 @app.command()

@@ -113,6 +113,16 @@ def accept(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> in
 
 
 @requests_app.command()
+def suppress(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
+    """Let nobody have the request's label from now on, by the workdir's rules.json and, with a roll-out, by the cluster's rules."""
+    from erasediff.records.workdir import Workdir
+    from erasediff.steps.filed import suppress_request
+
+    ledger = _ledger(workdir)
+    return _say(suppress_request(Workdir.open(workdir), ledger, ledger.facts(id), by))
+
+
+@requests_app.command()
 def hold(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
     """Stop the purge of a request's data from now on; nothing else is stopped."""
     from erasediff.evidence.states import HOLDS

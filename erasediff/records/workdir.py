@@ -10,7 +10,7 @@ Inside a workdir:
     tries.jsonl                     every verdict, only ever added to
     ledger.db                       requests and their events, where no other ledger is set
     keys/<request>.key              what the commitments to a request's forget set are keyed by; the purge destroys it
-    revoked.json                    digests of weights and graphs that must not be served again
+    rules.json                      what must not be served: digests that were revoked, labels that are suppressed
     forget-remote/<request>/        forget sets, where no DVC remote is configured
 """
 
@@ -94,9 +94,9 @@ class Workdir:
         return self.root / "tries.jsonl"
 
     @property
-    def revoked(self) -> Path:
-        """Rules with every digest that a purge revoked."""
-        return self.root / "revoked.json"
+    def rules(self) -> Path:
+        """Rules with every digest that a purge revoked, and every label that a request suppressed."""
+        return self.root / "rules.json"
 
     @property
     def keys(self) -> Path:

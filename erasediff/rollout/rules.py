@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import yaml
 
@@ -38,19 +39,22 @@ def raised(text: str, epoch: int, source: str) -> str | None:
     return yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False)
 
 
-def with_revoked(text: str, digests: Iterable[str], source: str) -> str | None:
-    """The rules with more digests revoked; ``None`` where they all are already. Comments stay, where no list of digests is there yet.
+def with_more(text: str, field: Literal["revoked", "suppress"], values: Iterable[str] | Iterable[int], source: str) -> str | None:
+    """The rules with more digests revoked, or more labels suppressed; ``None`` where they all are already.
+
+    Comments stay, where the document has no such list yet.
 
     Raises:
         BadInput: the rules are not valid.
     """
     rules = parse_rules(text, source)
-    wanted = rules.model_copy(update={"revoked": tuple(sorted({*rules.revoked, *digests}))})
-    if set(wanted.revoked) == set(rules.revoked):
+    present = set(getattr(rules, field))
+    wanted = rules.model_copy(update={field: tuple(sorted(present | set(values)))})
+    if set(getattr(wanted, field)) == present:
         return None
-    edited = f"{text.rstrip()}\n{yaml.safe_dump({'revoked': list(wanted.revoked)})}"
+    edited = f"{text.rstrip()}\n{yaml.safe_dump({field: list(getattr(wanted, field))})}"
     try:
-        if not rules.revoked and parse_rules(edited, source) == wanted:
+        if not present and parse_rules(edited, source) == wanted:
             return edited
     except BadInput:  # such as rules in braces
         pass
@@ -92,23 +96,28 @@ class ClusterRules:
             Conflict: somebody else changed the rules each time that this was tried.
         """
         named = tuple(digests)
+        self._edit(lambda text: with_more(text, "revoked", named, self._source))
 
-        def edit(present: Object) -> Object | None:
-            text = with_revoked(_text(present), named, self._source)
-            return None if text is None else {**present, "data": {**present.get("data", {}), KEY: text}}
+    def suppress(self, labels: Iterable[int]) -> None:
+        """Let nobody have these labels, whatever the model has learnt.
 
-        self.ensure()
-        self._cluster.change(CONFIG_MAP, CONFIG_MAP_NAME, edit)
+        Raises:
+            Conflict: see :meth:`revoke`.
+        """
+        named = tuple(labels)
+        self._edit(lambda text: with_more(text, "suppress", named, self._source))
 
     def raise_minimum(self, epoch: int) -> None:
         """Forbid what is older than an erasure epoch that has been promoted.
 
         Raises:
-            Conflict: somebody else changed the rules each time that this was tried.
+            Conflict: see :meth:`revoke`.
         """
+        self._edit(lambda text: raised(text, epoch, self._source))
 
+    def _edit(self, change: Callable[[str], str | None]) -> None:
         def edit(present: Object) -> Object | None:
-            text = raised(_text(present), epoch, self._source)
+            text = change(_text(present))
             return None if text is None else {**present, "data": {**present.get("data", {}), KEY: text}}
 
         self.ensure()

@@ -6,8 +6,8 @@ run again finds its move made, so a run that was killed anywhere goes on.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,12 +15,13 @@ from erasediff.errors import AwaitingApproval, BadInput, Conflict
 from erasediff.evidence.approvals import approve, check_approval, consent
 from erasediff.evidence.database import FILE
 from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.served_rules import suppress
 from erasediff.evidence.signing import SigningKey
 from erasediff.evidence.states import TO_ERASE
 from erasediff.records.base import Record
-from erasediff.records.nouns import ErasedRecord, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.nouns import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.requests import Reason, RequestFacts, State
-from erasediff.records.settings import LedgerSettings
+from erasediff.records.settings import LedgerSettings, RollOutSettings
 from erasediff.records.signing import NO_KEY, SigningSettings
 from erasediff.records.workdir import Run, Workdir
 
@@ -75,6 +76,13 @@ def open_ledger(workdir: Workdir) -> Ledger | None:
     return Ledger.existing(where, settings.terms()) if begun else None
 
 
+def owed(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
+    """What requests that are not held still ask of a dataset's model, the earliest due first: to be erased, rolled out, purged or certified."""
+    ledger = open_ledger(workdir)
+    waiting = () if ledger is None else ledger.requests(TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
+    return tuple(dict.fromkeys(facts.erasure for facts in waiting if facts.erasure.dataset == dataset and not facts.held))
+
+
 def take(run: Run) -> None:
     """Take every request for what this attempt erases that is not held: those that wait, and those that an earlier attempt did not fulfil.
 
@@ -88,7 +96,7 @@ def take(run: Run) -> None:
     if waiting and not SigningSettings.load().key:
         raise BadInput(f"request {waiting[0].id} is owed a certificate, and {NO_KEY}")
     for facts in waiting:
-        with suppress(Conflict):  # another run was first
+        with contextlib.suppress(Conflict):  # another run was first
             _take(ledger, facts, run)
 
 
@@ -98,8 +106,14 @@ def _take(ledger: Ledger, facts: RequestFacts, run: Run) -> None:
             return
         ledger.advance(facts.id, facts.state, State.SUPPRESSED, BY, _now(), {"reason": Reason.RUN_FAILED.value})
     if facts.state is State.ACCEPTED:
-        ledger.advance(facts.id, State.ACCEPTED, State.SUPPRESSED, BY, _now())
+        suppress_request(run.workdir, ledger, facts, BY)
     ledger.advance(facts.id, State.SUPPRESSED, State.BATCHED, BY, _now(), {"run": run.name, "attempt": run.plan().attempt})
+
+
+def suppress_request(workdir: Workdir, ledger: Ledger, facts: RequestFacts, by: str) -> RequestFacts:
+    """Let nobody have the label of a request from now on, and write down that this is so."""
+    suppress(workdir, facts.erasure.label, RollOutSettings.load())
+    return ledger.advance(facts.id, facts.state, State.SUPPRESSED, by, _now())
 
 
 def _taken_by(ledger: Ledger, id: str) -> str | None:

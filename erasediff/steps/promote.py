@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from erasediff.errors import BadInput
-from erasediff.evidence.purge.revoke import revoked_rules
+from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line, explained
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
@@ -31,7 +31,7 @@ def promote(run: Run) -> PromotionRecord:
     registered, base = run.need(RegisteredRecord, "register"), run.need(BaseRecord, "train-base")
     check_approved(run)
     check_rolled_out(run, registered)
-    if {registered.weights_sha256, registered.onnx_sha256} & set(revoked_rules(run.workdir).revoked):
+    if {registered.weights_sha256, registered.onnx_sha256} & set(workdir_rules(run.workdir).revoked):
         raise BadInput(f"version {registered.version} of {registered.name!r} was revoked by a purge: run the same command again from the champion.")
     tracking = Tracking(run.workdir.root)
     with one_at_a_time(run.workdir):

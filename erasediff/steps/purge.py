@@ -17,9 +17,9 @@ from erasediff.evidence.purge.pipeline import pipeline_store
 from erasediff.evidence.purge.published import published_store
 from erasediff.evidence.purge.registry import registry_store
 from erasediff.evidence.purge.remote import remote_store
-from erasediff.evidence.purge.revoke import revoke
 from erasediff.evidence.purge.seam import AGAIN, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, survey
+from erasediff.evidence.served_rules import revoke
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, Verdict, VerdictRecord

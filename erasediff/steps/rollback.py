@@ -11,7 +11,7 @@ from typing import Any
 
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.evidence.purge.revoke import revoked_rules
+from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line
 from erasediff.records.base import Sha256, Strict
 from erasediff.records.nouns import ModelRecord, PromotionRecord, Verdict
@@ -68,7 +68,7 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
         champion = tracking.alias(name, CHAMPION)
         if champion is None:
             raise BadInput(f"{name!r} has no champion in MLflow to go back from: promote a version first.")
-        given = _both(ServingRules() if rules is None else load_rules(rules), revoked_rules(workdir))
+        given = _both(ServingRules() if rules is None else load_rules(rules), workdir_rules(workdir))
         if settings.backend == "none":
             target = choose(tracking.versions(name), champion, given, version)
             with tempfile.TemporaryDirectory() as folder:

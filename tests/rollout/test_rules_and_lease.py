@@ -9,7 +9,7 @@ import pytest
 from erasediff.errors import BadInput
 from erasediff.records.serving import parse_rules
 from erasediff.rollout.lease import SECONDS, held_by, holder_of
-from erasediff.rollout.rules import raised, with_revoked
+from erasediff.rollout.rules import raised, with_more
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,22 @@ def test_who_renews_keeps_when_it_was_acquired_and_the_version_it_read() -> None
 
 @pytest.mark.parametrize("text", ["# mind this\nminimum_epoch: 1 # since May\n", "", "{suppress: [3]}", f"revoked: ['{'1' * 64}']\nsuppress: [3]\n"])
 def test_what_is_revoked_is_added_and_the_rest_stays(text: str) -> None:
-    found = with_revoked(text, ["2" * 64], "rules")
+    found = with_more(text, "revoked", ["2" * 64], "rules")
     assert found is not None
     before, after = parse_rules(text, "rules"), parse_rules(found, "rules")
     assert set(after.revoked) == {*before.revoked, "2" * 64}
     assert after.model_copy(update={"revoked": before.revoked}) == before
     assert ("# mind this" in found) == ("# mind this" in text)
-    assert with_revoked(found, ["2" * 64], "rules") is None, "again changes nothing"
+    assert with_more(found, "revoked", ["2" * 64], "rules") is None, "again changes nothing"
+
+
+def test_a_label_is_suppressed_and_the_rest_stays() -> None:
+    text = f"# mind this\nminimum_epoch: 1\nrevoked: ['{'1' * 64}']\n"
+    found = with_more(text, "suppress", [3], "rules")
+    assert found is not None
+    assert "# mind this" in found
+    assert parse_rules(found, "rules") == parse_rules(text, "rules").model_copy(update={"suppress": (3,)})
+    more = with_more(found, "suppress", [1, 3], "rules")
+    assert more is not None
+    assert parse_rules(more, "rules").suppress == (1, 3)
+    assert with_more(more, "suppress", [1], "rules") is None, "again changes nothing"

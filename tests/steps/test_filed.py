@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,15 @@ from erasediff.demo import file_request
 from erasediff.errors import AwaitingApproval, BadInput, IntegrityError
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.served_rules import revoke, workdir_rules
 from erasediff.evidence.signing import load_signing_key
 from erasediff.records.nouns import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.requests import Filing, Reason, Regime, State, Terms
+from erasediff.records.serving import ServingRules
+from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.filed import answered, certified, check_approved, follow, give_approval, purged, purging, take
+from erasediff.steps.filed import answered, certified, check_approved, follow, give_approval, owed, purged, purging, take
 from tests.certified import REQUEST, promoted_run
 
 
@@ -40,6 +43,9 @@ def run(promoted: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def ledger(run: Run) -> Ledger:
     return Ledger.open(run.workdir.root)
+
+
+ROAD = ((State.RECEIVED, State.VERIFIED), (State.VERIFIED, State.LOCATED), (State.LOCATED, State.ACCEPTED))
 
 
 def now() -> datetime:
@@ -73,6 +79,33 @@ def test_a_request_goes_the_whole_way_and_twice_is_once(run: Run, ledger: Ledger
     assert state(ledger, asked) is State.CERTIFIED
     assert [facts.id for facts in answered(run)] == [asked]
     assert ledger.verify().holds
+
+
+def test_a_label_is_suppressed_when_its_request_is_taken_and_what_was_revoked_stays_so(run: Run, ledger: Ledger) -> None:
+    """A server that is given the file refuses the label; control: nothing is suppressed while the request is not decided."""
+    revoke(run.workdir, ["a" * 64], RollOutSettings())
+    asked = filed(run)
+    assert workdir_rules(run.workdir).suppress == ()
+    take(run)
+    assert workdir_rules(run.workdir) == ServingRules(revoked=("a" * 64,), suppress=(REQUEST.label,))
+    assert state(ledger, asked) is State.BATCHED
+
+
+def test_what_is_owed_is_one_run_a_class_the_earliest_due_first_and_nothing_that_is_held_or_done(run: Run, ledger: Ledger) -> None:
+    digits = {label: filed(run, label=label) for label in (7, 3, REQUEST.label)}
+    soon = ledger.file(Filing(regime=Regime.GDPR, scope="class", erasure=REQUEST), "desk-1", now(), now() - timedelta(days=20)).id
+    for before, after in ROAD:
+        ledger.advance(soon, before, after, "desk-1", now())
+    ledger.hold(digits[3], Reason.AUDIT, "desk-1", now())
+    assert [request.label for request in owed(run.workdir, "digits")] == [REQUEST.label, 7]
+    assert owed(run.workdir, "faces") == ()
+    take(run)
+    through(run, "erase", "gate", "promote")
+    assert [request.label for request in owed(run.workdir, "digits")] == [REQUEST.label, 7], "its data are still there"
+    purging(run)
+    purged(run, run.need(ErasedRecord, "erase"))
+    certified(run, run.need(ErasedRecord, "erase"))
+    assert [request.label for request in owed(run.workdir, "digits")] == [7]
 
 
 def test_without_a_ledger_an_attempt_answers_nobody_and_makes_none(run: Run) -> None:
@@ -124,7 +157,7 @@ def test_a_request_for_a_class_that_is_gone_is_answered_by_the_run_that_erased_i
     """Without a request before it, and with one that is certified already."""
     for regime in (Regime.GDPR, Regime.CCPA):
         asked = ledger.file(Filing(regime=regime, scope="class", erasure=REQUEST), "desk-1", now()).id
-        for before, after in ((State.RECEIVED, State.VERIFIED), (State.VERIFIED, State.LOCATED), (State.LOCATED, State.ACCEPTED)):
+        for before, after in ROAD:
             ledger.advance(asked, before, after, "desk-1", now())
         take(run)
         through(run, "erase", "gate", "promote")

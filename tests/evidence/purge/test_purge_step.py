@@ -121,7 +121,7 @@ def test_a_revoked_model_is_no_way_back_even_when_its_row_stays(build: Callable[
     world.tracking.tag_version("numbers", "2", "erasediff.model", tags["2"]["erasediff.model"].replace('"epoch":1', '"epoch":2'))
     with pytest.raises(BadInput, match="version 2 has been revoked"):
         rollback(world.workdir, "numbers", "2")
-    world.workdir.revoked.unlink()
+    world.workdir.rules.unlink()
     with pytest.raises(BadInput, match=r"holds no served\.json"):  # control: without the list nothing but its missing files is in the way
         rollback(world.workdir, "numbers", "2")
 
