@@ -64,7 +64,7 @@ def process(
     seed: SeedOption = None,
     tier: TierOption = None,
 ) -> int:
-    """Do what the ledger's requests ask of a model, the earliest due first; one that fails does not stop the others. The exit code is the first that is not 0."""
+    """Do what the ledger's requests ask of a model, the earliest due first; all are run, and the exit code is the first failure's."""
     from erasediff.launch import exit_code, run_pipeline
     from erasediff.steps.filed import owed
 
