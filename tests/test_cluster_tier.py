@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.tier import BESIDE_THE_CHECKOUT, PROGRAMS, VARIABLE, missing, run, tool
+from tests.cluster.tier import BESIDE_THE_CHECKOUT, CRDS, CRDS_VARIABLE, PROGRAMS, VARIABLE, missing, run, tool
 
 ROOT = Path(__file__).parent.parent
 MADE, BUILT = "make test-cluster\n", "build\n"
@@ -26,7 +26,9 @@ def machine(tmp_path: Path) -> dict[str, str]:
         program(tmp_path / "bin" / name, "exit 0")
     program(tmp_path / "bin/make", f'echo "make $*" >> {tmp_path}/log')
     program(tmp_path / "tool/one-node-cluster", f'echo "$*" >> {tmp_path}/log')
-    return {"PATH": f"{tmp_path}/bin", VARIABLE: str(tmp_path / "tool/one-node-cluster")}
+    for name in CRDS:
+        (tmp_path / name).touch()
+    return {"PATH": f"{tmp_path}/bin", VARIABLE: str(tmp_path / "tool/one-node-cluster"), CRDS_VARIABLE: str(tmp_path)}
 
 
 def called(tmp_path: Path) -> str:
@@ -73,6 +75,15 @@ def test_what_is_missing_is_said_in_one_line_with_how_to_run_it_and_nothing_is_s
     assert called(tmp_path) == ""
 
 
+@pytest.mark.parametrize("given", [{"KUBECONFIG": "/some/where"}, {}], ids=["KUBECONFIG", "one node"])
+def test_definitions_that_are_missing_are_said_before_anything_is_started(machine, tmp_path, capfd, given):
+    (tmp_path / CRDS[1]).unlink()
+    assert run(machine | given, is_root=True) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    assert f"for {CRDS[1]} are not at hand: set {CRDS_VARIABLE}" in line
+    assert called(tmp_path) == ""
+
+
 def test_a_tool_that_cannot_build_is_said_and_is_no_failure(machine, tmp_path, capfd):
     program(tmp_path / "tool/one-node-cluster", "echo compiler error >&2; exit 7")
     assert run(machine, is_root=True) == 0
@@ -106,8 +117,10 @@ def test_ci_ends_with_the_status_of_the_tier(tmp_path):
     line = next(line for line in script if "tests.cluster.tier" in line)
     assert "set -euo pipefail" in script
     program(tmp_path / "bin/make", "exit 3")
+    for name in CRDS:
+        (tmp_path / name).touch()
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / ".venv/bin/python").symlink_to(sys.executable)
-    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "KUBECONFIG": "/some/where"}
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "KUBECONFIG": "/some/where", CRDS_VARIABLE: str(tmp_path)}
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stderr

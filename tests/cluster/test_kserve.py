@@ -20,15 +20,16 @@ from erasediff.rollout.run import RollOut
 from erasediff.rollout.seam import Candidate, standing_of
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import check_standing
-from tests.cluster.conftest import ROOT, left_out
+from tests.cluster.conftest import left_out
 from tests.cluster.crds import without_empty_defaults
 from tests.cluster.kserve_stand_in import StandInController
 from tests.cluster.test_deployment import assert_one_sentence
 from tests.exported import describe
+from tests.kubeflow.crd import FOLDER
 from tests.rollout.fake_server import answering
 
 CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
-FILE = ROOT.parent / "shared/crds/serving.kserve.io_inferenceservices.yaml"
+FILE = FOLDER / "serving.kserve.io_inferenceservices.yaml"
 NAME = "inferenceservices.serving.kserve.io"
 
 
@@ -41,7 +42,7 @@ def crd(kubeconfig: Path) -> Iterator[None]:
             if cluster.get(CRD, NAME) is not None:
                 pytest.skip("the cluster has KServe: a stand-in for its controller would disturb it.")
             if not FILE.is_file():
-                left_out(f"{FILE} is not here: bring KServe's CRDs.")
+                left_out(f"{FILE.name} of KServe is not here: set ERASEDIFF_CRDS to a folder that has it.")
             cluster.create(CRD, without_empty_defaults(yaml.load(FILE.read_text(), yaml.CSafeLoader)))
 
             def established(present: Any) -> bool | None:

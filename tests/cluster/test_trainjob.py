@@ -14,9 +14,11 @@ import pytest
 import yaml
 from kubernetes.client import ApiException
 
+from erasediff.cluster.answers import UnknownKind
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
-from erasediff.trainjob import GROUP, PLURAL, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from erasediff.trainjob import GROUP, PLURAL, TRAINJOB, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from tests.cluster.conftest import left_out
 from tests.cluster.crds import without_empty_defaults
 from tests.kubeflow import crd
 from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED
@@ -44,6 +46,17 @@ def is_missing(look: Callable[[], object]) -> bool:
     return False
 
 
+def is_discovered(api: kubernetes.client.ApiClient, namespace: str) -> bool:
+    cluster = Cluster(api, namespace)
+    try:
+        cluster.get(TRAINJOB, NAME)
+    except UnknownKind:
+        return False
+    finally:
+        cluster.close()
+    return True
+
+
 @pytest.fixture(scope="module")
 def api(kubeconfig: Path) -> kubernetes.client.ApiClient:
     return kubernetes.config.new_client_from_config(config_file=str(kubeconfig))
@@ -55,11 +68,14 @@ def namespace(api: kubernetes.client.ApiClient) -> Iterator[str]:
     definitions, core = kubernetes.client.ApiextensionsV1Api(api), kubernetes.client.CoreV1Api(api)
     objects = kubernetes.client.CustomObjectsApi(api)
     installed = is_missing(lambda: definitions.read_custom_resource_definition(CRD_NAME))
+    if installed and not crd.TRAINJOB.is_file():
+        left_out(f"{crd.TRAINJOB.name} of Kubeflow Trainer is not here: set ERASEDIFF_CRDS to a folder that has it.")
     if installed:
-        definitions.create_custom_resource_definition(without_empty_defaults(yaml.safe_load(crd.needed(crd.TRAINJOB).read_text())))
+        definitions.create_custom_resource_definition(without_empty_defaults(yaml.safe_load(crd.TRAINJOB.read_text())))
     name = f"erasediff-trainjob-{uuid4().hex[:8]}"
     core.create_namespace({"metadata": {"name": name}})
     until(lambda: not is_missing(lambda: objects.list_namespaced_custom_object(GROUP, VERSION, name, PLURAL)), "the CRD")
+    until(lambda: is_discovered(api, name), "the CRD's discovery")  # which lags behind
     yield name
     core.delete_namespace(name)
     if installed:

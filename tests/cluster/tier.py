@@ -15,6 +15,9 @@ from pathlib import Path
 
 VARIABLE = "ERASEDIFF_ONE_NODE_CLUSTER"
 BESIDE_THE_CHECKOUT = Path(__file__).parents[3] / "shared/tools/one-node-cluster/one-node-cluster"
+CRDS_VARIABLE = "ERASEDIFF_CRDS"
+CRDS_BESIDE_THE_CHECKOUT = Path(__file__).parents[3] / "shared/crds"
+CRDS = ("serving.kserve.io_inferenceservices.yaml", "trainer.kubeflow.org_trainjobs.yaml")
 PROGRAMS = ("dockerd", "docker", "mmdebstrap")
 BUILD_SECONDS = 20 * 60
 HOW = (
@@ -41,6 +44,13 @@ def missing(environment: Mapping[str, str], is_root: bool) -> str | None:
     return f"KUBECONFIG is not set, and a one-node cluster needs {' and '.join(absent)}" if absent else None
 
 
+def missing_definitions(environment: Mapping[str, str]) -> str | None:
+    """Which of KServe's and Trainer's CRDs, that a part of the tests puts into the cluster, are missing."""
+    folder = Path(environment.get(CRDS_VARIABLE) or CRDS_BESIDE_THE_CHECKOUT)
+    absent = [name for name in CRDS if not (folder / name).is_file()]
+    return f"{' and '.join(absent)} are not at hand: set {CRDS_VARIABLE} to a folder that has them" if absent else None
+
+
 def build_failure(environment: Mapping[str, str], seconds: float) -> str | None:
     """Have the tool compile what it has not compiled yet, which takes minutes once a machine; what went wrong, if anything."""
     process = subprocess.Popen([tool(environment), "build"], env=dict(environment), start_new_session=True)
@@ -55,7 +65,7 @@ def build_failure(environment: Mapping[str, str], seconds: float) -> str | None:
 
 def run(environment: Mapping[str, str], is_root: bool, build_seconds: float = BUILD_SECONDS) -> int:
     """Run the tier's tests and give their exit status; 0 with one line where they are left out."""
-    why = missing(environment, is_root)
+    why = missing(environment, is_root) or missing_definitions(environment)
     if why is None and not environment.get("KUBECONFIG"):
         why = build_failure(environment, build_seconds)
     if why is not None:

@@ -7,7 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-FOLDER = Path(os.environ.get("ERASEDIFF_CRDS", Path(__file__).parents[2].parent / "shared/crds"))
+from tests.cluster.tier import CRDS_BESIDE_THE_CHECKOUT, CRDS_VARIABLE
+
+FOLDER = Path(os.environ.get(CRDS_VARIABLE) or CRDS_BESIDE_THE_CHECKOUT)
 TRAINJOB = FOLDER / "trainer.kubeflow.org_trainjobs.yaml"
 
 

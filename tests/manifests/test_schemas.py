@@ -8,9 +8,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.kubeflow.crd import FOLDER as CRDS
 from tests.manifests.built import BUILT, ROOT, built
 
-CRDS = ROOT.parent / "shared/crds"
 NEWEST = kubernetes_validate.latest_version()
 
 
