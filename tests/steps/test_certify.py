@@ -90,6 +90,7 @@ def test_it_becomes_final_with_the_purge_and_keeps_its_commitment(run: Run) -> N
 
 def test_after_a_purge_no_key_comes_to_lie_there(run: Run) -> None:
     """Also where no certificate was issued before it."""
+    run.workdir.request_key(REQUEST).unlink()
     purge_of(run)
     assert certify(run).phase == "final"
     assert not run.workdir.request_key(REQUEST).exists()
@@ -125,7 +126,7 @@ def test_an_earlier_step_that_is_missing_is_named(run: Run) -> None:
 def test_a_key_by_a_uri_certifies_without_the_signatures_that_need_a_file(run: Run, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", f"file2:{keys / PRIVATE}")
     monkeypatch.setenv("ERASEDIFF_SIGNING_PUBLIC_KEY", str(keys / "signing-key.pub"))
-    assert {file.uri for file in certify(run).files} == {"certificate.dsse.json", "certificate.html", "letter.html"}
+    assert {file.uri for file in certify(run).files} == {"certificate.dsse.json", "certificate.html", "letter.html", "signing-key.pub"}
 
 
 def test_the_serving_image_is_a_subject_where_it_is_set_by_digest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
