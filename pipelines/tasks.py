@@ -101,7 +101,10 @@ class Task:
 # went back is a person's to look at.
 TASKS = {
     "check-prerequisites": Task(
-        "Check prerequisites", SMALL, (*_TRACKING, *_LEDGER), settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, "ERASEDIFF_SIGNING_KEY")
+        "Check prerequisites",
+        SMALL,
+        (*_TRACKING, *_LEDGER),
+        settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, "ERASEDIFF_SIGNING_KEY"),  # it suppresses what is asked, where it serves
     ),
     "train-base": Task("Train or find the base", TRAINING, _STORES, retries=2),
     "version-forget-set": Task("Version the forget set", SMALL, _STORES, retries=3),
