@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from erasediff.evidence.purge.folder import remove_file
 from erasediff.evidence.purge.seam import Listing, Store, Thing
 from erasediff.records.purging import StoreName
 
-BEFORE: tuple[StoreName, ...] = (
-    "workdir",
-    "dvc remote",
-    "dvc cache",
-    "mlflow artifacts",
-    "mlflow registry",
-    "models",
-    "pipeline artifacts",
-    "published models",
-    "owner's places",
-)
+BEFORE: tuple[StoreName, ...] = tuple(store for store in get_args(StoreName) if store != "keys")
 
 
 def keys_store(key: Path) -> Store:
