@@ -13,6 +13,7 @@ PolicyOption = Annotated[
     Optional[Path], typer.Option("--policy", help="The gate's policy: a YAML file, 'class-conditional' (if unset) or 'class-conditional-strict'.")
 ]
 TierOption = Annotated[Optional[int], typer.Option("--tier", min=1, max=2, help="2: the gate asks for the attacks too; the policy's if unset.")]
+DatasetOption = Annotated[Optional[str], typer.Option("--dataset", help="'digits', or KIND:PATH with KIND folder, shards or idx.")]
 RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the one opened last if unset.")]
 ProfileOption = Annotated[str, typer.Option("--profile", help="The kind of cluster: 'cpu', 'gpu' or 'gpu-multi' (needs Kubeflow Trainer).")]
 HostOption = Annotated[Optional[str], typer.Option("--host", help="Address of Kubeflow Pipelines; ERASEDIFF_KFP_HOST or KFP_HOST if unset.")]

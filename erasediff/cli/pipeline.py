@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,7 @@ from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
+    DatasetOption,
     ExperimentOption,
     HostOption,
     LabelOption,
@@ -24,6 +26,9 @@ from erasediff.cli.options import (
     WorkdirOption,
 )
 from erasediff.errors import ExitCode
+
+if TYPE_CHECKING:
+    from erasediff.records.config import RunConfig
 
 
 @app.command()
@@ -44,22 +49,25 @@ def run(
     config: ConfigOption = None,
     forget_label: LabelOption = "0",
     policy: PolicyOption = None,
-    dataset: Annotated[Optional[str], typer.Option("--dataset", help="'digits', or KIND:PATH with KIND folder, shards or idx.")] = None,
+    dataset: DatasetOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     tier: TierOption = None,
 ) -> int:
     """Run the erasure pipeline on a dataset of your own."""
-    configured = read_config(config, seed)
-    if dataset is not None:
-        configured = configured.model_copy(update=read_dataset(dataset, configured))
-    return run_here(workdir, configured, read_policy(policy, tier), forget_label)
+    return run_here(workdir, _configured(config, seed, dataset), read_policy(policy, tier), forget_label)
+
+
+def _configured(config: Path | None, seed: int | None, dataset: str | None) -> RunConfig:
+    found = read_config(config, seed)
+    return found if dataset is None else found.model_copy(update=read_dataset(dataset, found))
 
 
 @app.command()
 def process(
     config: ConfigOption = None,
     policy: PolicyOption = None,
+    dataset: DatasetOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     tier: TierOption = None,
@@ -68,7 +76,7 @@ def process(
     from erasediff.launch import exit_code, run_pipeline
     from erasediff.steps.filed import owed
 
-    configured, decided, opened = read_config(config, seed), read_policy(policy, tier), open_workdir(workdir)
+    configured, decided, opened = _configured(config, seed, dataset), read_policy(policy, tier), open_workdir(workdir)
     asked, code = owed(opened, configured.dataset.name), ExitCode.OK
     for request in asked:
         print(f"class {request.label} of {request.dataset}:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from erasediff.records.nouns import Outcome
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.workdir import Workdir
 from tests.e2e.test_crash import QUICK, asking, write_images
@@ -23,18 +25,38 @@ def canary() -> bytes:
     return os.urandom(48)
 
 
-def holding(canary: bytes, folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and canary in p.read_bytes())
+@pytest.fixture(scope="module")
+def name(canary: bytes) -> str:
+    """A file's name that names a person, as it were."""
+    return f"jane-doe-{canary[:8].hex()}"
+
+
+def holding(marker: bytes, folder: Path) -> list[str]:
+    """Files that have the marker in their name, their bytes, or a packed file inside."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and (marker in p.name.encode() or marker in _unpacked(p)))
+
+
+def _unpacked(path: Path) -> bytes:
+    data = path.read_bytes()
+    if not zipfile.is_zipfile(path):
+        return data
+    with zipfile.ZipFile(path) as packed:
+        return data + b"".join(packed.read(member) for member in packed.namelist())
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, erasediff, canary):
-    """A run that was promoted, on images of which one forget image carries the canary in its pixels."""
+def finished(tmp_path_factory, erasediff, canary, name):
+    """A run that was promoted, on images of which one forget image carries the canary in its pixels and a name in its file's."""
     workdir = tmp_path_factory.mktemp("purge") / "work"
     write_images(workdir.parent / "numbers")
-    image = np.asarray(Image.open(workdir.parent / "numbers" / "0.png")).copy()  # the first digit is a zero
+    numbers = workdir.parent / "numbers"
+    image = np.asarray(Image.open(numbers / "0.png")).copy()  # the first digit is a zero
     image.reshape(-1)[: len(canary)] = np.frombuffer(canary, dtype=np.uint8)
-    Image.fromarray(image).save(workdir.parent / "numbers" / "0.png")
+    (numbers / "0.png").unlink()
+    Image.fromarray(image).save(numbers / f"{name}.png")
+    listed = (numbers / "labels.csv").read_text()
+    (numbers / "labels.csv").write_text(listed.replace("\n0.png,", f"\n{name}.png,"))
+    assert holding(name.encode(), numbers) == ["labels.csv", f"{name}.png"], "control: names are found"
     config = yaml.safe_load((QUICK / "config.yaml").read_text()) | {"report": {"show_forgotten": True}}
     (workdir.parent / "config.yaml").write_text(yaml.safe_dump(config))
     options = asking("zero", workdir)
@@ -75,6 +97,35 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, canary):
     refused = erasediff("rollback", "--workdir", finished, "--model", "numbers")
     assert refused.returncode == 2
     assert "may be rolled back to (there is no other version)" in refused.stderr
+
+
+def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_anywhere(finished, erasediff, canary, name, tmp_path):
+    """The class is gone; the request gets its purge and its certificate all the same. A sentence that somebody types in has nowhere to go."""
+    added = erasediff(
+        "request", "add", "--dataset", "numbers", "--label", Workdir(finished).run().plan().request.label, "--by", "d", "--workdir", finished
+    )
+    request = added.stdout.partition(":")[0]
+    for verb in ("verify", "locate", "accept"):
+        assert erasediff("request", verb, request, "--by", "desk-1", "--workdir", finished).returncode == 0
+    told = erasediff("request", "refuse", request, "--reason", f"{name} has called", "--by", "desk-1", "--workdir", finished)
+    assert told.returncode == 2
+    assert name not in told.stderr
+    assert erasediff("keys", "new", "--to", tmp_path / "keys").returncode == 0
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {"ERASEDIFF_SIGNING_KEY": str(tmp_path / "keys/signing-key.pem"), "TMPDIR": str(scratch)}
+    options = asking("zero", finished)[:-2]
+    options[1] = finished.parent / "config.yaml"
+    done = erasediff("process", "--workdir", finished, *options, environment=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{request}  CERTIFIED" in erasediff("request", "list", "--workdir", finished).stdout
+    outcome = Outcome.read(finished / "outcome.json")
+    verified = erasediff("verify", finished / outcome.certificate, "--key", finished / outcome.public_key, "--final")
+    assert verified.returncode == 0, verified.stderr
+    for marker in (canary, name.encode()):
+        assert holding(marker, finished) == []
+        assert holding(marker, scratch) == []
+    assert name not in done.stdout + done.stderr
 
 
 def test_the_next_request_starts_from_the_champion_that_was_left(finished, erasediff):
