@@ -56,7 +56,7 @@ def finished(tmp_path_factory, erasediff, canary, name):
     Image.fromarray(image).save(numbers / f"{name}.png")
     listed = (numbers / "labels.csv").read_text()
     (numbers / "labels.csv").write_text(listed.replace("\n0.png,", f"\n{name}.png,"))
-    assert holding(name.encode(), numbers) == ["labels.csv", f"{name}.png"], "control: names are found"
+    assert holding(name.encode(), numbers) == [f"{name}.png", "labels.csv"], "control: names are found"
     config = yaml.safe_load((QUICK / "config.yaml").read_text()) | {"report": {"show_forgotten": True}}
     (workdir.parent / "config.yaml").write_text(yaml.safe_dump(config))
     options = asking("zero", workdir)

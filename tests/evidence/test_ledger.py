@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from erasediff.errors import BadInput, Conflict
+from erasediff.errors import AwaitingApproval, BadInput, Conflict
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.turn import SKEW
 from erasediff.records.nouns import ErasureRequest
@@ -147,6 +147,16 @@ def test_two_people_means_two(where: str, now: datetime) -> None:
         with pytest.raises(BadInput, match="another person must"):
             ledger.approve(one, again, now)
     assert ledger.approve(one, approval(now, "officer-2"), now).state is S.APPROVED
+
+
+def test_who_asks_for_approvals_rolls_nothing_out_without_them(where: str, now: datetime) -> None:
+    """Control: the same step of a house that asks for none, from the same ledger."""
+    ledger = Ledger.open(where, Terms(approvals=1))
+    one = walk(ledger, S.GATED, now).id
+    with pytest.raises(AwaitingApproval, match="1 approvals and has 0"):
+        ledger.advance(one, S.GATED, S.ROLLED_OUT, "pipeline", now)
+    assert ledger.facts(one).state is S.GATED
+    assert Ledger.open(where, Terms()).advance(one, S.GATED, S.ROLLED_OUT, "pipeline", now).state is S.ROLLED_OUT
 
 
 def test_an_approval_from_the_future_is_refused(ledger: Ledger, now: datetime) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +14,8 @@ from erasediff.evidence.purge.artifacts import real_address
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.settings import Settings
 from erasediff.steps.purge import purge
-from tests.e2e.conftest import free_port, wait_until_healthy
 from tests.evidence.purge.world import World, holders
+from tests.mlflow_server import free_port, mlflow_server
 from tests.s3 import s3_server
 
 BUCKET = "forget-sets"
@@ -28,20 +24,11 @@ BUCKET = "forget-sets"
 @pytest.fixture
 def server(tmp_path: Path, migrated: Path) -> Iterator[tuple[str, Path]]:
     """A real server over HTTP that hands artifacts on; its address, and the folder of its database and artifacts."""
-    folder, port = tmp_path / "server", free_port()
+    folder = tmp_path / "server"
     folder.mkdir()
     shutil.copy(migrated, folder / "mlflow.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}", folder
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+    with mlflow_server(folder) as address:
+        yield address, folder
 
 
 def test_with_a_server_and_s3_the_canary_is_found_nowhere(server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
