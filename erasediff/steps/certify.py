@@ -50,7 +50,7 @@ def certify(run: Run) -> CertificateRecord:
     """
     now, settings = datetime.now(UTC).replace(microsecond=0), SigningSettings.load()
     key = load_signing_key(settings, now)
-    purge = run.find(PurgeRecord)
+    purge = _purge_for(run)
     requests = _requests(run, purge)
     facts = _facts(run, settings, purge, requests)
     statement = statement_of(facts, now)
@@ -65,6 +65,12 @@ def certify(run: Run) -> CertificateRecord:
     )
     record.write(run.path(CertificateRecord))
     return _told(run, record)
+
+
+def _purge_for(run: Run) -> PurgeRecord | None:
+    """The purge, unless requests have come since that it does not answer yet: for those the certificate is provisional until it is run again."""
+    purge, asked = run.find(PurgeRecord), {request.id for request in answered(run)}
+    return None if purge is not None and asked and asked != set(purge.requests) else purge
 
 
 def _told(run: Run, record: CertificateRecord) -> CertificateRecord:
