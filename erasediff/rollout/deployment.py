@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from erasediff.cluster.answers import Conflict
-from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Kind, Object
+from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Object
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.settings import RollOutSettings
@@ -114,8 +114,7 @@ class DeploymentBackend:
     def _restore(self, deadline: Deadline) -> None:
         before = self._before
         if before is None:
-            self._cluster.delete(DEPLOYMENT, self._stable)
-            self._gone(DEPLOYMENT, self._stable, deadline)
+            self._delete("stable", deadline)
             return
 
         def edit(present: Object) -> Object | None:
@@ -135,9 +134,8 @@ class DeploymentBackend:
         if self._cluster.get(SERVICE, self._stable) is not None:
             self._select("stable")
             self._without_canary(deadline)
-        self._cluster.delete(DEPLOYMENT, self._canary)
         self._cluster.delete(SERVICE, self._canary)
-        self._gone(DEPLOYMENT, self._canary, deadline)
+        self._delete("canary", deadline)
 
     def _without_canary(self, deadline: Deadline) -> None:
         """Wait until no canary is among the stable Service's endpoints: a pod must not end while it is looked up."""
@@ -196,8 +194,17 @@ class DeploymentBackend:
         wanted = standing_of(present["spec"]["template"]["metadata"].get("annotations"))
         return [pod for pod in self._pods(track) if standing_of(pod["metadata"].get("annotations")) == wanted]
 
-    def _gone(self, kind: Kind, name: str, deadline: Deadline) -> None:
-        self._cluster.wait(kind, name, lambda present: True if present is None else None, deadline, f"{kind.kind} {name} was not deleted")
+    def _delete(self, track: Track, deadline: Deadline) -> None:
+        """Delete a track's Deployment and wait until its pods end too.
+
+        Kubernetes deletes them a moment later, and the next attempt at the same version would read what they said as its own.
+        """
+        name = deployment_name(self._settings, track)
+        self._cluster.delete(DEPLOYMENT, name)
+        self._cluster.wait(DEPLOYMENT, name, lambda present: True if present is None else None, deadline, f"Deployment {name} was not deleted")
+        while self._pods(track):
+            deadline.check(f"the pods of Deployment {name} were not deleted")
+            deadline.pause(0.5)
 
 
 def _essence(present: Object) -> dict[str, Any]:

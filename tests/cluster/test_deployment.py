@@ -39,6 +39,8 @@ def assert_one_sentence(error: BaseException) -> None:
 def assert_nothing_is_left_of_the_canary(place: Place) -> None:
     assert place.cluster.get(DEPLOYMENT, "erasediff-canary") is None
     assert place.cluster.get(SERVICE, "erasediff-canary") is None
+    pods = place.cluster.list(POD, selector(place.settings, "canary"))
+    assert all(pod["metadata"].get("deletionTimestamp") for pod in pods)
     service = place.cluster.get(SERVICE, "erasediff")
     assert service is None or service["spec"]["selector"] == selector(place.settings, "stable")
     lease = place.cluster.get(LEASE, "erasediff-roll-out")
