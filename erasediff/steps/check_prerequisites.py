@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from erasediff import __version__
 from erasediff.data.datasets import ImageDataset, load_dataset
@@ -15,7 +14,6 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord
 from erasediff.records.policy import GatePolicy
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.judges import TRIED, check_paths
 from erasediff.tracking import CHAMPION, Tracking
 
 
@@ -43,7 +41,7 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
         return workdir.select(run)
     forgotten = _forgotten(version)
     _check_scope(dataset, request, config, forgotten)
-    check_paths(config, dataset.classes, torch.from_numpy(np.array(dataset.images[:TRIED])))
+    _try_judges(config, dataset)
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
     number = len(workdir.attempts(request.digest())) + 1
@@ -70,6 +68,14 @@ def _check_scope(dataset: ImageDataset, request: ErasureRequest, config: RunConf
         raise BadInput(f"class {request.label} is not in dataset {dataset.name!r}: choose one of {known}.")
     split_dataset(dataset.labels, request.label, forgotten)
     partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
+
+
+def _try_judges(config: RunConfig, dataset: ImageDataset) -> None:
+    import torch  # only here: an attempt that is taken up needs none of it
+
+    from erasediff.steps.judges import TRIED, check_paths
+
+    check_paths(config, dataset.classes, torch.from_numpy(np.array(dataset.images[:TRIED])))
 
 
 def _forgotten(version: object | None) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord
 from erasediff.records.workdir import CHECKPOINT, Run
+from erasediff.steps.decided import erased_of
 from erasediff.steps.version_forget_set import forget_store
 from erasediff.tracking import Tracking
 from erasediff.unlearn.compute import Compute
@@ -40,7 +41,7 @@ def erase(run: Run) -> ErasedRecord:
         NonFinite: training diverged; the last checkpoint is kept.
     """
     base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
-    config, made_from = run.config(), decided_by(run)
+    config, made_from = run.config(), erased_of(run)
     compute = Compute(config.device, config.erase.precision)
     if compute.is_main:
         record = run.made(ErasedRecord, made_from, lambda: _kept(run, base, forget_set, compute))
@@ -50,12 +51,6 @@ def erase(run: Run) -> ErasedRecord:
     # The checkpoint holds optimiser moments, which are functions of the forget images.
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
     return record
-
-
-def decided_by(run: Run) -> dict[str, str]:
-    """The digests of everything that decides the erased model."""
-    base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
-    return {"base": base.digest(), "forget_set": forget_set.digest(), "config": run.config().digest()}
 
 
 def _helped(run: Run, made_from: dict[str, str], base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:

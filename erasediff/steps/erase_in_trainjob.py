@@ -9,7 +9,7 @@ from erasediff.errors import BadInput, ExitCode, IntegrityError
 from erasediff.records.nouns import ErasedRecord
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.records.workdir import Run
-from erasediff.steps.erase import decided_by
+from erasediff.steps.decided import erased_of
 from erasediff.steps.journal import read_failure
 from erasediff.trainjob import GRACE_MINUTES, TrainJobFailed, TrainJobs, connected, job_name, run_to_end, trainjob
 
@@ -34,7 +34,7 @@ def erase_in_trainjob(run: Run, settings: TrainJobSettings, jobs: TrainJobs | No
         IntegrityError: the TrainJob ended well, yet its record is missing or of something else.
         TrainJobFailed: it failed; the sentence quotes the one of the step, if it left one.
     """
-    made_from = decided_by(run)
+    made_from = erased_of(run)
     present = run.find(ErasedRecord)
     if present is not None and present.made_from == made_from:
         return present

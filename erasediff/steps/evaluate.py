@@ -32,6 +32,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ErasedRecord
 from erasediff.records.workdir import Run
+from erasediff.steps.decided import measurements_of
 from erasediff.steps.judges import classifier, extractor, neighbourhood
 from erasediff.tracking import Tracking
 
@@ -46,8 +47,7 @@ def evaluate(run: Run) -> Measurements:
         BadInput: an earlier step is missing.
     """
     base, erased = run.need(BaseRecord, "train-base"), run.need(ErasedRecord, "erase")
-    made_from = {"base": base.digest(), "erased": erased.digest(), "policy": run.policy().digest()}
-    return run.made(Measurements, made_from, lambda: _measure(run, base, erased))
+    return run.made(Measurements, measurements_of(run), lambda: _measure(run, base, erased))
 
 
 def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:

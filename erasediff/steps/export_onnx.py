@@ -20,6 +20,7 @@ from erasediff.records.nouns import MANIFEST, ErasedRecord, ExportedRecord, Serv
 from erasediff.records.workdir import Run
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.solver import save_tables
+from erasediff.steps.decided import exported_of
 from erasediff.steps.gate import log_checks
 from erasediff.steps.judges import classifier
 from erasediff.steps.tries import keep_try
@@ -36,7 +37,7 @@ def export_onnx(run: Run) -> ExportedRecord:
     erased, verdict = run.need(ErasedRecord, "erase"), run.need(VerdictRecord, "gate")
     if verdict.verdict is not Verdict.PASS:
         raise BadInput(f"the gate said {verdict.verdict} of run {run.name}: only a model that passed is exported.")
-    return run.made(ExportedRecord, {"erased": erased.digest(), "verdict": verdict.digest()}, lambda: _export(run, erased, verdict.attempt))
+    return run.made(ExportedRecord, exported_of(run), lambda: _export(run, erased, verdict.attempt))
 
 
 def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:

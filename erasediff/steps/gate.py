@@ -7,6 +7,7 @@ from erasediff.evaluate.gate import History, run_gate
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, Check, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
+from erasediff.steps.decided import verdict_of
 from erasediff.steps.tries import keep_try, tries
 from erasediff.tracking import Tracking, mlflow_accepts
 
@@ -18,8 +19,7 @@ def gate(run: Run) -> VerdictRecord:
         BadInput: an earlier step is missing.
     """
     base, measured = run.need(BaseRecord, "train-base"), run.need(Measurements, "evaluate")
-    made_from = {"measurements": measured.digest(), "policy": run.policy().digest(), "base": base.digest()}
-    return run.made(VerdictRecord, made_from, lambda: _decide(run, base, measured))
+    return run.made(VerdictRecord, verdict_of(run), lambda: _decide(run, base, measured))
 
 
 def history_of(run: Run, base: BaseRecord) -> History:

@@ -10,6 +10,7 @@ from erasediff.records.base import Record
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.workdir import Run
+from erasediff.steps.decided import registered_of
 from erasediff.steps.gate import history_of
 from erasediff.steps.tags import DRIFT_TAG, model_tags
 from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
@@ -25,8 +26,7 @@ def register(run: Run) -> RegisteredRecord:
     exported, verdict = run.need(ExportedRecord, "export-onnx"), run.need(VerdictRecord, "gate")
     if Verdict.PASS is not verdict.verdict or Verdict.PASS is not exported.verdict:
         raise BadInput(f"run {run.name} did not pass ({verdict.verdict}, exported graph {exported.verdict}): only PASS is registered.")
-    made_from = {"exported": exported.digest(), "verdict": verdict.digest()}
-    return run.made(RegisteredRecord, made_from, lambda: _register(run, exported, verdict))
+    return run.made(RegisteredRecord, registered_of(run), lambda: _register(run, exported, verdict))
 
 
 def _register(run: Run, exported: ExportedRecord, verdict: VerdictRecord) -> RegisteredRecord:

@@ -18,6 +18,7 @@ from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.nouns import ErasureRequest, Failure, Outcome
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.decided import standing
 from erasediff.steps.filed import answered, follow, take
 from erasediff.steps.journal import keep_seconds, read_failure, write_failure
 
@@ -35,7 +36,14 @@ def perform(step: str, run: Run, elsewhere: Callable[[Run], Record] | None = Non
     Raises:
         EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
     """
-    function: Callable[[Run], Record] = elsewhere or getattr(import_module(f"erasediff.steps.{step}"), step)
+
+    def function(run: Run) -> Record:
+        there = standing(step, run)
+        if there is not None:
+            return there
+        work: Callable[[Run], Record] = elsewhere or getattr(import_module(f"erasediff.steps.{step}"), step)
+        return work(run)
+
     if not is_main_process():
         return function(run)
     (run.folder / "failure.json").unlink(missing_ok=True)

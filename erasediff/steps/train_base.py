@@ -18,6 +18,7 @@ from erasediff.progress import progress
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ModelRecord
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.decided import base_of
 from erasediff.steps.judges import appoint
 from erasediff.steps.tags import DRIFT_TAG, FORGOTTEN_TAG, model_tags
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
@@ -34,7 +35,7 @@ def train_base(run: Run) -> BaseRecord:
         judges = appoint(run, real_images(run.config()))
         return ensure_champion(run.workdir, run.config()).model_copy(update={"judges": judges})
 
-    return run.made(BaseRecord, {"plan": run.plan().digest()}, pinned)
+    return run.made(BaseRecord, base_of(run), pinned)
 
 
 def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:

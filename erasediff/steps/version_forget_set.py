@@ -11,6 +11,7 @@ from erasediff.errors import BadInput
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PlanRecord
 from erasediff.records.settings import Settings
 from erasediff.records.workdir import Run
+from erasediff.steps.decided import forget_set_of
 from erasediff.tracking import Tracking
 
 
@@ -21,7 +22,7 @@ def version_forget_set(run: Run) -> ForgetSetRecord:
         BadInput: the forget set is empty or everything, the dataset changed since the plan, or the remote fails.
     """
     plan, base = run.plan(), run.need(BaseRecord, "train-base")
-    return run.made(ForgetSetRecord, {"plan": plan.digest(), "base": base.digest()}, lambda: _version(run, plan, base))
+    return run.made(ForgetSetRecord, forget_set_of(run), lambda: _version(run, plan, base))
 
 
 def forget_store(run: Run, plan: PlanRecord) -> ForgetStore:

@@ -13,7 +13,7 @@ from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, Fa
 from erasediff.records.policy import load_policy
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.erase import decided_by
+from erasediff.steps.decided import erased_of
 from erasediff.steps.erase_in_trainjob import SETTINGS_VARIABLE, erase_in_trainjob, trainjob_settings
 from erasediff.steps.journal import read_failure, write_failure
 from erasediff.steps.runner import erase_main
@@ -61,7 +61,7 @@ def written(run: Run, made_from: dict[str, str]) -> ErasedRecord:
 
 
 def test_the_record_is_the_one_that_the_trainjob_wrote_and_a_second_try_makes_no_trainjob(run: Run, settings: TrainJobSettings) -> None:
-    fake = FakeTrainerApi(COMPLETE, on_complete=lambda: written(run, decided_by(run)))
+    fake = FakeTrainerApi(COMPLETE, on_complete=lambda: written(run, erased_of(run)))
     with fake:
         first = erase_in_trainjob(run, settings, client_of(fake))
         asked = len(fake.requests)
