@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test fuzz-serve test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
+.PHONY: install demo test fuzz-serve test-faults test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ demo: install
 
 test: install $(SERVE_STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 tests/e2e tests
+
+# Long: runs that are killed, and services that fail under them. ERASEDIFF_FAULT_MOMENTS says how often a run is killed at random (50).
+test-faults: install
+	$(BIN)/pytest -m faults -n 2 --dist load tests/faults
 
 # Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started
 # by the tool that ERASEDIFF_ONE_NODE_CLUSTER names. Pods run ERASEDIFF_TEST_SERVE_IMAGE and ERASEDIFF_TEST_PIPELINE_IMAGE where those are

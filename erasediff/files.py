@@ -141,6 +141,24 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
 
 
 @contextlib.contextmanager
+def alone(folder: Path, busy: str) -> Iterator[int]:
+    """Hold a folder for one process at a time; the lock ends with the process, and with those that inherit the descriptor.
+
+    Raises:
+        BadInput: another process holds it; ``busy`` is the sentence.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(busy) from None
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def in_use(folder: Path) -> Iterator[None]:
     """Say that a folder is in use, until the block or the process ends; see :func:`is_in_use`."""
     descriptor = os.open(folder, os.O_RDONLY)

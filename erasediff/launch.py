@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from erasediff.environment import ALLOCATOR, THREADS
 from erasediff.errors import BadInput, EraseDiffError, ExitCode
-from erasediff.files import explained, in_use
+from erasediff.files import alone, explained, in_use
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
@@ -59,9 +59,11 @@ def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, p
         What ``outcome.json`` says. The pipeline's own status is never taken as evidence.
 
     Raises:
+        BadInput: another pipeline is under way in this workdir.
         EraseDiffError: the pipeline left no outcome.
     """
-    with explained(workdir.root):
+    busy = f"another pipeline is under way in {workdir.root}: wait for its end, or choose another --workdir."
+    with explained(workdir.root), alone(workdir.root, busy) as held:
         workdir.outcome.unlink(missing_ok=True)
         log = workdir.root / "pipeline.log"
         with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, in_use(Path(scratch)):
@@ -71,11 +73,16 @@ def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, p
             events.touch()
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
             environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
-            with log.open("ab") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process:
+            with log.open("ab") as output, _pipeline(command, output, environment, held) as process:
                 _watch(process, events)
     if not workdir.outcome.is_file():
         raise EraseDiffError(f"the pipeline ended without an outcome: the log is {log}.")
     return Outcome.read(workdir.outcome)
+
+
+def _pipeline(command: list[str], output: IO[bytes], environment: dict[str, str], lock: int) -> subprocess.Popen[bytes]:
+    """The pipeline's process. It inherits the workdir's lock, since as an orphan of a killed command it still works in there."""
+    return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,))
 
 
 def exit_code(outcome: Outcome) -> ExitCode:

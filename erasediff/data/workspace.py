@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import logging
 import os
@@ -11,8 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from erasediff.errors import BadInput
-from erasediff.files import explained
+from erasediff.files import alone, explained
 
 WORKSPACE = ".forget-store"
 _LOGGERS = ("dvc", "dvc_data", "dvc_objects", "dvc_s3")
@@ -28,34 +26,22 @@ def throwaway_workspace(scratch: Path) -> Iterator[Path]:
         BadInput: ``scratch`` is in use by another run, or cannot be written.
     """
     workspace = scratch.absolute() / WORKSPACE
-    with explained(scratch), _alone(scratch):
-        try:
-            _remove(workspace)
-            workspace.mkdir()
-            with _environment(workspace), _silence():
-                yield workspace
-        finally:
-            _remove(workspace)
+    busy = f"the scratch folder {scratch} is in use by another run: wait for it or choose another."
+    with explained(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
+        with alone(scratch, busy):
+            try:
+                _remove(workspace)
+                workspace.mkdir()
+                with _environment(workspace), _silence():
+                    yield workspace
+            finally:
+                _remove(workspace)
 
 
 def _remove(workspace: Path) -> None:
     if workspace.exists():
         shutil.rmtree(workspace)
-
-
-@contextlib.contextmanager
-def _alone(scratch: Path) -> Iterator[None]:
-    """Hold the scratch folder for one call at a time; the lock dies with its process."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(scratch, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"the scratch folder {scratch} is in use by another run: wait for it or choose another.") from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

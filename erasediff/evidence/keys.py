@@ -9,10 +9,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, described, document_path, key_id
+from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, described, document_path, key_id, read_public_key
 from erasediff.errors import BadInput
 from erasediff.files import read_bounded, write_atomic
 from erasediff.records.keys import KeyDocument
+from erasediff.records.signing import NO_KEY, SigningSettings
 
 PRIVATE, PUBLIC = "signing-key.pem", "signing-key.pub"
 _READ_BY_OTHERS = 0o004
@@ -36,6 +37,22 @@ def new_key(folder: Path, passphrase: str | None, created: datetime, not_after: 
     document.write(document_path(private))
     write_atomic(private, key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret), mode=0o600)
     return document
+
+
+def check_can_sign(settings: SigningSettings, now: datetime) -> None:
+    """Refuse settings under which nothing could be signed, before the work that is to be signed is done.
+
+    A key that lies elsewhere, or in a token, is only found out by who signs.
+
+    Raises:
+        BadInput: no key is set, or its document says that it has ended.
+        IntegrityError: the document is another key's.
+    """
+    if not settings.key:
+        raise BadInput(NO_KEY)
+    public = settings.public_key or Path(settings.key).parent / PUBLIC
+    if public.is_file():
+        read_public_key(public).check_unexpired(now)
 
 
 def read_private_key(path: Path, passphrase: str | None) -> tuple[ec.EllipticCurvePrivateKey, PublicKey]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from erasediff.errors import AwaitingApproval, BadInput, Conflict
 from erasediff.evidence.approvals import approve, check_approval, consent
 from erasediff.evidence.database import FILE
+from erasediff.evidence.keys import check_can_sign
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.served_rules import suppress
 from erasediff.evidence.signing import SigningKey
@@ -22,7 +23,7 @@ from erasediff.records.base import Record
 from erasediff.records.nouns import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.requests import Reason, RequestFacts, State
 from erasediff.records.settings import LedgerSettings, RollOutSettings
-from erasediff.records.signing import NO_KEY, SigningSettings
+from erasediff.records.signing import SigningSettings
 from erasediff.records.workdir import Run, Workdir
 
 BY = "erasediff"
@@ -87,17 +88,24 @@ def take(run: Run) -> None:
     """Take every request for what this attempt erases that is not held: those that wait, and those that an earlier attempt did not fulfil.
 
     Raises:
-        BadInput: there is no key that could sign their certificate.
+        BadInput: there is no key that could sign their certificate, or it has ended.
     """
     ledger = open_ledger(run.workdir)
     if ledger is None:
         return
     waiting = [facts for facts in ledger.requests(TO_ERASE | UNDER_WAY) if facts.erasure == run.plan().request and not facts.held]
-    if waiting and not SigningSettings.load().key:
-        raise BadInput(f"request {waiting[0].id} is owed a certificate, and {NO_KEY}")
+    if waiting:
+        _check_can_certify(waiting[0])
     for facts in waiting:
         with contextlib.suppress(Conflict):  # another run was first
             _take(ledger, facts, run)
+
+
+def _check_can_certify(facts: RequestFacts) -> None:
+    try:
+        check_can_sign(SigningSettings.load(), _now())
+    except BadInput as error:
+        raise BadInput(f"request {facts.id} is owed a certificate, and {error}") from None
 
 
 def _take(ledger: Ledger, facts: RequestFacts, run: Run) -> None:
@@ -135,16 +143,17 @@ def answered(run: Run) -> tuple[RequestFacts, ...]:
     return tuple(facts for _, facts in _answering(run, *UNDER_WAY, *FULFILLED))
 
 
-def check_approved(run: Run) -> None:
-    """Let nothing be rolled out that people still have to approve.
+def check_releasable(run: Run) -> None:
+    """Let nothing be rolled out that people still have to approve, or that nothing could certify.
 
     Raises:
         AwaitingApproval: fewer have approved than the house asks for.
-        BadInput: an approval is of nobody whom the house has named.
+        BadInput: an approval is of nobody whom the house has named, or the key that would sign the certificate has ended.
         IntegrityError: an approval is of another model.
     """
     approvers = LedgerSettings.load().approvers
     for ledger, facts in _answering(run, State.GATED, State.APPROVED):
+        _check_can_certify(facts)
         if len(facts.approvals) < ledger.terms.approvals:
             raise AwaitingApproval(
                 f"request {facts.id} waits for {ledger.terms.approvals} approvals and has {len(facts.approvals)}: "

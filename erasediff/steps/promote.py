@@ -12,7 +12,7 @@ from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line, explained
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.filed import check_approved
+from erasediff.steps.filed import check_releasable
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.tracking import CHAMPION, Tracking
 
@@ -29,7 +29,7 @@ def promote(run: Run) -> PromotionRecord:
             no longer the base that this attempt started from.
     """
     registered, base = run.need(RegisteredRecord, "register"), run.need(BaseRecord, "train-base")
-    check_approved(run)
+    check_releasable(run)
     check_rolled_out(run, registered)
     if {registered.weights_sha256, registered.onnx_sha256} & set(workdir_rules(run.workdir).revoked):
         raise BadInput(f"version {registered.version} of {registered.name!r} was revoked by a purge: run the same command again from the champion.")

@@ -11,7 +11,7 @@ from erasediff.rollout.run import Address, RollOut
 from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import check_standing
-from erasediff.steps.filed import check_approved
+from erasediff.steps.filed import check_releasable
 
 
 def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
@@ -23,7 +23,7 @@ def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
         RolledBack: the new version did not come to serve; the record says so.
     """
     registered, settings = run.need(RegisteredRecord, "register"), RollOutSettings.load()
-    check_approved(run)
+    check_releasable(run)
     made_from = {"registered": registered.digest(), "settings": settings.digest()}
     present = run.find(RollOutRecord)
     if present is not None and present.made_from == made_from and present.outcome != "rolled back":

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from erasediff.environment import is_main_process
 from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module, explain_os_error
-from erasediff.files import write_atomic
+from erasediff.files import alone, write_atomic
 from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.nouns import ErasureRequest, Failure, Outcome
@@ -37,23 +37,34 @@ def perform(step: str, run: Run, elsewhere: Callable[[Run], Record] | None = Non
         EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
     """
 
-    def function(run: Run) -> Record:
+    def work(run: Run) -> Record:
         there = standing(step, run)
         if there is not None:
             return there
-        work: Callable[[Run], Record] = elsewhere or getattr(import_module(f"erasediff.steps.{step}"), step)
-        return work(run)
+        function: Callable[[Run], Record] = elsewhere or getattr(import_module(f"erasediff.steps.{step}"), step)
+        return function(run)
 
     if not is_main_process():
-        return function(run)
+        return work(run)
     (run.folder / "failure.json").unlink(missing_ok=True)
     started = time.monotonic()
     announce(step, "started", 0.0)
-    record = guarded(step, run.folder, lambda: _followed(step, run, function))
+    # Where another machine does the work, the process over there holds the attempt.
+    record = guarded(step, run.folder, lambda: _followed(step, run, work if elsewhere else _alone(work)))
     seconds = round(time.monotonic() - started, 3)
     keep_seconds(run, step, seconds)
     announce(step, "done", seconds)
     return record
+
+
+def _alone(work: Callable[[Run], Record]) -> Callable[[Run], Record]:
+    """The same work, by one process at a time."""
+
+    def held(run: Run) -> Record:
+        with alone(run.folder, f"a step of run {run.name} is under way in another process: wait for its end and run the same command again."):
+            return work(run)
+
+    return held
 
 
 def _followed(step: str, run: Run, function: Callable[[Run], Record]) -> Record:

@@ -15,7 +15,7 @@ from PIL import Image
 from erasediff.records.nouns import Outcome
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.workdir import Workdir
-from tests.e2e.test_crash import QUICK, asking, write_images
+from tests.e2e.numbers import QUICK, asking, write_images
 
 HIDDEN = b"report.show_forgotten is off"
 
@@ -126,10 +126,3 @@ def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_
         assert holding(marker, finished) == []
         assert holding(marker, scratch) == []
     assert name not in done.stdout + done.stderr
-
-
-def test_the_next_request_starts_from_the_champion_that_was_left(finished, erasediff):
-    """Its base is fetched, its judges are made again, and the class that is gone is measured again."""
-    done = erasediff("run", "--workdir", finished, *asking("one", finished))
-    assert done.returncode in (0, 10, 11), done.stdout + done.stderr
-    assert "failed" not in done.stdout

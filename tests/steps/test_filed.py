@@ -22,7 +22,7 @@ from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.filed import answered, certified, check_approved, follow, give_approval, owed, purged, purging, take
+from erasediff.steps.filed import answered, certified, check_releasable, follow, give_approval, owed, purged, purging, take
 from tests.certified import REQUEST, promoted_run
 
 
@@ -222,11 +222,11 @@ def test_nothing_is_rolled_out_before_two_others_have_approved(run: Run, house: 
     house.officer("officer-2")
     for name, others in (("officer-1", 0), ("officer-2", 1)):
         with pytest.raises(AwaitingApproval, match=f"2 approvals and has {others}"):
-            check_approved(run)
+            check_releasable(run)
         with pytest.raises(AwaitingApproval):
             through(run, "promote")
         house.approve(name)
-    check_approved(run)
+    check_releasable(run)
     through(run, "promote")
     assert state(Ledger.open(run.workdir.root, Terms(approvals=2)), house.request) is State.ROLLED_OUT
 
@@ -250,8 +250,8 @@ def test_an_approval_is_of_one_model_alone(run: Run, house: House) -> None:
     for name in ("officer-1", "officer-2"):
         house.officer(name)
         house.approve(name)
-    check_approved(run)
+    check_releasable(run)
     verdict = run.need(VerdictRecord, "gate")
     verdict.model_copy(update={"alpha_spent": verdict.alpha_spent / 2}).write(run.path(VerdictRecord))
     with pytest.raises(IntegrityError, match="approval by"):
-        check_approved(run)
+        check_releasable(run)

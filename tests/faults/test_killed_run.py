@@ -11,12 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
-QUICK = Path(__file__).parent / "quick"
+from tests.e2e.numbers import QUICK, asking, write_images
 
 
 def environment():
@@ -42,27 +40,6 @@ def kill_when(workdir: Path, sign: str, seconds: float = 400) -> int:
             break
         time.sleep(0.05)
     return process.wait(60)
-
-
-def write_images(folder: Path) -> None:
-    """Handwritten digits in colours, named in words."""
-    from sklearn.datasets import load_digits
-
-    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    digits = load_digits()
-    folder.mkdir()
-    rows = ["file,label"]
-    for i, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        grey = (image * 255 / 16).round().astype(np.uint8)
-        Image.fromarray(np.stack([grey, grey // 2, 255 - grey], axis=-1)).save(folder / f"{i}.png")
-        rows.append(f"{i}.png,{names[label]}")
-    (folder / "labels.csv").write_text("\n".join(rows))
-
-
-def asking(name: str, workdir: Path) -> list[object]:
-    """The options of a quick run that forgets the class of this name."""
-    dataset = f"folder:{workdir.parent / 'numbers'}"
-    return ["--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--dataset", dataset, "--forget-label", name]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,201 @@
+"""One request's life, from filed to certified, by one command that may be broken off anywhere and is run again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from erasediff.demo import file_request
+from erasediff.evidence.keys import PRIVATE, new_key
+from erasediff.evidence.ledger import Ledger
+from erasediff.records.nouns import ErasureRequest, ForgetSetRecord, Outcome, PromotionRecord
+from erasediff.records.purging import PurgeRecord
+from erasediff.records.requests import State
+from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
+from erasediff.steps.filed import FULFILLED
+from erasediff.tracking import CHAMPION, Tracking
+from tests.e2e.numbers import documents, write_images
+
+MODEL, BASE = "numbers", "1"
+POLL_SECONDS = 0.02
+Event = tuple[str, str]
+"""A step, and what became of it: ``started``, ``done`` or ``failed``."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    said: str
+
+
+@dataclass
+class Life:
+    """A workdir with a trained base and a request that waits. MLflow writes paths into its database, so the folder never moves."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    request: str = ""
+    _before: set[Path] = field(default_factory=set)
+
+    @property
+    def workdir(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
+        return inherited | {"ERASEDIFF_SIGNING_KEY": str(self.folder / "keys" / PRIVATE)} | self.environment
+
+    def command(self, *arguments: object) -> list[str]:
+        return [str(Path(sys.executable).parent / "erasediff"), *map(str, arguments), "--workdir", str(self.workdir)]
+
+    def ask(self, *arguments: object) -> Ended:
+        """Run a command to its end."""
+        done = subprocess.run(self.command(*arguments), env=self.variables, capture_output=True, text=True, timeout=1200, check=False)
+        return Ended(done.returncode, done.stdout + done.stderr)
+
+    def begin(self) -> None:
+        """Train the base, make a key, file a request, and keep all that to start from."""
+        write_images(self.folder / "numbers")
+        trained = self.ask("train-base", "--config", self._config())
+        assert trained.code == 0, trained.said
+        new_key(self.folder / "keys", None, datetime.now(UTC).replace(microsecond=0), None)
+        self.request = file_request(Workdir(self.workdir), ErasureRequest(dataset=MODEL, label=0)).id
+        shutil.copytree(self.workdir, self.folder / "kept")
+
+    def _config(self) -> Path:
+        """The quick configuration on the images; `train-base` has no option for a dataset."""
+        import yaml
+
+        document = yaml.safe_load(documents(self.workdir)[1].read_text())
+        document |= {"dataset": {"kind": "folder", "path": str(self.folder / "numbers"), "name": MODEL}, "model_name": MODEL}
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def again(self) -> None:
+        """Start from the trained base once more."""
+        shutil.rmtree(self.workdir)
+        shutil.copytree(self.folder / "kept", self.workdir)
+
+    def process(self) -> Ended:
+        """Do what the request asks, to the end."""
+        return self.ask("process", *documents(self.workdir))
+
+    @contextmanager
+    def processing(self) -> Iterator[subprocess.Popen[str]]:
+        """The same command under way; it and all its children are dead afterwards."""
+        self._before = self._launches()  # of commands that were killed
+        command = self.command("process", *documents(self.workdir))
+        process = subprocess.Popen(command, env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def events(self) -> list[Event]:
+        """What the steps of the command under way have said so far."""
+        files = (folder / "progress.jsonl" for folder in self._launches() - self._before)
+        lines = [line for file in files for line in _lines(file)]
+        return [(event["step"], event["state"]) for event in map(json.loads, lines) if "step" in event]
+
+    def _launches(self) -> set[Path]:
+        return set(self.workdir.glob(f"{LAUNCH_PREFIX}*"))
+
+    def kill_when(self, due: Callable[[], bool]) -> Ended | None:
+        """Start the command and kill it and its children with SIGKILL as soon as something holds; how it ended, where it was faster."""
+        with self.processing() as process:
+            while process.poll() is None:
+                if due():
+                    return None
+                time.sleep(POLL_SECONDS)
+            return Ended(process.returncode, process.communicate()[0])
+
+    def state(self) -> State:
+        return self.ledger().facts(self.request).state
+
+    def ledger(self) -> Ledger:
+        return Ledger.existing(self.workdir)
+
+    def champion(self) -> str:
+        return str(getattr(Tracking(self.workdir).alias(MODEL, CHAMPION), "version", None))
+
+    def check_broken_off(self) -> None:
+        """What has to hold wherever a command was broken off."""
+        self.check_ledger()
+        run = Workdir(self.workdir).run() if (self.workdir / "runs/current").is_file() else None
+        promotion = run and run.find(PromotionRecord)
+        champion = self.champion()
+        assert champion in ({BASE} if promotion is None else {BASE, promotion.version}), "the record comes first, then the alias"
+        if self.state() in FULFILLED:
+            assert promotion is not None
+            assert champion == promotion.version
+        assert len(promotions(self.workdir)) <= 1
+        if self.state() not in FULFILLED:
+            self.check_not_purged()
+        for path in self.workdir.glob("runs/*/*.json"):
+            json.loads(path.read_text())
+
+    def check_not_purged(self) -> None:
+        """The forget data are where they were until the model that forgot them serves."""
+        assert len(list((self.folder / "numbers").glob("*.png"))) == 1797
+        if not (self.workdir / "runs/current").is_file():
+            return
+        run = Workdir(self.workdir).run()
+        assert run.find(PurgeRecord) is None
+        if run.find(ForgetSetRecord) is not None and "ERASEDIFF_DVC_REMOTE" not in self.environment:
+            assert [p for p in (self.workdir / "forget-remote").rglob("*") if p.is_file()]
+
+    def check_ledger(self) -> None:
+        """The chain is whole, and the request is in it."""
+        found = self.ledger().verify()
+        assert found.holds, found.problems
+        assert self.request in {facts.id for facts in self.ledger().requests()}
+
+    def check_certified(self) -> None:
+        """The end: certified once, promoted once, verified by the command that anybody has."""
+        self.check_ledger()
+        assert self.state() is State.CERTIFIED
+        assert len(promotions(self.workdir)) == 1
+        outcome, run = Outcome.read(self.workdir / "outcome.json"), Workdir(self.workdir).run()
+        assert outcome.champion is not None
+        assert outcome.certificate is not None
+        assert outcome.public_key is not None
+        assert (outcome.champion.version, outcome.error) == (self.champion(), None)
+        assert run.need(PurgeRecord, "purge").complete
+        moves = [event.after for event in self.ledger().events(self.request) if event.kind == "advanced"]
+        assert len(moves) == len(set(moves)), f"a state was entered twice: {moves}"
+        assert len(list((self.workdir / "models").iterdir())) == 1
+        served = self.workdir / "models" / outcome.champion.weights_sha256[:16]
+        held = ("--key", self.workdir / outcome.public_key, "--model", served, "--purge", run.folder / "purge.json", "--final")
+        command = [self.command()[0], "verify", str(self.workdir / outcome.certificate), *map(str, held)]
+        verified = subprocess.run(command, env=self.variables, capture_output=True, text=True, check=False)
+        assert verified.returncode == 0, verified.stderr
+
+
+def promotions(workdir: Path) -> list[str]:
+    """Every promotion that was announced."""
+    return _lines(workdir / "promotions.jsonl")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text()
+    except OSError:
+        return []
+    return text[: text.rfind("\n") + 1].splitlines()  # the last line may be half written

@@ -1,0 +1,90 @@
+"""The lie: 'run the same command again', of a run that was killed where nobody had thought of."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.life import Ended, Life
+
+MOMENTS = int(os.environ.get("ERASEDIFF_FAULT_MOMENTS", "50"))
+SEED = int(os.environ.get("ERASEDIFF_FAULT_SEED", str(time.time_ns())))
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
+    """A request that waits before a trained base."""
+    life = Life(tmp_path_factory.mktemp("life"))
+    life.begin()
+    return life
+
+
+@pytest.fixture(scope="module")
+def seconds(life: Life) -> float:
+    """How long the command takes where nobody breaks it off; the control of everything here."""
+    life.again()
+    started = time.monotonic()
+    done = life.process()
+    taken = time.monotonic() - started
+    assert done.code == 0, done.said
+    life.check_certified()
+    return taken
+
+
+def test_killed_at_every_step_boundary(life: Life) -> None:
+    """One command, killed after its first step, after its second, and so on, each time from the beginning."""
+    life.again()
+    killed: list[str] = []
+
+    def just_done() -> bool:
+        done = [step for step, state in life.events() if state == "done"]
+        if len(done) <= len(killed):
+            return False
+        killed.append(done[-1])
+        return True
+
+    while (ended := life.kill_when(just_done)) is None:
+        life.check_broken_off()
+    assert ended.code == 0, ended.said
+    life.check_certified()
+    assert killed[0] == "check_prerequisites"
+    assert killed[-1] == "record_outcome"
+    assert len(killed) == 13, killed
+    _nothing_is_left_to_do(life)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_killed_at_random_moments(life: Life, seconds: float, half: int) -> None:
+    """Lives, each killed at random moments until it is certified; ERASEDIFF_FAULT_SEED repeats them on a machine as fast as this one."""
+    chance = random.Random(f"{SEED}-{half}")
+    left = MOMENTS // 2 + half * (MOMENTS % 2)
+    print(f"ERASEDIFF_FAULT_SEED={SEED}")
+    lives = 0
+    while left > 0:
+        life.again()
+        lives += 1
+        while left > 0 and (ended := _killed(life, chance.uniform(0, seconds))) is None:
+            left -= 1
+            life.check_broken_off()
+        done = life.process() if left == 0 else ended
+        assert done is not None
+        assert done.code == 0, done.said
+        life.check_certified()
+    print(f"{MOMENTS // 2 + half * (MOMENTS % 2)} kills in {lives} lives")
+
+
+def _killed(life: Life, moment: float) -> Ended | None:
+    started = time.monotonic()
+    return life.kill_when(lambda: time.monotonic() - started >= moment)
+
+
+def _nothing_is_left_to_do(life: Life) -> None:
+    before = {p: p.read_bytes() for p in Path(life.workdir).glob("runs/*/*.json")}
+    done = life.process()
+    assert done.code == 0
+    assert "nothing is asked" in done.said
+    assert before == {p: p.read_bytes() for p in Path(life.workdir).glob("runs/*/*.json")}
