@@ -96,17 +96,27 @@ class Life:
         return self.ask("process", *documents(self.workdir))
 
     @contextmanager
-    def processing(self) -> Iterator[subprocess.Popen[str]]:
-        """The same command under way; it and all its children are dead afterwards."""
+    def processing(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The same command under way; it and all its children are dead afterwards. What it says goes to a file: see :attr:`said`."""
         self._before = self._launches()  # of commands that were killed
         command = self.command("process", *documents(self.workdir))
-        process = subprocess.Popen(command, env=self.variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        with self._output.open("wb") as output:
+            process = subprocess.Popen(command, env=self.variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            process.wait(60)
+
+    @property
+    def _output(self) -> Path:
+        return self.folder / "said.txt"
+
+    @property
+    def said(self) -> str:
+        """What the last command under way has said."""
+        return self._output.read_text()
 
     def events(self) -> list[Event]:
         """What the steps of the command under way have said so far."""
@@ -124,7 +134,7 @@ class Life:
                 if due():
                     return None
                 time.sleep(POLL_SECONDS)
-            return Ended(process.returncode, process.communicate()[0])
+            return Ended(process.returncode, self.said)
 
     def state(self) -> State:
         return self.ledger().facts(self.request).state

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,22 +134,17 @@ LATER = (
 
 def broken(world: World, outage: Outage) -> Ended:
     """Run the command, and let something give way as soon as a step has started."""
-    reached = threading.Event()
+    reached = False
     with world.life.processing() as process:
-        said: list[str] = []
-        reader = threading.Thread(target=lambda: said.append(process.stdout.read() if process.stdout else ""), daemon=True)
-        reader.start()
         started = time.monotonic()
-        while process.poll() is None and time.monotonic() < started + BOUND_SECONDS:
-            if not reached.is_set() and (outage.step, "started") in world.life.events():
+        while process.poll() is None:
+            assert time.monotonic() < started + BOUND_SECONDS, f"{outage.name}: the command hangs"
+            if not reached and (outage.step, "started") in world.life.events():
                 outage.set_in(world)
-                reached.set()
+                reached = True
             time.sleep(0.02)
-        code = process.poll()
-        assert code is not None, f"{outage.name}: the command hangs"
-        reader.join(10)
-    assert reached.is_set(), f"{outage.name}: the command ended before {outage.step}: {said}"
-    return Ended(code, said[0])
+    assert reached, f"{outage.name}: the command ended before {outage.step}: {world.life.said}"
+    return Ended(process.returncode, world.life.said)
 
 
 def check_sentence(outage: Outage, ended: Ended) -> None:
@@ -202,7 +196,7 @@ def another_clock(life: Life, tmp_path: Path, by: timedelta) -> Iterator[None]:
         "import datetime, time_machine\n"
         f"time_machine.travel(datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds={by.total_seconds()}), tick=True).start()\n"
     )
-    life.environment["PYTHONPATH"] = str(folder)
+    life.environment["PYTHONPATH"] = f"{folder}:{os.environ.get('PYTHONPATH', '')}"
     try:
         yield
     finally:
@@ -242,8 +236,7 @@ def test_of_two_schedulers_one_is_told_that_the_other_is_at_it(life: Life) -> No
         assert second.code == 2
         assert "another pipeline is under way" in second.said
         assert "Traceback" not in second.said
-        said, _ = first.communicate(timeout=900)
-        assert first.returncode == 0, said
+        assert first.wait(900) == 0, life.said
     life.check_certified()
     assert len(promotions(life.workdir)) == 1
 
