@@ -79,6 +79,21 @@ def run_here(path: Path, config: RunConfig, policy: GatePolicy, label: str) -> i
     return exit_code(outcome)
 
 
+def regate_here(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> int:
+    """Judge the model that serves once more."""
+    from erasediff.steps.regate import regate
+
+    record = regate(workdir, config, policy)
+    if record is None:
+        print(f"no champion of {config.model_name} has forgotten anything: there is nothing to ask it again.")
+        return ExitCode.OK
+    for check in record.checks:
+        shown = "not measured" if check.bound is None else f"{check.bound:.4f}"
+        print(f"{check.id:<16} {check.verdict:<12} {shown:>12} ({check.bound_kind} bound; threshold {check.threshold:g})  {check.title}")
+    print(f"version {record.version} of {record.name}, as it serves:", end=" ")
+    return verdict_code(record.verdict)
+
+
 def perform_step(step: str, path: Path, run: str | None) -> int:
     """Perform one step of an attempt."""
     from erasediff.steps.runner import perform

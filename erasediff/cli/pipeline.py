@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from erasediff.cli.app import app
-from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_dataset, read_policy, read_request, run_here
+from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_dataset, read_policy, read_request, regate_here, run_here
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
@@ -72,7 +72,10 @@ def process(
     seed: SeedOption = None,
     tier: TierOption = None,
 ) -> int:
-    """Do what the ledger's requests ask of a model, the earliest due first; all are run, and the exit code is the first failure's."""
+    """Do what the ledger's requests ask of a model, the earliest due first; where they ask nothing, ask the model that serves again.
+
+    All requests are run, and the exit code is the first failure's.
+    """
     from erasediff.launch import exit_code, run_pipeline
     from erasediff.steps.filed import owed
 
@@ -85,7 +88,20 @@ def process(
         code = code or exit_code(outcome)
     if not asked:
         print(f"nothing is asked of {configured.dataset.name}: no request waits that is decided and not held.")
+        return regate_here(opened, configured, decided)
     return code
+
+
+@app.command()
+def regate(
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    dataset: DatasetOption = None,
+    workdir: WorkdirOption = WORKDIR,
+    seed: SeedOption = None,
+) -> int:
+    """Ask the model that serves again, by images that nobody could have computed before, for what it has forgotten."""
+    return regate_here(open_workdir(workdir), _configured(config, seed, dataset), read_policy(policy, None))
 
 
 @app.command()

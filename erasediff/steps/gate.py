@@ -62,11 +62,16 @@ def _decide(run: Run, base: BaseRecord, measured: Measurements) -> VerdictRecord
 
 
 def log_checks(run: Run, checks: tuple[Check, ...], alpha: float) -> None:
-    """Log every check's value and bound to MLflow; a bound is named by its confidence: ``gate.f1.upper95``."""
+    """Log every check to MLflow."""
+    Tracking(run.workdir.root).log_metrics(run.plan().mlflow_run_id, metrics_of(checks, alpha))
+
+
+def metrics_of(checks: tuple[Check, ...], alpha: float) -> dict[str, float]:
+    """Every check's value and bound; a bound is named by its confidence: ``gate.f1.upper95``."""
     metrics, level = dict[str, float](), f"{100 * (1 - alpha):g}"
     for check in checks:
         name = f"gate.{check.id.lower()}"
         if check.value is not None and check.bound is not None:
             metrics |= {f"{name}.value": check.value, f"{name}.{check.bound_kind}{level}": check.bound}
         metrics[f"{name}.passed"] = float(check.verdict == "PASS")
-    Tracking(run.workdir.root).log_metrics(run.plan().mlflow_run_id, metrics)
+    return metrics

@@ -10,33 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from erasediff.cluster.api import Cluster
-from erasediff.errors import BadInput, IntegrityError
+from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line
-from erasediff.records.base import Sha256, Strict
-from erasediff.records.nouns import ModelRecord, PromotionRecord, Verdict
+from erasediff.records.nouns import PromotionRecord, Verdict
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.workdir import Workdir
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.run import Address, RollOut
 from erasediff.rollout.seam import Candidate
-from erasediff.rollout.store import Exported, store_for
-from erasediff.serve.admission import admit, check_standing
+from erasediff.rollout.store import store_for
+from erasediff.serve.admission import check_standing
 from erasediff.steps.promote import move_champion, one_at_a_time
+from erasediff.steps.versions import Version, described, epoch_of, fetch_exported
 from erasediff.tracking import CHAMPION, Tracking
-
-
-class Version(Strict):
-    """A registered version, as its tags describe it."""
-
-    number: str
-    epoch: int
-    verdict: Verdict
-    weights_sha256: Sha256
-    onnx_sha256: Sha256
-    verdict_digest: Sha256
-    forget_set_version: str
 
 
 @dataclass(frozen=True)
@@ -72,12 +60,12 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
         if settings.backend == "none":
             target = choose(tracking.versions(name), champion, given, version)
             with tempfile.TemporaryDirectory() as folder:
-                _fetch(tracking, champion.name, target, Path(folder), given)
+                fetch_exported(tracking, champion.name, target, Path(folder), given)
             return _move(workdir, tracking, name, target, str(champion.version), "")
         with Cluster.connected(settings.namespace) as cluster, tempfile.TemporaryDirectory() as folder:
             in_force = _both(given, ClusterRules(cluster).read())
             target = choose(tracking.versions(name), champion, in_force, version)
-            exported = _fetch(tracking, champion.name, target, Path(folder), in_force)
+            exported = fetch_exported(tracking, champion.name, target, Path(folder), in_force)
             uri = store_for(settings.publish_to or "").publish(exported)
             revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
         return _move(workdir, tracking, name, target, str(champion.version), revision)
@@ -89,13 +77,13 @@ def choose(versions: Iterable[Any], champion: Any, rules: ServingRules, asked: s
     Raises:
         BadInput: it is not admissible, or none is.
     """
-    described = _described(champion)
-    floor = max(rules.minimum_epoch, _epoch(champion) if described is None else described.epoch)
+    present = described(champion)
+    floor = max(rules.minimum_epoch, epoch_of(champion) if present is None else present.epoch)
     others = [entry for entry in versions if str(entry.version) != str(champion.version) and asked in (None, str(entry.version))]
-    reasons = {str(entry.version): refusal(_described(entry), floor, rules) for entry in others}
+    reasons = {str(entry.version): refusal(described(entry), floor, rules) for entry in others}
     for entry in others:
         if reasons[str(entry.version)] is None:
-            found = _described(entry)
+            found = described(entry)
             assert found is not None
             return found
     said = "; ".join(f"version {number} {reason}" for number, reason in list(reasons.items())[:5]) or "there is no other version"
@@ -115,48 +103,12 @@ def refusal(version: Version | None, minimum_epoch: int, rules: ServingRules) ->
     return None
 
 
-def _described(entry: Any) -> Version | None:
-    """A version by its tags; ``None`` for a base, and for what somebody else registered."""
-    tags: dict[str, str] = entry.tags
-    try:
-        return Version(
-            number=str(entry.version),
-            epoch=_epoch(entry),
-            verdict=Verdict(tags["erasediff.verdict"]),
-            weights_sha256=tags["erasediff.weights_sha256"],
-            onnx_sha256=tags["erasediff.onnx_sha256"],
-            verdict_digest=tags["erasediff.record.verdict"],
-            forget_set_version=tags["erasediff.forget_set_version"],
-        )
-    except (KeyError, ValueError, BadInput):
-        return None
-
-
-def _epoch(entry: Any) -> int:
-    """The erasure epoch of a version.
-
-    Raises:
-        BadInput: its tag cannot be read, so nobody knows what must not come back.
-    """
-    return ModelRecord.parse_json(entry.tags.get("erasediff.model", ""), f"the tag erasediff.model of version {entry.version}").epoch
-
-
 def _both(one: ServingRules, other: ServingRules) -> ServingRules:
     return ServingRules(
         minimum_epoch=max(one.minimum_epoch, other.minimum_epoch),
         revoked=tuple(sorted({*one.revoked, *other.revoked})),
         suppress=tuple(sorted({*one.suppress, *other.suppress})),
     )
-
-
-def _fetch(tracking: Tracking, name: str, target: Version, folder: Path, rules: ServingRules) -> Exported:
-    """The exported graph of a version, brought here and held against its tags and the rules."""
-    entry = tracking.resolve(f"models:/{name}/{target.number}")
-    exported = Exported.read(tracking.download(tracking.artifacts_of(entry, "onnx"), folder))
-    admit(exported.folder, rules)
-    if (exported.model.onnx.sha256, exported.model.epoch) != (target.onnx_sha256, target.epoch):
-        raise IntegrityError(f"the graph of version {target.number} is not the one that its tags name: look at the version in MLflow.")
-    return exported
 
 
 def _move(workdir: Workdir, tracking: Tracking, name: str, target: Version, previous: str, revision: str) -> WentBack:

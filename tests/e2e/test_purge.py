@@ -14,6 +14,7 @@ from PIL import Image
 
 from erasediff.records.nouns import Outcome
 from erasediff.records.purging import PurgeRecord
+from erasediff.records.regate import RegateRecord
 from erasediff.records.workdir import Workdir
 from tests.e2e.numbers import QUICK, asking, write_images
 
@@ -126,3 +127,20 @@ def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_
         assert holding(marker, finished) == []
         assert holding(marker, scratch) == []
     assert name not in done.stdout + done.stderr
+
+
+def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, erasediff, tmp_path):
+    """After the purge, with a judge made again. Control: a policy that 200 samples cannot meet fails it."""
+    options = asking("zero", finished)[:-2]
+    again = erasediff("process", "--workdir", finished, *options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "nothing is asked of numbers" in again.stdout
+    (record,) = (RegateRecord.read(path) for path in (finished / "regates").iterdir())
+    assert (record.verdict, record.version) == ("PASS", Outcome.read(finished / "outcome.json").champion.version)
+    assert [(one.label, one.found.n) for one in record.recalled] == [(0, 200)]
+    stricter = tmp_path / "policy.yaml"
+    document = yaml.safe_load((QUICK / "policy.yaml").read_text())
+    stricter.write_text(yaml.safe_dump(document | {"export": document["export"] | {"max_upper": 0.001}}))
+    failed = erasediff("regate", "--workdir", finished, *[stricter if option == QUICK / "policy.yaml" else option for option in options])
+    assert failed.returncode == 10, failed.stdout + failed.stderr
+    assert len(list((finished / "regates").iterdir())) == 2

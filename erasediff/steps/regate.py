@@ -1,0 +1,106 @@
+"""Ask the model that serves again for what it has forgotten; what a schedule does where nothing else is to be done."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from functools import reduce
+from pathlib import Path
+
+from erasediff.errors import BadInput
+from erasediff.evaluate.detectors import Detector
+from erasediff.evaluate.gate import run_again
+from erasediff.evaluate.measure import watch_for
+from erasediff.evaluate.real import RealImages, real_images
+from erasediff.evaluate.seeds import secret_key
+from erasediff.evidence.served_rules import workdir_rules
+from erasediff.export.served import Served
+from erasediff.records.attacks import Detections
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ModelRecord, RegisteredRecord
+from erasediff.records.policy import GatePolicy
+from erasediff.records.regate import Recalled, RegateRecord
+from erasediff.records.workdir import Workdir
+from erasediff.rollout.store import Exported
+from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.solver import load_tables
+from erasediff.steps.gate import metrics_of
+from erasediff.steps.judges import classifier
+from erasediff.steps.versions import Version, described, fetch_exported
+from erasediff.tracking import CHAMPION, Tracking
+
+FOLDER = "regates"
+
+
+def regate(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> RegateRecord | None:
+    """Judge the champion's exported graph by images that nobody could have computed before, with the judge that was appointed for it.
+
+    Returns:
+        The verdict, written into the workdir and MLflow; ``None`` where no champion has forgotten anything.
+
+    Raises:
+        BadInput: the run that made it is not in this workdir, or its graph may not be served.
+        IntegrityError: its graph or its judge is another than is written down.
+    """
+    tracking = Tracking(workdir.root)
+    entry = tracking.alias(config.model_name, CHAMPION)
+    version = None if entry is None else described(entry)
+    if entry is None or version is None:
+        return None
+    model = ModelRecord.parse_json(entry.tags["erasediff.model"], f"the tag erasediff.model of version {version.number}")
+    with tempfile.TemporaryDirectory(dir=workdir.root, prefix=".regate-") as folder:
+        exported = fetch_exported(tracking, config.model_name, version, Path(folder), workdir_rules(workdir))
+        record = _judged(workdir, config, policy, model, version, exported)
+    record.write(workdir.root / FOLDER / f"{record.at:%Y%m%dT%H%M%SZ}-{record.version}.json")
+    _log(tracking, record, policy.alpha)
+    return record
+
+
+def _judged(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: ModelRecord, version: Version, exported: Exported) -> RegateRecord:
+    real, key = real_images(config), secret_key()
+    detector = _appointed(workdir, version, real)
+    tables = load_tables(exported.folder / Path(exported.model.solvers.uri).name)
+    served = Served(OnnxGraph(exported.folder / Path(exported.model.onnx.uri).name), tables[exported.model.solver], model.classes, config.sampler)
+    retained = [label for label in range(real.classes) if label not in model.forgotten]
+
+    def count(label: int, n: int, check: str) -> Recalled:
+        watch = watch_for(detector, real, label, retained, policy)
+        return Recalled(label=label, found=served.count(watch, n, check, key, f"label {label}"), detector=watch.quality)
+
+    recalled = tuple(count(label, policy.export.n, f"F8.{label}") for label in model.forgotten)
+    each = -(-policy.export.n // len(retained))
+    made = reduce(_together, (count(label, each, f"C0.{label}").found for label in retained))
+    decision = run_again(policy, recalled, made)
+    return RegateRecord(
+        made_from={"model": model.digest(), "classifier": detector.digest},
+        name=config.model_name,
+        version=version.number,
+        weights_sha256=version.weights_sha256,
+        onnx_sha256=version.onnx_sha256,
+        policy_digest=policy.digest(),
+        evaluation_key=key.hex(),
+        at=datetime.now(UTC).replace(microsecond=0),
+        recalled=recalled,
+        retained=made,
+        verdict=decision.verdict,
+        checks=decision.checks,
+    )
+
+
+def _together(one: Detections, other: Detections) -> Detections:
+    return Detections(n=one.n + other.n, detections=one.detections + other.detections)
+
+
+def _appointed(workdir: Workdir, version: Version, real: RealImages) -> Detector:
+    """The classifier that judged the erasure of this version: another could be one that sees less."""
+    for run in workdir.all_attempts():
+        registered = run.find(RegisteredRecord)
+        if registered is not None and (registered.version, registered.weights_sha256) == (version.number, version.weights_sha256):
+            return classifier(run, real)
+    raise BadInput(f"the run that made version {version.number} is not in {workdir.root}: name its workdir with --workdir.")
+
+
+def _log(tracking: Tracking, record: RegateRecord, alpha: float) -> None:
+    run = tracking.start_run(f"re-gate version {record.version}", {"erasediff.regate": record.digest(), "erasediff.verdict": record.verdict.value})
+    tracking.log_metrics(run, metrics_of(record.checks, alpha))
+    tracking.end_run(run, "FINISHED")

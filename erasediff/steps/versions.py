@@ -1,0 +1,62 @@
+"""Registered versions, as their tags describe them, and the exported graphs that belong to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.records.base import Sha256, Strict
+from erasediff.records.nouns import ModelRecord, Verdict
+from erasediff.records.serving import ServingRules
+from erasediff.rollout.store import Exported
+from erasediff.serve.admission import admit
+from erasediff.tracking import Tracking
+
+
+class Version(Strict):
+    """A registered version, as its tags describe it."""
+
+    number: str
+    epoch: int
+    verdict: Verdict
+    weights_sha256: Sha256
+    onnx_sha256: Sha256
+    verdict_digest: Sha256
+    forget_set_version: str
+
+
+def described(entry: Any) -> Version | None:
+    """A version by its tags; ``None`` for a base, and for what somebody else registered."""
+    tags: dict[str, str] = entry.tags
+    try:
+        return Version(
+            number=str(entry.version),
+            epoch=epoch_of(entry),
+            verdict=Verdict(tags["erasediff.verdict"]),
+            weights_sha256=tags["erasediff.weights_sha256"],
+            onnx_sha256=tags["erasediff.onnx_sha256"],
+            verdict_digest=tags["erasediff.record.verdict"],
+            forget_set_version=tags["erasediff.forget_set_version"],
+        )
+    except (KeyError, ValueError, BadInput):
+        return None
+
+
+def epoch_of(entry: Any) -> int:
+    """The erasure epoch of a version.
+
+    Raises:
+        BadInput: its tag cannot be read, so nobody knows what must not come back.
+    """
+    return ModelRecord.parse_json(entry.tags.get("erasediff.model", ""), f"the tag erasediff.model of version {entry.version}").epoch
+
+
+def fetch_exported(tracking: Tracking, name: str, target: Version, folder: Path, rules: ServingRules) -> Exported:
+    """The exported graph of a version, brought here and held against its tags and the rules."""
+    entry = tracking.resolve(f"models:/{name}/{target.number}")
+    exported = Exported.read(tracking.download(tracking.artifacts_of(entry, "onnx"), folder))
+    admit(exported.folder, rules)
+    if (exported.model.onnx.sha256, exported.model.epoch) != (target.onnx_sha256, target.epoch):
+        raise IntegrityError(f"the graph of version {target.number} is not the one that its tags name: look at the version in MLflow.")
+    return exported
