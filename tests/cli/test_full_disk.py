@@ -11,6 +11,8 @@ from erasediff.models.denoiser import build_scheduler, build_unet
 from erasediff.models.folder import save_model
 from erasediff.records.config import DenoiserConfig, SamplerConfig
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def disk(tmp_path):

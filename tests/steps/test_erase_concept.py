@@ -195,6 +195,7 @@ def command(folders: Path, config: ConceptConfig, out: Path, watched: Path) -> s
     return subprocess.Popen(arguments, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.faults
 def test_a_killed_command_is_completed_by_the_same_command(base: Path, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL once there is a checkpoint; the erased weights are those of an unbroken run, bit for bit."""
     config = config_of(base, folders / "both", folders / "keep", steps=40, checkpoint_every=5)

@@ -58,6 +58,7 @@ def nursery() -> Iterator[Nursery]:
     found.process.wait(60)
 
 
+@pytest.mark.faults
 def test_a_run_killed_anywhere_ends_where_an_unbroken_run_ends(tmp_path: Path, nursery: Nursery, program, make_erasure: Maker) -> None:
     """SIGKILL at 20 random moments of a real process, then the same command again: every weight and curve, bit for bit."""
     status, seconds = nursery.run(tmp_path / "c", tmp_path / "unbroken")

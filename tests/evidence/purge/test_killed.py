@@ -55,6 +55,7 @@ def finished(world: World, tmp_path: Path) -> tuple[World, int]:
     return world, 0
 
 
+@pytest.mark.faults
 def test_sigkill_between_any_two_deletions_is_survived(finished: tuple[World, int], tmp_path: Path) -> None:
     """At several points, one after another in the same workdir, and each time from the beginning."""
     world, _ = finished
