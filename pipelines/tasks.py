@@ -45,7 +45,9 @@ ROLL_OUT_ENVIRONMENT = tuple(
 STORE_ENVIRONMENT = ("AWS_ENDPOINT_URL_S3",)  # where models are published to, if that is not Amazon's S3
 PURGE_ENVIRONMENT = ("ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION",)
 SIGNING_ENVIRONMENT = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY", "ERASEDIFF_SIGNING_TIMESTAMP_URL")
-LEDGER_ENVIRONMENT = ("ERASEDIFF_LEDGER_ZONE", "ERASEDIFF_LEDGER_OWN_DAYS", "ERASEDIFF_LEDGER_APPROVALS")
+SIGNER_ENVIRONMENT = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY")  # whether anybody could sign, for those that have no key
+LEDGER_ENVIRONMENT = ("ERASEDIFF_LEDGER_ZONE", "ERASEDIFF_LEDGER_OWN_DAYS", "ERASEDIFF_LEDGER_APPROVALS", "ERASEDIFF_LEDGER_APPROVERS")
+APPROVERS_CONFIG_MAP, APPROVERS_MOUNT = "erasediff-approvers", "/approvers"
 SIGNING_SECRET, SIGNING_MOUNT = "erasediff-signing", "/signing"
 _TRACKING = ("MLFLOW_TRACKING_TOKEN",)
 _LEDGER = ("ERASEDIFF_LEDGER",)  # an address with a password in it
@@ -84,7 +86,7 @@ TRAINING = Size(cpu="4", memory="16Gi", gpus=1, minutes=24 * 60)
 class Task:
     """A step's row: its title, the size it has unless a profile says otherwise, what it may read, and how often it is tried again.
 
-    What ``signs`` has the key of certificates mounted, and nothing else has.
+    What ``signs`` has the key of certificates mounted, and nothing else has. What ``releases`` has the public keys of who may approve.
     """
 
     title: str
@@ -93,7 +95,10 @@ class Task:
     retries: int = 0
     settings: tuple[str, ...] = ENVIRONMENT
     signs: bool = False
+    releases: bool = False
 
+
+_RELEASE_ENVIRONMENT = (*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *SIGNER_ENVIRONMENT)
 
 # Every step finds its own record and does nothing twice, so trying again is always safe. It is worth it where a step
 # speaks to a store that may be away for a minute, or is long and may be evicted. A gate decides the same from the same
@@ -104,7 +109,7 @@ TASKS = {
         "Check prerequisites",
         SMALL,
         (*_TRACKING, *_LEDGER),
-        settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, "ERASEDIFF_SIGNING_KEY"),  # it suppresses what is asked, where it serves
+        settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *SIGNER_ENVIRONMENT),  # it suppresses what is asked, where it serves
     ),
     "train-base": Task("Train or find the base", TRAINING, _STORES, retries=2),
     "version-forget-set": Task("Version the forget set", SMALL, _STORES, retries=3),
@@ -113,10 +118,8 @@ TASKS = {
     "gate": Task("Gate", SMALL, (*_TRACKING, *_LEDGER)),
     "export-onnx": Task("Export to ONNX", MEDIUM, _LEDGER),
     "register": Task("Register", SMALL, _STORES, retries=3),
-    "roll-out": Task(
-        "Roll out", ROLLING, (*_STORES, *_LEDGER), settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *STORE_ENVIRONMENT)
-    ),
-    "promote": Task("Promote", SMALL, (*_TRACKING, *_LEDGER), retries=3, settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT)),
+    "roll-out": Task("Roll out", ROLLING, (*_STORES, *_LEDGER), settings=(*_RELEASE_ENVIRONMENT, *STORE_ENVIRONMENT), releases=True),
+    "promote": Task("Promote", SMALL, (*_TRACKING, *_LEDGER), retries=3, settings=_RELEASE_ENVIRONMENT, releases=True),
     "purge": Task(
         "Purge",
         MEDIUM,
@@ -207,6 +210,8 @@ def _give(task: dsl.PipelineTask, row: Task) -> None:
         kubernetes.use_secret_as_env(task, secret_name=CREDENTIALS_SECRET, secret_key_to_env={name: name for name in row.credentials}, optional=True)
     if row.signs:
         kubernetes.use_secret_as_volume(task, secret_name=SIGNING_SECRET, mount_path=SIGNING_MOUNT, optional=True)
+    if row.releases:
+        kubernetes.use_config_map_as_volume(task, config_map_name=APPROVERS_CONFIG_MAP, mount_path=APPROVERS_MOUNT, optional=True)
 
 
 def _harden(task: dsl.PipelineTask, row: Task, size: Size) -> None:

@@ -27,9 +27,5 @@ def write_images(folder: Path) -> None:
 
 def asking(name: str, workdir: Path) -> list[object]:
     """The options of a quick run that forgets the class of this name; the images lie beside the workdir."""
-    return [*documents(workdir), "--forget-label", name]
-
-
-def documents(workdir: Path) -> list[object]:
-    """The same without a class."""
-    return ["--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--dataset", f"folder:{workdir.parent / 'numbers'}"]
+    dataset = f"folder:{workdir.parent / 'numbers'}"
+    return ["--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--dataset", dataset, "--forget-label", name]

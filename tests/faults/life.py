@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
+
 from erasediff.demo import file_request
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
@@ -25,7 +27,7 @@ from erasediff.records.requests import State
 from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
 from erasediff.steps.filed import FULFILLED
 from erasediff.tracking import CHAMPION, Tracking
-from tests.e2e.numbers import documents, write_images
+from tests.e2e.numbers import QUICK, write_images
 
 MODEL, BASE = "numbers", "1"
 POLL_SECONDS = 0.02
@@ -70,21 +72,26 @@ class Life:
     def begin(self) -> None:
         """Train the base, make a key, file a request, and keep all that to start from."""
         write_images(self.folder / "numbers")
-        trained = self.ask("train-base", "--config", self._config())
+        self._write_documents()
+        trained = self.ask("train-base", "--config", self.folder / "config.yaml")
         assert trained.code == 0, trained.said
         new_key(self.folder / "keys", None, datetime.now(UTC).replace(microsecond=0), None)
         self.request = file_request(Workdir(self.workdir), ErasureRequest(dataset=MODEL, label=0)).id
         shutil.copytree(self.workdir, self.folder / "kept")
 
-    def _config(self) -> Path:
-        """The quick configuration on the images; `train-base` has no option for a dataset."""
-        import yaml
+    def _write_documents(self) -> None:
+        """The quick configuration on these images, and a policy that the quick erasure does not fail by chance, as the seeds are new each time."""
+        config = yaml.safe_load((QUICK / "config.yaml").read_text())
+        config |= {"dataset": {"kind": "folder", "path": str(self.folder / "numbers"), "name": MODEL}, "model_name": MODEL}
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
+        policy = yaml.safe_load((QUICK / "policy.yaml").read_text())
+        for question, limit in {"forget": 0.6, "export": 0.6, "neighbours": 0.85}.items():
+            policy[question]["max_upper"] = limit
+        (self.folder / "policy.yaml").write_text(yaml.safe_dump(policy))
 
-        document = yaml.safe_load(documents(self.workdir)[1].read_text())
-        document |= {"dataset": {"kind": "folder", "path": str(self.folder / "numbers"), "name": MODEL}, "model_name": MODEL}
-        path = self.folder / "config.yaml"
-        path.write_text(yaml.safe_dump(document))
-        return path
+    @property
+    def _documents(self) -> tuple[object, ...]:
+        return "--config", self.folder / "config.yaml", "--policy", self.folder / "policy.yaml"
 
     def again(self) -> None:
         """Start from the trained base once more."""
@@ -93,13 +100,13 @@ class Life:
 
     def process(self) -> Ended:
         """Do what the request asks, to the end."""
-        return self.ask("process", *documents(self.workdir))
+        return self.ask("process", *self._documents)
 
     @contextmanager
     def processing(self) -> Iterator[subprocess.Popen[bytes]]:
         """The same command under way; it and all its children are dead afterwards. What it says goes to a file: see :attr:`said`."""
         self._before = self._launches()  # of commands that were killed
-        command = self.command("process", *documents(self.workdir))
+        command = self.command("process", *self._documents)
         with self._output.open("wb") as output:
             process = subprocess.Popen(command, env=self.variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
