@@ -178,15 +178,6 @@ def test_every_outage_ends_with_a_sentence_and_the_same_command_goes_on(world: W
     assert not listed.get("Versions", []) + listed.get("DeleteMarkers", [])
 
 
-@pytest.fixture
-def life(tmp_path: Path) -> Life:
-    """A life with nothing but files."""
-    life = Life(tmp_path / "life")
-    life.folder.mkdir()
-    life.begin()
-    return life
-
-
 @contextmanager
 def another_clock(life: Life, tmp_path: Path, by: timedelta) -> Iterator[None]:
     """Every process of the life has a clock that is wrong by so much."""
