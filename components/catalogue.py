@@ -21,6 +21,7 @@ STEPS = (
     "promote",
     "purge",
     "certify",
+    "regate",
     "record_outcome",
 )
 METADATA_FIELDS = {"name", "stability", "dependencies", "tags", "lastVerified"}

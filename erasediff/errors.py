@@ -55,6 +55,15 @@ class AwaitingApproval(EraseDiffError):
     exit_code = ExitCode.AWAITING_APPROVAL
 
 
+class NotPassed(EraseDiffError):
+    """A model that serves did not pass when it was judged once more; the exit code is that of the verdict."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        """The sentence, and whether it failed or could not be judged."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class RolledBack(EraseDiffError):
     """A new version did not come to serve; what served before serves on."""
 

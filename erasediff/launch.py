@@ -36,6 +36,7 @@ _TITLES = {
     "promote": "Promote",
     "purge": "Purge",
     "certify": "Certify",
+    "regate": "Judge what serves",
     "record_outcome": "Record the outcome",
 }
 

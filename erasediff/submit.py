@@ -53,8 +53,12 @@ def request_for(config: RunConfig, label: str, number: int | None) -> ErasureReq
     return ErasureRequest(dataset=dataset.name, label=dataset.label_index(label))
 
 
-def submission(where: Backend, profile: str, request: ErasureRequest, config: RunConfig, policy: GatePolicy, cron: str | None = None) -> Submission:
+def submission(
+    where: Backend, profile: str, request: ErasureRequest | None, config: RunConfig, policy: GatePolicy, cron: str | None = None
+) -> Submission:
     """The document of a run or of a schedule. The name says which class of which dataset, so another class is another schedule.
+
+    Without a request it is of what the ledger on the cluster owes first, whenever the run begins.
 
     Raises:
         BadInput: there is no such profile, or the cron expression is not one of Kubeflow's.
@@ -62,14 +66,15 @@ def submission(where: Backend, profile: str, request: ErasureRequest, config: Ru
     if profile not in PROFILES:
         raise BadInput(f"there is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
     file = shipped(f"pipelines/compiled/erasure-{profile}.yaml")
-    documents = {"request": request, "config": config, "policy": policy}
+    name = f"erase what is asked of {config.dataset.name}" if request is None else f"erase class {request.label} of {request.dataset}"
+    asked = "" if request is None else request.canonical().decode()
     return Submission(
         **where.model_dump(),
         pipeline_file=str(file),
         pipeline=f"erasediff-{profile}",
         version=f"sha256-{sha256_file(file)[:48]}",  # of a name's 63 characters
-        name=f"erase class {request.label} of {request.dataset}",
-        parameters={name: document.canonical().decode() for name, document in documents.items()},
+        name=name,
+        parameters={"request": asked, "config": config.canonical().decode(), "policy": policy.canonical().decode()},
         cron=None if cron is None else checked_cron(cron),
     )
 

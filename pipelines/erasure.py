@@ -16,6 +16,7 @@ from components.gate.component import gate
 from components.promote.component import promote
 from components.purge.component import purge
 from components.record_outcome.component import record_outcome
+from components.regate.component import regate
 from components.register.component import register
 from components.roll_out.component import roll_out
 from components.train_base.component import train_base
@@ -27,7 +28,7 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
     """Erase, gate, export, register, roll out and promote.
 
     Args:
-        request: The erasure request as JSON.
+        request: The erasure request as JSON; empty for what the ledger owes first, and the model that serves is judged again where that is nothing.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
         workdir: Folder that all steps share.
@@ -35,22 +36,25 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
     outcome = configure(record_outcome(workdir=workdir, request=request, config=config, policy=policy))
     with dsl.ExitHandler(outcome, name="erasure"):
         run = configure(check_prerequisites(workdir=workdir, request=request, config=config, policy=policy)).output
-        base = configure(train_base(workdir=workdir, run=run)).output
-        forget_set = configure(version_forget_set(workdir=workdir, run=run, base=base)).output
-        erased = configure(erase(workdir=workdir, run=run, forget_set_version=forget_set)).output
-        measurements = configure(evaluate(workdir=workdir, run=run, erased=erased)).output
-        # The gate has one unnamed output: a condition on a named one is silently false in the local runner.
-        passed = configure(gate(workdir=workdir, run=run, measurements=measurements))
-        with dsl.If(passed.output == True, name="passed"):  # noqa: E712 - kfp builds the condition from the operator
-            exported = configure(export_onnx(workdir=workdir, run=run))
-            with dsl.If(exported.output == True, name="exported"):  # noqa: E712
-                version = configure(register(workdir=workdir, run=run)).output
-                rolled_out = configure(roll_out(workdir=workdir, run=run, version=version)).output
-                answers = configure(promote(workdir=workdir, run=run, version=version, rolled_out=rolled_out))
-                with dsl.If(answers.output == True, name="answers-requests"):  # noqa: E712
-                    provisional = configure(certify(workdir=workdir, run=run, done=version))
-                    purged = configure(purge(workdir=workdir, run=run, promotion=version)).after(provisional)
-                    configure(certify(workdir=workdir, run=run, done=purged.output))
+        with dsl.If(run == "", name="nothing-asked"):
+            configure(regate(workdir=workdir, config=config, policy=policy))
+        with dsl.If(run != "", name="asked"):
+            base = configure(train_base(workdir=workdir, run=run)).output
+            forget_set = configure(version_forget_set(workdir=workdir, run=run, base=base)).output
+            erased = configure(erase(workdir=workdir, run=run, forget_set_version=forget_set)).output
+            measurements = configure(evaluate(workdir=workdir, run=run, erased=erased)).output
+            # The gate has one unnamed output: a condition on a named one is silently false in the local runner.
+            passed = configure(gate(workdir=workdir, run=run, measurements=measurements))
+            with dsl.If(passed.output == True, name="passed"):  # noqa: E712 - kfp builds the condition from the operator
+                exported = configure(export_onnx(workdir=workdir, run=run))
+                with dsl.If(exported.output == True, name="exported"):  # noqa: E712
+                    version = configure(register(workdir=workdir, run=run)).output
+                    rolled_out = configure(roll_out(workdir=workdir, run=run, version=version)).output
+                    answers = configure(promote(workdir=workdir, run=run, version=version, rolled_out=rolled_out))
+                    with dsl.If(answers.output == True, name="answers-requests"):  # noqa: E712
+                        provisional = configure(certify(workdir=workdir, run=run, done=version))
+                        purged = configure(purge(workdir=workdir, run=run, promotion=version)).after(provisional)
+                        configure(certify(workdir=workdir, run=run, done=purged.output))
 
 
 def erasure_for(profile: Profile) -> BaseComponent:

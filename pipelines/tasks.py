@@ -130,6 +130,7 @@ TASKS = {
     "certify": Task(
         "Certify", SMALL, (*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"), settings=(*SIGNING_ENVIRONMENT, "ERASEDIFF_ROLL_OUT_IMAGE"), signs=True
     ),
+    "regate": Task("Judge what serves", MEDIUM, _STORES, retries=1),
     "record-outcome": Task("Record the outcome", SMALL, _STORES),
 }
 

@@ -11,12 +11,12 @@ def check_prerequisites(workdir: str, request: str, config: str, policy: str) ->
 
     Args:
         workdir: Folder that all steps share.
-        request: The erasure request as JSON.
+        request: The erasure request as JSON; empty for what the ledger owes first.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
 
     Returns:
-        The attempt's name.
+        The attempt's name; empty where nothing is asked.
     """
     from erasediff.steps.runner import open_main
 

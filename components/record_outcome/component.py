@@ -11,7 +11,7 @@ def record_outcome(workdir: str, request: str, config: str, policy: str, status:
 
     Args:
         workdir: Folder that all steps share.
-        request: The erasure request as JSON.
+        request: The erasure request as JSON; empty for the one that was opened, if any was.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
         status: What the pipeline says of itself; printed, never taken as evidence.

@@ -20,6 +20,7 @@ from erasediff.cli.options import (
     NumberOption,
     PolicyOption,
     ProfileOption,
+    RequestsOption,
     SeedOption,
     ServiceAccountOption,
     TierOption,
@@ -109,6 +110,7 @@ def submit(
     config: ConfigOption = None,
     forget_label: LabelOption = "0",
     label_number: NumberOption = None,
+    requests: RequestsOption = False,
     policy: PolicyOption = None,
     seed: SeedOption = None,
     tier: TierOption = None,
@@ -123,7 +125,8 @@ def submit(
     from erasediff.submit import submit as hand_in
 
     where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
-    asked = submission(where, profile, request_for(configured, forget_label, label_number), configured, read_policy(policy, tier))
+    named = None if requests else request_for(configured, forget_label, label_number)
+    asked = submission(where, profile, named, configured, read_policy(policy, tier))
     done = hand_in(asked)
     print(f"run {done.run_id} of {asked.pipeline}, version {asked.version}{' (uploaded)' if done.uploaded else ''}: {asked.name}")
     return ExitCode.OK
@@ -135,6 +138,7 @@ def schedule(
     config: ConfigOption = None,
     forget_label: LabelOption = "0",
     label_number: NumberOption = None,
+    requests: RequestsOption = False,
     policy: PolicyOption = None,
     seed: SeedOption = None,
     tier: TierOption = None,
@@ -149,7 +153,8 @@ def schedule(
     from erasediff.submit import schedule as hand_in
 
     where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
-    asked = submission(where, profile, request_for(configured, forget_label, label_number), configured, read_policy(policy, tier), cron)
+    named = None if requests else request_for(configured, forget_label, label_number)
+    asked = submission(where, profile, named, configured, read_policy(policy, tier), cron)
     done = hand_in(asked)
     print(f"schedule {done.schedule_id} is {done.change}: {asked.name}, {asked.cron}, with {asked.pipeline} {asked.version}")
     return ExitCode.OK

@@ -108,6 +108,11 @@ class Workdir:
         return self.keys / f"{request.digest()[:16]}.key"
 
     @property
+    def asked(self) -> Path:
+        """The request that a run took from the ledger, where it was not handed one."""
+        return self.root / "asked.json"
+
+    @property
     def outcome(self) -> Path:
         """The latest run's outcome."""
         return self.root / "outcome.json"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
-from erasediff.errors import BadInput
+from erasediff.errors import BadInput, ExitCode, NotPassed
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.gate import run_again
 from erasediff.evaluate.measure import watch_for
@@ -17,7 +17,7 @@ from erasediff.evidence.served_rules import workdir_rules
 from erasediff.export.served import Served
 from erasediff.records.attacks import Detections
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ModelRecord, RegisteredRecord
+from erasediff.records.nouns import ModelRecord, RegisteredRecord, Verdict
 from erasediff.records.policy import GatePolicy
 from erasediff.records.regate import Recalled, RegateRecord
 from erasediff.records.workdir import Workdir
@@ -54,6 +54,21 @@ def regate(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> RegateRec
     record.write(workdir.root / FOLDER / f"{record.at:%Y%m%dT%H%M%SZ}-{record.version}.json")
     _log(tracking, record, policy.alpha)
     return record
+
+
+def check_passed(record: RegateRecord) -> None:
+    """Let a schedule see what did not pass.
+
+    Raises:
+        NotPassed: the model that serves did not.
+    """
+    if record.verdict is Verdict.PASS:
+        return
+    said = ", ".join(f"{check.id} ({check.title[0].lower()}{check.title[1:]}): {check.verdict}" for check in record.checks if check.verdict != "PASS")
+    raise NotPassed(
+        f"version {record.version} of {record.name!r}, which serves, did not pass {said}; suppress what it shows, and erase it again.",
+        ExitCode.GATE_FAIL if record.verdict is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE,
+    )
 
 
 def _judged(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: ModelRecord, version: Version, exported: Exported) -> RegateRecord:

@@ -16,10 +16,12 @@ from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module, e
 from erasediff.files import alone, write_atomic
 from erasediff.progress import announce
 from erasediff.records.base import Record
+from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Failure, Outcome
+from erasediff.records.policy import GatePolicy
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps.decided import standing
-from erasediff.steps.filed import answered, follow, take
+from erasediff.steps.filed import answered, follow, owed, take
 from erasediff.steps.journal import keep_seconds, read_failure, write_failure
 
 T = TypeVar("T")
@@ -189,8 +191,54 @@ def erase_main(workdir: str, run: str) -> Record:
 
 
 def open_main(workdir: str, request: str, config: str, policy: str) -> str:
-    """What the component ``check_prerequisites`` calls; the name of the attempt."""
-    return _ending_with_a_sentence("check_prerequisites", lambda: open_attempt(Workdir.open(workdir), request, config, policy).name)
+    """What the component ``check_prerequisites`` calls.
+
+    Args:
+        workdir: the folder.
+        request: what to erase; empty for what the ledger owes first.
+        config: the run's configuration.
+        policy: the gate's.
+
+    Returns:
+        The name of the attempt; empty where nothing is asked.
+    """
+
+    def opened() -> str:
+        folder = Workdir.open(workdir)
+        asked = request or _owed_first(folder, config)
+        return open_attempt(folder, asked, config, policy).name if asked else ""
+
+    return _ending_with_a_sentence("check_prerequisites", opened)
+
+
+def _owed_first(workdir: Workdir, config: str) -> str:
+    """The request that is due first, also for :func:`outcome_main`, which runs whatever happened between; empty where there is none."""
+    workdir.asked.unlink(missing_ok=True)
+    dataset = RunConfig.parse_json(config, "the config").dataset.name
+    first = guarded("check_prerequisites", workdir.root, lambda: owed(workdir, dataset)[:1])
+    for request in first:
+        write_atomic(workdir.asked, request.canonical())
+        return request.canonical().decode()
+    print(f"nothing is asked of {dataset}: no request waits that is decided and not held.")
+    return ""
+
+
+def regate_main(workdir: str, config: str, policy: str) -> str:
+    """What the component ``regate`` calls: the digest of the verdict's record, empty where no champion has forgotten anything."""
+
+    def judged() -> str:
+        from erasediff.steps.regate import check_passed, regate
+
+        announce("regate", "started", 0.0)
+        started = time.monotonic()
+        record = regate(Workdir.open(workdir), RunConfig.parse_json(config, "the config"), GatePolicy.parse_json(policy, "the policy"))
+        announce("regate", "done", round(time.monotonic() - started, 3))
+        if record is None:
+            return ""
+        check_passed(record)
+        return record.digest()
+
+    return _ending_with_a_sentence("regate", judged)
 
 
 def outcome_main(workdir: str, request: str, config: str, policy: str, shown: str) -> None:
@@ -198,7 +246,10 @@ def outcome_main(workdir: str, request: str, config: str, policy: str, shown: st
 
     def close() -> None:
         opened = Workdir.open(workdir)
-        if close_attempt(opened, request, config, policy).report is not None:
+        asked = request or (opened.asked.read_text() if opened.asked.is_file() else "")
+        if not asked:
+            print("nothing was asked, so there is no outcome.")
+        elif close_attempt(opened, asked, config, policy).report is not None:
             write_atomic(Path(shown), opened.report.read_bytes())
 
     _ending_with_a_sentence("record_outcome", close)

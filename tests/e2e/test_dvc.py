@@ -25,8 +25,8 @@ def project(tmp_path_factory):
     return folder
 
 
-ANSWERS = {"purge", "certify"}
-"""What only a request asks for: the pipeline has them under a condition, and a laptop as commands."""
+ANSWERS = {"purge", "certify", "regate"}
+"""What only the ledger asks for: the pipeline has them under a condition, and a laptop as commands."""
 
 
 def dvc(folder: Path, *arguments: str) -> str:

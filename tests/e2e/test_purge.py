@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,7 +15,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from erasediff.cli.inputs import read_dataset
+from erasediff.launch import shipped
+from erasediff.records.config import load_config
 from erasediff.records.nouns import Outcome
+from erasediff.records.policy import load_policy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from erasediff.records.workdir import Workdir
@@ -130,17 +137,25 @@ def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_
 
 
 def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, erasediff, tmp_path):
-    """After the purge, with a judge made again. Control: a policy that 200 samples cannot meet fails it."""
+    """After the purge, with a judge made again, by the pipeline as a schedule on Kubeflow runs it. Control: a policy that 200 samples cannot meet."""
     options = asking("zero", finished)[:-2]
-    again = erasediff("process", "--workdir", finished, *options)
-    assert again.returncode == 0, again.stdout + again.stderr
+    config = load_config(QUICK / "config.yaml").model_copy(update=read_dataset(options[-1], load_config(QUICK / "config.yaml")))
+    documents = {"request": "", "config": config.canonical().decode(), "policy": load_policy(QUICK / "policy.yaml").canonical().decode()}
+    (tmp_path / "arguments.json").write_text(json.dumps(documents | {"workdir": str(finished)}))
+    before = Outcome.read(finished / "outcome.json")
+    command = [sys.executable, shipped("pipelines/local.py"), shipped("pipelines/compiled/erasure.yaml"), tmp_path / "arguments.json"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
+    again = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert "nothing is asked of numbers" in again.stdout
     (record,) = (RegateRecord.read(path) for path in (finished / "regates").iterdir())
-    assert (record.verdict, record.version) == ("PASS", Outcome.read(finished / "outcome.json").champion.version)
+    assert (record.verdict, record.version) == ("PASS", before.champion.version)
     assert [(one.label, one.found.n) for one in record.recalled] == [(0, 200)]
+    assert Outcome.read(finished / "outcome.json") == before
     stricter = tmp_path / "policy.yaml"
     document = yaml.safe_load((QUICK / "policy.yaml").read_text())
     stricter.write_text(yaml.safe_dump(document | {"export": document["export"] | {"max_upper": 0.001}}))
-    failed = erasediff("regate", "--workdir", finished, *[stricter if option == QUICK / "policy.yaml" else option for option in options])
+    failed = erasediff("process", "--workdir", finished, *[stricter if option == QUICK / "policy.yaml" else option for option in options])
     assert failed.returncode == 10, failed.stdout + failed.stderr
+    assert "nothing is asked of numbers" in failed.stdout
     assert len(list((finished / "regates").iterdir())) == 2

@@ -132,6 +132,14 @@ def test_another_profile_replaces_it_too_for_it_is_the_same_class(kfp):
     assert len(kfp.schedules) == 1
 
 
+def test_a_schedule_of_requests_is_handed_no_class_and_stands_beside_one_of_a_class(kfp):
+    hand_in(kfp, cron="0 0 3 * * *")
+    asked = submission(Backend(host=kfp.host), "gpu", None, CONFIG, POLICY, "0 0 3 * * *")
+    script.answer(json.loads(asked.canonical()))
+    assert [s["runtime_config"]["parameters"]["request"] != "" for s in kfp.schedules] == [True, False]
+    assert kfp.schedules[1]["display_name"] == "erase what is asked of digits"
+
+
 def test_another_class_has_a_schedule_of_its_own(kfp):
     hand_in(kfp, NIGHTLY)
     assert hand_in(kfp, NIGHTLY, label=4)["change"] == "created"
