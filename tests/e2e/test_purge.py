@@ -150,7 +150,7 @@ def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, e
     assert "nothing is asked of numbers" in again.stdout
     (record,) = (RegateRecord.read(path) for path in (finished / "regates").iterdir())
     assert (record.verdict, record.version) == ("PASS", before.champion.version)
-    assert [(one.label, one.found.n) for one in record.recalled] == [(0, 200)]
+    assert [(one.label, one.found.n) for one in record.recalled] == [(Workdir(finished).run().plan().request.label, 200)]
     assert Outcome.read(finished / "outcome.json") == before
     stricter = tmp_path / "policy.yaml"
     document = yaml.safe_load((QUICK / "policy.yaml").read_text())

@@ -191,6 +191,27 @@ def test_a_run_that_is_to_answer_requests_needs_a_key_before_it_begins(run: Run,
     assert filed(run, label=3), "control: a request for another class asks for nothing"
 
 
+def test_a_key_that_has_ended_is_found_out_before_anything_is_erased_or_promoted(
+    run: Run, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: the key that is somewhere else, of which nothing is known here, does not stop the run."""
+    yesterday = now().replace(microsecond=0) - timedelta(days=1)
+    new_key(tmp_path / "ended", None, yesterday, yesterday + timedelta(hours=1))
+    ended, elsewhere = str(tmp_path / "ended" / PRIVATE), "somewhere"
+    asked = filed(run)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
+    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* may sign nothing after"):
+        take(run)
+    assert state(ledger, asked) is State.ACCEPTED
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", elsewhere)
+    take(run)
+    through(run, "erase", "gate")
+    check_releasable(run)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
+    with pytest.raises(BadInput, match="may sign nothing after"):
+        check_releasable(run)
+
+
 class House:
     """A house that asks for two approvals."""
 
