@@ -11,6 +11,7 @@ Inside a workdir:
     ledger.db                       requests and their events, where no other ledger is set
     keys/<request>.key              what the commitments to a request's forget set are keyed by; the purge destroys it
     rules.json                      what must not be served: digests that were revoked, labels that are suppressed
+    revocations/<key>.json          the same digests and the least epoch, signed for whoever serves
     forget-remote/<request>/        forget sets, where no DVC remote is configured
 """
 
@@ -97,6 +98,10 @@ class Workdir:
     def rules(self) -> Path:
         """Rules with every digest that a purge revoked, and every label that a request suppressed."""
         return self.root / "rules.json"
+
+    def revocations(self, key_id: str) -> Path:
+        """The list of revocations that a key has signed; another key begins another list."""
+        return self.root / "revocations" / f"{key_id[:16]}.json"
 
     @property
     def keys(self) -> Path:

@@ -15,6 +15,8 @@ from erasediff.evidence.certificate import Facts, commitment_to, statement_of
 from erasediff.evidence.keys import PUBLIC
 from erasediff.evidence.model_signature import sign_model
 from erasediff.evidence.pages import certificate_page, letter
+from erasediff.evidence.revocation import revoke
+from erasediff.evidence.served_rules import workdir_rules
 from erasediff.evidence.signing import SigningKey, load_signing_key, sign
 from erasediff.evidence.timestamp import stamp
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder, write_atomic
@@ -51,6 +53,7 @@ def certify(run: Run) -> CertificateRecord:
     now, settings = datetime.now(UTC).replace(microsecond=0), SigningSettings.load()
     key = load_signing_key(settings, now)
     purge = _purge_for(run)
+    _revoke(run, key, now)
     requests = _requests(run, purge)
     facts = _facts(run, settings, purge, requests)
     statement = statement_of(facts, now)
@@ -71,6 +74,14 @@ def _purge_for(run: Run) -> PurgeRecord | None:
     """The purge, unless requests have come since that it does not answer yet: for those the certificate is provisional until it is run again."""
     purge, asked = run.find(PurgeRecord), {request.id for request in answered(run)}
     return None if purge is not None and asked and asked != set(purge.requests) else purge
+
+
+def _revoke(run: Run, key: SigningKey, now: datetime) -> None:
+    """Sign for whoever serves that nothing of an epoch before this one may be served, nor what purges have revoked."""
+    run.need(PromotionRecord, "promote")
+    least, path = run.need(ErasedRecord, "erase").model.epoch, run.workdir.revocations(key.public.id)
+    path.parent.mkdir(exist_ok=True)
+    revoke(path, key, workdir_rules(run.workdir).revoked, least, now)
 
 
 def _told(run: Run, record: CertificateRecord) -> CertificateRecord:

@@ -12,15 +12,18 @@ import pytest
 import torch
 
 from erasediff.cli import main
+from erasediff.envelopes import read_public_key, read_revocations
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence.certificate import commitment_to
-from erasediff.evidence.keys import PRIVATE
+from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
+from erasediff.evidence.served_rules import revoke
 from erasediff.records.certificate import CertificateRecord
 from erasediff.records.nouns import ErasedRecord, ForgetSetRecord, VerdictRecord
+from erasediff.records.settings import RollOutSettings
 from erasediff.records.workdir import Run
 from erasediff.steps.certify import certify
 from erasediff.steps.runner import perform
-from tests.certified import REQUEST, UNFINISHED, file_requests, purge_of, request
+from tests.certified import NOON, REQUEST, UNFINISHED, file_requests, purge_of, request
 from tests.evidence.conftest import copy_of, keys, needs_model_signing, promoted, run, signed_by  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.usefixtures("needs_model_signing", "signed_by")
@@ -148,3 +151,21 @@ def test_the_command_line_certifies_and_says_what_it_wrote(
     said = capsys.readouterr().err
     assert "erasediff keys new --to FOLDER" in said
     assert said.count("\n") == 1
+
+
+def test_whoever_serves_is_told_what_must_not_be_served_any_more(run: Run, keys: Path) -> None:
+    """The list is raised with the promotion and added to with the purge; certifying again leaves it. Control: another key does not read it."""
+    certify(run)
+    key = read_public_key(keys / PUBLIC)
+    path, epoch = run.workdir.revocations(key.id), run.need(ErasedRecord, "x").model.epoch
+    first = read_revocations(path, key)
+    assert (first.number, first.minimum_epoch, first.revoked) == (1, epoch, ())
+    certify(run)
+    assert read_revocations(path, key) == first
+    revoke(run.workdir, ["a" * 64], RollOutSettings.load())
+    certify(run)
+    second = read_revocations(path, key)
+    assert (second.number, second.minimum_epoch, second.revoked) == (2, epoch, ("a" * 64,))
+    new_key(run.workdir.root / "other", None, NOON, None)
+    with pytest.raises(BadInput):
+        read_revocations(path, read_public_key(run.workdir.root / "other" / PUBLIC))
