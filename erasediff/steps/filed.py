@@ -78,10 +78,22 @@ def open_ledger(workdir: Workdir) -> Ledger | None:
 
 
 def owed(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
-    """What requests that are not held still ask of a dataset's model, the earliest due first: to be erased, rolled out, purged or certified."""
+    """What requests that are not held still ask of a dataset's model, the earliest due first: to be erased, rolled out, purged or certified.
+
+    Last comes what was certified by an attempt that was killed before it wrote its outcome.
+    """
     ledger = open_ledger(workdir)
     waiting = () if ledger is None else ledger.requests(TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
-    return tuple(dict.fromkeys(facts.erasure for facts in waiting if facts.erasure.dataset == dataset and not facts.held))
+    asked = [facts.erasure for facts in waiting if facts.erasure.dataset == dataset and not facts.held]
+    return tuple(dict.fromkeys((*asked, *_unreported(workdir, dataset))))
+
+
+def _unreported(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
+    if workdir.outcome.exists() or not workdir.current.is_file():
+        return ()
+    run = workdir.run()
+    request = run.plan().request
+    return (request,) if request.dataset == dataset and answered(run) else ()
 
 
 def take(run: Run) -> None:

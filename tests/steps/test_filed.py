@@ -105,6 +105,8 @@ def test_what_is_owed_is_one_run_a_class_the_earliest_due_first_and_nothing_that
     purging(run)
     purged(run, run.need(ErasedRecord, "erase"))
     certified(run, run.need(ErasedRecord, "erase"))
+    assert [request.label for request in owed(run.workdir, "digits")] == [7, REQUEST.label], "a kill has prevented its outcome"
+    run.workdir.outcome.write_text("{}")
     assert [request.label for request in owed(run.workdir, "digits")] == [7]
 
 
