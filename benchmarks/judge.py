@@ -23,6 +23,7 @@ from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
     RetainedSamples,
+    ask_again,
     ask_otherwise,
     compare,
     count_detections,
@@ -187,7 +188,7 @@ class Judge:
         checks = (
             *check_power(policy, measured),
             check_detections("F1", f"Class {self.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha),
-            *check_retained(policy, measured, measured.retained.accuracy, ()),
+            *check_retained(policy.asked_once(), measured, measured.retained, ()),
             check_fidelity(policy, measured.retained),
         )
         return Judgement(overall(checks), checks, measured)
@@ -197,6 +198,8 @@ class Judge:
         suspect = self._suspect(unet)
         samples = sample_model(self.exam, suspect, "benchmark")
         measured = compare(self.exam, self.base_samples, samples, self.reference, {}, None)
+        further = ask_again(self.exam, self.source(self.ready.base.unet), self.source(unet), measured.retained.accuracy)
+        measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
         if self.exam.policy.tier == 2:
             models = suspects(self.exam, suspect, self.config)
             measured = measured.model_copy(update={"attacks": attack(self.exam, models, samples.forgotten_images, self.base_rate)})

@@ -14,7 +14,7 @@ from typing import IO, Protocol
 
 from erasediff.environment import ALLOCATOR, THREADS
 from erasediff.errors import BadInput, EraseDiffError, ExitCode
-from erasediff.files import alone, explained, in_use
+from erasediff.files import alone, explained, in_use, write_atomic
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
@@ -23,6 +23,7 @@ from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
 
 _HERE = Path(__file__).parent
 _POLL_SECONDS = 0.2
+PROBE, _PROBE_BYTES = ".probe", 1 << 18
 _TITLES = {
     "check_prerequisites": "Check prerequisites",
     "train_base": "Train or find the base",
@@ -77,6 +78,9 @@ def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, p
             with log.open("ab") as output, _pipeline(command, output, environment, held) as process:
                 _watch(process, events)
     if not workdir.outcome.is_file():
+        with explained(workdir.root):
+            write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # a disk that is full took no outcome either, nor the sentence
+            (workdir.root / PROBE).unlink()
         raise EraseDiffError(f"the pipeline ended without an outcome: the log is {log}.")
     return Outcome.read(workdir.outcome)
 

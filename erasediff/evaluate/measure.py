@@ -16,6 +16,7 @@ from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.features.extractor import FeatureExtractor
 from erasediff.evaluate.features.store import BLOCK, FeatureTable, Writer, blocks, extract, images_in_file
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
+from erasediff.evaluate.gate.retain import samples_needed
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
 from erasediff.evaluate.real import RealImages
 from erasediff.evaluate.sampling import Source, draw_batches, draw_samples
@@ -187,6 +188,23 @@ def compare(
         reference=retain_measurements(exam, base.retained, reference),
         samples=samples,
     )
+
+
+def ask_again(exam: Examination, base: Source, erased: Source, rows: Sequence[ClassAccuracy]) -> tuple[ClassAccuracy, ...]:
+    """R1.class once more for the classes on which base and candidate disagree often, with seeds of its own; each with all its samples."""
+    found = []
+    for row in rows:
+        more = samples_needed(row, exam.policy.retain) - row.n
+        if more <= 0:
+            continue
+        seeds, labels = check_seeds(exam.key, f"R1.class.{row.label}", more), torch.full((more,), row.label, dtype=torch.int64)
+        was, is_ = (
+            exam.watch.detector.labels(draw_samples(source, labels, seeds, exam.sampler, f"{name}: label {row.label} again")) == row.label
+            for name, source in (("base", base), ("erased", erased))
+        )
+        counts = {"correct_base": int(was.sum()), "correct_erased": int(is_.sum()), "correct_both": int((was & is_).sum())}
+        found.append(ClassAccuracy(label=row.label, n=row.n + more, **{name: getattr(row, name) + count for name, count in counts.items()}))
+    return tuple(found)
 
 
 def retain_measurements(exam: Examination, base: RetainedSamples, other: RetainedSamples) -> RetainMeasurements:

@@ -100,9 +100,13 @@ class Witness(Strict):
 
 
 class RetainMeasurements(Strict):
-    """The retained classes of a model against the base's, from the same noise."""
+    """The retained classes of a model against the base's, from the same noise.
+
+    ``further`` has all samples of the classes that were asked again, those of ``accuracy`` among them.
+    """
 
     accuracy: tuple[ClassAccuracy, ...]
+    further: tuple[ClassAccuracy, ...] = ()
     frechet: FrechetChange | None
     kernel: KernelChange | None
     manifold: ManifoldChange | None

@@ -86,9 +86,13 @@ class ProbesPolicy(Strict):
 
 
 class RetainPolicy(Strict):
-    """R1: non-inferiority margins of the retained classes' accuracy."""
+    """R1: non-inferiority margins of the retained classes' accuracy.
+
+    A class on which base and candidate disagree often is asked again, up to ``max_per_class`` samples in all, for R1.class alone.
+    """
 
     n_per_class: int = Field(ge=1, le=1_000_000)
+    max_per_class: int | None = Field(default=None, ge=1, le=1_000_000)
     macro_margin: float = Field(gt=0, lt=1)
     class_margin: float = Field(gt=0, lt=1)
     nearest: int = Field(ge=0, le=1000)
@@ -140,6 +144,10 @@ class GatePolicy(Strict):
     def alpha_of(self, attempt: int) -> float:
         """α of the n-th try, n from 1: whoever may try again passes more often by luck, so each try is judged harder."""
         return float(self.alpha / 2 ** (attempt - 1))
+
+    def asked_once(self) -> GatePolicy:
+        """The same policy, by which no class is asked again."""
+        return self.model_copy(update={"retain": self.retain.model_copy(update={"max_per_class": None})})
 
     def for_attempt(self, attempt: int) -> GatePolicy:
         """The policy by which the n-th try is judged."""

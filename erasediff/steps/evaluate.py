@@ -14,6 +14,7 @@ from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
     RetainedSamples,
+    ask_again,
     compare,
     count_detections,
     harmless,
@@ -77,6 +78,8 @@ def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
     earlier = {str(c): _still_forgotten(run, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
     grid = _keep_grid(run, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
     measured = compare(exam, of_base, of_erased, reference, earlier, grid)
+    further = ask_again(exam, Source.of(before, device), Source.of(after, device), measured.retained.accuracy)
+    measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
     if policy.tier == 2:
         measured = measured.model_copy(update={"attacks": _attacked(exam, suspect, config, of_base, of_erased)})
     _log(run, measured)

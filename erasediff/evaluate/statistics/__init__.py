@@ -15,6 +15,7 @@ from erasediff.evaluate.statistics.rates import (
     difference_lower,
     difference_upper,
     paired_difference_lower,
+    pairs_needed,
 )
 from erasediff.evaluate.statistics.tables import Chosen, Features, Table, parts
 
@@ -40,6 +41,7 @@ __all__ = [
     "mean_upper",
     "membership_auc",
     "paired_difference_lower",
+    "pairs_needed",
     "parts",
     "required_members",
 ]

@@ -26,6 +26,16 @@ def _wilson(successes: int, n: int, z: float) -> tuple[float, float]:
     return centre - half, centre + half
 
 
+def pairs_needed(disagreements: int, n: int, width: float, alpha: float) -> int:
+    """How many pairs put the bound of :func:`paired_difference_lower` at most ``width`` below the estimate, judged by ``n`` first ones.
+
+    The variance of a difference of paired rates is their disagreement by n (McNemar 1947). Which of the two was better is not looked at, so a
+    number of pairs that was chosen by this hardly moves the level of a later test (blinded re-estimation: Friede & Kieser 2006, Biom. J. 48:537).
+    """
+    z = float(stats.norm.ppf(1 - alpha))
+    return math.ceil(disagreements / n * (z / width) ** 2)
+
+
 def difference_lower(successes: int, n: int, reference_successes: int, reference_n: int, alpha: float) -> float:
     """Lower bound of p - p_reference at level 1-α by Newcombe's hybrid score method (Newcombe 1998, method 10).
 
