@@ -27,8 +27,8 @@ def samples_needed(row: ClassAccuracy, retain: RetainPolicy) -> int:
     """How many samples of a class R1.class is asked on, by how often base and candidate disagreed on the first ``n_per_class``.
 
     So many that the bound lies a third of the margin below the estimate. Two models trained apart disagree on every other image of a weak class, and
-    on 250 of those half of the models that are as good as the base are refused. What is worse by twice the margin is not worth asking again: it fails,
-    and to stop for that reason lets nothing pass.
+    on 250 of those half of the models that are as good as the base are refused. What is worse by twice the margin is not worth asking again: it
+    fails, and to stop for that reason lets nothing pass.
     """
     if retain.max_per_class is None or row.n < 1 or (row.correct_base - row.correct_erased) / row.n >= 2 * retain.class_margin:
         return retain.n_per_class
