@@ -17,6 +17,7 @@ from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
     RetainedSamples,
+    ask_again,
     compare,
     neighbours_for,
     retain_measurements,
@@ -24,12 +25,14 @@ from erasediff.evaluate.measure import (
 )
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import real_images
+from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.attacks import Detections
 from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig, SamplerConfig
+from erasediff.records.measurements import ClassAccuracy
 from erasediff.records.policy import load_policy
 from tests.pretrained import write
 
@@ -95,3 +98,17 @@ def test_the_record_says_whose_features_they_are(exam: Examination, dinov2: Feat
         assert record.features == chosen.extractor.digest
         assert record.detector.sha256 == "0" * 64
     assert dinov2.digest != "0" * 64, "control"
+
+
+def test_a_class_on_which_they_disagree_is_asked_again_and_the_others_are_not(exam, models):
+    """Of a model against itself the further pairs are all alike; control: of two models they are not."""
+    retain = exam.policy.retain.model_copy(update={"n_per_class": 20, "max_per_class": 60, "class_margin": 0.3})
+    asking = replace(exam, policy=exam.policy.model_copy(update={"retain": retain}))
+    often, never = (ClassAccuracy(label=label, n=20, correct_base=10, correct_erased=10, correct_both=both) for label, both in ((1, 2), (2, 10)))
+    one, other = (Source.of(model, torch.device("cpu")) for model in models)
+    (again,) = ask_again(asking, one, one, [often, never])
+    assert (again.label, again.n) == (1, 60)
+    assert again.correct_base - 10 == again.correct_erased - 10 == again.correct_both - 2
+    (apart,) = ask_again(asking, one, other, [often, never])
+    assert apart.correct_base == again.correct_base
+    assert apart.correct_erased != again.correct_erased
