@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.evidence.keys import PRIVATE
 from erasediff.files import sha256_file
 from erasediff.records.nouns import Outcome
 from erasediff.steps.journal import STEPS
+from tests.e2e.numbers import QUICK
 
 FORGET, NEXT = 0, 3
 
@@ -22,10 +24,15 @@ def first(tmp_path_factory, services, erasediff):
 
 @pytest.fixture(scope="module")
 def second(first, services, erasediff):
-    """Another label on the same workdir."""
+    """Another label on the same workdir, as a desk has it erased: filed, decided, and taken by the next scheduled run; with less training."""
     workdir, _ = first
     before = json.loads((workdir / "outcome.json").read_text())
-    done = erasediff("demo", "--workdir", workdir, "--forget-label", NEXT, environment=services.environment)
+    environment = services.environment | {"ERASEDIFF_SIGNING_KEY": str(workdir / "signing" / PRIVATE)}
+    added = erasediff("request", "add", "--dataset", "digits", "--label", NEXT, "--by", "desk-1", "--workdir", workdir, environment=environment)
+    for verb in ("verify", "locate", "accept"):
+        erasediff("request", verb, added.stdout.partition(":")[0], "--by", "desk-1", "--workdir", workdir, environment=environment)
+    documents = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml")
+    done = erasediff("process", "--workdir", workdir, *documents, environment=environment)
     return workdir, done, before
 
 
