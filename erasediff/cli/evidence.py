@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Optional
@@ -57,8 +58,9 @@ def approve(
 
 @app.command()
 def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Issue the signed certificate of an attempt that passed: provisional until its purge is complete, then final."""
+    """Issue the signed certificate of an attempt that passed: provisional until its purge is complete, then final; 13 where it could not finish."""
     from erasediff.records.certificate import CertificateRecord
+    from erasediff.records.purging import PurgeRecord
     from erasediff.steps.runner import perform
 
     attempt = open_workdir(workdir).run(run)
@@ -67,7 +69,12 @@ def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
     for file in record.files:
         print(f"  {file.uri}")
-    return ExitCode.OK
+    purge = attempt.find(PurgeRecord)
+    if purge is None or purge.complete:
+        return ExitCode.OK
+    store = purge.unfinished[0].store
+    print(f"erasediff: the purge is not complete ({store} is not done): run `erasediff purge`, then certify again.", file=sys.stderr)
+    return ExitCode.UNFINISHED
 
 
 @app.command()

@@ -46,7 +46,7 @@ def certify(run: Run) -> CertificateRecord:
     """Issue the certificate, with model-signing's signatures, a page, and a letter a request.
 
     Raises:
-        BadInput: no key is set or it has ended, an earlier step is missing, the model did not pass, or a purge is not complete or another's.
+        BadInput: no key is set or it has ended, an earlier step is missing, the model did not pass, or the purge is another's.
         IntegrityError: the weights or the graph are not those that were measured.
         Unreachable: the token or service that holds the key, or the one that stamps the time, does not answer.
     """
@@ -71,9 +71,14 @@ def certify(run: Run) -> CertificateRecord:
 
 
 def _purge_for(run: Run) -> PurgeRecord | None:
-    """The purge, unless requests have come since that it does not answer yet: for those the certificate is provisional until it is run again."""
+    """The purge, unless it has to be run again: it could not finish, or requests have come since that it does not answer yet.
+
+    Until it has been, the certificate is provisional, so that the pipeline comes as far as the purge once more.
+    """
     purge, asked = run.find(PurgeRecord), {request.id for request in answered(run)}
-    return None if purge is not None and asked and asked != set(purge.requests) else purge
+    if purge is None or not purge.complete or (asked and asked != set(purge.requests)):
+        return None
+    return purge
 
 
 def _revoke(run: Run, key: SigningKey, now: datetime) -> None:

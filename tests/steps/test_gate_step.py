@@ -23,11 +23,13 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import DenoiserConfig, DetectorConfig, RunConfig, SamplerConfig
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, PlanRecord, Try, Verdict, VerdictRecord
+from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
 from erasediff.steps.record_outcome import confidence
 from erasediff.steps.runner import perform
 from erasediff.tracking import Tracking
+from tests.e2e.numbers import QUICK
 from tests.evaluate.gate_examples import EARLIER, LABEL, POLICY, detected, measurements, witness
 
 CONFIG = RunConfig(
@@ -42,6 +44,10 @@ KEY, DIGEST = bytes(32), "0" * 64
 def run(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], monkeypatch: pytest.MonkeyPatch) -> Run:
     """An attempt that has come as far as an erased model; the base had forgotten a label before, as in the example that passes."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return erased(tmp_path, tiny_unet, POLICY)
+
+
+def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: GatePolicy) -> Run:
     workdir = Workdir.open(tmp_path / "work")
     plan = PlanRecord(
         made_from={"dataset": load_dataset(CONFIG.dataset).digest()},
@@ -49,16 +55,16 @@ def run(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], monkeypatch: 
         attempt=1,
         request=ErasureRequest(dataset="digits", label=LABEL),
         config_digest=CONFIG.digest(),
-        policy_digest=POLICY.digest(),
+        policy_digest=policy.digest(),
         seed_commitment=sha256_bytes(KEY),
         mlflow_run_id=Tracking(workdir.root).start_run("test", {}),
     )
-    opened = workdir.open_run(plan, CONFIG, POLICY, KEY)
+    opened = workdir.open_run(plan, CONFIG, policy, KEY)
     scheduler = build_scheduler(CONFIG.sampler, 1000)
-    base, erased = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
-    BaseRecord(name="digits", version="2", model=base, judges=judges.appoint(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
+    before, after = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
+    BaseRecord(name="digits", version="2", model=before, judges=judges.appoint(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
     curves = Pointer(uri="curves.npz", sha256=DIGEST)
-    ErasedRecord(model=erased, steps=1, forward_passes=3, backward_passes=2, ema_base_share=0, curves=curves).write(opened.path(ErasedRecord))
+    ErasedRecord(model=after, steps=1, forward_passes=3, backward_passes=2, ema_base_share=0, curves=curves).write(opened.path(ErasedRecord))
     return opened
 
 
@@ -96,20 +102,24 @@ def test_measurements_by_another_judge_leave_no_verdict(run: Run) -> None:
 
 
 @pytest.mark.parametrize("fault", [RuntimeError("a kernel failed"), MemoryError(), ValueError("nan")])
-def test_a_detector_that_breaks_down_leaves_no_measurements_and_the_gate_refuses(run: Run, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
-    """The evaluation is the real one; half of it must not become a verdict."""
+def test_a_detector_that_breaks_down_leaves_no_measurements_and_the_gate_refuses(
+    tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """The evaluation is the real one, on few samples; half of it must not become a verdict."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = erased(tmp_path, tiny_unet, load_policy(QUICK / "policy.yaml"))
     seen = itertools.count()
     look = Detector.look
 
     def break_down(self: Detector, images: torch.Tensor) -> Any:
-        if next(seen) >= 4:
+        if next(seen) >= 2:
             raise fault
         return look(self, images)
 
     monkeypatch.setattr(Detector, "look", break_down)
     with pytest.raises(EraseDiffError, match="step evaluate failed unexpectedly"):
         perform("evaluate", run)
-    assert next(seen) > 4, "control: it had begun"
+    assert next(seen) > 2, "control: it had begun"
     assert run.find(Measurements) is None
     with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
         perform("gate", run)
