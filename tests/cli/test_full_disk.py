@@ -1,35 +1,21 @@
 """A full disk ends every command with one sentence, and nothing half-written is left under its final name."""
 
-import os
-import subprocess
-from pathlib import Path
-
 import pytest
 
 from erasediff.cli import main
 from erasediff.models.denoiser import build_scheduler, build_unet
 from erasediff.models.folder import save_model
 from erasediff.records.config import DenoiserConfig, SamplerConfig
+from tests.disk import fill, small_disk
 
 pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """A real disk of 3 MiB: enough for MLflow's database, not for much more."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: run as root, or in `unshare --user --map-root-user --mount` ({done.stderr.strip()})")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path, leave: int = 0) -> None:
-    free = os.statvfs(disk)
-    with (disk / "filler").open("wb") as handle:
-        handle.write(b"x" * max(0, free.f_bavail * free.f_frsize - leave))
+    """Enough for MLflow's database, not for much more."""
+    with small_disk(tmp_path / "disk", 3) as folder:
+        yield folder
 
 
 def refused(capsys, *arguments) -> str:

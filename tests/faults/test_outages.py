@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from moto.server import ThreadedMotoServer
 
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.records.requests import State
+from tests.disk import fill, small_disk
 from tests.faults.life import BASE, Ended, Life, promotions
 from tests.faults.proxy import DOWN, NONE, SILENT, Fault, FaultyWay, answering
 from tests.mlflow_server import mlflow_server
@@ -43,14 +43,8 @@ class World:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, which can be filled."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: run as root, or in `unshare --user --map-root-user --mount` ({done.stderr.strip()})")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", 400) as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -92,8 +86,8 @@ class Outage:
     name: str
     step: str
     says: str
-    set_in: Callable[[World], None]
-    lift: Callable[[World], None]
+    set_in: Callable[[World], object]
+    lift: Callable[[World], object]
     codes: tuple[int, ...] = (2,)
 
 
@@ -105,12 +99,6 @@ def s3(name: str, fault: Fault, step: str, says: str, codes: tuple[int, ...] = (
     return Outage(f"S3 {name}", step, says, lambda world: world.s3.set(fault), lambda world: world.s3.set(NONE), codes)
 
 
-def fill(world: World) -> None:
-    left = os.statvfs(world.disk)
-    with (world.disk / "filler").open("wb") as handle:
-        handle.write(b"x" * (left.f_bavail * left.f_frsize - (8 << 10)))
-
-
 INTERNAL = answering("500 Internal Server Error")
 OUTAGES = (
     mlflow("down", DOWN, "check_prerequisites", "MLflow"),
@@ -119,7 +107,9 @@ OUTAGES = (
     s3("does not answer", SILENT, "version_forget_set", "DVC remote"),
     s3("expired credentials", answering("400 Bad Request", EXPIRED, "application/xml"), "erase", "DVC remote"),
     mlflow("answers 500", INTERNAL, "evaluate", "MLflow"),
-    Outage("full disk", "export_onnx", "no space is left", fill, lambda world: (world.disk / "filler").unlink()),
+    Outage(
+        "full disk", "export_onnx", "no space is left", lambda world: fill(world.disk, leave=8 << 10), lambda world: (world.disk / "filler").unlink()
+    ),
     mlflow("down", DOWN, "register", "MLflow"),
     mlflow("down", DOWN, "promote", "MLflow"),
 )
