@@ -11,7 +11,7 @@ from erasediff.records.measurements import ClassAccuracy, Measurements, Pairs, R
 from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy, RetainPolicy
 
-_PARTS, _ALPHA = 3, 0.05  # of the margin; fixed, so that a later try with a smaller alpha is not owed more samples than were drawn
+_PARTS, _ALPHA = 5, 0.05  # of the margin; fixed, so that a later try with a smaller alpha is not owed more samples than were drawn
 _ACCURACY = Statistic("accuracy change, Newcombe lower bound", "difference", "lower")
 _FIDELITY = Statistic("relative Fréchet distance change, bias-corrected bootstrap upper bound", "relative", "upper")
 _KERNEL = Statistic("kernel distance change, upper bound of t over blocks", "number", "upper")
@@ -26,7 +26,7 @@ def _usable(row: ClassAccuracy, needed: int) -> bool:
 def samples_needed(row: ClassAccuracy, retain: RetainPolicy) -> int:
     """How many samples of a class R1.class is asked on, by how often base and candidate disagreed on the first ``n_per_class``.
 
-    So many that the bound lies a third of the margin below the estimate. Two models trained apart disagree on every other image of a weak class, and
+    So many that the bound lies a fifth of the margin below the estimate. Two models trained apart disagree on every other image of a weak class, and
     on 250 of those half of the models that are as good as the base are refused. What is worse by twice the margin is not worth asking again: it
     fails, and to stop for that reason lets nothing pass.
     """
