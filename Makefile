@@ -41,7 +41,7 @@ test: install $(SERVE_STAMP)
 # Long: runs that are killed, and services that fail under them. ERASEDIFF_FAULT_MOMENTS says how often a run is killed at random (50).
 FAULTS ?= tests
 test-faults: install
-	$(BIN)/pytest -m faults -n 2 --dist load --durations 20 $(FAULTS)
+	$(BIN)/pytest -m faults -n 2 --dist loadgroup --durations 20 $(FAULTS)
 
 # Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started
 # by the tool that ERASEDIFF_ONE_NODE_CLUSTER names. Pods run ERASEDIFF_TEST_SERVE_IMAGE and ERASEDIFF_TEST_PIPELINE_IMAGE where those are

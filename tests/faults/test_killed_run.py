@@ -16,6 +16,8 @@ import yaml
 
 from tests.e2e.numbers import QUICK, asking, write_images
 
+pytestmark = pytest.mark.xdist_group("killed_run")  # one worker makes the runs that all of them look at
+
 
 def environment():
     return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
