@@ -53,7 +53,8 @@ def test_it_verifies_where_nothing_heavy_can_be_imported(issued: Issued) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [("evaluate",), ("erase",), ("demo",), ("certify",), ("sample", "--model", "x", "--label", "1", "--out", "x.png"), ("rollback",)]
+    "arguments",
+    [("evaluate",), ("train-base",), ("demo",), ("certify",), ("sample", "--model", "x", "--label", "1", "--out", "x.png"), ("rollback",)],
 )
 def test_control_the_other_commands_say_what_is_missing(issued: Issued, arguments: tuple[str, ...]) -> None:
     done = without(*arguments, "--workdir", issued.run.workdir.root)

@@ -60,10 +60,12 @@ def test_no_step_is_cached_by_the_backend(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_conditions_hang_on_unnamed_outputs_of_the_gate_the_export_and_the_promotion(name):
+def test_conditions_hang_on_unnamed_outputs(name):
     _, _, tasks = compiled_tasks(name)
     conditions = [t["triggerPolicy"]["condition"] for t in tasks.values() if "condition" in t.get("triggerPolicy", {})]
     assert sorted(conditions) == [
+        "inputs.parameter_values['pipelinechannel--check-prerequisites-Output'] != ''",
+        "inputs.parameter_values['pipelinechannel--check-prerequisites-Output'] == ''",
         "inputs.parameter_values['pipelinechannel--export-onnx-Output'] == true",
         "inputs.parameter_values['pipelinechannel--gate-Output'] == true",
         "inputs.parameter_values['pipelinechannel--promote-Output'] == true",

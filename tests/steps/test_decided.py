@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from erasediff.records.nouns import BaseRecord, ErasedRecord
-from erasediff.records.workdir import CHECKPOINT, Run
+from erasediff.records.workdir import CHECKPOINT, Run, Workdir
 from erasediff.steps.decided import erased_of, standing
 from tests.certified import promoted_run
 
@@ -28,10 +29,17 @@ finally:
 """
 
 
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory, tiny_unet: Callable[..., torch.nn.Module]) -> Run:
+    """An attempt with all its records; not to be changed."""
+    return promoted_run(tmp_path_factory.mktemp("promoted") / "work", tiny_unet)
+
+
 @pytest.fixture
-def run(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module]) -> Run:
-    """An attempt whose erasure is done."""
-    run = promoted_run(tmp_path / "work", tiny_unet)
+def run(promoted: Run, tmp_path: Path) -> Run:
+    """A copy of it whose erasure is done."""
+    shutil.copytree(promoted.workdir.root, tmp_path / "work")
+    run = Workdir.open(tmp_path / "work").run(promoted.name)
     run.need(ErasedRecord, "erase").model_copy(update={"made_from": erased_of(run)}).write(run.path(ErasedRecord))
     return run
 
