@@ -1,1 +1,1 @@
-"""The component ``purge``."""
+"""The component ``regate``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from erasediff.evaluate import statistics
-from erasediff.evaluate.gate.controls import as_control
+from erasediff.evaluate.gate.controls import as_control, check_detector
 from erasediff.evaluate.gate.decide import Decision, overall
 from erasediff.evaluate.gate.forget import check_detections, enough
 from erasediff.evaluate.gate.questions import Question, Statistic
@@ -15,7 +15,6 @@ from erasediff.records.policy import GatePolicy
 from erasediff.records.regate import Recalled
 
 _MADE = Statistic("detection rate of the retained classes, Clopper-Pearson lower bound", "share", "lower")
-_KNOWN = Statistic("true positive rate on real images the detector was not trained on", "share", "lower")
 
 
 def run_again(policy: GatePolicy, recalled: Sequence[Recalled], retained: Detections) -> Decision:
@@ -29,7 +28,7 @@ def run_again(policy: GatePolicy, recalled: Sequence[Recalled], retained: Detect
     rule = policy.forget.model_copy(update={"n": policy.export.n, "max_upper": policy.export.max_upper})
     checks = [_makes_the_rest(policy, retained)]
     for one in recalled:
-        checks.append(_knows(policy, one))
+        checks.append(check_detector(f"C0.detector.{one.label}", f"The detector knows class {one.label}", one.detector, policy))
         checks.append(check_detections(f"F8.{one.label}", f"Class {one.label} is forgotten by the graph that serves", one.found, rule, policy.alpha))
     return Decision(overall(checks), tuple(checks))
 
@@ -41,9 +40,3 @@ def _makes_the_rest(policy: GatePolicy, retained: Detections) -> Check:
         return question.unanswered(retained.n, reason)
     bound = statistics.binomial_lower(retained.detections, retained.n, policy.alpha)
     return as_control(question.answer(retained.detections / retained.n, bound, retained.n))
-
-
-def _knows(policy: GatePolicy, one: Recalled) -> Check:
-    question = Question(f"C0.detector.{one.label}", f"The detector knows class {one.label}", _KNOWN, policy.control.min_true_positive_rate)
-    seen, rate = one.detector.holdout_positives, one.detector.true_positive_rate
-    return as_control(question.answer(rate, rate, seen)) if seen else question.unanswered(0, "no held-out real image is of the class")

@@ -8,7 +8,7 @@ from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.forget import check_detections, enough
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
-from erasediff.records.measurements import Measurements
+from erasediff.records.measurements import DetectorQuality, Measurements
 from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy
 
@@ -41,11 +41,14 @@ def check_power(policy: GatePolicy, measured: Measurements) -> list[Check]:
         on_base = check_detections("F1", "", base, policy.forget, policy.alpha)
         if on_base.verdict is not Verdict.FAIL:
             power = power.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base does not fail F1, so a pass would mean nothing"})
-    rate = measured.detector.true_positive_rate
-    knows = Question("C0.detector", "The detector knows the class", _TRUE_POSITIVES, policy.control.min_true_positive_rate)
-    seen = measured.detector.holdout_positives
-    detector = knows.answer(rate, rate, seen) if seen else knows.unanswered(0, "no held-out real image is of the class")
-    return [power, as_control(detector)]
+    return [power, check_detector("C0.detector", "The detector knows the class", measured.detector, policy)]
+
+
+def check_detector(id: str, title: str, quality: DetectorQuality, policy: GatePolicy) -> Check:
+    """C0.detector: whether the detector sees the class on real images it was not trained on."""
+    question = Question(id, title, _TRUE_POSITIVES, policy.control.min_true_positive_rate)
+    rate, seen = quality.true_positive_rate, quality.holdout_positives
+    return as_control(question.answer(rate, rate, seen)) if seen else question.unanswered(0, "no held-out real image is of the class")
 
 
 def check_attempts(policy: GatePolicy, attempt: int) -> Check:
