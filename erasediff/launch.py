@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
@@ -17,7 +17,7 @@ from erasediff.errors import BadInput, EraseDiffError, ExitCode
 from erasediff.files import alone, explained, in_use, write_atomic
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
+from erasediff.records.nouns import ErasureRequest, Outcome, Verdict, requests_text
 from erasediff.records.policy import GatePolicy
 from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
 
@@ -54,11 +54,11 @@ def shipped(name: str) -> Path:
     raise BadInput(f"{name} is missing from this installation: install erasediff again.")
 
 
-def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, policy: GatePolicy) -> Outcome:
-    """Run the erasure pipeline to its end.
+def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
+    """Run the erasure pipeline to its end, for one request or for several that are erased together.
 
     Returns:
-        What ``outcome.json`` says. The pipeline's own status is never taken as evidence.
+        What ``outcome.json`` says of the first. The pipeline's own status is never taken as evidence.
 
     Raises:
         BadInput: another pipeline is under way in this workdir.
@@ -70,8 +70,8 @@ def run_pipeline(workdir: Workdir, request: ErasureRequest, config: RunConfig, p
         log = workdir.root / "pipeline.log"
         with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, in_use(Path(scratch)):
             arguments, events = Path(scratch) / "arguments.json", Path(scratch) / "progress.jsonl"
-            documents = {"request": request, "config": config, "policy": policy}
-            arguments.write_text(json.dumps({k: v.canonical().decode() for k, v in documents.items()} | {"workdir": str(workdir.root)}))
+            documents = {"config": config.canonical().decode(), "policy": policy.canonical().decode(), "workdir": str(workdir.root)}
+            arguments.write_text(json.dumps({"request": requests_text(requests), **documents}))
             events.touch()
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
             environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}

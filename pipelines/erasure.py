@@ -28,7 +28,7 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
     """Erase, gate, export, register, roll out and promote.
 
     Args:
-        request: The erasure request as JSON; empty for what the ledger owes first, and the model that serves is judged again where that is nothing.
+        request: The erasure request as JSON, or a list; empty for what the ledger owes first, and where that is nothing what serves is judged again.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
         workdir: Folder that all steps share.

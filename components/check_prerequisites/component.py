@@ -11,7 +11,7 @@ def check_prerequisites(workdir: str, request: str, config: str, policy: str) ->
 
     Args:
         workdir: Folder that all steps share.
-        request: The erasure request as JSON; empty for what the ledger owes first.
+        request: The erasure request as JSON, or a list of several; empty for what the ledger owes first.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
 

@@ -16,6 +16,6 @@ def export_onnx(workdir: str, run: str) -> bool:
     Returns:
         Whether the exported graph passed its own checks.
     """
-    from erasediff.steps.runner import component_main
+    from erasediff.steps.runner import verdict_main
 
-    return component_main("export_onnx", workdir, run).verdict == "PASS"
+    return verdict_main("export_onnx", workdir, run)

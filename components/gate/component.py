@@ -15,8 +15,8 @@ def gate(workdir: str, run: str, measurements: str) -> bool:
         measurements: Digest of the measurements.
 
     Returns:
-        Whether the verdict is PASS.
+        Whether the verdict is PASS, in a batch that of every attempt.
     """
-    from erasediff.steps.runner import component_main
+    from erasediff.steps.runner import verdict_main
 
-    return component_main("gate", workdir, run).verdict == "PASS"
+    return verdict_main("gate", workdir, run)

@@ -74,7 +74,7 @@ def run_here(path: Path, config: RunConfig, policy: GatePolicy, label: str) -> i
     from erasediff.launch import exit_code, run_pipeline
 
     workdir = open_workdir(path)
-    outcome = run_pipeline(workdir, read_request(config, label), config, policy)
+    outcome = run_pipeline(workdir, (read_request(config, label),), config, policy)
     print_outcome(outcome, path)
     return exit_code(outcome)
 

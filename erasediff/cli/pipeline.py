@@ -73,24 +73,28 @@ def process(
     seed: SeedOption = None,
     tier: TierOption = None,
 ) -> int:
-    """Do what the ledger's requests ask of a model, the earliest due first; where they ask nothing, ask the model that serves again.
+    """Do what the ledger's requests ask of a model, several classes in one run; where they ask nothing, ask the model that serves again.
 
-    All requests are run, and the exit code is the first failure's.
+    A class that does not pass is left out, and the others of its run go again without it. The exit code is that of the first class that is left.
     """
     from erasediff.launch import exit_code, run_pipeline
-    from erasediff.steps.filed import owed
+    from erasediff.records.nouns import ErasureRequest, Outcome
+    from erasediff.steps.batches import held_back, next_batch
 
     configured, decided, opened = _configured(config, seed, dataset), read_policy(policy, tier), open_workdir(workdir)
-    asked, code = owed(opened, configured.dataset.name), ExitCode.OK
-    for request in asked:
-        print(f"class {request.label} of {request.dataset}:")
-        outcome = run_pipeline(opened, request, configured, decided)
-        print_outcome(outcome, workdir)
-        code = code or exit_code(outcome)
-    if not asked:
+    tried, codes = set[ErasureRequest](), dict[ErasureRequest, ExitCode]()
+    while batch := next_batch(opened, configured.dataset.name, tried):
+        first = run_pipeline(opened, batch, configured, decided)
+        others = () if first.attempt is None else opened.run().others()
+        for outcome in (first, *(Outcome.read(other.folder / "outcome.json") for other in others)):
+            print(f"class {outcome.forget.label} of {configured.dataset.name}:")
+            print_outcome(outcome, workdir)
+            codes[ErasureRequest(dataset=configured.dataset.name, label=outcome.forget.label)] = exit_code(outcome)
+        tried |= (set(batch) - held_back(opened, batch)) or set(batch)
+    if not codes:
         print(f"nothing is asked of {configured.dataset.name}: no request waits that is decided and not held.")
         return regate_here(opened, configured, decided)
-    return code
+    return next((code for code in codes.values() if code), ExitCode.OK)
 
 
 @app.command()

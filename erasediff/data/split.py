@@ -32,7 +32,7 @@ def split_dataset(labels: NDArray[np.int64], label: int, gone_labels: Collection
     Args:
         labels: int64 [N].
         label: the label to forget.
-        gone_labels: labels that were forgotten earlier.
+        gone_labels: labels that were forgotten earlier, or are forgotten in the same run.
 
     Raises:
         BadInput: the label is already forgotten, has no images, or is all that is left.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence import states
@@ -45,13 +45,14 @@ class Known(NamedTuple):
         )
 
 
-def read_known(connection: Connection, wanted: ColumnElement[bool], limit: int | None = None) -> list[Known]:
-    """The requests that are wanted, the earliest due first.
+def read_known(connection: Connection, wanted: ColumnElement[bool]) -> list[Known]:
+    """The requests that are wanted, the earliest due first, and of those due at once the one that came first.
 
     Raises:
         IntegrityError: the columns of one do not follow from its events.
     """
-    query = select(REQUESTS).where(wanted).order_by(REQUESTS.c.due, REQUESTS.c.id).limit(limit)
+    came = select(func.min(EVENTS.c.number)).where(EVENTS.c.request == REQUESTS.c.id).scalar_subquery()
+    query = select(REQUESTS).where(wanted).order_by(REQUESTS.c.due, came, REQUESTS.c.id)
     entries = [entry_of(row) for row in connection.execute(query)]
     events = select(EVENTS).where(EVENTS.c.request.in_(select(query.subquery().c.id))).order_by(EVENTS.c.number)
     standings: dict[str, Standing] = {}

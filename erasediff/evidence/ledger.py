@@ -196,7 +196,7 @@ class Ledger:
             return read_one(connection, id).facts()
 
     def requests(self, states: Iterable[State] | None = None) -> tuple[RequestFacts, ...]:
-        """All requests, or those in some states, the earliest due first."""
+        """All requests, or those in some states, the earliest due first, and of those due at once the one that came first."""
         wanted = true() if states is None else REQUESTS.c.state.in_([state.value for state in states])
         with self.database.reading() as connection:
             return tuple(known.facts() for known in read_known(connection, wanted))
@@ -207,13 +207,6 @@ class Ledger:
         with self.database.reading() as connection:
             rows = connection.execute(select(EVENTS).where(wanted).order_by(EVENTS.c.number)).all()
         return tuple(chain.parse_line(line_of(row)) for row in rows)
-
-    def batch(self, now: datetime, limit: int) -> tuple[RequestFacts, ...]:
-        """The requests to erase next: accepted or suppressed, not held, the earliest due first. Each is taken by its own ``advance`` to BATCHED."""
-        wanted = REQUESTS.c.state.in_([state.value for state in states.TO_ERASE]) & REQUESTS.c.held.is_(False)
-        with self.database.reading() as connection:
-            check_clock(connection, now)
-            return tuple(known.facts() for known in read_known(connection, wanted, limit))
 
     def due(self, now: datetime, within: timedelta) -> tuple[Deadline, ...]:
         """What is owed by ``now + within``, overdue or not, the earliest first."""

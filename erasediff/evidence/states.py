@@ -84,7 +84,17 @@ REFUSALS = frozenset(
     }
 )
 WITHDRAWALS = frozenset({Reason.ASKED_BACK, Reason.FILED_IN_ERROR})
-RETURNS = frozenset({Reason.GATE_FAILED, Reason.GATE_INCONCLUSIVE, Reason.NOT_APPROVED, Reason.NOT_EXPORTED, Reason.ROLLED_BACK, Reason.RUN_FAILED})
+RETURNS = frozenset(
+    {
+        Reason.GATE_FAILED,
+        Reason.GATE_INCONCLUSIVE,
+        Reason.NOT_APPROVED,
+        Reason.NOT_EXPORTED,
+        Reason.ROLLED_BACK,
+        Reason.RUN_FAILED,
+        Reason.BATCH_REFUSED,
+    }
+)
 
 
 @dataclass(frozen=True)

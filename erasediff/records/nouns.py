@@ -7,13 +7,16 @@ Their order:
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
+from erasediff.errors import BadInput
 from erasediff.records.attacks import Detections
-from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict
+from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json
 
 
 class Verdict(StrEnum):
@@ -35,12 +38,40 @@ class ErasureRequest(Strict):
     label: int = Field(ge=0)
 
 
+def requests_of(text: str) -> tuple[ErasureRequest, ...]:
+    """The requests of one run from their JSON, which is that of one request or a list of several.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"the request is not JSON ({error}): correct it and run again.") from None
+    asked = document if isinstance(document, list) else [document]
+    found = tuple(dict.fromkeys(ErasureRequest.parse(one, "the request") for one in asked))
+    if not found or len({request.dataset for request in found}) > 1:
+        raise BadInput("one run erases from one dataset: name at least one request, and none of another dataset.")
+    return found
+
+
+def requests_text(requests: Sequence[ErasureRequest]) -> str:
+    """What :func:`requests_of` reads."""
+    documents = [request.model_dump(mode="json") for request in requests]
+    return canonical_json(documents[0] if len(documents) == 1 else documents).decode()
+
+
 class PlanRecord(Record):
-    """One attempt at a request, as it was fixed before anything ran."""
+    """One attempt at a request, as it was fixed before anything ran.
+
+    ``batch`` names the attempts whose requests are erased together with this one's, itself among them, the earliest due first; it is empty for an
+    attempt that is alone.
+    """
 
     run: str
     attempt: int = Field(ge=1)
     request: ErasureRequest
+    batch: tuple[str, ...] = ()
     config_digest: Sha256
     policy_digest: Sha256
     seed_commitment: Sha256

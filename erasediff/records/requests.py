@@ -75,6 +75,7 @@ class Reason(StrEnum):
     NOT_EXPORTED = "not_exported"
     ROLLED_BACK = "rolled_back"
     RUN_FAILED = "run_failed"
+    BATCH_REFUSED = "batch_refused"
     STORE_UNREACHABLE = "store_unreachable"
     OBJECT_LOCK = "object_lock"
     BACKUP_CYCLE = "backup_cycle"

@@ -147,6 +147,7 @@ class LedgerSettings(BaseSettings):
         zone: where a day ends (``ERASEDIFF_LEDGER_ZONE``), by the names of the time zone database.
         approvals: how many people must approve a model before it is rolled out (``ERASEDIFF_LEDGER_APPROVALS``).
         approvers: a folder with the public key of each of them as ``NAME.pub`` (``ERASEDIFF_LEDGER_APPROVERS``).
+        batch: how many classes one run may erase together (``ERASEDIFF_LEDGER_BATCH``).
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_LEDGER_", extra="ignore", frozen=True)
@@ -156,6 +157,7 @@ class LedgerSettings(BaseSettings):
     zone: Zone = "UTC"
     approvals: int = Field(default=0, ge=0, le=8)
     approvers: Path | None = None
+    batch: int = Field(default=4, ge=1, le=1000)
 
     @classmethod
     def load(cls) -> Self:

@@ -114,7 +114,7 @@ class Workdir:
 
     @property
     def asked(self) -> Path:
-        """The request that a run took from the ledger, where it was not handed one."""
+        """The requests that a run took from the ledger, where it was not handed one."""
         return self.root / "asked.json"
 
     @property
@@ -157,7 +157,10 @@ class Workdir:
         return [Run(self, folder) for _, folder in sorted(asked)]
 
     def open_run(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy, key: bytes) -> Run:
-        """Write an attempt's plan with the documents it quotes and the key it commits to, and make it the current one."""
+        """Write an attempt's plan with the documents it quotes and the key it commits to, and make it the current one.
+
+        Of a batch the first attempt is opened last: where its plan lies, those of the others do too.
+        """
         folder = self.runs / plan.run
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of another plan under the same name
         write_atomic(folder / KEY, key, mode=0o600)
@@ -187,6 +190,25 @@ class Run:
     def plan(self) -> PlanRecord:
         """What was fixed before anything ran."""
         return PlanRecord.read(self.folder / "plan.json")
+
+    def batch(self) -> tuple[Run, ...]:
+        """The attempts whose requests are erased together, the earliest due first; this one alone where there is no other."""
+        return tuple(Run(self.workdir, self.workdir.runs / name) for name in self.plan().batch) or (self,)
+
+    def requests(self) -> tuple[ErasureRequest, ...]:
+        """What the batch erases; empty where one of its attempts was never opened."""
+        batch = self.batch()
+        opened = all((one.folder / "plan.json").is_file() for one in batch)
+        return tuple(one.plan().request for one in batch) if opened else ()
+
+    @property
+    def lead(self) -> Run:
+        """The batch's first attempt: what is done once for all of them is done there."""
+        return self.batch()[0]
+
+    def others(self) -> tuple[Run, ...]:
+        """The batch without this attempt."""
+        return tuple(one for one in self.batch() if one.name != self.name)
 
     def config(self) -> RunConfig:
         """The run's configuration, as it was when the attempt was opened.

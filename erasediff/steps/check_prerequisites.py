@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from erasediff import __version__
@@ -11,48 +14,73 @@ from erasediff.data.split import split_dataset
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord
+from erasediff.records.nouns import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord, requests_of
 from erasediff.records.policy import GatePolicy
 from erasediff.records.workdir import Run, Workdir
 from erasediff.tracking import CHAMPION, Tracking
 
 
-def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunConfig, policy: GatePolicy, name: str | None = None) -> Run:
-    """Check what the run needs and open an attempt, or take up the one that a crash left.
+def check_prerequisites(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None = None) -> Run:
+    """Check what the run needs and open an attempt a request, or take up those that a crash left.
 
     Args:
         workdir: where the run is kept.
-        request: what is to be forgotten.
+        requests: what is to be forgotten in one run, each another class of the same dataset, the earliest due first.
         config: how.
         policy: what the gate will ask.
-        name: a name for the attempt's folder; made from the request's digest if unset.
+        name: a name for the folder of an attempt that is alone; made from the request's digest if unset.
+
+    Returns:
+        The attempt at the first request; it knows the others.
 
     Raises:
         BadInput: the dataset, the label, the registry or the remote cannot be used.
     """
     dataset = load_dataset(config.dataset)
-    if dataset.name != request.dataset:
-        raise BadInput(f"the request names dataset {request.dataset!r} but the config loads {dataset.name!r}: make them agree.")
+    if dataset.name != requests[0].dataset:
+        raise BadInput(f"the request names dataset {requests[0].dataset!r} but the config loads {dataset.name!r}: make them agree.")
+    if name is not None and len(requests) > 1:
+        raise BadInput("a name is for an attempt that is alone: leave it out where several classes are erased together.")
     if policy.tier == 2 and policy.attacks.retrain and config.base_training is None:
         raise BadInput("tier 2 compares with a model that is trained without the class, and the config trains none: set attacks.retrain to false.")
     tracking = Tracking(workdir.root)
     version = tracking.alias(config.model_name, CHAMPION)
-    if (run := _unfinished(workdir, request, config, policy, name, version)) is not None:
+    if (run := _unfinished(workdir, requests, config, policy, name, version)) is not None:
         return workdir.select(run)
     forgotten = _forgotten(version)
-    _check_scope(dataset, request, config, forgotten)
+    _check_scope(dataset, requests, config, forgotten)
     _try_judges(config, dataset)
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
-    number = len(workdir.attempts(request.digest())) + 1
-    folder = name or f"{request.digest()[:16]}-{number}"
-    mlflow_run = tracking.start_run(f"erase {folder}", {"erasediff.request": request.digest(), "erasediff.version": __version__})
-    key = secret_key()
+    numbers = [len(workdir.attempts(request.digest())) + 1 for request in requests]
+    names = [name or f"{request.digest()[:16]}-{number}" for request, number in zip(requests, numbers, strict=True)]
+    batch = tuple(names) if len(names) > 1 else ()
+    opened = [
+        _open(workdir, PlannedAttempt(request, number, folder, batch), config, policy, dataset, tracking)
+        for request, number, folder in reversed(list(zip(requests, numbers, names, strict=True)))
+    ]
+    return opened[-1]
+
+
+@dataclass(frozen=True)
+class PlannedAttempt:
+    """What is known of an attempt before it is opened."""
+
+    request: ErasureRequest
+    number: int
+    name: str
+    batch: tuple[str, ...]
+
+
+def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: GatePolicy, dataset: ImageDataset, tracking: Tracking) -> Run:
+    request, key = attempt.request, secret_key()
+    mlflow_run = tracking.start_run(f"erase {attempt.name}", {"erasediff.request": request.digest(), "erasediff.version": __version__})
     plan = PlanRecord(
         made_from={"dataset": dataset.digest()},
-        run=folder,
-        attempt=number,
+        run=attempt.name,
+        attempt=attempt.number,
         request=request,
+        batch=attempt.batch,
         config_digest=config.digest(),
         policy_digest=policy.digest(),
         seed_commitment=seed_commitment(key),
@@ -62,11 +90,12 @@ def check_prerequisites(workdir: Workdir, request: ErasureRequest, config: RunCo
     return workdir.open_run(plan, config, policy, key)
 
 
-def _check_scope(dataset: ImageDataset, request: ErasureRequest, config: RunConfig, forgotten: tuple[int, ...]) -> None:
-    if request.label >= dataset.classes:
-        known = ", ".join(dataset.class_names[:20])
-        raise BadInput(f"class {request.label} is not in dataset {dataset.name!r}: choose one of {known}.")
-    split_dataset(dataset.labels, request.label, forgotten)
+def _check_scope(dataset: ImageDataset, requests: Sequence[ErasureRequest], config: RunConfig, forgotten: tuple[int, ...]) -> None:
+    for request in requests:
+        if request.label >= dataset.classes:
+            known = ", ".join(dataset.class_names[:20])
+            raise BadInput(f"class {request.label} is not in dataset {dataset.name!r}: choose one of {known}.")
+        split_dataset(dataset.labels, request.label, (*forgotten, *(other.label for other in requests if other != request)))
     partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
 
 
@@ -84,17 +113,17 @@ def _forgotten(version: object | None) -> tuple[int, ...]:
 
 
 def _unfinished(
-    workdir: Workdir, request: ErasureRequest, config: RunConfig, policy: GatePolicy, name: str | None, version: object | None
+    workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None, version: object | None
 ) -> Run | None:
     """An attempt with the same documents that may go on: its base is still the champion, or it has become it itself."""
-    runs = workdir.attempts(request.digest()) if name is None else _named(workdir, name)
+    runs = workdir.attempts(requests[0].digest()) if name is None else _named(workdir, name)
     champion = str(getattr(version, "version", ""))
     for run in reversed(runs):
         plan, base, promotion = run.plan(), run.find(BaseRecord), run.find(PromotionRecord)
-        same = plan.request == request and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
+        same = set(run.requests()) == set(requests) and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
         current = base is None or base.version == champion or (promotion is not None and promotion.version == champion)
         if same and current:
-            return run
+            return run.lead
     return None
 
 
@@ -109,14 +138,14 @@ def _flat(document: dict[str, object], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def parse_documents(request: str, config: str, policy: str) -> tuple[ErasureRequest, RunConfig, GatePolicy]:
+def parse_documents(request: str, config: str, policy: str) -> tuple[tuple[ErasureRequest, ...], RunConfig, GatePolicy]:
     """The three documents of a run from their JSON, as pipeline parameters carry them.
 
     Raises:
         BadInput: one of them does not follow its schema.
     """
     return (
-        ErasureRequest.parse_json(request, "the request"),
+        requests_of(request),
         RunConfig.parse_json(config, "the config"),
         GatePolicy.parse_json(policy, "the policy"),
     )

@@ -24,9 +24,10 @@ def forget_set_of(run: Run) -> dict[str, str]:
 
 
 def erased_of(run: Run) -> dict[str, str]:
-    """What decides the erased model."""
+    """What decides the erased model: in a batch the forget sets of the others too."""
     base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
-    return {"base": base.digest(), "forget_set": forget_set.digest(), "config": run.config().digest()}
+    beside = {f"forget_set.{other.name}": other.need(ForgetSetRecord, "version-forget-set").digest() for other in run.others()}
+    return {"base": base.digest(), "forget_set": forget_set.digest(), "config": run.config().digest(), **beside}
 
 
 def measurements_of(run: Run) -> dict[str, str]:

@@ -9,9 +9,8 @@ from erasediff.data.commitment import indices_commitment, read_key
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.data.shards import unpack
-from erasediff.data.split import split_dataset
 from erasediff.errors import IntegrityError
-from erasediff.files import atomic_path, sha256_file
+from erasediff.files import atomic_path, sha256_file, write_atomic
 from erasediff.models.denoiser import to_unit
 from erasediff.models.folder import load_model, save_model
 from erasediff.models.pipeline import ClassConditionalPipeline
@@ -21,7 +20,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord
 from erasediff.records.workdir import CHECKPOINT, Run
 from erasediff.steps.decided import erased_of
-from erasediff.steps.version_forget_set import forget_store
+from erasediff.steps.version_forget_set import forget_store, split_of
 from erasediff.tracking import Tracking
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.proxy import development_proxy
@@ -35,47 +34,57 @@ CURVES = "curves.npz"
 def erase(run: Run) -> ErasedRecord:
     """Erase, from the last checkpoint if there is one; under torchrun, as one of several processes with the joint batch.
 
+    The first attempt of a batch erases for all of them, and the others take its model for theirs.
+
     Raises:
         BadInput: an earlier step is missing, or the forget set cannot be fetched.
         IntegrityError: what was fetched is not what the record names.
         NonFinite: training diverged; the last checkpoint is kept.
     """
-    base, forget_set = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
-    config, made_from = run.config(), erased_of(run)
+    base, config, made_from = run.need(BaseRecord, "train-base"), run.config(), erased_of(run)
+    if run.lead != run:
+        return run.made(ErasedRecord, made_from, lambda: _shared(run))
     compute = Compute(config.device, config.erase.precision)
     if compute.is_main:
-        record = run.made(ErasedRecord, made_from, lambda: _kept(run, base, forget_set, compute))
+        record = run.made(ErasedRecord, made_from, lambda: _kept(run, base, compute))
         compute.wait()
     else:
-        record = _helped(run, made_from, base, forget_set, compute)
+        record = _helped(run, made_from, base, compute)
     # The checkpoint holds optimiser moments, which are functions of the forget images.
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
     return record
 
 
-def _helped(run: Run, made_from: dict[str, str], base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:
+def _shared(run: Run) -> ErasedRecord:
+    """What the batch's first attempt has made."""
+    record = run.lead.need(ErasedRecord, "erase")
+    write_atomic(run.folder / CURVES, (run.lead.folder / record.curves.uri).read_bytes())
+    return record
+
+
+def _helped(run: Run, made_from: dict[str, str], base: BaseRecord, compute: Compute) -> ErasedRecord:
     """Take part as one of several processes, and read what the first one wrote."""
     present = run.find(ErasedRecord)
     if present is None or present.made_from != made_from:
-        _erased(run, load_model(run.workdir.models, base.model), base, forget_set, compute)
+        _erased(run, load_model(run.workdir.models, base.model), base, compute)
     compute.wait()
     return run.need(ErasedRecord, "erase")
 
 
-def _erased(run: Run, pipeline: ClassConditionalPipeline, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasureResult:
+def _erased(run: Run, pipeline: ClassConditionalPipeline, base: BaseRecord, compute: Compute) -> ErasureResult:
     config = run.config()
     with compute.main_first():
-        data = _erasure_data(run, config, base, forget_set)
+        data = _erasure_data(run, config, base)
     erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, compute)
     enough = development_proxy(config.erase.proxy, data, pipeline, config.sampler, config.seed) if config.erase.proxy else None
     with progress("erasing", config.erase.steps) as done:
         return run_erasure(erasure, run.folder / CHECKPOINT, run.plan().digest(), done, enough)
 
 
-def _kept(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Compute) -> ErasedRecord:
+def _kept(run: Run, base: BaseRecord, compute: Compute) -> ErasedRecord:
     pipeline = load_model(run.workdir.models, base.model)
-    result = _erased(run, pipeline, base, forget_set, compute)
-    forgotten = (*base.model.forgotten, forget_set.label)
+    result = _erased(run, pipeline, base, compute)
+    forgotten = (*base.model.forgotten, *(one.plan().request.label for one in run.batch()))
     saved = save_model(result.model, pipeline.scheduler, run.workdir.models, base.model.dataset, forgotten)
     model = saved.model_copy(update={"epoch": base.model.epoch + 1})
     _log(run, result)
@@ -89,18 +98,15 @@ def _kept(run: Run, base: BaseRecord, forget_set: ForgetSetRecord, compute: Comp
     )
 
 
-def _erasure_data(run: Run, config: RunConfig, base: BaseRecord, forget_set: ForgetSetRecord) -> ErasureData:
+def _erasure_data(run: Run, config: RunConfig, base: BaseRecord) -> ErasureData:
     dataset = load_dataset(config.dataset)
     train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
-    split = split_dataset(dataset.labels, forget_set.label, base.model.forgotten)
-    key = read_key(run.workdir.request_key(run.plan().request))
-    if indices_commitment(key, split.retain) != forget_set.retain_indices_hmac:
-        raise IntegrityError("the retain set is not the one of the forget set's record: run `erasediff version-forget-set` again.")
-    retain = np.intersect1d(split.retain, train)
-    forget = to_unit(_fetch_forget_images(run, forget_set, train))
+    batch = run.batch()
+    forget = [to_unit(_fetch_forget_images(one, train)) for one in batch]
+    retain = np.intersect1d(_retained(run, base, dataset.labels), train)
     return ErasureData(
-        forget=forget,
-        forget_labels=torch.full((len(forget),), forget_set.label),
+        forget=torch.cat(forget),
+        forget_labels=torch.cat([torch.full((len(images),), one.plan().request.label) for one, images in zip(batch, forget, strict=True)]),
         retain=to_unit(torch.from_numpy(dataset.images[retain])),
         retain_labels=torch.from_numpy(dataset.labels[retain]),
         null_label=dataset.classes,
@@ -108,8 +114,19 @@ def _erasure_data(run: Run, config: RunConfig, base: BaseRecord, forget_set: For
     )
 
 
-def _fetch_forget_images(run: Run, forget_set: ForgetSetRecord, train: np.ndarray) -> torch.Tensor:
+def _retained(run: Run, base: BaseRecord, labels: np.ndarray) -> np.ndarray:
+    """Positions of the images that stay, which are those that every forget set of the batch was split from."""
+    retain = split_of(run, base, labels).retain
+    for one in run.batch():
+        key = read_key(run.workdir.request_key(one.plan().request))
+        if indices_commitment(key, retain) != one.need(ForgetSetRecord, "version-forget-set").retain_indices_hmac:
+            raise IntegrityError("the retain set is not the one of the forget set's record: run `erasediff version-forget-set` again.")
+    return retain
+
+
+def _fetch_forget_images(run: Run, train: np.ndarray) -> torch.Tensor:
     """The versioned forget images that the base may have been trained on; no copy stays on the disk."""
+    forget_set = run.need(ForgetSetRecord, "version-forget-set")
     with run.scratch() as scratch:
         target = scratch / "forget"
         forget_store(run, run.plan()).fetch(forget_set.version, target, scratch)

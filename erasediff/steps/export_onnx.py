@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
-from erasediff.errors import BadInput
+from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
 from erasediff.evaluate.measure import watch_for
@@ -31,6 +33,8 @@ ONNX, SOLVERS = "onnx/model.onnx", "onnx/solvers.npz"
 def export_onnx(run: Run) -> ExportedRecord:
     """Export the erased model with the tables of its solvers, and measure what serves: F8 samples by the server's own loop.
 
+    A batch has one graph, that of its first attempt, and each attempt measures it for its own class.
+
     Raises:
         BadInput: an earlier step is missing, or the gate did not say PASS.
     """
@@ -44,10 +48,13 @@ def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:
     config, policy, label = run.config(), run.policy().for_attempt(attempt), run.plan().request.label
     pipeline = load_model(run.workdir.models, erased.model)
     path, solvers = run.folder / ONNX, run.folder / SOLVERS
-    export_denoiser(pipeline, path)
     tables = solver_tables(config.sampler, pipeline.schedule)
-    with atomic_path(solvers) as temporary:
-        save_tables(tables, temporary)
+    if run.lead == run:
+        export_denoiser(pipeline, path)
+        with atomic_path(solvers) as temporary:
+            save_tables(tables, temporary)
+    else:
+        _take_graph(run, path, solvers)
     parity = measure_parity(pipeline, OnnxDenoiser(path))
     served = Served(OnnxGraph(path), tables[solver_name(config.sampler)], pipeline.classes, config.sampler)
     real = real_images(config)
@@ -73,6 +80,21 @@ def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:
     if record.verdict is Verdict.PASS:
         _served_model(erased, record, config.sampler.guidance_scale).write(path.parent / MANIFEST)
     return record
+
+
+def _take_graph(run: Run, path: Path, solvers: Path) -> None:
+    """Lay the batch's graph and tables beside an attempt, as they were measured before.
+
+    Raises:
+        IntegrityError: they are others.
+    """
+    exported = run.lead.need(ExportedRecord, "export-onnx")
+    path.parent.mkdir(exist_ok=True)
+    for pointer, target in ((exported.onnx, path), (exported.solvers, solvers)):
+        with atomic_path(target) as temporary:
+            shutil.copyfile(run.lead.folder / pointer.uri, temporary)
+            if sha256_file(temporary) != pointer.sha256:
+                raise IntegrityError(f"{run.lead.folder / pointer.uri} is not what was measured: run `erasediff export-onnx` again.")
 
 
 def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale: float) -> ServedModel:

@@ -77,23 +77,20 @@ def open_ledger(workdir: Workdir) -> Ledger | None:
     return Ledger.existing(where, settings.terms()) if begun else None
 
 
-def owed(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
-    """What requests that are not held still ask of a dataset's model, the earliest due first: to be erased, rolled out, purged or certified.
-
-    Last comes what was certified by an attempt that was killed before it wrote its outcome.
-    """
+def owing(workdir: Workdir, dataset: str) -> tuple[RequestFacts, ...]:
+    """The requests that still ask something of a dataset's model and are not held, the earliest due first: to erase, roll out, purge or certify."""
     ledger = open_ledger(workdir)
     waiting = () if ledger is None else ledger.requests(TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
-    asked = [facts.erasure for facts in waiting if facts.erasure.dataset == dataset and not facts.held]
-    return tuple(dict.fromkeys((*asked, *_unreported(workdir, dataset))))
+    return tuple(facts for facts in waiting if facts.erasure.dataset == dataset and not facts.held)
 
 
-def _unreported(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
+def unreported(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
+    """What was certified by an attempt that was killed before it wrote its outcome."""
     if workdir.outcome.exists() or not workdir.current.is_file():
         return ()
     run = workdir.run()
-    request = run.plan().request
-    return (request,) if request.dataset == dataset and answered(run) else ()
+    here = run.plan().request.dataset == dataset and any(answered(one) for one in run.batch())
+    return run.requests() if here else ()
 
 
 def take(run: Run) -> None:
@@ -122,7 +119,7 @@ def _check_can_certify(facts: RequestFacts) -> None:
 
 def _take(ledger: Ledger, facts: RequestFacts, run: Run) -> None:
     if facts.state in UNDER_WAY:
-        if _taken_by(ledger, facts.id) == run.name:
+        if taken_by(ledger, facts.id) == run.name:
             return
         ledger.advance(facts.id, facts.state, State.SUPPRESSED, BY, _now(), {"reason": Reason.RUN_FAILED.value})
     if facts.state is State.ACCEPTED:
@@ -136,7 +133,20 @@ def suppress_request(workdir: Workdir, ledger: Ledger, facts: RequestFacts, by: 
     return ledger.advance(facts.id, facts.state, State.SUPPRESSED, by, _now())
 
 
-def _taken_by(ledger: Ledger, id: str) -> str | None:
+def sent_back_for(workdir: Workdir, id: str) -> Reason | None:
+    """Why the last attempt that took a request has sent it back, if one did."""
+    ledger = open_ledger(workdir)
+    events = () if ledger is None else ledger.events(id)
+    reasons = [event.facts.get("reason") for event in events if event.after is State.SUPPRESSED and event.kind == "advanced"]
+    return Reason(str(reasons[-1])) if reasons and reasons[-1] else None
+
+
+def send_back(run: Run, reason: Reason) -> None:
+    """Let the requests of an attempt wait for the next batch, before anything is rolled out."""
+    _move(run, (State.GATED, State.APPROVED), State.SUPPRESSED, {"reason": reason.value})
+
+
+def taken_by(ledger: Ledger, id: str) -> str | None:
     """The attempt that took a request last."""
     runs = [event.facts.get("run") for event in ledger.events(id) if event.after is State.BATCHED and event.kind == "advanced"]
     return None if not runs else str(runs[-1])
@@ -146,7 +156,7 @@ def _answering(run: Run, *states: State) -> Iterator[tuple[Ledger, RequestFacts]
     """The requests in some states that this attempt took, each with its ledger, the earliest due first."""
     ledger = open_ledger(run.workdir)
     for facts in () if ledger is None else ledger.requests(states):
-        if ledger is not None and facts.erasure == run.plan().request and _taken_by(ledger, facts.id) == run.name:
+        if ledger is not None and facts.erasure == run.plan().request and taken_by(ledger, facts.id) == run.name:
             yield ledger, facts
 
 
@@ -184,7 +194,7 @@ def give_approval(workdir: Workdir, id: str, by: str, key: SigningKey) -> Reques
     ledger = open_ledger(workdir)
     if ledger is None:
         raise BadInput(f"there is no ledger in {workdir.root}: check --workdir, or set ERASEDIFF_LEDGER.")
-    name = _taken_by(ledger, id)
+    name = taken_by(ledger, id)
     if name is None:
         raise BadInput(f"no attempt has taken request {id} yet: there is no model to approve.")
     if ledger.events(id)[0].by == by:

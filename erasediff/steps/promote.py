@@ -29,7 +29,8 @@ def promote(run: Run) -> PromotionRecord:
             no longer the base that this attempt started from.
     """
     registered, base = run.need(RegisteredRecord, "register"), run.need(BaseRecord, "train-base")
-    check_releasable(run)
+    for one in run.batch():
+        check_releasable(one)
     check_rolled_out(run, registered)
     if {registered.weights_sha256, registered.onnx_sha256} & set(workdir_rules(run.workdir).revoked):
         raise BadInput(f"version {registered.version} of {registered.name!r} was revoked by a purge: run the same command again from the champion.")

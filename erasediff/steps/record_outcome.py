@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from erasediff.errors import ExitCode
 from erasediff.evaluate.gate import final_verdict
 from erasediff.evidence.keys import PUBLIC
 from erasediff.files import write_atomic
@@ -43,22 +44,28 @@ REPORT = "report.html"
 
 
 def record_outcome(run: Run) -> Outcome:
-    """Write what came of an attempt, into its folder and into the workdir."""
-    outcome = outcome_of(run)
-    failure: Exception | None = None
-    try:
-        report = _render(run, outcome, _grid_file(run))
-        write_atomic(run.folder / REPORT, report)
-        write_atomic(run.workdir.report, report)
-    except Exception as error:  # the outcome is written even if a picture cannot be drawn; the error is raised after that
-        failure = error
-        outcome = outcome.model_copy(update={"report": None})
-    outcome.write(run.folder / "outcome.json")
-    outcome.write(run.workdir.outcome)
-    if failure is not None:
+    """Write what came of an attempt, into its folder and into the workdir; of a batch the workdir has what came of its first attempt."""
+    recorded = {one.name: _record(one) for one in run.batch()}
+    lead, _ = recorded[run.lead.name]
+    lead.write(run.workdir.outcome)
+    if lead.report is not None:
+        write_atomic(run.workdir.report, (run.lead.folder / REPORT).read_bytes())
+    for failure in (failure for _, failure in recorded.values() if failure is not None):
         raise failure
-    _close(run, outcome)
-    return outcome
+    for one in run.batch():
+        _close(one, recorded[one.name][0])
+    return recorded[run.name][0]
+
+
+def _record(run: Run) -> tuple[Outcome, Exception | None]:
+    """Write report and outcome into an attempt's folder; the outcome even if a picture cannot be drawn, which is the error that is returned."""
+    outcome, failure = outcome_of(run), None
+    try:
+        write_atomic(run.folder / REPORT, _render(run, outcome, _grid_file(run)))
+    except Exception as error:
+        outcome, failure = outcome.model_copy(update={"report": None}), error
+    outcome.write(run.folder / "outcome.json")
+    return outcome, failure
 
 
 def record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
@@ -88,7 +95,9 @@ def outcome_of(run: Run) -> Outcome:
     decided = final_verdict(verdict.verdict if verdict else None, exported)
     champion, requests, certificate = _champion(run), answered(run), run.find(CertificateRecord)
     owed = bool(requests) and (certificate is None or certificate.phase != "final")
-    error = read_failure(run.folder)
+    error = next((failure for one in (run, *run.others()) if (failure := read_failure(one.folder)) is not None), None)
+    if error is None and champion is None and decided in (None, Verdict.PASS):
+        error = _held_back(run)
     if error is None and (owed if champion else decided in (None, Verdict.PASS)):
         error = Failure(step=_next_step(run), message="the step ended without saying why, it may have been killed: read its log.", exit_code=1)
     return Outcome(
@@ -105,6 +114,21 @@ def outcome_of(run: Run) -> Outcome:
         public_key=None if certificate is None else _in_workdir(run, PUBLIC),
         request=requests[0].id if requests else None,
     )
+
+
+def _held_back(run: Run) -> Failure | None:
+    """Why nothing came of a model that this attempt's gate has passed: the gate of another attempt of its batch has not."""
+    for other in run.others():
+        verdict, exported = other.find(VerdictRecord), other.find(ExportedRecord)
+        decided = final_verdict(verdict.verdict if verdict else None, exported)
+        if decided in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+            message = (
+                f"class {other.plan().request.label}, which was erased in the same run, ended {decided}, so its model is not promoted: "
+                "run `erasediff process` again, which leaves that class out."
+            )
+            code = ExitCode.GATE_FAIL if decided is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE
+            return Failure(step="gate", message=message, exit_code=int(code))
+    return None
 
 
 def _in_workdir(run: Run, name: str) -> str:

@@ -17,7 +17,7 @@ from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
 
 
 def register(run: Run) -> RegisteredRecord:
-    """Register this attempt's model.
+    """Register this attempt's model; that of a batch is registered once.
 
     Raises:
         BadInput: an earlier step is missing, or the model or its graph did not pass.
@@ -26,6 +26,8 @@ def register(run: Run) -> RegisteredRecord:
     exported, verdict = run.need(ExportedRecord, "export-onnx"), run.need(VerdictRecord, "gate")
     if Verdict.PASS is not verdict.verdict or Verdict.PASS is not exported.verdict:
         raise BadInput(f"run {run.name} did not pass ({verdict.verdict}, exported graph {exported.verdict}): only PASS is registered.")
+    if run.lead != run:
+        return run.made(RegisteredRecord, registered_of(run), lambda: run.lead.need(RegisteredRecord, "register"))
     return run.made(RegisteredRecord, registered_of(run), lambda: _register(run, exported, verdict))
 
 

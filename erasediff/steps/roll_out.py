@@ -15,7 +15,7 @@ from erasediff.steps.filed import check_releasable
 
 
 def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
-    """Publish this attempt's graph and roll it out, where a roll-out is configured.
+    """Publish this attempt's graph and roll it out, where a roll-out is configured; that of a batch is rolled out once, after all may be.
 
     Raises:
         AwaitingApproval: people have to approve the model first.
@@ -23,7 +23,8 @@ def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
         RolledBack: the new version did not come to serve; the record says so.
     """
     registered, settings = run.need(RegisteredRecord, "register"), RollOutSettings.load()
-    check_releasable(run)
+    for one in run.batch():
+        check_releasable(one)
     made_from = {"registered": registered.digest(), "settings": settings.digest()}
     present = run.find(RollOutRecord)
     if present is not None and present.made_from == made_from and present.outcome != "rolled back":
@@ -31,6 +32,8 @@ def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
     record = RollOutRecord(made_from=made_from, backend=settings.backend, uri="", onnx_sha256=registered.onnx_sha256, revision="", outcome="none")
     if settings.backend == "none":
         return _written(run, record.model_copy(update={"reason": "no roll-out is configured"}))
+    if run.lead != run:
+        return _written(run, run.lead.need(RollOutRecord, "roll-out").model_copy(update={"made_from": made_from}))
     run.path(RollOutRecord).unlink(missing_ok=True)  # what is written there is no longer so
     exported = Exported.read((run.folder / run.need(ExportedRecord, "export-onnx").onnx.uri).parent)
     if exported.model.onnx.sha256 != registered.onnx_sha256:

@@ -17,42 +17,69 @@ from erasediff.files import alone, write_atomic
 from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, Failure, Outcome
+from erasediff.records.nouns import ErasureRequest, Failure, Outcome, Verdict, requests_text
 from erasediff.records.policy import GatePolicy
 from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.batches import next_batch, said, settle
 from erasediff.steps.decided import standing
-from erasediff.steps.filed import answered, follow, owed, take
+from erasediff.steps.filed import answered, follow, take
 from erasediff.steps.journal import keep_seconds, read_failure, write_failure
 
 T = TypeVar("T")
 
 
-def perform(step: str, run: Run, elsewhere: Callable[[Run], Record] | None = None) -> Record:
-    """Run one step of an attempt; one process of several keeps the books.
+Work = Callable[[Run], Record]
+
+
+def perform(step: str, run: Run, elsewhere: Work | None = None) -> Record:
+    """Run one step of an attempt, and up to the promotion of all that are in its batch; one process of several keeps the books.
 
     Args:
         step: which one.
         run: the attempt.
-        elsewhere: what to call in place of the step's own function, where another machine does the work.
+        elsewhere: what to call in place of the step's own function, where another machine does the work of the batch's first attempt.
+
+    Returns:
+        The attempt's record.
 
     Raises:
         EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
     """
+    if not is_main_process():
+        return _work(step)(run.lead)
+    if step in _AFTER_THE_PROMOTION:
+        return _performed(step, run)
+    records = {one.name: _performed(step, one, elsewhere if one == run.lead else None) for one in run.batch()}
+    settle(run, step)
+    return records[run.name]
+
+
+_AFTER_THE_PROMOTION = frozenset({"purge", "certify"})
+"""What one request is held or waits for keeps the others of its batch from nothing."""
+
+
+def _work(step: str) -> Work:
+    """A step's own function, unless its record is there."""
 
     def work(run: Run) -> Record:
         there = standing(step, run)
         if there is not None:
             return there
-        function: Callable[[Run], Record] = elsewhere or getattr(import_module(f"erasediff.steps.{step}"), step)
+        function: Work = getattr(import_module(f"erasediff.steps.{step}"), step)
         return function(run)
 
-    if not is_main_process():
-        return work(run)
-    (run.folder / "failure.json").unlink(missing_ok=True)
+    return work
+
+
+def _performed(step: str, run: Run, elsewhere: Work | None = None) -> Record:
+    """Run one step of one attempt, timed and announced."""
+    failure = read_failure(run.folder)
+    if failure is not None and failure.step == step:
+        (run.folder / "failure.json").unlink()
     started = time.monotonic()
     announce(step, "started", 0.0)
     # Where another machine does the work, the process over there holds the attempt.
-    record = guarded(step, run.folder, lambda: _followed(step, run, work if elsewhere else _alone(work)))
+    record = guarded(step, run.folder, lambda: _followed(step, run, elsewhere or _alone(_work(step))))
     seconds = round(time.monotonic() - started, 3)
     keep_seconds(run, step, seconds)
     announce(step, "done", seconds)
@@ -120,13 +147,15 @@ def open_attempt(workdir: Workdir, request: str, config: str, policy: str, name:
 
     def action() -> Run:
         opened = check_prerequisites(workdir, *parse_documents(request, config, policy), name)
-        take(opened)
+        for one in opened.batch():
+            take(one)
         return opened
 
     run = guarded("check_prerequisites", workdir.root, action)
-    (run.folder / "failure.json").unlink(missing_ok=True)
     seconds = round(time.monotonic() - started, 3)
-    keep_seconds(run, "check_prerequisites", seconds)
+    for one in run.batch():
+        (one.folder / "failure.json").unlink(missing_ok=True)
+        keep_seconds(one, "check_prerequisites", seconds)
     announce("check_prerequisites", "done", seconds)
     return run
 
@@ -140,18 +169,18 @@ def close_attempt(workdir: Workdir, request: str, config: str, policy: str) -> O
     announce("record_outcome", "started", 0.0)
     started = time.monotonic()
     run = _opened(workdir, configured.digest(), demanded.digest(), asked)
-    outcome = record_missing_run(workdir, asked) if run is None else guarded("record_outcome", run.folder, lambda: record_outcome(run))
+    outcome = record_missing_run(workdir, asked[0]) if run is None else guarded("record_outcome", run.folder, lambda: record_outcome(run))
     announce("record_outcome", "done", round(time.monotonic() - started, 3))
     return outcome
 
 
-def _opened(workdir: Workdir, config: str, policy: str, request: ErasureRequest) -> Run | None:
+def _opened(workdir: Workdir, config: str, policy: str, requests: tuple[ErasureRequest, ...]) -> Run | None:
     """The attempt opened last, if it is the one of these documents."""
     if read_failure(workdir.root) is not None or not workdir.current.is_file():
         return None
     run = workdir.run()
     plan = run.plan()
-    return run if (plan.request, plan.config_digest, plan.policy_digest) == (request, config, policy) else None
+    return run if (set(run.requests()), plan.config_digest, plan.policy_digest) == (set(requests), config, policy) else None
 
 
 def _ending_with_a_sentence(step: str, action: Callable[[], T]) -> T:
@@ -164,16 +193,43 @@ def _ending_with_a_sentence(step: str, action: Callable[[], T]) -> T:
 
 def component_main(step: str, workdir: str, run: str) -> Record:
     """What a component calls: :func:`perform`, ending the process with a sentence and an exit code on an error."""
-    return _ending_with_a_sentence(step, lambda: perform(step, Workdir.open(workdir).run(run)))
+    return _ending_with_a_sentence(step, lambda: _perform_for_all(step, Workdir.open(workdir).run(run)))
+
+
+def _perform_for_all(step: str, run: Run) -> Record:
+    """A step of an attempt and of all in its batch; after the promotion it has failed only where it failed for every one of them."""
+    if step not in _AFTER_THE_PROMOTION:
+        return perform(step, run)
+    records, failures = [], []
+    for one in run.batch():
+        try:
+            records.append(perform(step, one))
+        except EraseDiffError as error:
+            print(f"erasediff {step}: class {one.plan().request.label}: {error}", file=sys.stderr)
+            failures.append(error)
+    if not records:
+        raise failures[0]
+    return records[0]
+
+
+def verdict_main(step: str, workdir: str, run: str) -> bool:
+    """What the components ``gate`` and ``export_onnx`` call; whether the step said PASS to every attempt of the batch."""
+
+    def passed() -> bool:
+        attempt = Workdir.open(workdir).run(run)
+        perform(step, attempt)
+        return all(said(one, step) is Verdict.PASS for one in attempt.batch())
+
+    return _ending_with_a_sentence(step, passed)
 
 
 def promote_main(workdir: str, run: str) -> bool:
-    """What the component ``promote`` calls; whether the attempt answers requests."""
+    """What the component ``promote`` calls; whether an attempt of the batch answers requests."""
 
     def promote() -> bool:
         attempt = Workdir.open(workdir).run(run)
         perform("promote", attempt)
-        return bool(answered(attempt))
+        return any(answered(one) for one in attempt.batch())
 
     return _ending_with_a_sentence("promote", promote)
 
@@ -195,7 +251,7 @@ def open_main(workdir: str, request: str, config: str, policy: str) -> str:
 
     Args:
         workdir: the folder.
-        request: what to erase; empty for what the ledger owes first.
+        request: what to erase, one request or a list; empty for what the ledger owes first.
         config: the run's configuration.
         policy: the gate's.
 
@@ -212,15 +268,15 @@ def open_main(workdir: str, request: str, config: str, policy: str) -> str:
 
 
 def _owed_first(workdir: Workdir, config: str) -> str:
-    """The request that is due first, also for :func:`outcome_main`, which runs whatever happened between; empty where there is none."""
+    """The requests of the next batch, also for :func:`outcome_main`, which runs whatever happened between; empty where there are none."""
     workdir.asked.unlink(missing_ok=True)
     dataset = RunConfig.parse_json(config, "the config").dataset.name
-    first = guarded("check_prerequisites", workdir.root, lambda: owed(workdir, dataset)[:1])
-    for request in first:
-        write_atomic(workdir.asked, request.canonical())
-        return request.canonical().decode()
-    print(f"nothing is asked of {dataset}: no request waits that is decided and not held.")
-    return ""
+    batch = guarded("check_prerequisites", workdir.root, lambda: next_batch(workdir, dataset))
+    if not batch:
+        print(f"nothing is asked of {dataset}: no request waits that is decided and not held.")
+        return ""
+    write_atomic(workdir.asked, requests_text(batch).encode())
+    return requests_text(batch)
 
 
 def regate_main(workdir: str, config: str, policy: str) -> str:

@@ -25,13 +25,15 @@ from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
 
 
 def train_base(run: Run) -> BaseRecord:
-    """Pin this attempt's base, and the detectors that will judge it.
+    """Pin this attempt's base, and the detectors that will judge it; in a batch those of the first attempt.
 
     Raises:
         BadInput: there is no champion and the config trains none.
     """
 
     def pinned() -> BaseRecord:
+        if run.lead != run:
+            return run.lead.need(BaseRecord, "train-base")
         judges = appoint(run, real_images(run.config()))
         return ensure_champion(run.workdir, run.config()).model_copy(update={"judges": judges})
 

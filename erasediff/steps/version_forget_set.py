@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from erasediff.data.commitment import indices_commitment, request_key
 from erasediff.data.datasets import load_dataset
 from erasediff.data.shards import pack
-from erasediff.data.split import split_dataset
+from erasediff.data.split import Split, split_dataset
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PlanRecord
@@ -37,11 +40,21 @@ def forget_store(run: Run, plan: PlanRecord) -> ForgetStore:
     return ForgetStore(remote, settings.dvc_remote_endpoint_url)
 
 
+def split_of(run: Run, base: BaseRecord, labels: NDArray[np.int64]) -> Split:
+    """The images ``[N]`` by what an attempt does with them; those that its batch forgets beside its own are retained by none.
+
+    Raises:
+        BadInput: the forget set is empty or everything.
+    """
+    beside = (other.plan().request.label for other in run.others())
+    return split_dataset(labels, run.plan().request.label, (*base.model.forgotten, *beside))
+
+
 def _version(run: Run, plan: PlanRecord, base: BaseRecord) -> ForgetSetRecord:
     dataset = load_dataset(run.config().dataset)
     if dataset.digest() != plan.made_from["dataset"]:
         raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
-    split = split_dataset(dataset.labels, plan.request.label, base.model.forgotten)
+    split = split_of(run, base, dataset.labels)
     store, key = forget_store(run, plan), request_key(run.workdir.request_key(plan.request))
     with run.scratch() as scratch:
         packed = scratch / "forget"

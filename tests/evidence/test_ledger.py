@@ -8,6 +8,7 @@ import pytest
 
 from erasediff.errors import AwaitingApproval, BadInput, Conflict
 from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.states import TO_ERASE
 from erasediff.evidence.turn import SKEW
 from erasediff.records.nouns import ErasureRequest
 from erasediff.records.requests import Approval, Filing, Reason, Regime, Terms
@@ -113,7 +114,6 @@ def test_a_request_that_is_held_before_it_was_decided_waits_in_legal_hold(ledger
     ledger.hold(one, Reason.LITIGATION, "counsel", now)
     suppressed = ledger.advance(one, S.LEGAL_HOLD, S.SUPPRESSED, "desk", now)
     assert suppressed.held
-    assert ledger.batch(now, 10) == ()
 
 
 def test_a_failed_gate_sends_it_back_without_its_verdict_and_approvals(ledger: Ledger, now: datetime) -> None:
@@ -123,7 +123,7 @@ def test_a_failed_gate_sends_it_back_without_its_verdict_and_approvals(ledger: L
         ledger.approve(one, approval(now), now)
     back = send_back(ledger, one, now)
     assert (back.state, back.verdict) == (S.SUPPRESSED, None)
-    assert ledger.batch(now, 10) == (back,)
+    assert ledger.requests(TO_ERASE) == (back,)
     for state in (S.BATCHED, S.ERASED, S.GATED, S.APPROVED):
         step(ledger, one, state, now)
     assert send_back(ledger, one, now, Reason.ROLLED_BACK).approvals == (), "they were of another model"
@@ -200,17 +200,12 @@ def test_a_request_cannot_be_taken_back_while_it_is_being_erased(ledger: Ledger,
     assert ledger.withdraw(one, Reason.ASKED_BACK, "desk", now).state is S.WITHDRAWN
 
 
-def test_the_next_batch_is_what_is_due_first_and_not_held(ledger: Ledger, now: datetime) -> None:
-    late, early, held, taken = (
-        ledger.file(filing(label), "desk", now, received=now - days * DAY).id for label, days in ((1, 1), (2, 9), (3, 20), (4, 25))
-    )
-    for one, label in ((late, 1), (early, 2), (held, 3)):
-        walk(ledger, S.SUPPRESSED if one != early else S.ACCEPTED, now, label=label)
+def test_what_is_due_first_comes_first_and_of_the_same_day_what_came_first(ledger: Ledger, now: datetime) -> None:
+    days = ((1, 1), (2, 9), (3, 20), (4, 20), (5, 20), (6, 20))
+    filed = [ledger.file(filing(label), "desk", now, received=now - ago * DAY).id for label, ago in days]
+    assert [facts.id for facts in ledger.requests()] == [*filed[2:], filed[1], filed[0]]
     walk(ledger, S.BATCHED, now, label=4)
-    ledger.hold(held, Reason.AUDIT, "counsel", now)
-    assert [facts.id for facts in ledger.batch(now, 10)] == [early, late]
-    assert [facts.id for facts in ledger.batch(now, 1)] == [early]
-    assert taken in [facts.id for facts in ledger.requests([S.BATCHED])]
+    assert [facts.id for facts in ledger.requests([S.BATCHED])] == [filed[3]]
 
 
 def test_what_is_due_is_said_until_it_is_answered(ledger: Ledger, now: datetime) -> None:
@@ -233,7 +228,6 @@ def test_a_clock_that_went_backwards_is_refused(ledger: Ledger, now: datetime) -
     for attempt in (
         lambda: ledger.advance(facts.id, S.VERIFIED, S.LOCATED, "desk", before),
         lambda: ledger.file(filing(8), "desk", before),
-        lambda: ledger.batch(before, 1),
         lambda: ledger.due(before, DAY),
     ):
         with pytest.raises(BadInput, match="set the clock right"):

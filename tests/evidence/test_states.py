@@ -174,10 +174,10 @@ class Walk(RuleBasedStateMachine):
             self.ledger.file(filing(9), "desk", last - timedelta(minutes=2))
 
     @invariant()
-    def the_batch_is_not_held(self) -> None:
-        for facts in self.ledger.batch(self.now, 10):
+    def what_is_held_says_so(self) -> None:
+        for facts in self.ledger.requests(states.TO_ERASE):
             assert facts.state in states.TO_ERASE
-            assert not self.holds[facts.id]
+            assert facts.held == bool(self.holds[facts.id])
 
     def check_history(self, one: str) -> None:
         """What must be behind a request that is where it is, read from its events alone."""

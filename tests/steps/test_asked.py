@@ -34,11 +34,13 @@ def opened(workdir: Workdir, request: str = "") -> str:
     return open_main(str(workdir.root), request, CONFIG, POLICY)
 
 
-def test_the_request_that_is_due_first_is_opened_and_gets_the_outcome(workdir: Workdir, tmp_path: Path) -> None:
-    """A hold takes it out of the row: then the next one is."""
+def test_the_request_that_is_due_first_is_opened_and_gets_the_outcome(workdir: Workdir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hold takes it out of the row: then the next one is. The house has one class at a time erased."""
+    monkeypatch.setenv("ERASEDIFF_LEDGER_BATCH", "1")
     asked = [file_request(workdir, ErasureRequest(dataset="digits", label=label)) for label in (8, 3)]
     first = opened(workdir)
     assert workdir.run(first).plan().request.label == 8
+    assert workdir.run(first).plan().batch == ()
     outcome_main(str(workdir.root), "", CONFIG, POLICY, str(tmp_path / "shown.html"))
     assert Outcome.read(workdir.outcome).forget.label == 8
     assert (tmp_path / "shown.html").is_file()

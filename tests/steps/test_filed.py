@@ -22,7 +22,7 @@ from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
 from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.filed import answered, certified, check_releasable, follow, give_approval, owed, purged, purging, take
+from erasediff.steps.filed import answered, certified, check_releasable, follow, give_approval, purged, purging, take
 from tests.certified import REQUEST, promoted_run
 
 
@@ -89,25 +89,6 @@ def test_a_label_is_suppressed_when_its_request_is_taken_and_what_was_revoked_st
     take(run)
     assert workdir_rules(run.workdir) == ServingRules(revoked=("a" * 64,), suppress=(REQUEST.label,))
     assert state(ledger, asked) is State.BATCHED
-
-
-def test_what_is_owed_is_one_run_a_class_the_earliest_due_first_and_nothing_that_is_held_or_done(run: Run, ledger: Ledger) -> None:
-    digits = {label: filed(run, label=label) for label in (7, 3, REQUEST.label)}
-    soon = ledger.file(Filing(regime=Regime.GDPR, scope="class", erasure=REQUEST), "desk-1", now(), now() - timedelta(days=20)).id
-    for before, after in ROAD:
-        ledger.advance(soon, before, after, "desk-1", now())
-    ledger.hold(digits[3], Reason.AUDIT, "desk-1", now())
-    assert [request.label for request in owed(run.workdir, "digits")] == [REQUEST.label, 7]
-    assert owed(run.workdir, "faces") == ()
-    take(run)
-    through(run, "erase", "gate", "promote")
-    assert [request.label for request in owed(run.workdir, "digits")] == [REQUEST.label, 7], "its data are still there"
-    purging(run)
-    purged(run, run.need(ErasedRecord, "erase"))
-    certified(run, run.need(ErasedRecord, "erase"))
-    assert [request.label for request in owed(run.workdir, "digits")] == [7, REQUEST.label], "a kill has prevented its outcome"
-    run.workdir.outcome.write_text("{}")
-    assert [request.label for request in owed(run.workdir, "digits")] == [7]
 
 
 def test_without_a_ledger_an_attempt_answers_nobody_and_makes_none(run: Run) -> None:

@@ -1,0 +1,72 @@
+"""Which requests one run answers together, and what the gate's answer to one of them means for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from erasediff.errors import BadInput
+from erasediff.evidence.states import TO_ERASE
+from erasediff.records.nouns import ErasureRequest, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.requests import Reason, RequestFacts
+from erasediff.records.settings import LedgerSettings
+from erasediff.records.workdir import Run, Workdir
+from erasediff.steps.filed import open_ledger, owing, send_back, sent_back_for, taken_by, unreported
+
+_OF_ITS_OWN = frozenset({Reason.GATE_FAILED, Reason.GATE_INCONCLUSIVE, Reason.NOT_EXPORTED})
+
+
+def next_batch(workdir: Workdir, dataset: str, tried: Set[ErasureRequest] = frozenset()) -> tuple[ErasureRequest, ...]:
+    """What one run is to do for a dataset's model next.
+
+    An attempt that is under way goes on with all of its batch. Else everything that waits is erased together, the earliest due first; but a class
+    that failed its own checks in the batch before goes alone, after the others.
+
+    Args:
+        workdir: where attempts lie.
+        dataset: whose model.
+        tried: what is not to be done now.
+
+    Returns:
+        A request a class, each another one; none where nothing is owed.
+    """
+    waiting = [facts for facts in owing(workdir, dataset) if facts.erasure not in tried]
+    if not waiting:
+        return tuple(request for request in unreported(workdir, dataset) if request not in tried)
+    first = waiting[0]
+    if first.state not in TO_ERASE:
+        return _batch_of(workdir, first)
+    fresh = [facts.erasure for facts in waiting if facts.state in TO_ERASE and sent_back_for(workdir, facts.id) not in _OF_ITS_OWN]
+    return tuple(dict.fromkeys(fresh))[: LedgerSettings.load().batch] or (first.erasure,)
+
+
+def _batch_of(workdir: Workdir, facts: RequestFacts) -> tuple[ErasureRequest, ...]:
+    """Everything that the attempt erases which took a request; the request alone where that attempt is not here."""
+    ledger = open_ledger(workdir)
+    name = None if ledger is None else taken_by(ledger, facts.id)
+    try:
+        found = () if name is None else workdir.run(name).requests()
+    except BadInput:
+        found = ()
+    return found if facts.erasure in found else (facts.erasure,)
+
+
+def held_back(workdir: Workdir, requests: Sequence[ErasureRequest]) -> set[ErasureRequest]:
+    """Those of some requests that were sent back for another one's failure, and so may go again at once."""
+    datasets = {request.dataset for request in requests}
+    waiting = [facts for dataset in datasets for facts in owing(workdir, dataset) if facts.state in TO_ERASE and facts.erasure in requests]
+    return {facts.erasure for facts in waiting if sent_back_for(workdir, facts.id) is Reason.BATCH_REFUSED}
+
+
+def said(run: Run, step: str) -> Verdict:
+    """What the gate, or the gate of the exported graph, said of an attempt."""
+    return run.need(VerdictRecord, "gate").verdict if step == "gate" else run.need(ExportedRecord, "export-onnx").verdict
+
+
+def settle(run: Run, step: str) -> None:
+    """Send back what has passed with a batch of which something else has not: nobody may have a model that did not pass every check."""
+    if step not in ("gate", "export_onnx"):
+        return
+    passed = [one for one in run.batch() if said(one, step) is Verdict.PASS]
+    if len(passed) < len(run.batch()):
+        for one in passed:
+            send_back(one, Reason.BATCH_REFUSED)

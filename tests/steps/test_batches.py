@@ -1,0 +1,302 @@
+"""The lies of a batch: 'they were erased together', of one that is left out, or one that is let through on another's verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from erasediff.demo import file_request
+from erasediff.errors import BadInput, EraseDiffError
+from erasediff.evidence.keys import PRIVATE, new_key
+from erasediff.evidence.ledger import Ledger
+from erasediff.files import sha256_file
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import (
+    BaseRecord,
+    ErasedRecord,
+    ErasureRequest,
+    ExportedRecord,
+    Outcome,
+    RegisteredRecord,
+    Verdict,
+    VerdictRecord,
+    requests_of,
+    requests_text,
+)
+from erasediff.records.policy import load_policy
+from erasediff.records.requests import Filing, Reason, Regime, State
+from erasediff.records.workdir import Run, Workdir
+from erasediff.steps import runner
+from erasediff.steps.batches import held_back, next_batch, settle
+from erasediff.steps.filed import answered, certified, follow, purged, purging
+from erasediff.steps.runner import component_main, open_attempt, outcome_main, perform
+from tests.certified import NOON, QUICK, REQUEST, ROOT, promoted_run
+
+CONFIG = RunConfig().canonical().decode()
+POLICY = load_policy(ROOT / "policies/class-conditional.yaml").canonical().decode()
+ROAD = ((State.RECEIVED, State.VERIFIED), (State.VERIFIED, State.LOCATED), (State.LOCATED, State.ACCEPTED))
+
+
+def digit(label: int) -> ErasureRequest:
+    return ErasureRequest(dataset="digits", label=label)
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workdir:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    new_key(tmp_path / "keys", None, NOON, None)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", str(tmp_path / "keys" / PRIVATE))
+    return Workdir.open(tmp_path / "work")
+
+
+@pytest.fixture
+def ledger(workdir: Workdir) -> Ledger:
+    return Ledger.open(workdir.root)
+
+
+def filed(workdir: Workdir, *labels: int) -> list[str]:
+    return [file_request(workdir, digit(label)).id for label in labels]
+
+
+def labels(batch: tuple[ErasureRequest, ...]) -> list[int]:
+    return [request.label for request in batch]
+
+
+def opened(workdir: Workdir, batch: tuple[ErasureRequest, ...]) -> Run:
+    return open_attempt(workdir, requests_text(batch), CONFIG, POLICY)
+
+
+def judged(run: Run, verdict: Verdict = Verdict.PASS) -> None:
+    """An attempt as far as its gate, whose steps are followed as if they had been run."""
+    erased = {"steps": 1, "forward_passes": 1, "backward_passes": 1, "ema_base_share": 0.0, "curves": {"uri": "c", "sha256": "1" * 64}}
+    model = {"dataset": "digits", "classes": 10, "weights": {"uri": "w", "sha256": "2" * 64}, "folder_sha256": "3" * 64}
+    ErasedRecord.model_validate(erased | {"model": model}).write(run.path(ErasedRecord))
+    VerdictRecord.read(QUICK / "verdict.json").model_copy(update={"verdict": verdict}).write(run.path(VerdictRecord))
+    for step in ("erase", "gate"):
+        follow(run, step)
+
+
+def test_what_waits_is_one_batch_the_earliest_due_first_and_nothing_that_is_held(workdir: Workdir, ledger: Ledger) -> None:
+    """Control: it is no batch of another dataset's, and the house may have fewer erased at once."""
+    asked = filed(workdir, 7, 3, 5)
+    now = datetime.now(UTC)
+    soon = ledger.file(Filing(regime=Regime.GDPR, scope="class", erasure=digit(1)), "desk-1", now, now - timedelta(days=20)).id
+    assert labels(next_batch(workdir, "digits")) == [7, 3, 5], "it is not decided"
+    for before, after in ROAD:
+        ledger.advance(soon, before, after, "desk-1", datetime.now(UTC))
+    ledger.hold(asked[1], Reason.AUDIT, "desk-1", datetime.now(UTC))
+    assert labels(next_batch(workdir, "digits")) == [1, 7, 5]
+    assert next_batch(workdir, "faces") == ()
+    assert labels(next_batch(workdir, "digits", {digit(1)})) == [7, 5]
+
+
+def test_the_house_says_how_many_classes_one_run_may_erase(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    filed(workdir, 7, 3, 5)
+    monkeypatch.setenv("ERASEDIFF_LEDGER_BATCH", "2")
+    assert labels(next_batch(workdir, "digits")) == [7, 3]
+
+
+def test_an_attempt_a_class_is_opened_and_each_takes_its_own_request(workdir: Workdir, ledger: Ledger) -> None:
+    asked = filed(workdir, 7, 3)
+    lead = opened(workdir, next_batch(workdir, "digits"))
+    assert [one.plan().request.label for one in lead.batch()] == [7, 3]
+    assert [[facts.id for facts in answered(one)] for one in lead.batch()] == [[asked[0]], [asked[1]]]
+    assert {ledger.facts(one).state for one in asked} == {State.BATCHED}
+    assert workdir.run() == lead
+    assert len({one.plan().seed_commitment for one in lead.batch()}) == 2, "each is judged by images of its own"
+
+
+def test_the_same_batch_is_taken_up_again_and_another_is_another(workdir: Workdir) -> None:
+    filed(workdir, 7, 3)
+    batch = next_batch(workdir, "digits")
+    lead = opened(workdir, batch)
+    assert labels(next_batch(workdir, "digits")) == [7, 3], "it is under way"
+    assert opened(workdir, batch) == lead
+    assert opened(workdir, batch[::-1]) == lead, "whatever is due first by now"
+    alone = opened(workdir, batch[1:])
+    assert (alone.plan().batch, alone.plan().attempt) == ((), 2)
+
+
+def test_a_batch_of_which_one_attempt_was_never_opened_is_opened_anew(workdir: Workdir) -> None:
+    """A kill between the two plans: the first attempt's is written last."""
+    batch = (digit(7), digit(3))
+    lead = opened(workdir, batch)
+    (lead.folder / "plan.json").unlink()
+    again = opened(workdir, batch)
+    assert [one.plan().request for one in again.batch()] == list(batch)
+    assert again.others()[0] != lead.others()
+
+
+def test_what_fails_holds_itself_back_and_the_others_go_again_without_it(workdir: Workdir, ledger: Ledger) -> None:
+    seven, three, five = filed(workdir, 7, 3, 5)
+    lead = opened(workdir, next_batch(workdir, "digits"))
+    for one, verdict in zip(lead.batch(), (Verdict.PASS, Verdict.FAIL, Verdict.PASS), strict=True):
+        judged(one, verdict)
+    assert ledger.facts(seven).state is State.GATED, "control: its own gate has passed it"
+    settle(lead, "gate")
+    assert {ledger.facts(one).state for one in (seven, three, five)} == {State.SUPPRESSED}
+    batch = tuple(one.plan().request for one in lead.batch())
+    assert held_back(workdir, batch) == {digit(7), digit(5)}
+    assert labels(next_batch(workdir, "digits")) == [7, 5]
+    rest = opened(workdir, next_batch(workdir, "digits"))
+    for one in rest.batch():
+        judged(one)
+    settle(rest, "gate")
+    assert {ledger.facts(one).state for one in (seven, five)} == {State.GATED}
+    assert labels(next_batch(workdir, "digits", {digit(7), digit(5)})) == [3], "it goes alone, after the others"
+    assert ledger.verify().holds
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_nobody_has_a_model_of_which_a_graph_has_not_passed(workdir: Workdir, ledger: Ledger, verdict: Verdict) -> None:
+    asked = filed(workdir, 7, 3)
+    lead = opened(workdir, next_batch(workdir, "digits"))
+    exported = ExportedRecord.read(QUICK / "exported.json")
+    for one, said in zip(lead.batch(), (Verdict.PASS, verdict), strict=True):
+        judged(one)
+        exported.model_copy(update={"verdict": said}).write(one.path(ExportedRecord))
+        follow(one, "export_onnx")
+    settle(lead, "export_onnx")
+    assert {ledger.facts(one).state for one in asked} == {State.SUPPRESSED}
+    assert labels(next_batch(workdir, "digits")) == [7]
+
+
+def test_an_outcome_says_whose_failure_it_was(workdir: Workdir, tmp_path: Path) -> None:
+    """Of the class that passed, and of the one that did not."""
+    filed(workdir, 7, 3)
+    lead = opened(workdir, next_batch(workdir, "digits"))
+    judged(lead)
+    judged(lead.others()[0], Verdict.INCONCLUSIVE)
+    settle(lead, "gate")
+    for one in lead.batch():
+        one.path(ErasedRecord).unlink()  # its curves are not there
+    outcome_main(str(workdir.root), requests_text((digit(7), digit(3))), CONFIG, POLICY, str(tmp_path / "shown.html"))
+    first, other = Outcome.read(workdir.outcome), Outcome.read(lead.others()[0].folder / "outcome.json")
+    assert (first.verdict, first.champion, other.verdict, other.error) == (None, None, "INCONCLUSIVE", None)
+    assert first.error is not None
+    assert "class 3, which was erased in the same run, ended INCONCLUSIVE" in first.error.message
+    assert first.error.exit_code == 11
+
+
+def test_documents_name_one_request_or_several_of_one_dataset() -> None:
+    assert requests_of(requests_text((digit(7),))) == (digit(7),)
+    assert requests_of(requests_text((digit(7), digit(3)))) == (digit(7), digit(3))
+    assert requests_of(f"[{requests_text((digit(7),))}, {requests_text((digit(7),))}]") == (digit(7),)
+    for wrong in ("", "[]", "[1]", "{", f"[{requests_text((digit(7),))}, {requests_text((ErasureRequest(dataset='faces', label=1),))}]"):
+        with pytest.raises(BadInput):
+            requests_of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [((7, 11), "class 11 is not in dataset"), (tuple(range(10)), "is all that is left"), ((7,), None)],
+)
+def test_a_batch_that_cannot_be_erased_opens_nothing(workdir: Workdir, asked: tuple[int, ...], sentence: str | None) -> None:
+    batch = tuple(digit(label) for label in asked)
+    if sentence is None:
+        assert opened(workdir, batch).name
+        return
+    with pytest.raises(BadInput, match=sentence):
+        opened(workdir, batch)
+    assert not list(workdir.runs.glob("*"))
+
+
+class Three:
+    """A batch of three after its promotion, of which a step is watched."""
+
+    def __init__(self, workdir: Workdir, failing: set[int], patch: pytest.MonkeyPatch) -> None:
+        self.lead, self.done, self.failing = opened(workdir, (digit(7), digit(3), digit(5))), [], failing
+        patch.setattr(runner, "_work", lambda step: self.work)
+
+    def work(self, run: Run) -> BaseRecord:
+        label = run.plan().request.label
+        self.done.append(label)
+        if label in self.failing:
+            raise BadInput(f"class {label} is under a legal hold.")
+        return BaseRecord.model_construct(name="digits")
+
+
+def test_after_the_promotion_what_one_is_held_for_keeps_the_others_from_nothing(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it, the first failure ends the step. Where all fail, so does the step."""
+    three = Three(workdir, {7}, monkeypatch)
+    component_main("purge", str(workdir.root), three.lead.name)
+    assert three.done == [7, 3, 5]
+    three.done.clear()
+    with pytest.raises(EraseDiffError):
+        perform("version_forget_set", three.lead)
+    assert three.done == [7]
+    three.failing |= {3, 5}
+    with pytest.raises(SystemExit):
+        component_main("purge", str(workdir.root), three.lead.name)
+
+
+def test_a_step_of_any_attempt_is_one_of_the_whole_batch_until_the_promotion(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    three = Three(workdir, set(), monkeypatch)
+    other = three.lead.others()[0]
+    perform("version_forget_set", other)
+    assert three.done == [7, 3, 5]
+    three.done.clear()
+    perform("certify", other)
+    assert three.done == [3]
+
+
+def test_a_purge_under_way_goes_on_with_the_whole_batch(
+    tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that is alone goes on alone, and what was certified and never reported comes last."""
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", "somewhere")
+    run = promoted_run(tmp_path / "work", tiny_unet)
+    (asked,) = filed(run.workdir, REQUEST.label)
+    runner.take(run)
+    filed(run.workdir, 7)
+    for step in ("erase", "gate", "promote"):
+        follow(run, step)
+    assert purging(run) == (asked,)
+    assert labels(next_batch(run.workdir, "digits")) == [REQUEST.label]
+    assert labels(next_batch(run.workdir, "digits", {REQUEST})) == [7]
+    for ended in (purged, certified):
+        ended(run, run.need(ErasedRecord, "erase"))
+    assert labels(next_batch(run.workdir, "digits")) == [7]
+    assert labels(next_batch(run.workdir, "digits", {digit(7)})) == [REQUEST.label], "a kill has prevented its outcome"
+    run.workdir.outcome.write_text("{}")
+    assert next_batch(run.workdir, "digits", {digit(7)}) == ()
+
+
+def test_a_batch_has_one_model_one_graph_and_one_version_and_every_attempt_its_own_records(
+    workdir: Workdir, tiny_unet: Callable[..., torch.nn.Module], tmp_path: Path
+) -> None:
+    """The steps that take over what the first attempt has made, on files; the end-to-end test has them all."""
+    from erasediff.steps.erase import erase
+    from erasediff.steps.register import register
+    from erasediff.steps.version_forget_set import split_of
+
+    made = promoted_run(tmp_path / "made", tiny_unet)
+    lead = opened(workdir, (digit(0), digit(3)))
+    other = lead.others()[0]
+    kinds = (BaseRecord, ErasedRecord, VerdictRecord, ExportedRecord, RegisteredRecord)
+    for kind in kinds:
+        made.need(kind, "run").write(lead.path(kind))
+    base = lead.need(BaseRecord, "train-base")
+    many = np.repeat(np.arange(10), 4)
+    kept = [split_of(one, base, many).retain for one in lead.batch()]
+    assert np.array_equal(*kept)
+    assert not np.isin(many[kept[0]], (0, 3)).any()
+    base.write(other.path(BaseRecord))
+    from erasediff.records.nouns import ForgetSetRecord
+
+    for one in lead.batch():
+        made.need(ForgetSetRecord, "run").model_copy(update={"label": one.plan().request.label}).write(one.path(ForgetSetRecord))
+    curves = lead.folder / lead.need(ErasedRecord, "erase").curves.uri
+    curves.write_bytes(b"curves")
+    shared = erase(other)
+    assert shared.model == lead.need(ErasedRecord, "erase").model
+    assert set(shared.made_from) == {"base", "forget_set", "config", f"forget_set.{lead.name}"}
+    assert sha256_file(other.folder / "curves.npz") == sha256_file(curves)
+    for kind in (VerdictRecord, ExportedRecord):
+        made.need(kind, "run").write(other.path(kind))
+    assert register(other).version == lead.need(RegisteredRecord, "register").version
