@@ -7,11 +7,12 @@ import pytest
 
 from erasediff.evidence.keys import PRIVATE
 from erasediff.files import sha256_file
-from erasediff.records.nouns import Outcome
+from erasediff.records.nouns import ErasedRecord, ExportedRecord, Outcome, RegisteredRecord, VerdictRecord
+from erasediff.records.workdir import Workdir
 from erasediff.steps.journal import STEPS
 from tests.e2e.numbers import QUICK
 
-FORGET, NEXT = 0, 3
+FORGET, NEXT, BESIDE = 0, 3, 5
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,14 @@ def first(tmp_path_factory, services, erasediff):
 
 @pytest.fixture(scope="module")
 def second(first, services, erasediff):
-    """Another label on the same workdir, as a desk has it erased: filed, decided, and taken by the next scheduled run; with less training."""
+    """Two more labels on the same workdir, as a desk has them erased: filed, decided, and taken together by the next run; with less training."""
     workdir, _ = first
     before = json.loads((workdir / "outcome.json").read_text())
     environment = services.environment | {"ERASEDIFF_SIGNING_KEY": str(workdir / "signing" / PRIVATE)}
-    added = erasediff("request", "add", "--dataset", "digits", "--label", NEXT, "--by", "desk-1", "--workdir", workdir, environment=environment)
-    for verb in ("verify", "locate", "accept"):
-        erasediff("request", verb, added.stdout.partition(":")[0], "--by", "desk-1", "--workdir", workdir, environment=environment)
+    for label in (NEXT, BESIDE):
+        added = erasediff("request", "add", "--dataset", "digits", "--label", label, "--by", "desk-1", "--workdir", workdir, environment=environment)
+        for verb in ("verify", "locate", "accept"):
+            erasediff("request", verb, added.stdout.partition(":")[0], "--by", "desk-1", "--workdir", workdir, environment=environment)
     documents = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml")
     done = erasediff("process", "--workdir", workdir, *documents, environment=environment)
     return workdir, done, before
@@ -156,7 +158,7 @@ def test_asking_again_for_what_is_done_does_nothing_and_says_so(first, services,
     assert before == ((workdir / "promotions.jsonl").read_bytes(), client(services).get_model_version_by_alias("digits", "champion").version)
 
 
-def test_another_label_starts_from_the_champion_without_training_a_base(second, services):
+def test_other_labels_start_from_the_champion_without_training_a_base(second, services):
     workdir, done, before = second
     assert done.returncode == 0, done.stdout + done.stderr + log_of(workdir)
     outcome = json.loads((workdir / "outcome.json").read_text())
@@ -164,16 +166,41 @@ def test_another_label_starts_from_the_champion_without_training_a_base(second, 
     assert outcome["champion"]["version"] == "3"
     assert outcome["seconds"]["train_base"] < before["seconds"]["train_base"] / 3
     versions = {v.version for v in client(services).search_model_versions("name='digits'")}
-    assert versions == {"3"}, "the base knew both digits, and version 2 the second"
+    assert versions == {"3"}, "the base knew all three digits, and version 2 the other two"
+
+
+def test_what_is_asked_at_the_same_time_is_erased_in_one_run_and_judged_and_certified_one_by_one(second, services, erasediff):
+    """Control: the certificate of one is not that of the other."""
+    workdir, _, _ = second
+    batch = Workdir(workdir).run().batch()
+    assert [run.plan().request.label for run in batch] == [NEXT, BESIDE]
+    models = {run.need(ErasedRecord, "erase").model for run in batch}
+    assert [(model.forgotten, model.epoch) for model in models] == [((FORGET, NEXT, BESIDE), 2)]
+    assert {run.need(RegisteredRecord, "register").version for run in batch} == {"3"}
+    assert len({run.need(ExportedRecord, "export-onnx").onnx.sha256 for run in batch}) == 1
+    scopes = []
+    for run in batch:
+        outcome = Outcome.read(run.folder / "outcome.json")
+        assert (outcome.verdict, outcome.error, outcome.forget.label) == ("PASS", None, run.plan().request.label)
+        assert run.need(VerdictRecord, "gate").checks[0].n
+        certificate, key = workdir / outcome.certificate, workdir / outcome.public_key
+        graph = run.folder / "onnx/model.onnx"
+        assert erasediff("verify", certificate, "--key", key, "--onnx", graph, "--purge", run.folder / "purge.json", "--final").returncode == 0
+        other = next(one for one in batch if one != run)
+        assert erasediff("verify", certificate, "--key", key, "--purge", other.folder / "purge.json", "--final").returncode == 2
+        scopes.append(erasediff("verify", certificate, "--key", key).stdout)
+    assert scopes[0] != scopes[1]
+    listed = erasediff("request", "list", "--workdir", workdir, environment=services.environment).stdout
+    assert listed.count("CERTIFIED") == 3
 
 
 def test_what_was_forgotten_before_is_measured_again(second):
     workdir, _, _ = second
-    latest = workdir / "runs" / (workdir / "runs/current").read_text().strip()
-    checks = {c["id"]: c for c in json.loads((latest / "verdict.json").read_text())["checks"]}
-    assert checks[f"F1.{FORGET}"]["verdict"] == "PASS"
+    for run in Workdir(workdir).run().batch():
+        checks = {check.id: check for check in run.need(VerdictRecord, "gate").checks}
+        assert checks[f"F1.{FORGET}"].verdict == "PASS"
     lines = [json.loads(line) for line in (workdir / "promotions.jsonl").read_text().splitlines()]
-    assert [(p["previous_version"], p["version"]) for p in lines] == [("1", "2"), ("2", "3")]
+    assert [(p["previous_version"], p["version"]) for p in lines] == [("1", "2"), ("2", "3"), ("2", "3")]
 
 
 def test_a_label_that_is_forgotten_cannot_be_erased_again_under_another_configuration(second, services, erasediff):
