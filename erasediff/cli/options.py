@@ -23,9 +23,7 @@ ServiceAccountOption = Annotated[Optional[str], typer.Option("--service-account"
 NumberOption = Annotated[
     Optional[int], typer.Option("--label-number", min=0, help="The class by its position, where the dataset is on the cluster and not here.")
 ]
-RequestsOption = Annotated[
-    bool, typer.Option("--requests", help="Not one class, but what the ledger on the cluster owes whenever a run begins.")
-]
+RequestsOption = Annotated[bool, typer.Option("--requests", help="Not one class, but what the ledger on the cluster owes whenever a run begins.")]
 LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
 

@@ -20,7 +20,19 @@ class Services:
 
     mlflow_uri: str
     s3_endpoint: str
+    mlflow_folder: Path
     environment: dict[str, str]
+
+    def bucket(self):
+        """A second client of the bucket, which knows nothing of the one under test."""
+        import boto3
+
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        return boto3.resource("s3", endpoint_url=self.s3_endpoint, **keys).Bucket(BUCKET)
+
+    def versions(self) -> dict[str, bytes]:
+        """Every version of every object, by its key and version."""
+        return {f"{v.object_key}@{v.id}": v.get()["Body"].read() for v in self.bucket().object_versions.all() if v.size is not None}
 
 
 @pytest.fixture(scope="session")
@@ -33,18 +45,12 @@ def mlflow(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def services(mlflow):
-    import boto3
-
     mlflow_uri, folder = mlflow
-
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-    boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test").create_bucket(
-        Bucket=BUCKET
-    )
     environment = {
         "MLFLOW_TRACKING_URI": mlflow_uri,
         "ERASEDIFF_MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder}/mlflow.db",
@@ -54,8 +60,11 @@ def services(mlflow):
         "AWS_EC2_METADATA_DISABLED": "true",
         **credentials,
     }
+    found = Services(mlflow_uri, endpoint, folder, environment)
+    found.bucket().create()
+    found.bucket().Versioning().enable()
     try:
-        yield Services(mlflow_uri, endpoint, environment)
+        yield found
     finally:
         server.stop()
 

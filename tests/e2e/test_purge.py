@@ -53,6 +53,39 @@ def _unpacked(path: Path) -> bytes:
 
 
 @pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """Where everything that is started here has its temporary files, Kubeflow's store among them."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module")
+def variables(services, scratch):
+    return services.environment | {"TMPDIR": str(scratch)}
+
+
+@pytest.fixture(scope="module")
+def erasediff(erasediff, variables):
+    """The command line on a real MLflow server and a bucket that keeps versions."""
+
+    def run(*arguments, environment=None):
+        return erasediff(*arguments, environment=variables | (environment or {}))
+
+    return run
+
+
+@pytest.fixture
+def everywhere(finished, services, scratch):
+    """Whatever holds a marker: in the workdir, in MLflow's rows and artifacts, in any version of any object, in temporary files."""
+
+    def found(marker: bytes) -> dict[str, list[str]]:
+        folders = {"workdir": finished, "mlflow": services.mlflow_folder, "temporary": scratch}
+        objects = {"bucket": [key for key, data in services.versions().items() if marker in key.encode() + data]}
+        return {place: held for place, held in ({name: holding(marker, path) for name, path in folders.items()} | objects).items() if held}
+
+    return found
+
+
+@pytest.fixture(scope="module")
 def finished(tmp_path_factory, erasediff, canary, name):
     """A run that was promoted, on images of which one forget image carries the canary in its pixels and a name in its file's."""
     workdir = tmp_path_factory.mktemp("purge") / "work"
@@ -74,10 +107,11 @@ def finished(tmp_path_factory, erasediff, canary, name):
     return workdir
 
 
-def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, canary):
+def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere, canary):
     run = Workdir(finished).run()
     report = (run.folder / "report.html").read_bytes()
-    assert any(name.startswith("forget-remote/") for name in holding(canary, finished)), "control: the remote holds the image as it is"
+    assert "bucket" in everywhere(canary), "control: the remote holds the image as it is"
+    assert "mlflow" in everywhere(run.plan().request.digest().encode()), "control: rows are looked into"
     before = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(finished.rglob("*")) if p.is_file()}
     dry = erasediff("purge", "--workdir", finished, "--dry-run")
     assert dry.returncode == 0, dry.stderr
@@ -87,7 +121,7 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, canary):
     assert done.returncode == 0, done.stdout + done.stderr
     record = run.need(PurgeRecord, "purge")
     assert record.complete
-    assert holding(canary, finished) == []
+    assert everywhere(canary) == {}
     left = (run.folder / "report.html").read_bytes()
     assert HIDDEN in left
     assert HIDDEN not in report, "control: the first report shows samples of the class"
@@ -107,7 +141,7 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, canary):
     assert "may be rolled back to (there is no other version)" in refused.stderr
 
 
-def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_anywhere(finished, erasediff, canary, name, tmp_path):
+def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_anywhere(finished, erasediff, everywhere, canary, name, tmp_path):
     """The class is gone; the request gets its purge and its certificate all the same. A sentence that somebody types in has nowhere to go."""
     added = erasediff(
         "request", "add", "--dataset", "numbers", "--label", Workdir(finished).run().plan().request.label, "--by", "d", "--workdir", finished
@@ -119,9 +153,7 @@ def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_
     assert told.returncode == 2
     assert name not in told.stderr
     assert erasediff("keys", "new", "--to", tmp_path / "keys").returncode == 0
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    environment = {"ERASEDIFF_SIGNING_KEY": str(tmp_path / "keys/signing-key.pem"), "TMPDIR": str(scratch)}
+    environment = {"ERASEDIFF_SIGNING_KEY": str(tmp_path / "keys/signing-key.pem")}
     options = asking("zero", finished)[:-2]
     options[1] = finished.parent / "config.yaml"
     done = erasediff("process", "--workdir", finished, *options, environment=environment)
@@ -130,13 +162,12 @@ def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_
     outcome = Outcome.read(finished / "outcome.json")
     verified = erasediff("verify", finished / outcome.certificate, "--key", finished / outcome.public_key, "--final")
     assert verified.returncode == 0, verified.stderr
-    for marker in (canary, name.encode()):
-        assert holding(marker, finished) == []
-        assert holding(marker, scratch) == []
+    for marker in (canary, canary.hex().encode(), name.encode()):
+        assert everywhere(marker) == {}
     assert name not in done.stdout + done.stderr
 
 
-def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, erasediff, tmp_path):
+def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, erasediff, variables, tmp_path):
     """After the purge, with a judge made again, by the pipeline as a schedule on Kubeflow runs it. Control: a policy that 200 samples cannot meet."""
     options = asking("zero", finished)[:-2]
     config = load_config(QUICK / "config.yaml").model_copy(update=read_dataset(options[-1], load_config(QUICK / "config.yaml")))
@@ -144,7 +175,7 @@ def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, e
     (tmp_path / "arguments.json").write_text(json.dumps(documents | {"workdir": str(finished)}))
     before = Outcome.read(finished / "outcome.json")
     command = [sys.executable, shipped("pipelines/local.py"), shipped("pipelines/compiled/erasure.yaml"), tmp_path / "arguments.json"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))} | variables
     again = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
     assert "nothing is asked of numbers" in again.stdout

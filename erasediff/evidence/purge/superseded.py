@@ -20,7 +20,7 @@ class Build:
         number: its version in the registry, or ``None`` where it was never registered.
         run_id: the run of MLflow that holds it.
         passed: whether a gate said PASS of it.
-        label: the label that the attempt was to forget that made it, if one did.
+        labels: what the attempt was to forget that made it, with its batch, if one did.
     """
 
     model: ModelRecord
@@ -28,7 +28,7 @@ class Build:
     number: int | None = None
     run_id: str = ""
     passed: bool = False
-    label: int | None = None
+    labels: frozenset[int] = frozenset()
 
     @property
     def digests(self) -> set[str]:
@@ -110,7 +110,7 @@ def _reason(build: Build, rules: Rules, warm: set[str]) -> str | None:
     if model.dataset != rules.dataset:
         return _OTHER
     surplus = build.number is not None and _may_serve(build, rules)
-    failed = build.number is None and build.label == rules.label
+    failed = build.number is None and rules.label in build.labels
     if rules.label in model.forgotten and not surplus and not failed:
         return _ERASED
     return _OPEN if weights in rules.opened else None

@@ -140,9 +140,10 @@ def _of_version(version: Any) -> Build | None:
 def _of_attempt(run: Run) -> list[Build]:
     """The base that an attempt started from, and what it made of it."""
     base, erased, exported = run.find(BaseRecord), run.find(ErasedRecord), run.find(ExportedRecord)
+    labels = frozenset(request.label for request in (run.plan().request, *run.requests()))
     found = [] if base is None else [Build(base.model)]
     if erased is not None:
-        found.append(Build(erased.model, None if exported is None else exported.onnx.sha256, label=run.plan().request.label))
+        found.append(Build(erased.model, None if exported is None else exported.onnx.sha256, labels=labels))
     return found
 
 

@@ -11,12 +11,12 @@ from erasediff.records.nouns import ModelRecord
 LABEL, EARLIER = 2, 1
 
 
-def build(number: int | None, epoch: int, *forgotten: int, passed: bool = True, label: int | None = None, dataset: str = "numbers") -> Build:
+def build(number: int | None, epoch: int, *forgotten: int, passed: bool = True, labels: tuple[int, ...] = (), dataset: str = "numbers") -> Build:
     weights = f"{number or 99:064x}"
     model = ModelRecord(
         dataset=dataset, classes=4, forgotten=forgotten, epoch=epoch, weights=Pointer(uri="w", sha256=weights), folder_sha256="0" * 64
     )
-    return Build(model, f"{1000 + (number or 99):064x}", number, f"run{number}", passed, label)
+    return Build(model, f"{1000 + (number or 99):064x}", number, f"run{number}", passed, frozenset(labels))
 
 
 def gone(*builds: Build, **changes: object) -> list[int | None]:
@@ -46,8 +46,9 @@ def test_a_champion_that_was_rolled_back_to_counts_once() -> None:
 
 
 def test_an_attempt_that_was_not_registered_goes_though_it_says_that_it_has_forgotten() -> None:
-    assert gone(CHAMPION, build(None, 2, EARLIER, LABEL, label=LABEL)) == [0]
-    assert gone(CHAMPION, build(None, 3, EARLIER, LABEL, 3, label=3)) == [], "control: a later request's attempt has forgotten the class for certain"
+    assert gone(CHAMPION, build(None, 2, EARLIER, LABEL, labels=(LABEL,))) == [0]
+    assert gone(CHAMPION, build(None, 3, EARLIER, LABEL, 3, labels=(3,))) == [], "control: a later request's attempt has forgotten it for certain"
+    assert gone(CHAMPION, build(None, 2, EARLIER, LABEL, 3, labels=(LABEL, 3))) == [0], "a batch's, whichever of its classes failed"
 
 
 def test_what_others_need_stays_with_a_reason() -> None:
