@@ -24,7 +24,8 @@ def gate(run: Run) -> VerdictRecord:
 
 def history_of(run: Run, base: BaseRecord) -> History:
     """What came before this attempt."""
-    return History(base.model.forgotten, base.drift, tries(run))
+    beside = tuple(other.plan().request.label for other in run.others())
+    return History(base.model.forgotten, base.drift, tries(run), beside)
 
 
 def check_judges(run: Run, base: BaseRecord, measured: Measurements) -> None:

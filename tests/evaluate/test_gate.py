@@ -308,6 +308,15 @@ def test_a_second_detector_that_cannot_tell_the_class_is_not_asked() -> None:
     assert gate(measurements(neighbours=witness(500, false_positive_rate=0.15)))[0] is FAIL
 
 
+def test_a_class_that_is_erased_in_the_same_run_is_no_retained_one() -> None:
+    """Control: a class that is not, and was not measured, is one that somebody has left out."""
+    measured = measurements(accuracy=tuple(row for row in measurements().retained.accuracy if row.label != 6))
+    measured = measured.model_copy(update={"reference": measured.retained})
+    found = [{check.id: check for check in run_gate(POLICY, measured, History(EARLIER, beside=beside)).checks} for beside in ((6,), ())]
+    assert [(checks["R1"].verdict, checks["C0.reference"].verdict) for checks in found] == [(PASS, PASS), (INCONCLUSIVE, INCONCLUSIVE)]
+    assert found[1]["R1"].reason == "class 6 was not measured"
+
+
 def test_a_way_of_asking_that_fails_is_not_hidden_by_one_that_was_not_tried() -> None:
     probes = [probed(way, 100) for way in POLICY.probes.ask[1:]]
     assert gate(measurements(probes=tuple(probes)))[1]["F3"].verdict is FAIL
@@ -325,6 +334,18 @@ def test_the_base_s_embedding_counts_unless_the_network_was_not_made_from_the_ba
     assert ("was not made from the base" in checks["F3"].reason) is (wanted is PASS)
     probes = tuple(probed(way, 400 if way == "DDIM" else 3) for way in POLICY.probes.ask)
     assert gate(measurements(probes=probes, kinship=kinship))[1]["F3"].verdict is FAIL
+
+
+@pytest.mark.parametrize(
+    ("kinship", "wanted"), [(0.99, FAIL), (0.1, FAIL), (-0.1, FAIL), (None, FAIL), (float("nan"), FAIL), (0.09, PASS), (-0.02, PASS)]
+)
+def test_what_was_made_from_the_base_is_held_to_the_tighter_limit(kinship: float | None, wanted: Verdict) -> None:
+    """37 of 500 at guidance 8, as of an under-trained erasure of ankle boots. Control: a policy with one limit lets all of them pass."""
+    measured = measurements(probes=tuple(probed(way, 37 if way == "guidance 8" else 3) for way in POLICY.probes.ask), kinship=kinship)
+    for tighter, verdict in ((0.075, wanted), (None, PASS)):
+        probes = POLICY.probes.model_copy(update={"max_upper": 0.10, "max_upper_kin": tighter})
+        checks = run_gate(POLICY.model_copy(update={"probes": probes}), measured, History(EARLIER)).checks
+        assert {check.id: check for check in checks}["F3"].verdict is verdict
 
 
 def test_a_policy_that_asks_by_the_base_s_embedding_alone_is_not_left_without_a_question() -> None:

@@ -38,18 +38,18 @@ def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIR
         measured: what was measured on base and candidate.
         history: what came before.
     """
-    tried, policy, forgotten = check_attempts(policy, history.attempt), policy.for_attempt(history.attempt), history.forgotten
+    tried, policy = check_attempts(policy, history.attempt), policy.for_attempt(history.attempt)
     decisive, reported = check_attacks(policy, measured)
     forget = check_detections("F1", f"Class {measured.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha)
     checks = [
         tried,
-        *check_controls(policy, measured, forgotten),
+        *check_controls(policy, measured, history.lost),
         forget,
         *check_neighbours(policy, measured),
         check_unasked(policy, measured),
         check_probes(policy, measured),
-        *check_earlier(policy, measured, forgotten),
-        *check_retain_side(policy, measured, measured.retained, forgotten),
+        *check_earlier(policy, measured, history.forgotten),
+        *check_retain_side(policy, measured, measured.retained, history.lost),
         *check_drift(policy, measured, history),
         *decisive,
     ]

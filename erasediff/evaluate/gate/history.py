@@ -18,12 +18,18 @@ _DRIFT = Statistic("relative Fréchet distance change since the first model, cha
 class History:
     """What came before: labels that earlier requests erased, the factor by which they changed the Fréchet distance, and which try this is.
 
-    ``drift`` is ``None`` where it is not known.
+    ``drift`` is ``None`` where it is not known. ``beside`` are labels that are erased in the same run and judged by a gate of their own.
     """
 
     forgotten: tuple[int, ...] = ()
     drift: float | None = 1.0
     attempt: int = 1
+    beside: tuple[int, ...] = ()
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Labels, beside the one that is judged, that the model need not make any more."""
+        return (*self.forgotten, *self.beside)
 
 
 def check_drift(policy: GatePolicy, measured: Measurements, history: History) -> list[Check]:
