@@ -310,7 +310,7 @@ def test_a_second_detector_that_cannot_tell_the_class_is_not_asked() -> None:
 
 def test_a_class_that_is_erased_in_the_same_run_is_no_retained_one() -> None:
     """Control: a class that is not, and was not measured, is one that somebody has left out."""
-    measured = measurements(accuracy=tuple(row for row in measurements().retained.accuracy if row.label != 6))
+    measured = measurements(retained=tuple(row for row in measurements().retained.accuracy if row.label != 6))
     measured = measured.model_copy(update={"reference": measured.retained})
     found = [{check.id: check for check in run_gate(POLICY, measured, History(EARLIER, beside=beside)).checks} for beside in ((6,), ())]
     assert [(checks["R1"].verdict, checks["C0.reference"].verdict) for checks in found] == [(PASS, PASS), (INCONCLUSIVE, INCONCLUSIVE)]
