@@ -1,4 +1,4 @@
-"""One request's life, from filed to certified, by one command that may be broken off anywhere and is run again."""
+"""Requests' life, from filed to certified, by one command that may be broken off anywhere and is run again."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from erasediff.evidence.ledger import Ledger
 from erasediff.records.nouns import ErasureRequest, ForgetSetRecord, Outcome, PromotionRecord
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.requests import State
-from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
+from erasediff.records.workdir import LAUNCH_PREFIX, Run, Workdir
 from erasediff.steps.filed import FULFILLED
 from erasediff.tracking import CHAMPION, Tracking
 from tests.e2e.numbers import QUICK, write_images
 
 MODEL, BASE = "numbers", "1"
-ZERO = 9
-"""The class that the quick erasure is sure to erase; classes are numbered by their names."""
+ZERO, SIX = 9, 6
+"""Classes that the quick erasure is sure to erase, also together; classes are numbered by their names."""
 POLL_SECONDS = 0.02
 Event = tuple[str, str]
 """A step, and what became of it: ``started``, ``done`` or ``failed``."""
@@ -51,7 +51,7 @@ class Life:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
-    request: str = ""
+    requests: list[str] = field(default_factory=list)
     _before: set[Path] = field(default_factory=set)
 
     @property
@@ -78,7 +78,7 @@ class Life:
         trained = self.ask("train-base", "--config", self.folder / "config.yaml")
         assert trained.code == 0, trained.said
         new_key(self.folder / "keys", None, datetime.now(UTC).replace(microsecond=0), None)
-        self.request = file_request(Workdir(self.workdir), ErasureRequest(dataset=MODEL, label=ZERO)).id
+        self.file(ZERO)
         shutil.copytree(self.workdir, self.folder / "kept")
 
     def _write_config(self) -> None:
@@ -91,13 +91,20 @@ class Life:
     def _documents(self) -> tuple[object, ...]:
         return "--config", self.folder / "config.yaml", "--policy", QUICK / "policy.yaml"
 
-    def again(self) -> None:
-        """Start from the trained base once more."""
+    def file(self, label: int) -> None:
+        """File a request for a class, which is decided."""
+        self.requests.append(file_request(Workdir(self.workdir), ErasureRequest(dataset=MODEL, label=label)).id)
+
+    def again(self, *beside: int) -> None:
+        """Start from the trained base once more, with more requests."""
         shutil.rmtree(self.workdir)
         shutil.copytree(self.folder / "kept", self.workdir)
+        del self.requests[1:]
+        for label in beside:
+            self.file(label)
 
     def process(self) -> Ended:
-        """Do what the request asks, to the end."""
+        """Do what the requests ask, to the end."""
         return self.ask("process", *self._documents)
 
     @contextmanager
@@ -142,7 +149,17 @@ class Life:
             return Ended(process.returncode, self.said)
 
     def state(self) -> State:
-        return self.ledger().facts(self.request).state
+        """Where the first request stands."""
+        return self._state(self.requests[0])
+
+    def _state(self, request: str) -> State:
+        return self.ledger().facts(request).state
+
+    def _attempts(self) -> list[tuple[str, Run | None]]:
+        """Every request with the attempt at it, where one is open."""
+        batch = Workdir(self.workdir).run().batch() if (self.workdir / "runs/current").is_file() else ()
+        asked = {request: self.ledger().facts(request).erasure for request in self.requests}
+        return [(request, next((run for run in batch if run.plan().request == asked[request]), None)) for request in self.requests]
 
     def ledger(self) -> Ledger:
         return Ledger.existing(self.workdir)
@@ -153,49 +170,55 @@ class Life:
     def check_broken_off(self) -> None:
         """What has to hold wherever a command was broken off."""
         self.check_ledger()
-        run = Workdir(self.workdir).run() if (self.workdir / "runs/current").is_file() else None
-        promotion = run and run.find(PromotionRecord)
-        champion = self.champion()
-        assert champion in ({BASE} if promotion is None else {BASE, promotion.version}), "the record comes first, then the alias"
-        if self.state() in FULFILLED:
-            assert promotion is not None
-            assert champion == promotion.version
-        assert len(promotions(self.workdir)) <= 1
-        if self.state() not in FULFILLED:
-            self.check_not_purged()
+        champion, attempts = self.champion(), self._attempts()
+        announced = {promotion.version for _, run in attempts if run is not None and (promotion := run.find(PromotionRecord)) is not None}
+        assert champion in {BASE, *announced}, "the record comes first, then the alias"
+        assert len(announced) <= 1
+        assert len(promotions(self.workdir)) <= len(self.requests)
+        for request, run in attempts:
+            if self._state(request) in FULFILLED:
+                assert {champion} == announced
+            else:
+                self.check_not_purged(run)
         for path in self.workdir.glob("runs/*/*.json"):
             json.loads(path.read_text())
 
-    def check_not_purged(self) -> None:
+    def check_not_purged(self, run: Run | None) -> None:
         """The forget data are where they were until the model that forgot them serves."""
         assert len(list((self.folder / "numbers").glob("*.png"))) == 1797
-        if not (self.workdir / "runs/current").is_file():
+        if run is None:
             return
-        run = Workdir(self.workdir).run()
         assert run.find(PurgeRecord) is None
         if run.find(ForgetSetRecord) is not None and "ERASEDIFF_DVC_REMOTE" not in self.environment:
-            assert [p for p in (self.workdir / "forget-remote").rglob("*") if p.is_file()]
+            remote = self.workdir / "forget-remote" / run.plan().request.digest()[:16]
+            assert [p for p in remote.rglob("*") if p.is_file()]
 
     def check_ledger(self) -> None:
-        """The chain is whole, and the request is in it."""
+        """The chain is whole, and the requests are in it."""
         found = self.ledger().verify()
         assert found.holds, found.problems
-        assert self.request in {facts.id for facts in self.ledger().requests()}
+        assert set(self.requests) == {facts.id for facts in self.ledger().requests()}
 
     def check_certified(self) -> None:
-        """The end: certified once, promoted once, verified by the command that anybody has."""
+        """The end: each certified once and promoted once, verified by the command that anybody has."""
         self.check_ledger()
-        assert self.state() is State.CERTIFIED
-        assert len(promotions(self.workdir)) == 1
-        outcome, run = Outcome.read(self.workdir / "outcome.json"), Workdir(self.workdir).run()
+        assert len(promotions(self.workdir)) == len(self.requests)
+        assert len(list((self.workdir / "models").iterdir())) == 1
+        for request, run in self._attempts():
+            assert run is not None
+            self._check_answered(request, run)
+
+    def _check_answered(self, request: str, run: Run) -> None:
+        assert self._state(request) is State.CERTIFIED
+        outcome = Outcome.read(run.folder / "outcome.json")
+        assert outcome.request == request
         assert outcome.champion is not None
         assert outcome.certificate is not None
         assert outcome.public_key is not None
         assert (outcome.champion.version, outcome.error) == (self.champion(), None)
         assert run.need(PurgeRecord, "purge").complete
-        moves = [event.after for event in self.ledger().events(self.request) if event.kind == "advanced"]
+        moves = [event.after for event in self.ledger().events(request) if event.kind == "advanced"]
         assert len(moves) == len(set(moves)), f"a state was entered twice: {moves}"
-        assert len(list((self.workdir / "models").iterdir())) == 1
         served = self.workdir / "models" / outcome.champion.weights_sha256[:16]
         held = ("--key", self.workdir / outcome.public_key, "--model", served, "--purge", run.folder / "purge.json", "--final")
         command = [self.command()[0], "verify", str(self.workdir / outcome.certificate), *map(str, held)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.life import Ended, Life
+from tests.faults.life import SIX, Ended, Life
 
 MOMENTS = int(os.environ.get("ERASEDIFF_FAULT_MOMENTS", "50"))
 SEED = int(os.environ.get("ERASEDIFF_FAULT_SEED", str(time.time_ns())))
@@ -50,15 +50,18 @@ def test_killed_at_every_step_boundary(life: Life) -> None:
 @pytest.mark.skipif(MOMENTS == 0, reason="ERASEDIFF_FAULT_MOMENTS is 0: unset it, and `make test-faults` kills a run at 50 random moments")
 @pytest.mark.parametrize("half", [0, 1])
 def test_killed_at_random_moments(life: Life, seconds: float, half: int) -> None:
-    """Lives, each killed at random moments until it is certified; ERASEDIFF_FAULT_SEED repeats them on a machine as fast as this one."""
+    """Lives of one request, or of two in a batch, each killed at random moments until all is certified.
+
+    ERASEDIFF_FAULT_SEED repeats them on a machine as fast as this one.
+    """
     chance = random.Random(f"{SEED}-{half}")
     left = MOMENTS // 2 + half * (MOMENTS % 2)
     print(f"ERASEDIFF_FAULT_SEED={SEED}")
     lives = 0
     while left > 0:
-        life.again()
+        life.again(*(SIX,) * half)
         lives += 1
-        while left > 0 and (ended := _killed(life, chance.uniform(0, seconds))) is None:
+        while left > 0 and (ended := _killed(life, chance.uniform(0, seconds * (1 + half)))) is None:
             left -= 1
             life.check_broken_off()
         done = life.process() if left == 0 else ended
