@@ -107,7 +107,7 @@ def _code_of(outcome: Outcome) -> ExitCode:
 
 
 class _Display(Protocol):
-    def step(self, name: str, state: str, seconds: float) -> None: ...
+    def step(self, title: str, state: str, seconds: float) -> None: ...
 
     def work(self, what: str, done: int, total: int) -> None: ...
 
@@ -115,9 +115,9 @@ class _Display(Protocol):
 class _Lines:
     """One line a step, for logs."""
 
-    def step(self, name: str, state: str, seconds: float) -> None:
+    def step(self, title: str, state: str, seconds: float) -> None:
         if state != "started":
-            print(f"{_TITLES.get(name, name):<26} {state:>7} {seconds:8.1f} s", flush=True)
+            print(f"{title:<34} {state:>7} {seconds:8.1f} s", flush=True)
 
     def work(self, what: str, done: int, total: int) -> None:
         return
@@ -135,14 +135,13 @@ class _Bars:
         self._steps: dict[str, int] = {}
         self._work: dict[str, int] = {}
 
-    def step(self, name: str, state: str, seconds: float) -> None:
-        title = f"[bold]{_TITLES.get(name, name)}"
+    def step(self, title: str, state: str, seconds: float) -> None:
         if state == "started":
-            self._steps[name] = self.progress.add_task(title, total=1)
-        elif name in self._steps:
+            self._steps[title] = self.progress.add_task(f"[bold]{title}", total=1)
+        elif title in self._steps:
             mark = "" if state == "done" else " [red]failed"
-            self.progress.update(self._steps[name], completed=1 if state == "done" else 0, description=title + mark)  # type: ignore[arg-type]
-            self.progress.stop_task(self._steps[name])  # type: ignore[arg-type]
+            self.progress.update(self._steps[title], completed=1 if state == "done" else 0, description=f"[bold]{title}{mark}")  # type: ignore[arg-type]
+            self.progress.stop_task(self._steps[title])  # type: ignore[arg-type]
 
     def work(self, what: str, done: int, total: int) -> None:
         if what not in self._work:
@@ -178,6 +177,7 @@ def _watch(process: subprocess.Popen[bytes], events: Path) -> None:
 
 def _show(display: _Display, event: dict[str, object]) -> None:
     if "step" in event:
-        display.step(str(event["step"]), str(event["state"]), float(str(event["seconds"])))
+        title = _TITLES.get(str(event["step"]), str(event["step"]))
+        display.step(f"{title}, {event['of']}" if event["of"] else title, str(event["state"]), float(str(event["seconds"])))
     else:
         display.work(str(event["what"]), int(str(event["done"])), int(str(event["total"])))

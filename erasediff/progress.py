@@ -34,10 +34,10 @@ def _file_reporter(path: Path, what: str, total: int) -> Callable[[int], None]:
     return report
 
 
-def announce(step: str, state: str, seconds: float) -> None:
-    """Tell whoever watches that a step has ``started``, is ``done`` or has ``failed``."""
+def announce(step: str, state: str, seconds: float, of: str = "") -> None:
+    """Tell whoever watches that a step has ``started``, is ``done`` or has ``failed``, and ``of`` which class where a run has several."""
     if (target := os.environ.get(FILE_VARIABLE)) and is_main_process():
-        _append(Path(target), {"step": step, "state": state, "seconds": seconds})
+        _append(Path(target), {"step": step, "state": state, "seconds": seconds, "of": of})
 
 
 @contextmanager

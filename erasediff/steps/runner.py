@@ -77,13 +77,18 @@ def _performed(step: str, run: Run, elsewhere: Work | None = None) -> Record:
     if failure is not None and failure.step == step:
         (run.folder / "failure.json").unlink()
     started = time.monotonic()
-    announce(step, "started", 0.0)
+    announce(step, "started", 0.0, _of(run))
     # Where another machine does the work, the process over there holds the attempt.
-    record = guarded(step, run.folder, lambda: _followed(step, run, elsewhere or _alone(_work(step))))
+    record = guarded(step, run.folder, lambda: _followed(step, run, elsewhere or _alone(_work(step))), _of(run))
     seconds = round(time.monotonic() - started, 3)
     keep_seconds(run, step, seconds)
-    announce(step, "done", seconds)
+    announce(step, "done", seconds, _of(run))
     return record
+
+
+def _of(run: Run) -> str:
+    """Which of a batch's attempts it is; nothing of one that is alone."""
+    return f"class {run.plan().request.label}" if run.others() else ""
 
 
 def _alone(work: Callable[[Run], Record]) -> Callable[[Run], Record]:
@@ -103,7 +108,7 @@ def _followed(step: str, run: Run, function: Callable[[Run], Record]) -> Record:
     return record
 
 
-def guarded(step: str, folder: Path, action: Callable[[], T]) -> T:
+def guarded(step: str, folder: Path, action: Callable[[], T], of: str = "") -> T:
     """Run an action of a step; whatever it raises is written to ``folder/failure.json`` as one sentence.
 
     Raises:
@@ -113,14 +118,14 @@ def guarded(step: str, folder: Path, action: Callable[[], T]) -> T:
         return action()
     except EraseDiffError as error:
         write_failure(folder, Failure(step=step, message=str(error), exit_code=int(error.exit_code)))
-        announce(step, "failed", 0.0)
+        announce(step, "failed", 0.0, of)
         raise
     except Exception as error:
         known = _explained(error, folder)
         log = folder / f"{step}.traceback.log"
         message = str(known) if known else f"step {step} failed unexpectedly ({type(error).__name__}): the traceback is in {log}."
         write_failure(folder, Failure(step=step, message=message, exit_code=int(known.exit_code if known else ExitCode.UNEXPECTED)))
-        announce(step, "failed", 0.0)
+        announce(step, "failed", 0.0, of)
         if known is not None:
             raise known from error
         write_atomic(log, traceback.format_exc().encode())

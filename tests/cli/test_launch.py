@@ -52,7 +52,7 @@ def test_progress_goes_to_the_file_of_whoever_watches(tmp_path, monkeypatch):
         for k in range(1, 4):
             done(k)
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
-    assert events[0] == {"step": "erase", "state": "started", "seconds": 0.0}
+    assert events[0] == {"step": "erase", "state": "started", "seconds": 0.0, "of": ""}
     assert events[-1] == {"what": "erasing", "done": 3, "total": 3}
 
 
