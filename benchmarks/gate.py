@@ -34,7 +34,7 @@ KEPT = RESULTS / "gate.jsonl"
 POLICY = "class-conditional"
 SEEDS = (0, 1, 2, 3, 4)
 LABELS = {"digits": (0, 3, 8, 5, 1, 7, 2, 6, 9, 4), "fashion-mnist": (0, 5, 8, 1, 9, 7, 2, 6, 3, 4)}
-"""By seed. No limit of the default policy was chosen on the labels of the seeds from 5 on."""
+"""By seed. No limit of the default policy was chosen on the labels of the seeds from 5 on: they are there to try one on."""
 UNDER_TRAINED = 0.1
 """Share of the erasure's steps that the under-trained model has had."""
 DESTRUCTION = 1.0

@@ -76,13 +76,11 @@ BASE_EMBEDDING = "base embedding"
 class ProbesPolicy(Strict):
     """F3: detections among samples that were asked for otherwise; the worst way counts.
 
-    The base's embedding says nothing to a network that was trained apart from it, so it counts from a ``min_kinship`` on. From there on the limit is
-    ``max_upper_kin``, where there is one: what a network that never saw the class is called by mistake, one that was made from the base need not be.
+    The base's embedding says nothing to a network that was trained apart from it, so it counts from a ``min_kinship`` on.
     """
 
     n: int = Field(ge=1, le=1_000_000)
     max_upper: float = Field(gt=0, lt=1)
-    max_upper_kin: float | None = Field(default=None, gt=0, lt=1)
     ask: tuple[ProbeName, ...] = Field(min_length=1, max_length=64)
     min_kinship: float = Field(gt=0, le=1)
 

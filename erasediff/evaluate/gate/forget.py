@@ -72,17 +72,15 @@ def check_unasked(policy: GatePolicy, measured: Measurements) -> Check:
 def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
     """F3: the worst of the ways of asking that the policy names; one that was not tried is no pass.
 
-    The base's embedding is left out where the candidate was not made from the base, which its weights say, and the limit is the wider one. Where
-    that is unknown the embedding counts, and the limit is the other.
+    The base's embedding is left out where the candidate was not made from the base, which its weights say. Where that is unknown it counts.
     """
-    stranger = measured.kinship is not None and abs(measured.kinship) < policy.probes.min_kinship
-    limit = policy.probes.max_upper if stranger or policy.probes.max_upper_kin is None else policy.probes.max_upper_kin
-    rule = policy.forget.model_copy(update={"n": policy.probes.n, "max_upper": limit})
+    rule = policy.forget.model_copy(update={"n": policy.probes.n, "max_upper": policy.probes.max_upper})
     found = {probed.name: probed.erased for probed in measured.probes}
     asked = {
         name: check_detections("F3", f"Asked by {name}, the class does not come back", found.get(name), rule, policy.alpha)
         for name in policy.probes.ask
     }
+    stranger = measured.kinship is not None and abs(measured.kinship) < policy.probes.min_kinship
     if not stranger or set(asked) <= {BASE_EMBEDDING}:
         return worst(tuple(asked.values()))
     check = worst([asked[name] for name in asked if name != BASE_EMBEDDING])
