@@ -99,6 +99,7 @@ class Life:
         """Start from the trained base once more, with more requests."""
         shutil.rmtree(self.workdir)
         shutil.copytree(self.folder / "kept", self.workdir)
+        _forget_connections()
         del self.requests[1:]
         for label in beside:
             self.file(label)
@@ -224,6 +225,14 @@ class Life:
         command = [self.command()[0], "verify", str(self.workdir / outcome.certificate), *map(str, held)]
         verified = subprocess.run(command, env=self.variables, capture_output=True, text=True, check=False)
         assert verified.returncode == 0, verified.stderr
+
+
+def _forget_connections() -> None:
+    """Let MLflow open its database anew: the connections that it keeps in this process are to the file of the life before."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+
+    for engine in SqlAlchemyStore._engine_map.values():
+        engine.dispose()
 
 
 def promotions(workdir: Path) -> list[str]:
