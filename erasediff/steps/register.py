@@ -17,15 +17,17 @@ from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
 
 
 def register(run: Run) -> RegisteredRecord:
-    """Register this attempt's model; that of a batch is registered once.
+    """Register this attempt's model; that of a batch is registered once, and only if every attempt of it has passed.
 
     Raises:
         BadInput: an earlier step is missing, or the model or its graph did not pass.
         IntegrityError: the graph is not the one that was measured.
     """
+    for one in run.batch():
+        exported, verdict = one.need(ExportedRecord, "export-onnx"), one.need(VerdictRecord, "gate")
+        if Verdict.PASS is not verdict.verdict or Verdict.PASS is not exported.verdict:
+            raise BadInput(f"run {one.name} did not pass ({verdict.verdict}, exported graph {exported.verdict}): only PASS is registered.")
     exported, verdict = run.need(ExportedRecord, "export-onnx"), run.need(VerdictRecord, "gate")
-    if Verdict.PASS is not verdict.verdict or Verdict.PASS is not exported.verdict:
-        raise BadInput(f"run {run.name} did not pass ({verdict.verdict}, exported graph {exported.verdict}): only PASS is registered.")
     if run.lead != run:
         return run.made(RegisteredRecord, registered_of(run), lambda: run.lead.need(RegisteredRecord, "register"))
     return run.made(RegisteredRecord, registered_of(run), lambda: _register(run, exported, verdict))

@@ -300,3 +300,8 @@ def test_a_batch_has_one_model_one_graph_and_one_version_and_every_attempt_its_o
     for kind in (VerdictRecord, ExportedRecord):
         made.need(kind, "run").write(other.path(kind))
     assert register(other).version == lead.need(RegisteredRecord, "register").version
+    verdict = other.need(VerdictRecord, "gate")
+    verdict.model_copy(update={"verdict": Verdict.FAIL}).write(other.path(VerdictRecord))
+    for one in lead.batch():
+        with pytest.raises(BadInput, match=f"run {other.name} did not pass"):
+            register(one)  # step by step, with no pipeline around it that would have ended after the gate
