@@ -127,6 +127,12 @@ $(FASHION)/.unpacked:
 	cd $(FASHION) && apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb . && rm dataset-fashion-mnist_*.deb
 	touch $@
 
+# The PKCS#11 token in software of which tests/evidence/test_tokens.py asks signatures; unpacked as well.
+build/softhsm/.unpacked:
+	mkdir -p build/softhsm
+	cd build/softhsm && apt-get download softhsm2 libsofthsm2 && for package in *.deb; do dpkg -x $$package .; done && rm *.deb
+	touch $@
+
 bench-base: install $(FASHION)/.unpacked
 	$(BIN)/python -m benchmarks.base
 
@@ -155,7 +161,7 @@ bench-serve: bench-base $(SERVE_STAMP)
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet 'torch==2.13.0' --editable '.[cpu,s3,postgres,dev]'
+	.venv-lock/bin/pip install --quiet 'torch==2.13.0' --editable '.[cpu,s3,postgres,hsm,dev]'
 	{ sed -n '/^#/p' requirements.lock; .venv-lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 	rm -rf .venv-lock

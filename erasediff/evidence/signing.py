@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from logging import CRITICAL, getLogger
 from pathlib import Path
 
 from securesystemslib.dsse import Envelope as Dsse
@@ -16,10 +17,13 @@ from erasediff.records.base import Strict
 from erasediff.records.keys import Envelope
 from erasediff.records.signing import NO_KEY, SigningSettings
 
+_MAX_WORDS = 200
+getLogger("securesystemslib").setLevel(CRITICAL)  # it prints what it raises, and one sentence is enough
+
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A key that signs. ``file`` and ``passphrase`` are there where it lies in a file."""
+    """A key that signs. ``file`` is there where it lies in one; ``passphrase`` is the file's, or the token's PIN."""
 
     signer: Signer
     public: PublicKey
@@ -64,9 +68,16 @@ def _by_uri(settings: SigningSettings, uri: str, passphrase: str | None) -> Sign
         raise
     except Exception as error:  # a signer raises what its own library does, and each has another
         raise Unreachable(
-            f"the signing key by {scheme}: cannot be used ({type(error).__name__}): check ERASEDIFF_SIGNING_KEY and its access."
+            f"the signing key by {scheme}: cannot be used ({_words(error, passphrase)}): check ERASEDIFF_SIGNING_KEY and its access."
         ) from None
-    return SigningKey(signer, public)
+    return SigningKey(signer, public, passphrase=passphrase)
+
+
+def _words(error: Exception, passphrase: str | None) -> str:
+    """What a library says is wrong, in its own words, without the secret."""
+    lines = str(error).splitlines() or [""]
+    text = lines[0] if passphrase is None else lines[0].replace(passphrase, "…")
+    return f"{type(error).__name__}: {text[:_MAX_WORDS]}".removesuffix(": ")
 
 
 def _as_securesystemslib(public: PublicKey) -> SSlibKey:
@@ -83,8 +94,11 @@ def sign(document: Strict, payload_type: str, key: SigningKey) -> bytes:
     envelope = Dsse(document.canonical(), payload_type, {})
     try:
         envelope.sign(key.signer)
+    except BadInput:  # a token asks for its PIN when it signs
+        raise
     except Exception as error:  # as above
-        raise Unreachable(f"the signing key {key.public.id[:12]} does not sign ({type(error).__name__}): check its access, and try again.") from None
+        said = _words(error, key.passphrase)
+        raise Unreachable(f"the signing key {key.public.id[:12]} does not sign ({said}): check its access, and try again.") from None
     data = Envelope.parse(envelope.to_dict(), "the envelope").canonical() + b"\n"
     try:
         open_envelope(data, key.public, payload_type, "what was signed")
