@@ -65,9 +65,8 @@ def asked_digest(policy: GatePolicy) -> str:
 
 def drawn_digest(policy: GatePolicy) -> str:
     """What decides which samples the base is asked for on tier 1: no attacks, and not what counts of them afterwards."""
-    return sha256_bytes(
-        canonical_json(policy.model_dump(mode="json", exclude={"attacks": True, "probes": {"min_kinship"}, "retain": {"max_per_class"}}))
-    )
+    later = {"attacks": True, "probes": {"min_kinship", "max_upper", "max_excess"}, "retain": {"max_per_class"}}
+    return sha256_bytes(canonical_json(policy.model_dump(mode="json", exclude=later)))
 
 
 @cache

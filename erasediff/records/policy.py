@@ -76,11 +76,14 @@ BASE_EMBEDDING = "base embedding"
 class ProbesPolicy(Strict):
     """F3: detections among samples that were asked for otherwise; the worst way counts.
 
+    ``max_upper`` is the limit for a class that the detector can tell from the others. Of one that it cannot, the excess over its own error
+    is bounded (:class:`ForgetPolicy`), by ``max_excess``: the likes of the class fall over its threshold under strong guidance.
     The base's embedding says nothing to a network that was trained apart from it, so it counts from a ``min_kinship`` on.
     """
 
     n: int = Field(ge=1, le=1_000_000)
     max_upper: float = Field(gt=0, lt=1)
+    max_excess: float | None = Field(default=None, gt=0, lt=1, description="max_upper, if unset")
     ask: tuple[ProbeName, ...] = Field(min_length=1, max_length=64)
     min_kinship: float = Field(gt=0, le=1)
 

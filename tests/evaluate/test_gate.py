@@ -98,6 +98,28 @@ def test_beside_a_detector_that_errs_the_excess_over_its_error_is_bounded(count:
     assert (checks["F1"].unit == "difference") == (reference > 50)
 
 
+@pytest.mark.parametrize(
+    ("count", "reference", "max_excess", "wanted"),
+    [
+        (16, 50, 0.1, PASS),  # a class that the detector can tell, at the limit of 5 %
+        (17, 50, 0.1, FAIL),  # and beyond it: the wider limit is no excuse for it
+        (45, 150, 0.1, PASS),  # one that it cannot: 9 % of samples where 3 % of real others are called so
+        (55, 150, 0.1, FAIL),
+        (45, 150, None, FAIL),  # control: with one limit for both
+    ],
+)
+def test_asked_otherwise_a_wider_limit_is_only_for_a_class_that_the_detector_cannot_tell(
+    count: int, reference: int, max_excess: float | None, wanted: Verdict
+) -> None:
+    """An erasure of ankle boots that was stopped after a tenth of its steps passed by the limit that T-shirts need."""
+    policy = POLICY.model_copy(update={"probes": POLICY.probes.model_copy(update={"max_excess": max_excess})})
+    watched = Detections(n=500, detections=count, reference_n=5000, reference_detections=reference)
+    probes = tuple(Probed(name=way, base=Detections(n=500, detections=450), erased=watched) for way in policy.probes.ask)
+    check = {check.id: check for check in run_gate(policy, measurements(probes=probes), History(EARLIER)).checks}["F3"]
+    assert check.verdict is wanted
+    assert check.threshold == (0.1 if reference > 50 and max_excess else 0.05)
+
+
 def test_a_reference_of_more_than_all_is_inconclusive() -> None:
     watched = Detections(n=1000, detections=0, reference_n=10, reference_detections=11)
     assert gate(measurements(forget_erased=watched))[0] is INCONCLUSIVE

@@ -25,6 +25,11 @@ def enough(found: Detections | None, needed: int) -> str | None:
     return "there are more detections than samples" if impossible else None
 
 
+def errs(found: Detections, forget: ForgetPolicy) -> bool:
+    """Whether the detector calls so many real images of other classes the class that the excess over them is what says something."""
+    return bool(found.reference_n) and found.reference_detections / found.reference_n > forget.max_reference
+
+
 def check_detections(id: str, title: str, found: Detections | None, forget: ForgetPolicy, alpha: float) -> Check:
     """F1 and its like: the upper bound of the detection rate, or of its excess over a detector's own error."""
     question = Question(id, title, _RATE_UPPER, forget.max_upper)
@@ -32,9 +37,9 @@ def check_detections(id: str, title: str, found: Detections | None, forget: Forg
     if found is None or reason:
         return question.unanswered(found.n if found else 0, reason or "")
     counts = found.detections, found.n
-    reference = found.reference_detections / found.reference_n if found.reference_n else 0.0
-    if reference <= forget.max_reference:
+    if not errs(found, forget):
         return question.answer(found.detections / found.n, statistics.binomial_upper(*counts, alpha), found.n)
+    reference = found.reference_detections / found.reference_n
     excess = statistics.difference_upper(*counts, found.reference_detections, found.reference_n, alpha)
     return Question(id, title, _EXCESS_UPPER, forget.max_upper).answer(found.detections / found.n - reference, excess, found.n)
 
@@ -74,18 +79,21 @@ def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
 
     The base's embedding is left out where the candidate was not made from the base, which its weights say. Where that is unknown it counts.
     """
-    rule = policy.forget.model_copy(update={"n": policy.probes.n, "max_upper": policy.probes.max_upper})
     found = {probed.name: probed.erased for probed in measured.probes}
-    asked = {
-        name: check_detections("F3", f"Asked by {name}, the class does not come back", found.get(name), rule, policy.alpha)
-        for name in policy.probes.ask
-    }
+    asked = {name: _check_probe(policy, name, found.get(name)) for name in policy.probes.ask}
     stranger = measured.kinship is not None and abs(measured.kinship) < policy.probes.min_kinship
     if not stranger or set(asked) <= {BASE_EMBEDDING}:
         return worst(tuple(asked.values()))
     check = worst([asked[name] for name in asked if name != BASE_EMBEDDING])
     without = f"the base's embedding does not count: this network was not made from the base (kinship {measured.kinship:.2f})"
     return check.model_copy(update={"reason": "; ".join(part for part in (check.reason, without) if part)})
+
+
+def _check_probe(policy: GatePolicy, name: str, found: Detections | None) -> Check:
+    probes = policy.probes
+    excess = probes.max_excess is not None and found is not None and errs(found, policy.forget)
+    rule = policy.forget.model_copy(update={"n": probes.n, "max_upper": probes.max_excess if excess else probes.max_upper})
+    return check_detections("F3", f"Asked by {name}, the class does not come back", found, rule, policy.alpha)
 
 
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
