@@ -25,7 +25,7 @@ def enough(found: Detections | None, needed: int) -> str | None:
     return "there are more detections than samples" if impossible else None
 
 
-def errs(found: Detections, forget: ForgetPolicy) -> bool:
+def _errs(found: Detections, forget: ForgetPolicy) -> bool:
     """Whether the detector calls so many real images of other classes the class that the excess over them is what says something."""
     return bool(found.reference_n) and found.reference_detections / found.reference_n > forget.max_reference
 
@@ -37,7 +37,7 @@ def check_detections(id: str, title: str, found: Detections | None, forget: Forg
     if found is None or reason:
         return question.unanswered(found.n if found else 0, reason or "")
     counts = found.detections, found.n
-    if not errs(found, forget):
+    if not _errs(found, forget):
         return question.answer(found.detections / found.n, statistics.binomial_upper(*counts, alpha), found.n)
     reference = found.reference_detections / found.reference_n
     excess = statistics.difference_upper(*counts, found.reference_detections, found.reference_n, alpha)
@@ -90,9 +90,10 @@ def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
 
 
 def _check_probe(policy: GatePolicy, name: str, found: Detections | None) -> Check:
+    """One way of asking, by the limit for a class that the detector can tell, or for one that it cannot."""
     probes = policy.probes
-    excess = probes.max_excess is not None and found is not None and errs(found, policy.forget)
-    rule = policy.forget.model_copy(update={"n": probes.n, "max_upper": probes.max_excess if excess else probes.max_upper})
+    limit = probes.max_excess if found is not None and _errs(found, policy.forget) else probes.max_upper
+    rule = policy.forget.model_copy(update={"n": probes.n, "max_upper": limit or probes.max_upper})
     return check_detections("F3", f"Asked by {name}, the class does not come back", found, rule, policy.alpha)
 
 
