@@ -76,7 +76,7 @@ def _by_uri(settings: SigningSettings, uri: str, passphrase: str | None) -> Sign
 def _words(error: Exception, passphrase: str | None) -> str:
     """What a library says is wrong, in its own words, without the secret."""
     lines = str(error).splitlines() or [""]
-    text = lines[0] if passphrase is None else lines[0].replace(passphrase, "…")
+    text = lines[0].replace(passphrase, "…") if passphrase else lines[0]
     return f"{type(error).__name__}: {text[:_MAX_WORDS]}".removesuffix(": ")
 
 

@@ -148,3 +148,19 @@ def test_without_a_key_a_sentence_says_how_to_make_one(capsys: pytest.CaptureFix
     monkeypatch.delenv("ERASEDIFF_SIGNING_KEY", raising=False)
     assert main(["revoke", "--to", str(tmp_path / "list.json"), "--digest", "0" * 64]) == 2
     assert "erasediff keys new --to FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("passphrase", "said"), [("sesame", "ValueError: the PIN … is wrong"), ("", "ValueError: the PIN sesame is wrong")])
+def test_what_a_library_says_is_told_without_the_secret(tmp_path: Path, passphrase: str, said: str) -> None:
+    """The second is the control: a passphrase that is empty hides nothing, and leaves the sentence whole."""
+    from dataclasses import replace
+
+    class Talkative:
+        def sign(self, payload: bytes) -> None:
+            raise ValueError("the PIN sesame is wrong\nmore")
+
+    new_key(tmp_path, None, NOW, None)
+    key = load_signing_key(SigningSettings(key=str(tmp_path / PRIVATE)), NOW)
+    with pytest.raises(Unreachable) as refused:
+        sign(DOCUMENT, REVOCATIONS, replace(key, signer=Talkative(), passphrase=passphrase))  # type: ignore[arg-type]
+    assert f"({said})" in str(refused.value)
