@@ -61,6 +61,15 @@ def test_an_image_gets_what_the_extras_of_its_extras_need():
     assert not {"torch", "mlflow", "dvc", "diffusers", "kfp"} & needed("verify"), "control: what verifies needs none of it"
 
 
+@pytest.mark.parametrize("role", ["pipeline", "train"])
+def test_the_images_wheels_are_fetched_for_the_extras_that_the_image_asks(role):
+    from tests.images.building import extras_of
+
+    said = Path(ROOT, f"images/{role}.Containerfile").read_text()
+    assert {"cpu", "s3", "postgres", "hsm"} <= set(extras_of(said)), "a token's key signs on the cluster as well"
+    assert "another" in extras_of(said.replace(" hsm >", " hsm another >")), "control: one that is added is fetched too"
+
+
 def third_party():
     """The modules that the library imports and that are neither Python's nor its own."""
     found = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,11 @@ STAND_IN = Path(__file__).parent / "stand-in-base"
 NAMES = {"serve": SERVE, "pipeline": PIPELINE_CPU, "train": TRAIN_GPU}
 DECIDED_BY = {
     "serve": ("requirements-serve.lock", "requirements-build.lock"),
-    "pipeline": ("requirements.lock", "requirements-build.lock", "pyproject.toml", "images/needed.py"),
+    "pipeline": (
+        *("requirements.lock", "requirements-build.lock", "pyproject.toml", "images/needed.py"),
+        *("images/pipeline.Containerfile", "images/train.Containerfile"),
+    ),
 }
-EXTRAS = ("cpu", "s3", "postgres")
 
 
 def run(*command: str | Path) -> str:
@@ -28,6 +31,13 @@ def run(*command: str | Path) -> str:
 
 def docker(*arguments: str | Path) -> str:
     return run("docker", *arguments)
+
+
+def extras_of(containerfile: str) -> list[str]:
+    """The extras of the project that an image installs, as its own file names them."""
+    said = re.search(r"needed\.py pyproject\.toml ([a-z0-9 ]+?) *>", containerfile)
+    assert said, "the Containerfile no longer calls needed.py as `needed.py pyproject.toml EXTRA... >`, where the wheels' extras are read"
+    return said[1].split()
 
 
 def wheelhouse(role: str) -> Path:
@@ -43,7 +53,8 @@ def wheelhouse(role: str) -> Path:
         run(*wheel, "--no-deps", "--requirement", "requirements-serve.lock")
     else:
         needed = part / "needed.txt"
-        needed.write_text(run(sys.executable, "images/needed.py", "pyproject.toml", *EXTRAS))
+        both = [extra for one in ("pipeline", "train") for extra in extras_of(Path(ROOT, f"images/{one}.Containerfile").read_text())]
+        needed.write_text(run(sys.executable, "images/needed.py", "pyproject.toml", *dict.fromkeys(both)))
         run(*wheel, "--constraint", "requirements.lock", "--requirement", needed)
         kfp = next(line for line in Path(ROOT, "requirements.lock").read_text().splitlines() if line.startswith("kfp=="))
         run(*wheel, "--no-deps", kfp)
