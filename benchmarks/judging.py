@@ -1,12 +1,13 @@
-"""``python -m benchmarks.judging WORKDIR``: how long the evaluation of a demo takes on tier 1, and how much of it is sampling.
+"""``python -m benchmarks.judging WORKDIR``: how long the evaluation of the default run takes on tier 1, and how much of it is sampling.
 
-WORKDIR is one that ``erasediff demo`` has finished in. Its last attempt is evaluated once more in this process, from the same
-records and seeds, and the measurements must come out the same.
+WORKDIR is an empty place, in which the steps before the evaluation are run as commands; the evaluation is then timed in this
+process. A demo that has ended is of no use for it: the purge has deleted the base.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ from unittest import mock
 
 from torch import Tensor
 
+from benchmarks.demo import COMMAND
 from benchmarks.results_file import Row, write_rows
 from erasediff.environment import settle
 from erasediff.evaluate import measure, sampling
-from erasediff.records.measurements import Measurements
 from erasediff.records.workdir import Run, Workdir
 from erasediff.steps.evaluate import evaluate
 
@@ -30,7 +31,7 @@ def stopwatch() -> Iterator[list[float]]:
     taken: list[float] = []
     draw = sampling.draw_batches
 
-    def timed(*arguments: Any, **named: Any) -> Iterator[Tensor]:
+    def drawn(*arguments: Any, **named: Any) -> Iterator[Tensor]:
         batches, seconds = draw(*arguments, **named), 0.0
         while True:
             started = time.perf_counter()
@@ -41,19 +42,25 @@ def stopwatch() -> Iterator[list[float]]:
             yield batch
         taken.append(seconds)
 
-    with mock.patch.object(sampling, "draw_batches", timed), mock.patch.object(measure, "draw_batches", timed):
+    with mock.patch.object(sampling, "draw_batches", drawn), mock.patch.object(measure, "draw_batches", drawn):
         yield taken
 
 
-def judged_again(run: Run) -> Row:
+def ready_to_evaluate(workdir: Path) -> Run:
+    """An attempt whose model is erased and not evaluated."""
+    subprocess.run([COMMAND, "check-prerequisites", "--workdir", workdir], check=True)
+    run = Workdir.open(workdir).run()
+    for step in ("train-base", "version-forget-set", "erase"):
+        subprocess.run([COMMAND, step, "--workdir", workdir, "--run", run.name], check=True)
+    return run
+
+
+def timed(run: Run) -> Row:
     """One evaluation, timed."""
-    before = run.need(Measurements, "evaluate")
-    run.path(Measurements).unlink()
     started = time.perf_counter()
     with stopwatch() as taken:
-        after = evaluate(run)
+        evaluate(run)
     seconds = time.perf_counter() - started
-    assert after.digest() == before.digest(), "the same records and seeds give the same measurements"
     return {"tier": run.policy().tier, "seconds": round(seconds, 1), "sampling_share": round(sum(taken) / seconds, 3), "draws": len(taken)}
 
 
@@ -61,8 +68,11 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workdir", type=Path)
+    workdir = parser.parse_args().workdir
+    if workdir.exists():
+        raise SystemExit(f"{workdir} exists: name an empty place, for an evaluation that is there would not be made again.")
     settle()
-    write_rows("judging", [judged_again(Workdir.open(parser.parse_args().workdir).run())])
+    write_rows("judging", [timed(ready_to_evaluate(workdir))])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import base, erase, gate, rates, relearn, step, subjects, tables, trained
+from benchmarks import base, erase, gate, judging, rates, relearn, step, subjects, tables, trained
 from benchmarks.judge import Judge
 from benchmarks.kept import finished, run_kept
 from benchmarks.results_file import Row, read_rows
@@ -48,6 +49,17 @@ def test_a_case_gives_a_row(small: subjects.Subject, method: str) -> None:
     assert row["backwards"] > 0
     assert row["seconds"] > 0
     json.dumps(row)
+
+
+def test_the_stopwatch_times_every_set_of_samples_and_nothing_else(small: subjects.Subject) -> None:
+    judge, started = Judge(subjects.prepare(small), 3, 0), time.perf_counter()
+    with judging.stopwatch() as taken:
+        judge.judge(judge.ready.base.unet)
+    assert len(taken) > len(small.policy.probes.ask)
+    assert 0 < sum(taken) < time.perf_counter() - started
+    before = len(taken)
+    judge.judge(judge.ready.base.unet)
+    assert len(taken) == before, "control: it is off again"
 
 
 @pytest.mark.parametrize("model", gate.MODELS)
