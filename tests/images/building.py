@@ -16,8 +16,12 @@ NAMES = {"serve": SERVE, "pipeline": PIPELINE_CPU, "train": TRAIN_GPU}
 DECIDED_BY = {
     "serve": ("requirements-serve.lock", "requirements-build.lock"),
     "pipeline": (
-        *("requirements.lock", "requirements-build.lock", "pyproject.toml", "images/needed.py"),
-        *("images/pipeline.Containerfile", "images/train.Containerfile"),
+        "requirements.lock",
+        "requirements-build.lock",
+        "pyproject.toml",
+        "images/needed.py",
+        "images/pipeline.Containerfile",
+        "images/train.Containerfile",
     ),
 }
 
