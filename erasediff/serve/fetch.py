@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from erasediff.errors import BadInput, Unreachable
+from erasediff.files import explained, in_use, is_in_use
 from erasediff.records.nouns import MANIFEST, ServedModel
 
 MAX_BYTES = 16 << 30
+_PREFIX = "erasediff-model-"
 
 
-def fetch(model: str) -> Path:
-    """The folder of a model that is named by a folder or by ``s3://BUCKET/PREFIX``.
+@contextlib.contextmanager
+def fetched(model: str) -> Iterator[Path]:
+    """The folder of a model that is named by a folder or by ``s3://BUCKET/PREFIX``; what came from a bucket is deleted after the block.
 
     Raises:
-        BadInput: there is no such folder or object, or another kind of address.
+        BadInput: there is no such folder or object, or another kind of address; or the disk is full.
         Unreachable: the store does not answer or refuses.
     """
     if model.startswith("s3://"):
-        return _from_s3(model)
+        with _own_folder() as folder:
+            _from_s3(model, folder)
+            yield folder
+        return
     if "://" in model or model.startswith("models:"):
         raise BadInput(f"--model {model} is not served from there: give a folder or s3://BUCKET/PREFIX, where `erasediff roll-out` publishes to.")
     if not Path(model).is_dir():
         raise BadInput(f"--model {model} is no folder: give the folder `onnx` of a run that passed, or s3://BUCKET/PREFIX.")
-    return Path(model)
+    yield Path(model)
 
 
-def _from_s3(uri: str) -> Path:
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A temporary folder, without those that killed servers left: each restart of a pod would add a model to its disk."""
+    _sweep(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, in_use(Path(name)):
+        yield Path(name)
+
+
+def _sweep(parent: Path) -> None:
+    for left in parent.glob(f"{_PREFIX}*"):
+        # An empty one may be of a server that is about to say that it uses it. One that cannot be read is another user's.
+        with contextlib.suppress(OSError):
+            if left.stat().st_uid == os.getuid() and any(left.iterdir()) and not is_in_use(left):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _from_s3(uri: str, folder: Path) -> None:
     """Fetch what the manifest names, and no more. Address and credentials are boto3's own (``AWS_ENDPOINT_URL_S3``, …)."""
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    folder = Path(tempfile.mkdtemp(prefix="erasediff-model-"))
     try:
         client = boto3.client("s3")
         _object(client, bucket, f"{prefix.rstrip('/')}/{MANIFEST}", folder / MANIFEST)
@@ -48,11 +73,11 @@ def _from_s3(uri: str) -> Path:
         raise Unreachable(f"{uri} cannot be read ({error.response.get('Error', {}).get('Code')}): check the credentials.") from None
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
         raise Unreachable(f"{uri} cannot be read ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None
-    return folder
 
 
 def _object(client: Any, bucket: str, key: str, path: Path) -> None:
     size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
     if size > MAX_BYTES:
         raise BadInput(f"s3://{bucket}/{key} has {size} bytes, more than the {MAX_BYTES} allowed: is it the right model?")
-    client.download_file(bucket, key, str(path))
+    with explained(path):
+        client.download_file(bucket, key, str(path))

@@ -12,7 +12,7 @@ from erasediff.serve.admission import admit
 from erasediff.serve.asked import Limits
 from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
-from erasediff.serve.fetch import fetch
+from erasediff.serve.fetch import fetched
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.revocations import RulesAndRevocations, open_revocations
 from erasediff.serve.rules import RulesFile
@@ -71,9 +71,10 @@ def serve_forever(options: Options) -> None:
     in_force = rules if revocations is None else RulesAndRevocations(rules, revocations)
     # A list that does not verify keeps the server from being ready, not from starting: it is read again when it changes.
     verified = revocations is None or revocations.state().good
-    admitted = admit(fetch(options.model), in_force.now() if verified else rules.now())
+    with fetched(options.model) as folder:
+        admitted = admit(folder, in_force.now() if verified else rules.now())
+        graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     model = admitted.model
-    graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     engine = Engine(graph, {model.solver: admitted.tables[model.solver]}, graph.image_shape, null_label=model.classes)
     limits = Limits(model.classes, options.max_images, options.max_guidance, (model.solver,))
     with listening(options.address) as listener:
