@@ -216,6 +216,27 @@ def attacks_table(rows: list[Row]) -> str:
     return f"{_table(header, lines)}\n\n{_measured_at(rows)} `python -m benchmarks.gate --tier 2` measures it again."
 
 
+def rounded_table(rows: list[Row]) -> str:
+    """One line a model: detections at each seed, of the model, of its graph and of the rounded one."""
+    lines = []
+    for dataset, model in dict.fromkeys((row["dataset"], row["model"]) for row in rows):
+        mine = [row for row in rows if (row["dataset"], row["model"]) == (dataset, model)]
+        counts = [", ".join(str(row[f"{what}_detections"]) for row in mine) for what in ("model", "onnx", "int8")]
+        sizes = [rounded / exported for exported, rounded in (row["bytes"] for row in mine)]
+        lines.append([dataset, model, *counts, f"{max(row['max_relative_error'] for row in mine):.0e}", f"{statistics.median(sizes):.2f}"])
+    header = [
+        "dataset",
+        "model",
+        "detections of the model, by seed",
+        "of its graph",
+        "with weights of 8 bits",
+        "largest error of the graph",
+        "size, rounded",
+    ]
+    asked = f"Detections of {rows[0]['n']:,} samples each, with seeds of their own."
+    return f"{_table(header, lines)}\n\n{asked} {_measured_at(rows)} `python -m benchmarks.rounded` measures it again."
+
+
 def judging_table(rows: list[Row]) -> str:
     """One line a tier."""
     lines = [[str(row["tier"]), f"{row['seconds']:.0f} s", f"{100 * row['sampling_share']:.0f} %", str(row["draws"])] for row in rows]
@@ -274,6 +295,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "rates": rates_table,
     "gate": gate_table,
     "attacks": attacks_table,
+    "rounded": rounded_table,
     "judging": judging_table,
     "serve": serve_table,
     "load": load_table,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import base, erase, gate, judging, rates, relearn, step, subjects, tables, trained
+from benchmarks import base, erase, gate, judging, rates, relearn, rounded, step, subjects, tables, trained
 from benchmarks.judge import Judge
 from benchmarks.kept import finished, run_kept
 from benchmarks.results_file import Row, read_rows
@@ -84,6 +84,15 @@ def test_a_trial_of_tier_2_says_what_the_attacks_brought_and_fits_its_table(smal
     assert "| digits | hidden from its label | 3, 0 |" in tables.attacks_table([row])
     assert gate.Trial("digits", "base", 0, tier=2).key != gate.Trial("digits", "base", 0).key
     assert "attacks" not in gate.measure(gate.Trial("digits", "hidden from its label", 0)), "control: tier 1 attacks nothing"
+
+
+def test_a_graph_and_the_rounded_one_are_counted_and_fit_their_table(small: subjects.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "subject", lambda name, policy_name: small)
+    monkeypatch.setattr(gate, "LABELS", {"digits": (3,)})
+    row = rounded.measure(rounded.Graphs(gate.Trial("digits", "base", 0))) | {"commit": "c", "cores": 2, "date": "today"}
+    assert 0 < row["max_relative_error"] < small.policy.export.max_relative_error
+    assert row["bytes"][1] < row["bytes"][0], "control: it was rounded"
+    assert "| digits | base |" in tables.rounded_table([row])
 
 
 def kept_of(case: erase.Case, ready: subjects.Prepared) -> torch.nn.Module | None:
