@@ -138,6 +138,12 @@ class Trial:
         return LABELS[self.dataset][self.seed % len(LABELS[self.dataset])]
 
     @property
+    def row(self) -> Row:
+        """What a row begins with: which model, made from which base."""
+        base = base_digest(self.subject.folder)
+        return {"model": self.model, "dataset": self.dataset, "seed": self.seed, "label": self.label, "base": base}
+
+    @property
     def key(self) -> str:
         """What decides the row, in short."""
         asked = self.subject
@@ -159,11 +165,7 @@ def measure(trial: Trial) -> Row:
     judgement = judge.judge(model)
     checks = {check.id: check for check in judgement.checks}
     return {
-        "model": trial.model,
-        "dataset": trial.dataset,
-        "seed": trial.seed,
-        "label": trial.label,
-        "base": base_digest(trial.subject.folder),
+        **trial.row,
         "expected": expected,
         "verdict": str(judgement.verdict),
         "failed_checks": [check.id for check in judgement.checks if check.verdict is not Verdict.PASS],

@@ -16,7 +16,7 @@ from benchmarks.gate import LABELS, MODELS, SEEDS, Trial, in_order
 from benchmarks.judge import Judge
 from benchmarks.kept import run_kept
 from benchmarks.results_file import RESULTS, Row, write_rows
-from benchmarks.subjects import base_digest, prepare
+from benchmarks.subjects import prepare
 from erasediff.environment import settle
 from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
@@ -47,14 +47,7 @@ def measure(asked: Graphs) -> Row:
     trial = asked.trial
     ready = prepare(trial.subject)
     judge = Judge(ready, trial.label, trial.seed)
-    return {
-        "model": trial.model,
-        "dataset": trial.dataset,
-        "seed": trial.seed,
-        "label": trial.label,
-        "base": base_digest(trial.subject.folder),
-        **counted(judge, MODELS[trial.model][1](ready, trial.label, trial.seed)),
-    }
+    return {**trial.row, **counted(judge, MODELS[trial.model][1](ready, trial.label, trial.seed))}
 
 
 def counted(judge: Judge, unet: torch.nn.Module) -> Row:
