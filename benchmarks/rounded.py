@@ -51,7 +51,7 @@ def measure(asked: Graphs) -> Row:
 
 
 def counted(judge: Judge, unet: torch.nn.Module) -> Row:
-    """Detections of the model, of its graph, and of that with weights of 8 bits, each of the policy's ``forget.n``; and the graph's error."""
+    """Detections of the model, of its graph, and of that with weights of 8 bits, each of the policy's ``export.n``; and the graph's error."""
     pipeline, sampler, policy = ClassConditionalPipeline(unet, judge.ready.base.scheduler), judge.exam.sampler, judge.exam.policy
     table = solver_tables(sampler, pipeline.schedule)[solver_name(sampler)]
     with tempfile.TemporaryDirectory() as folder:

@@ -48,7 +48,6 @@ def _remove(workspace: Path) -> None:
 def _environment(workspace: Path) -> Iterator[None]:
     """Keep DVC inside its workspace, and its S3 client from multiplying retries."""
     values = {
-        "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(workspace / "site-cache"),
         "DVC_GLOBAL_CONFIG_DIR": str(workspace / "global-config"),
         "DVC_SYSTEM_CONFIG_DIR": str(workspace / "system-config"),
