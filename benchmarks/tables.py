@@ -81,7 +81,7 @@ def timing_table(rows: list[Row]) -> str:
 
 def step_table(rows: list[Row]) -> str:
     """One line a kind of step."""
-    header = ["step", "forwards", "backwards", "time over that of its bare passes", "median time", "300 steps, with what comes before"]
+    header = ["step", "forwards", "backwards", "CPU time over that of its bare passes", "median time", "300 steps, with what comes before"]
     lines = [
         [
             str(row["target"]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from erasediff.errors import NonFinite
 from erasediff.models.decay import linear_decay
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, build_scheduler, build_unet, schedule_of
 from erasediff.models.ema import ExponentialMovingAverage
+from erasediff.models.side_by_side import side_by_side
 from erasediff.records.config import RunConfig
 
 _WARMUP_STEPS = 50
@@ -31,16 +33,52 @@ class TrainingSet:
     null_label: int
     dropout: float
 
-    def loss(self, denoiser: Denoiser, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> Tensor:
-        """The denoising loss of a batch drawn by ``generator``: a scalar."""
+    def draw(self, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> Shown:
+        """A batch drawn by ``generator``."""
         picked = torch.randint(0, len(self.images), (batch_size,), generator=generator)
         clean = self.images[picked].to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         timesteps = schedule.draw_timesteps(len(picked), generator).to(device)
         dropped = torch.rand(len(picked), generator=generator) < self.dropout
         condition = torch.where(dropped, self.null_label, self.labels[picked]).to(device)
-        goal = schedule.goal(clean, noise, timesteps)
-        return mse_loss(denoiser(schedule.add_noise(clean, noise, timesteps), timesteps, condition), goal)
+        return Shown(schedule.add_noise(clean, noise, timesteps), timesteps, condition, schedule.goal(clean, noise, timesteps))
+
+    def loss(self, denoiser: Denoiser, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """The denoising loss of a batch drawn by ``generator``: a scalar."""
+        return self.draw(schedule, batch_size, generator, device).loss(denoiser)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A batch as a denoiser is shown it, and its goal: ``noised``, ``goal [B,C,H,W]``, ``timesteps``, ``condition [B]``."""
+
+    noised: Tensor
+    timesteps: Tensor
+    condition: Tensor
+    goal: Tensor
+
+    def loss(self, denoiser: Denoiser, rows: slice = slice(None)) -> Tensor:
+        """What some rows contribute to the batch's mean square: a scalar."""
+        missed = mse_loss(denoiser(self.noised[rows], self.timesteps[rows], self.condition[rows]), self.goal[rows], reduction="sum")
+        return missed / self.goal.numel()
+
+    def descend(self, denoiser: Denoiser, weights: Sequence[torch.nn.Parameter]) -> float:
+        """Leave the gradient of the loss in the weights' ``.grad``, and say the loss; on a CPU each half of the batch has a thread."""
+
+        def gradient(rows: slice) -> tuple[float, tuple[Tensor, ...]]:
+            loss = self.loss(denoiser, rows)
+            return loss.item(), torch.autograd.grad(loss, list(weights))
+
+        half = len(self.noised) // 2
+        if self.noised.device.type != "cpu" or not half:
+            loss, gradients = gradient(slice(None))
+        else:
+            (loss, gradients), (rest, others) = side_by_side(lambda: gradient(slice(half)), lambda: gradient(slice(half, None)))
+            loss += rest
+            torch._foreach_add_(list(gradients), list(others))
+        for weight, tensor in zip(weights, gradients, strict=True):
+            weight.grad = tensor
+        return loss
 
 
 def _rate(step: int, steps: int, decay_fraction: float) -> float:
@@ -81,15 +119,13 @@ def train_base(
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _rate(step, training.steps, training.decay_fraction)
-        loss = data.loss(denoiser, schedule, training.batch_size, generator, device)
-        if not torch.isfinite(loss):
+        loss = data.draw(schedule, training.batch_size, generator, device).descend(denoiser, weights)
+        if not math.isfinite(loss):
             raise NonFinite(f"the base's loss is not finite at step {step}: lower base_training.learning_rate and run again.")
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         average.update(weights)
-        done(step + 1, loss.item())
+        done(step + 1, loss)
     return average.model.cpu(), scheduler
 
 
@@ -105,12 +141,13 @@ def train_on(unet: torch.nn.Module, schedule: NoiseSchedule, data: TrainingSet, 
         seed: of the batches and their noise.
     """
     device, generator = next(unet.parameters()).device, torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(unet.requires_grad_(True).parameters(), lr=learning_rate, betas=_BETAS, fused=True)
+    denoiser, weights = UNetDenoiser(unet), list(unet.requires_grad_(True).parameters())
+    optimizer = torch.optim.Adam(weights, lr=learning_rate, betas=_BETAS, fused=True)
     step = 0
     while True:
         unet.train()
-        torch.autograd.backward(data.loss(UNetDenoiser(unet), schedule, batch_size, generator, device))
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        data.draw(schedule, batch_size, generator, device).descend(denoiser, weights)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1

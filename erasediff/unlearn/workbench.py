@@ -14,10 +14,11 @@ from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.side_by_side import side_by_side
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.mixture import RetainedMixture
-from erasediff.unlearn.objective import NoisedBatch, Target, chunks
+from erasediff.unlearn.objective import NoisedBatch, Target, chunks, denoising_loss
 from erasediff.unlearn.randomness import Randomness
 
 B = TypeVar("B")
@@ -103,14 +104,20 @@ class Workbench:
         own = self._retained(random)
         return self._shown(own, self._dropped(random))
 
-    def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
+    def held_batch(self, random: Randomness | None = None) -> Callable[[], NoisedBatch]:
         """A retain batch that is to be predicted as the base predicts it, up to ``erase.truth_share`` of the truth.
+
+        It is drawn now; the base is asked when it is called for.
 
         The less of the truth, the less of the noise's variance is in the goal, and the less is there to gain on the base.
         The base's null label would make what is to be forgotten. So the goal under the null label is the retained mixture, as
         in target ``mixture``: in closed form, or what the base predicts under the image's own label, a draw from it.
         """
-        own, dropped = self._retained(random), self._dropped(random)
+        return partial(self._held, self._retained(random), self._dropped(random))
+
+    def _held(self, own: NoisedBatch, dropped: Tensor) -> NoisedBatch:
+        if self.config.truth_share == 1:
+            return self._shown(own, dropped)
         with torch.no_grad(), self.compute.autocast():
             ask = partial(self._ask, self.base)
             goal = self.mixture.held(own, dropped, ask) if self.mixture else ask(own.noised, own.timesteps, own.labels)
@@ -210,6 +217,9 @@ class Workbench:
 
     def _accumulated(self, before: list[Tensor], loss: Tensor, *, keep_graph: bool) -> list[Tensor]:
         """``before`` plus the gradient of a loss; autograd adds in place, a layer at a time."""
+        if not before:
+            found = torch.autograd.grad(loss, list(self.parameters), retain_graph=keep_graph, allow_unused=True)
+            return [torch.zeros_like(p) if tensor is None else tensor for p, tensor in zip(self.parameters, found, strict=True)]
         for parameter, tensor in zip(self.parameters, before, strict=False):
             parameter.grad = tensor
         torch.autograd.backward(loss, retain_graph=keep_graph, inputs=list(self.parameters))
@@ -221,6 +231,26 @@ class Workbench:
     def gradient(self, name: str, loss: Callable[[B], Tensor], batch: B) -> Gradient:
         """The gradient of one loss; see :meth:`gradients`."""
         return self.gradients(lambda part: [(name, loss(part))], batch)[0]
+
+    def denoising_gradients(self, retain: Callable[[], NoisedBatch], forget: Callable[[], NoisedBatch]) -> tuple[Gradient, Gradient]:
+        """The gradients of the retain and of the forget loss, each over a batch that is called for; at once on the CPU of a lone process.
+
+        In turn elsewhere: one thread keeps a GPU busy, processes have to reduce in one order, and the parts of a batch gather their
+        gradient in the parameters' ``.grad``. Only ``forget`` may draw numbers; those of ``retain`` are drawn before.
+
+        Raises:
+            NonFinite: see :meth:`gradients`.
+            Overflow: see :meth:`gradients`.
+        """
+
+        def kept() -> Gradient:
+            return self.gradient("retain loss", partial(denoising_loss, self.denoiser), retain())
+
+        def forgotten() -> Gradient:
+            return self.gradient("forget loss", partial(denoising_loss, self.denoiser), forget())
+
+        alone = self.compute.device.type == "cpu" and self.compute.processes == 1 and self.config.accumulation == 1
+        return side_by_side(kept, forgotten) if alone else (kept(), forgotten())
 
     def leave(self, direction: Sequence[Tensor]) -> None:
         """Hand a direction to the optimiser."""

@@ -28,7 +28,7 @@ def test_binomial_bounds_are_those_of_scipy(k: int, n: int, alpha: float) -> Non
     [(500, 16, 0.05), (500, 4, 0.02), (1000, 38, 0.05), (1000, 12, 0.02), (1000, 4, 0.01), (2000, 83, 0.05), (2000, 29, 0.02), (2000, 12, 0.01)],
 )
 def test_the_table_of_most_detections(n: int, most: int, limit: float) -> None:
-    """facts/gates-and-evidence.md, 2; one detection more does not pass, which is the control."""
+    """One detection more does not pass, which is the control."""
     assert binomial_upper(most, n, 0.05) <= limit < binomial_upper(most + 1, n, 0.05)
 
 

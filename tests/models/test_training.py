@@ -52,7 +52,7 @@ def test_the_default_erasure_ends_without_a_base_share() -> None:
 
 
 def test_control_a_fixed_decay_keeps_five_percent_of_the_base() -> None:
-    """The trap of the released code (facts/algorithm.md, 2.4): 0.99 over 288 steps. Here the warm-up is switched off."""
+    """The trap of the released code: 0.99 over 288 steps. Here the warm-up is switched off."""
     average = ExponentialMovingAverage(scalar(1.0), 0.99)
     average.updates = 10**6  # far beyond the warm-up
     for _ in range(288):

@@ -27,7 +27,7 @@ def equal(left: list[Tensor], right: list[Tensor]) -> bool:
 
 @pytest.mark.parametrize("multiplier", ["paper", "cosine", "fixed"])
 def test_with_an_optimiser_of_its_own_the_inner_loop_changes_no_bit(make_erasure: Maker, multiplier: str) -> None:
-    """min over phi of L_f is a constant of theta: neither delta nor lambda contains it (facts/algorithm.md, 2.3)."""
+    """min over phi of L_f is a constant of theta: neither delta nor lambda contains it."""
     plain = after(make_erasure(multiplier=multiplier))
     assert equal(after(make_erasure(multiplier=multiplier, inner_steps=3)), plain)
 

@@ -82,7 +82,7 @@ def test_noise_hides_the_class_and_its_absence_shows_it(digit_bytes, schedule: N
     assert not (drawn(0, images[~kept]) == 8).any()
 
 
-# The lemma of facts/algorithm.md, 7, for two retained Gaussian classes in the plane, where every score is known.
+# The lemma of docs/algorithm.md for two retained Gaussian classes in the plane, where every score is known.
 CENTRES = torch.tensor([[2.0, 0.0], [-1.0, 1.5]]).view(2, 1, 1, 2)
 CLASSES = torch.tensor([0, 2])
 POINTS = torch.tensor([[0.9, 0.2], [-0.4, 0.6], [1.5, -1.0]]).view(3, 1, 1, 2)

@@ -48,9 +48,9 @@ def test_held_at_the_base_the_goal_is_what_it_predicts_under_the_image_s_own_lab
     """Under the null label it is the retained mixture, drawn, or in closed form and repelled: the base's null label makes what is to be forgotten."""
     erasure = make_erasure(label_dropout=0.0, batch_size=64, truth_share=share, mixture_estimate=estimate)
     bench = erasure.bench
-    own = bench.held_batch(bench.random_of("a test"))
+    own = bench.held_batch(bench.random_of("a test"))()
     bench.config = bench.config.model_copy(update={"label_dropout": 0.5})
-    held = bench.held_batch(bench.random_of("a test"))
+    held = bench.held_batch(bench.random_of("a test"))()
     dropped = held.labels == NULL
     assert 10 < int(dropped.sum()) < 54
     assert torch.equal(held.noised, own.noised)

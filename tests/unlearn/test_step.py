@@ -51,8 +51,8 @@ class Bench(Workbench):
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.retain
 
-    def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
-        return self.retain
+    def held_batch(self, random: Randomness | None = None) -> Callable[[], NoisedBatch]:
+        return lambda: self.retain
 
     def visited_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.forget

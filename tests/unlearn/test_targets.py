@@ -33,7 +33,7 @@ def by_label(noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
 
 
 def test_labels_are_dropped_on_the_retain_pass_alone(make_erasure: Maker) -> None:
-    """Dropping them on the forget pass lets the null embedding, which guidance needs, drift (facts/algorithm.md, 2.6)."""
+    """Dropping them on the forget pass lets the null embedding, which guidance needs, drift."""
     erasure = make_erasure(label_dropout=0.5, batch_size=400)
     dropped = float((erasure.bench.retain_batch().labels == NULL).double().mean())
     assert dropped == pytest.approx(0.5, abs=0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -48,8 +50,8 @@ class Bench(Workbench):
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.retain
 
-    def held_batch(self, random: Randomness | None = None) -> NoisedBatch:
-        return self.retain
+    def held_batch(self, random: Randomness | None = None) -> Callable[[], NoisedBatch]:
+        return lambda: self.retain
 
     def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
         return self.forget

@@ -53,10 +53,7 @@ class EraseDiff:
         """See :class:`Method`."""
         if self._config.inner_steps:
             inner_loop(bench, optimizer, self._config)
-        retain_batch = bench.held_batch() if self._config.truth_share < 1 else bench.retain_batch()
-        forget_batch = self._pool[bench.step % len(self._pool)] if self._pool else _aimed_batch(bench, bench.random)
-        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), retain_batch)
-        forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), forget_batch)
+        retain, forget = bench.denoising_gradients(bench.held_batch(), lambda: self._forget_batch(bench))
         dots = gradient_dots(retain.tensors, forget.tensors)
         multiplier = self._multiplier(dots, self.eta(bench.step))
         if not all(map(math.isfinite, (dots.forget_forget, dots.forget_retain, dots.retain_retain, multiplier))):
@@ -64,6 +61,9 @@ class EraseDiff:
         torch._foreach_add_(retain.tensors, forget.tensors, alpha=multiplier)
         bench.leave(retain.tensors)
         return StepReport(retain.loss, forget.loss, multiplier, dots.cosine)
+
+    def _forget_batch(self, bench: Workbench) -> NoisedBatch:
+        return self._pool[bench.step % len(self._pool)] if self._pool else _aimed_batch(bench, bench.random)
 
 
 def _aimed_batch(bench: Workbench, random: Randomness) -> NoisedBatch:

@@ -11,7 +11,6 @@ from erasediff.errors import NonFinite
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import gradient_dots
-from erasediff.unlearn.objective import denoising_loss
 from erasediff.unlearn.workbench import Workbench
 
 XI = 1e-6
@@ -45,8 +44,8 @@ class MUNBa:
         """See :class:`Method`."""
         batch = bench.visited_batch()
         batch = batch.aimed_at(bench.target_of(batch))
-        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), bench.retain_batch())
-        forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), batch)
+        kept = bench.retain_batch()
+        retain, forget = bench.denoising_gradients(lambda: kept, lambda: batch)
         dots = gradient_dots(retain.tensors, forget.tensors)
         lengths = math.sqrt(dots.retain_retain), math.sqrt(dots.forget_forget)
         if not (math.isfinite(dots.cosine) and 0 < lengths[0] < math.inf and 0 < lengths[1] < math.inf):

@@ -9,7 +9,6 @@ import torch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import gradient_dots
-from erasediff.unlearn.objective import denoising_loss
 from erasediff.unlearn.workbench import Workbench
 
 
@@ -35,8 +34,8 @@ class NegGrad:
 
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
         """See :class:`Method`."""
-        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), bench.retain_batch())
-        forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), bench.forget_batch())
+        kept, batch = bench.retain_batch(), bench.forget_batch()
+        retain, forget = bench.denoising_gradients(lambda: kept, lambda: batch)
         cosine = gradient_dots(retain.tensors, forget.tensors).cosine
         torch._foreach_add_(retain.tensors, forget.tensors, alpha=-self._eta)
         bench.leave(retain.tensors)

@@ -10,7 +10,7 @@ from torch import Tensor
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.methods.prelude import fisher_diagonal
-from erasediff.unlearn.objective import NoisedBatch, denoising_loss
+from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.workbench import Workbench
 
@@ -59,8 +59,8 @@ class SelectiveAmnesia:
 
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
         """See :class:`Method`."""
-        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), bench.retain_batch())
-        forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), surrogate_batch(bench))
+        kept, batch = bench.retain_batch(), surrogate_batch(bench)
+        retain, forget = bench.denoising_gradients(lambda: kept, lambda: batch)
         torch._foreach_add_(retain.tensors, forget.tensors)
         with torch.no_grad():
             moved = torch._foreach_sub(list(bench.parameters), self._start)

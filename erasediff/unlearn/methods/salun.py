@@ -11,7 +11,6 @@ from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.methods.prelude import base_gradients
 from erasediff.unlearn.multiplier import gradient_dots
-from erasediff.unlearn.objective import denoising_loss
 from erasediff.unlearn.workbench import Workbench
 
 BETA = 1e-3
@@ -50,8 +49,8 @@ class SalUn:
         """See :class:`Method`."""
         batch = bench.visited_batch()
         batch = batch.aimed_at(bench.target_of(batch))
-        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), bench.retain_batch())
-        forget = bench.gradient("forget loss", lambda part: denoising_loss(bench.denoiser, part), batch)
+        kept = bench.retain_batch()
+        retain, forget = bench.denoising_gradients(lambda: kept, lambda: batch)
         cosine = gradient_dots(retain.tensors, forget.tensors).cosine
         torch._foreach_add_(forget.tensors, retain.tensors, alpha=self._beta)
         torch._foreach_mul_(forget.tensors, self._mask)

@@ -1,0 +1,29 @@
+"""Two computations at once on a CPU: torch lets go of the interpreter's lock while it computes, and one thread leaves a second core idle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+    """What two functions return that share nothing but what neither changes: the first in a thread of its own, the second in this one.
+
+    Gradients come from ``torch.autograd.grad``, for threads would share a parameter's ``.grad``. Each function computes with as many
+    threads as it would alone, and so what it returns is the same to the last bit.
+
+    Raises:
+        Exception: what one of them raised, once both have ended; the first's where both did.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(first)
+        try:
+            beside = second()
+        except Exception:
+            ahead.result()
+            raise
+        return ahead.result(), beside
