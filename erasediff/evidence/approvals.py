@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import AwareDatetime
 
 from erasediff.envelopes import PublicKey, open_envelope, read_public_key
 from erasediff.errors import BadInput
-from erasediff.evidence.signing import SigningKey, sign
 from erasediff.records.base import Sha256, Strict
 from erasediff.records.keys import Envelope, EnvelopeSignature
 from erasediff.records.nouns import ErasedRecord, VerdictRecord
 from erasediff.records.requests import Actor, Approval, RequestId
 from erasediff.records.workdir import Run
+
+if TYPE_CHECKING:  # every step comes by here, and only who signs needs what signs: it brings the clients of every cloud that is installed
+    from erasediff.evidence.signing import SigningKey
 
 APPROVAL: Final = "application/vnd.erasediff.approval+json"
 
@@ -48,6 +50,8 @@ def approve(document: Consent, key: SigningKey) -> Approval:
     Raises:
         Unreachable: the token or service that holds the key does not sign.
     """
+    from erasediff.evidence.signing import sign
+
     (signature,) = Envelope.parse_json(sign(document, APPROVAL, key), "the approval").signatures
     return Approval(by=document.by, at=document.at, key_id=signature.keyid, signature=signature.sig)
 

@@ -100,7 +100,9 @@ def _check_scope(dataset: ImageDataset, requests: Sequence[ErasureRequest], conf
 
 
 def _try_judges(config: RunConfig, dataset: ImageDataset) -> None:
-    import torch  # only here: an attempt that is taken up needs none of it
+    if config.detector.path is None and config.features.path is None:
+        return
+    import torch  # only here: who takes up an attempt, or brings no judges, need not wait for it
 
     from erasediff.steps.judges import TRIED, check_paths
 

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from erasediff.errors import AwaitingApproval, BadInput, Conflict
 from erasediff.evidence.approvals import approve, check_approval, consent
@@ -17,7 +18,6 @@ from erasediff.evidence.database import FILE
 from erasediff.evidence.keys import check_can_sign
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.served_rules import suppress
-from erasediff.evidence.signing import SigningKey
 from erasediff.evidence.states import TO_ERASE
 from erasediff.records.base import Record
 from erasediff.records.nouns import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
@@ -25,6 +25,9 @@ from erasediff.records.requests import Reason, RequestFacts, State
 from erasediff.records.settings import LedgerSettings, RollOutSettings
 from erasediff.records.signing import SigningSettings
 from erasediff.records.workdir import Run, Workdir
+
+if TYPE_CHECKING:
+    from erasediff.evidence.signing import SigningKey
 
 BY = "erasediff"
 """Who moves requests while a pipeline runs."""
