@@ -13,7 +13,7 @@ from erasediff.unlearn import workbench
 from erasediff.unlearn.trainer import Erasure
 
 STEPS = 3
-METHODS = ["erasediff", "neggrad", "salun", "munba", "sa"]
+SETTINGS = [*({"method": name} for name in ("erasediff", "neggrad", "salun", "munba", "sa")), {"truth_share": 1.0}, {"teacher_pool": 2}]
 
 
 def taken(erasure: Erasure) -> tuple[list[torch.Tensor], list[object], tuple[int, int]]:
@@ -21,7 +21,7 @@ def taken(erasure: Erasure) -> tuple[list[torch.Tensor], list[object], tuple[int
     return [p.detach().clone() for p in erasure.model.parameters()], list(reports), (erasure.passes.forward, erasure.passes.backward)
 
 
-@pytest.fixture()
+@pytest.fixture
 def at_once(monkeypatch) -> list[set[int]]:
     """The threads of each pair that was computed at once."""
     pairs: list[set[int]] = []
@@ -38,7 +38,7 @@ def at_once(monkeypatch) -> list[set[int]]:
     return pairs
 
 
-@pytest.mark.parametrize("settings", [{"method": name} for name in METHODS] + [{"truth_share": 1.0}, {"teacher_pool": 2}, {"mixture_estimate": "drawn"}], ids=str)
+@pytest.mark.parametrize("settings", [*SETTINGS, {"mixture_estimate": "drawn"}], ids=str)
 def test_it_ends_where_it_ends_in_turn_to_the_last_bit(make_erasure, monkeypatch, at_once, settings) -> None:
     beside = taken(make_erasure(**settings))
     assert [len(threads) for threads in at_once] == [2] * STEPS
