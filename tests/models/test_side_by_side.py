@@ -55,7 +55,7 @@ def test_a_failure_waits_for_the_other_to_end() -> None:
 
     for first, second in ((slow, failing("second")), (failing("first"), slow)):
         ended.clear()
-        with pytest.raises(ValueError, match="first|second"):
+        with pytest.raises(ValueError, match=r"first|second"):
             side_by_side(first, second)
         assert ended.is_set()
 
