@@ -67,18 +67,22 @@ class Shown:
 
         def gradient(rows: slice) -> tuple[float, tuple[Tensor, ...]]:
             loss = self.loss(denoiser, rows)
-            return loss.item(), torch.autograd.grad(loss, list(weights))
+            return loss.item(), torch.autograd.grad(loss, list(weights), materialize_grads=True)
 
         half = len(self.noised) // 2
         if self.noised.device.type != "cpu" or not half:
-            loss, gradients = gradient(slice(None))
-        else:
-            (loss, gradients), (rest, others) = side_by_side(lambda: gradient(slice(half)), lambda: gradient(slice(half, None)))
-            loss += rest
-            torch._foreach_add_(list(gradients), list(others))
-        for weight, tensor in zip(weights, gradients, strict=True):
+            return self._descend_whole(denoiser, weights)
+        (loss, tensors), (rest, others) = side_by_side(lambda: gradient(slice(half)), lambda: gradient(slice(half, None)))
+        for weight, tensor in zip(weights, torch._foreach_add(list(tensors), list(others)), strict=True):
             weight.grad = tensor
-        return loss
+        return loss + rest
+
+    def _descend_whole(self, denoiser: Denoiser, weights: Sequence[torch.nn.Parameter]) -> float:
+        for weight in weights:
+            weight.grad = None
+        loss = self.loss(denoiser)
+        torch.autograd.backward(loss, inputs=list(weights))
+        return loss.item()
 
 
 def _rate(step: int, steps: int, decay_fraction: float) -> float:

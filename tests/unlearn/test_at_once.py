@@ -11,6 +11,8 @@ import torch
 from erasediff.models.side_by_side import side_by_side
 from erasediff.unlearn import workbench
 from erasediff.unlearn.trainer import Erasure
+from erasediff.unlearn.workbench import each_its_own
+from tests.unlearn.toys import Bench, Line, given
 
 STEPS = 3
 SETTINGS = [*({"method": name} for name in ("erasediff", "neggrad", "salun", "munba", "sa")), {"truth_share": 1.0}, {"teacher_pool": 2}]
@@ -73,3 +75,34 @@ def test_so_is_that_of_several_processes(make_erasure, monkeypatch, at_once) -> 
     monkeypatch.setattr(type(erasure.bench.compute), "mean_", lambda self, gradient: None)
     erasure.advance()
     assert not at_once
+
+
+class Added(Line):
+    """eps(x) = (a + b) x: the gradients of a and b are one."""
+
+    def __call__(self, noised, timesteps, labels):
+        return (self.parameters[0] + self.parameters[1]) * noised
+
+
+def test_two_parameters_never_share_a_gradient() -> None:
+    """What is shared would be changed twice in place."""
+    line, batch = Added(), given(2.0)
+    bench = Bench(line, batch, batch)
+    for gradient in bench.denoising_gradients(lambda: batch, lambda: batch):
+        torch._foreach_add_(gradient.tensors, gradient.tensors[::-1])
+        assert [float(tensor) for tensor in gradient.tensors] == [16.0, 24.0]  # 8 + 8, and 8 + what the first has become
+
+
+def test_control_autograd_hands_out_one_for_both() -> None:
+    line, batch = Added(), given(2.0)
+    shared = torch.autograd.grad(line(batch.noised, batch.timesteps, batch.labels).square().mean(), line.parameters)
+    assert shared[0].data_ptr() == shared[1].data_ptr()
+    torch._foreach_add_(list(shared), list(shared[::-1]))
+    assert [float(tensor) for tensor in shared] == [32.0, 32.0]
+
+
+def test_a_stretched_gradient_is_laid_out() -> None:
+    (stretched,) = torch.autograd.grad((weight := torch.ones(3, requires_grad=True)).sum(), weight)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        stretched.add_(torch.arange(3.0))
+    assert each_its_own([stretched])[0].add_(torch.arange(3.0)).tolist() == [1.0, 2.0, 3.0]
