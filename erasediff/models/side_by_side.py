@@ -13,8 +13,8 @@ B = TypeVar("B")
 def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
     """What two functions return that share nothing but what neither changes: the first in a thread of its own, the second in this one.
 
-    Gradients come from ``torch.autograd.grad``, for threads would share a parameter's ``.grad``. Each function computes with as many
-    threads as it would alone, and so what it returns is the same to the last bit.
+    Gradients come from :func:`erasediff.models.gradient.gradient_of`, for threads would share a parameter's ``.grad``. Each function
+    computes with as many threads as it would alone, and so what it returns is the same to the last bit.
 
     Raises:
         Exception: what one of them raised, once both have ended; the first's where both did.

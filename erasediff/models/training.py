@@ -15,6 +15,7 @@ from erasediff.errors import NonFinite
 from erasediff.models.decay import linear_decay
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, build_scheduler, build_unet, schedule_of
 from erasediff.models.ema import ExponentialMovingAverage
+from erasediff.models.gradient import gradient_of
 from erasediff.models.side_by_side import side_by_side
 from erasediff.records.config import RunConfig
 
@@ -65,24 +66,20 @@ class Shown:
     def descend(self, denoiser: Denoiser, weights: Sequence[torch.nn.Parameter]) -> float:
         """Leave the gradient of the loss in the weights' ``.grad``, and say the loss; on a CPU each half of the batch has a thread."""
 
-        def gradient(rows: slice) -> tuple[float, tuple[Tensor, ...]]:
+        def gradient(rows: slice) -> tuple[float, list[Tensor]]:
             loss = self.loss(denoiser, rows)
-            return loss.item(), torch.autograd.grad(loss, list(weights), materialize_grads=True)
+            return loss.item(), gradient_of(loss, weights)
 
         half = len(self.noised) // 2
         if self.noised.device.type != "cpu" or not half:
-            return self._descend_whole(denoiser, weights)
-        (loss, tensors), (rest, others) = side_by_side(lambda: gradient(slice(half)), lambda: gradient(slice(half, None)))
-        for weight, tensor in zip(weights, torch._foreach_add(list(tensors), list(others)), strict=True):
+            loss, tensors = gradient(slice(None))
+        else:
+            (loss, tensors), (rest, others) = side_by_side(lambda: gradient(slice(half)), lambda: gradient(slice(half, None)))
+            torch._foreach_add_(tensors, others)
+            loss += rest
+        for weight, tensor in zip(weights, tensors, strict=True):
             weight.grad = tensor
-        return loss + rest
-
-    def _descend_whole(self, denoiser: Denoiser, weights: Sequence[torch.nn.Parameter]) -> float:
-        for weight in weights:
-            weight.grad = None
-        loss = self.loss(denoiser)
-        torch.autograd.backward(loss, inputs=list(weights))
-        return loss.item()
+        return loss
 
 
 def _rate(step: int, steps: int, decay_fraction: float) -> float:

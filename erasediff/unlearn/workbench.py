@@ -14,6 +14,7 @@ from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.gradient import gradient_of
 from erasediff.models.side_by_side import side_by_side
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
@@ -218,7 +219,7 @@ class Workbench:
     def _accumulated(self, before: list[Tensor], loss: Tensor, *, keep_graph: bool) -> list[Tensor]:
         """``before`` plus the gradient of a loss; autograd adds in place, a layer at a time."""
         if not before:
-            return each_its_own(torch.autograd.grad(loss, list(self.parameters), retain_graph=keep_graph, materialize_grads=True))
+            return gradient_of(loss, self.parameters, keep_graph=keep_graph)
         for parameter, tensor in zip(self.parameters, before, strict=False):
             parameter.grad = tensor
         torch.autograd.backward(loss, retain_graph=keep_graph, inputs=list(self.parameters))
@@ -264,17 +265,6 @@ class Gradient:
     name: str
     loss: float
     tensors: list[Tensor]
-
-
-def each_its_own(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Gradients that may be changed in place: autograd hands one tensor to two parameters that are added, and a stretched one after a sum."""
-    known: set[int] = set()
-    own = []
-    for tensor in tensors:
-        stretched = any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))
-        own.append(tensor.clone(memory_format=torch.contiguous_format) if stretched or tensor.data_ptr() in known else tensor)
-        known.add(tensor.data_ptr())
-    return own
 
 
 def check_batch(config: EraseConfig, processes: int) -> None:

@@ -11,8 +11,6 @@ import torch
 from erasediff.models.side_by_side import side_by_side
 from erasediff.unlearn import workbench
 from erasediff.unlearn.trainer import Erasure
-from erasediff.unlearn.workbench import each_its_own
-from tests.unlearn.toys import Bench, Line, given
 
 STEPS = 3
 SETTINGS = [*({"method": name} for name in ("erasediff", "neggrad", "salun", "munba", "sa")), {"truth_share": 1.0}, {"teacher_pool": 2}]
@@ -77,32 +75,30 @@ def test_so_is_that_of_several_processes(make_erasure, monkeypatch, at_once) -> 
     assert not at_once
 
 
-class Added(Line):
-    """eps(x) = (a + b) x: the gradients of a and b are one."""
+def test_a_step_is_that_of_gradients_that_went_through_the_parameters(make_erasure, monkeypatch) -> None:
+    """``.grad`` is what an optimiser is written for: it lies in memory as its parameter does."""
 
-    def __call__(self, noised, timesteps, labels):
-        return (self.parameters[0] + self.parameters[1]) * noised
+    def through_the_parameters(loss, weights, *, keep_graph=False):
+        torch.autograd.backward(loss, retain_graph=keep_graph, inputs=list(weights))
+        found = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        for weight in weights:
+            weight.grad = None
+        return found
 
-
-def test_two_parameters_never_share_a_gradient() -> None:
-    """What is shared would be changed twice in place."""
-    line, batch = Added(), given(2.0)
-    bench = Bench(line, batch, batch)
-    for gradient in bench.denoising_gradients(lambda: batch, lambda: batch):
-        torch._foreach_add_(gradient.tensors, gradient.tensors[::-1])
-        assert [float(tensor) for tensor in gradient.tensors] == [16.0, 24.0]  # 8 + 8, and 8 + what the first has become
-
-
-def test_control_autograd_hands_out_one_for_both() -> None:
-    line, batch = Added(), given(2.0)
-    shared = torch.autograd.grad(line(batch.noised, batch.timesteps, batch.labels).square().mean(), line.parameters)
-    assert shared[0].data_ptr() == shared[1].data_ptr()
-    torch._foreach_add_(list(shared), list(shared[::-1]))
-    assert [float(tensor) for tensor in shared] == [32.0, 32.0]
+    apart = taken(make_erasure())
+    monkeypatch.setattr(workbench, "side_by_side", lambda first, second: (first(), second()))
+    monkeypatch.setattr(workbench, "gradient_of", through_the_parameters)
+    through = taken(make_erasure())
+    assert apart[1:] == through[1:]
+    assert all(torch.equal(a, b) for a, b in zip(apart[0], through[0], strict=True))
 
 
-def test_a_stretched_gradient_is_laid_out() -> None:
-    (stretched,) = torch.autograd.grad((weight := torch.ones(3, requires_grad=True)).sum(), weight)
-    with pytest.raises(RuntimeError, match="single memory location"):
-        stretched.add_(torch.arange(3.0))
-    assert each_its_own([stretched])[0].add_(torch.arange(3.0)).tolist() == [1.0, 2.0, 3.0]
+def test_control_gradients_as_autograd_hands_them_out_end_elsewhere(make_erasure, monkeypatch) -> None:
+    """Some are transposed, and a fused optimiser takes their elements in the order in which they lie."""
+    apart = taken(make_erasure())
+    monkeypatch.setattr(
+        workbench,
+        "gradient_of",
+        lambda loss, weights, *, keep_graph=False: list(torch.autograd.grad(loss, list(weights), retain_graph=keep_graph, materialize_grads=True)),
+    )
+    assert not all(torch.equal(a, b) for a, b in zip(apart[0], taken(make_erasure())[0], strict=True))
