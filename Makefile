@@ -114,6 +114,7 @@ lint: install
 
 compile: install
 	$(BIN)/python -m pipelines.compile
+	$(BIN)/python -m pipelines.stages
 
 docs: install
 	$(BIN)/python -m components.catalogue

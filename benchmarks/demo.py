@@ -16,13 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.results_file import Row, write_rows
+from erasediff.attempts.workdir import Workdir
 from erasediff.evaluate.gate import run_gate
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ExportedRecord, Outcome, VerdictRecord
-from erasediff.records.workdir import Workdir
 from erasediff.steps.gate import history_of
 
 CASES = [(label, 0) for label in range(10)] + [(label, seed) for seed in (1, 2) for label in (0, 3, 8)]
+ROOT = Path(__file__).parent.parent
 COMMAND = str(Path(sys.executable).parent / "erasediff")
 
 
@@ -34,7 +35,7 @@ def _run(*arguments: object) -> int:
 def train_base(folder: Path, seed: int) -> Path:
     """A workdir in which the base of this seed is champion."""
     workdir = folder / f"base-{seed}"
-    if _run("train-base", "--workdir", workdir, "--seed", seed):
+    if _run("train-base", "--config", ROOT / "params.yaml", "--workdir", workdir, "--seed", seed):
         raise SystemExit(f"the base of seed {seed} could not be trained")
     return workdir
 
@@ -44,10 +45,10 @@ def measure(folder: Path, base: Path, label: int, seed: int) -> Row:
     workdir = folder / f"{label}-{seed}"
     shutil.copytree(base, workdir)
     code = _run("demo", "--workdir", workdir, "--forget-label", label, "--seed", seed)
-    outcome, run = Outcome.read(workdir / "outcome.json"), Workdir(workdir).run()
-    measured, verdict = run.need(Measurements, "evaluate"), run.need(VerdictRecord, "gate")
+    outcome, run = Outcome.read(workdir / "outcome.json"), Workdir(workdir).attempt()
+    measured, verdict = run.need(Measurements), run.need(VerdictRecord)
     exported = run.find(ExportedRecord)
-    assert run_gate(run.policy(), measured, history_of(run, run.need(BaseRecord, "train-base"))).checks == verdict.checks
+    assert run_gate(run.policy(), measured, history_of(run, run.need(BaseRecord))).checks == verdict.checks
     assert measured.forget_base is not None
     checks = {check.id: check.bound for check in (*verdict.checks, *(exported.checks if exported else ()))}
     assert outcome.retain is not None

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from benchmarks.demo import COMMAND
 from benchmarks.results_file import Row, write_rows
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.environment import settle
 from erasediff.evaluate import measure, sampling
-from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.evaluate import evaluate
+from erasediff.steps.perform import perform
+from erasediff.steps.table import step
 
 
 @contextmanager
@@ -46,20 +48,20 @@ def stopwatch() -> Iterator[list[float]]:
         yield taken
 
 
-def ready_to_evaluate(workdir: Path) -> Run:
+def ready_to_evaluate(workdir: Path) -> Attempt:
     """An attempt whose model is erased and not evaluated."""
-    subprocess.run([COMMAND, "check-prerequisites", "--workdir", workdir], check=True)
-    run = Workdir.open(workdir).run()
-    for step in ("train-base", "version-forget-set", "erase"):
-        subprocess.run([COMMAND, step, "--workdir", workdir, "--run", run.name], check=True)
+    subprocess.run([COMMAND, "check-prerequisites", "--forget-label", "0", "--workdir", workdir], check=True)
+    run = Workdir.open(workdir).attempt()
+    for command in ("train-base", "version-forget-set", "erase"):
+        subprocess.run([COMMAND, command, "--workdir", workdir, "--run", run.name], check=True)
     return run
 
 
-def timed(run: Run) -> Row:
+def timed(run: Attempt) -> Row:
     """One evaluation, timed."""
     started = time.perf_counter()
     with stopwatch() as taken:
-        evaluate(run)
+        perform(step("evaluate"), run)
     seconds = time.perf_counter() - started
     return {"tier": run.policy().tier, "seconds": round(seconds, 1), "sampling_share": round(sum(taken) / seconds, 3), "draws": len(taken)}
 

@@ -14,8 +14,7 @@ from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.real import RealImages, real_images
-from erasediff.files import sha256_bytes, sha256_folder
-from erasediff.launch import shipped
+from erasediff.files import sha256_bytes, sha256_folder, shipped
 from erasediff.models.denoiser import to_unit
 from erasediff.models.folder import load_pipeline
 from erasediff.models.pipeline import ClassConditionalPipeline

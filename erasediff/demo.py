@@ -6,13 +6,13 @@ import os
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.records.nouns import ErasureRequest
 from erasediff.records.requests import Filing, Regime, RequestFacts, State
 from erasediff.records.settings import LedgerSettings
 from erasediff.records.signing import SigningSettings
-from erasediff.records.workdir import Workdir
 
 BY = "demo"
 _ROAD = (State.RECEIVED, State.VERIFIED, State.LOCATED, State.ACCEPTED)

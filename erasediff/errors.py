@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     AWAITING_APPROVAL = 14
     DUE = 20
     OVERDUE = 21
+    INTERRUPTED = 130
 
 
 class EraseDiffError(Exception):
@@ -74,6 +75,12 @@ class PurgeUnfinished(EraseDiffError):
     """Something that was to be purged may still be there; the same command goes on."""
 
     exit_code = ExitCode.UNFINISHED
+
+
+class Interrupted(EraseDiffError):
+    """Somebody stopped the command with Ctrl-C."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 class NonFinite(EraseDiffError):

@@ -19,6 +19,8 @@ from pathlib import Path
 from erasediff.errors import BadInput, explain_os_error
 
 _CHUNK = 1 << 20
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)  # there is no other way to read it
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -80,7 +82,7 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
     Args:
         path: the file's final name.
-        mode: its permissions; until then nobody but the owner may read it.
+        mode: its permissions, less what the umask takes away; until then nobody but the owner may read it.
 
     Raises:
         BadInput: the disk is full or not writable; nothing is left behind.
@@ -93,7 +95,7 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
         try:
             yield temporary
             _fsync(temporary)
-            temporary.chmod(mode)
+            temporary.chmod(mode & ~_UMASK)
             temporary.replace(path)
             _fsync(path.parent)
         finally:
@@ -124,7 +126,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _fsync(path)
-            temporary.chmod(0o755)
+            temporary.chmod(0o755 & ~_UMASK)
             # A folder cannot replace another in one rename. The old one is moved aside first, so that a kill in between
             # leaves no folder under the final name, never a half.
             old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=".part"))
@@ -196,3 +198,16 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
         raise BadInput(f"{what} {path} does not exist: check the path.") from None
     except (PermissionError, IsADirectoryError) as error:
         raise BadInput(f"{what} {path} cannot be read ({error.strerror}): check the path and its permissions.") from None
+
+
+def shipped(name: str) -> Path:
+    """A file of the pipeline or a policy: inside an installed package, or in the source tree beside it.
+
+    Raises:
+        BadInput: neither is there.
+    """
+    here = Path(__file__).parent
+    for path in (here / "_shipped" / name, here.parent / name):
+        if path.is_file():
+            return path
+    raise BadInput(f"{name} is missing from this installation: install erasediff again.")

@@ -1,4 +1,7 @@
-"""Progress of long work: a bar on a terminal, and lines of JSON in a file for whoever watches a run from outside."""
+"""Progress of long work, as events: to whoever shows them in this process, and to a file for whoever watches from outside.
+
+An event is ``{"step", "state", "seconds", "of"}`` where a step starts or ends, and ``{"what", "done", "total"}`` inside it.
+"""
 
 from __future__ import annotations
 
@@ -9,47 +12,44 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from erasediff.environment import is_main_process
 
 FILE_VARIABLE = "ERASEDIFF_PROGRESS"
+LINE_SECONDS = 10.0
+"""Where there is no terminal, work that takes long says how far it is once in so many seconds."""
 _INTERVAL_SECONDS = 0.5
 
-
-def _append(path: Path, event: dict[str, object]) -> None:
-    with path.open("a") as handle:
-        handle.write(json.dumps(event) + "\n")
+Event = dict[str, Any]
+_viewers: list[Callable[[Event], None]] = []
 
 
-def _file_reporter(path: Path, what: str, total: int) -> Callable[[int], None]:
-    last = 0.0
-
-    def report(done: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done >= total or now - last >= _INTERVAL_SECONDS:
-            last = now
-            _append(path, {"what": what, "done": done, "total": total})
-
-    return report
+@contextmanager
+def shown_by(viewer: Callable[[Event], None]) -> Iterator[None]:
+    """Hand every event of this process to a viewer while the block runs."""
+    _viewers.append(viewer)
+    try:
+        yield
+    finally:
+        _viewers.remove(viewer)
 
 
-def announce(step: str, state: str, seconds: float, of: str = "") -> None:
-    """Tell whoever watches that a step has ``started``, is ``done`` or has ``failed``, and ``of`` which class where a run has several."""
-    if (target := os.environ.get(FILE_VARIABLE)) and is_main_process():
-        _append(Path(target), {"step": step, "state": state, "seconds": seconds, "of": of})
+def announce(step: str, state: str, seconds: float = 0.0, of: str = "") -> None:
+    """Say that a step has ``started``, is ``done`` or has ``failed``, and ``of`` which class where a run has several."""
+    _send({"step": step, "state": state, "seconds": round(seconds, 3), "of": of})
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function that takes the number of units done so far.
 
-    With ``ERASEDIFF_PROGRESS`` set, events go to that file; else to a bar if standard error is a terminal; else nowhere.
+    They become events where somebody shows or watches them, else a bar on a terminal, else a line now and then on standard error.
     """
     if not is_main_process():
         yield lambda done: None
-    elif target := os.environ.get(FILE_VARIABLE):
-        yield _file_reporter(Path(target), what, total)
+    elif _viewers or FILE_VARIABLE in os.environ:
+        yield at_most_every(_INTERVAL_SECONDS, total, lambda done: _send({"what": what, "done": done, "total": total}))
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -59,4 +59,28 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
     else:
-        yield lambda done: None
+        yield at_most_every(LINE_SECONDS, None, lambda done: print(f"{what}: {done} of {total}", file=sys.stderr, flush=True))
+
+
+def at_most_every(seconds: float, total: int | None, report: Callable[[int], None]) -> Callable[[int], None]:
+    """A report that is made at most once in some seconds, and always of the last unit where ``total`` is given."""
+    last = time.monotonic() if total is None else 0.0
+
+    def maybe(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= seconds or done == total:
+            last = now
+            report(done)
+
+    return maybe
+
+
+def _send(event: Event) -> None:
+    if not is_main_process():
+        return
+    for viewer in _viewers:
+        viewer(event)
+    if target := os.environ.get(FILE_VARIABLE):
+        with Path(target).open("a") as handle:
+            handle.write(json.dumps(event) + "\n")

@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 from erasediff.errors import BadInput, EraseDiffError
-from erasediff.files import sha256_file, write_atomic
-from erasediff.launch import shipped
+from erasediff.files import sha256_file, shipped, write_atomic
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest
 from erasediff.records.policy import GatePolicy
@@ -37,7 +36,7 @@ def backend(host: str | None, namespace: str | None, experiment: str, service_ac
     return Backend.parse(fields | {"timeout_seconds": settings.http_timeout_seconds}, "what names the cluster")
 
 
-def request_for(config: RunConfig, label: str, number: int | None) -> ErasureRequest:
+def request_for(config: RunConfig, label: str | None, number: int | None) -> ErasureRequest:
     """The request for a run on a cluster, whose dataset may lie there alone: then the class is given by its position.
 
     Raises:
@@ -45,6 +44,8 @@ def request_for(config: RunConfig, label: str, number: int | None) -> ErasureReq
     """
     if number is not None:
         return ErasureRequest(dataset=config.dataset.name, label=number)
+    if label is None:
+        raise BadInput("nothing is named that is to be forgotten: give --forget-label, --label-number, or --requests.")
     if config.dataset.path is not None and not Path(config.dataset.path).exists():
         raise BadInput(f"dataset {config.dataset.path} is not on this machine, so no class can be looked up by its name: give --label-number.")
     from erasediff.data.datasets import load_dataset

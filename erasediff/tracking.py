@@ -9,17 +9,19 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.records.nouns import Check
 from erasediff.records.settings import Settings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "erasediff"
 MODEL_ARTIFACTS = "model"
+_DATABASE = "mlflow.db"
+_PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"), ("model_versions", "storage_location"))
+"""The columns of MLflow's tables that hold a place of artifacts."""
 _BATCH = 1000  # the server's limit of metrics a call
 _TAG_LENGTH = 5000
 # The second is what the registry answers for an alias that a model does not have.
@@ -44,6 +46,8 @@ class Tracking:
         for name in ("mlflow", "alembic"):  # after the import, which sets the level; MLflow logs the traceback of what it raises
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.client = self._call(lambda: MlflowClient(tracking_uri=self.uri, registry_uri=self.uri))
+        if self.uri == _own_database(workdir) and (workdir / _DATABASE).is_file():
+            self._call(self._follow_the_workdir)
 
     def _call(self, action: Callable[[], T]) -> T:
         """Run one MLflow call.
@@ -79,12 +83,32 @@ class Tracking:
 
         return self._call(look)
 
+    @property
+    def _artifacts(self) -> str:
+        """Where artifacts go that belong to the database in the workdir."""
+        return (self._workdir / "mlflow-artifacts").as_uri()
+
+    def _follow_the_workdir(self) -> None:
+        """Where the workdir was moved, move what the database in it says of places: MLflow writes them down as whole paths."""
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None or experiment.artifact_location == self._artifacts:
+            return
+        from sqlalchemy import create_engine, text
+
+        before, after = str(experiment.artifact_location), self._artifacts
+        engine = create_engine(self.uri)
+        with engine.begin() as connection:
+            for table, column in _PLACES:
+                moved = f"UPDATE {table} SET {column} = :after || substr({column}, :kept) WHERE substr({column}, 1, :length) = :before"  # noqa: S608
+                connection.execute(text(moved), {"after": after, "before": before, "kept": len(before) + 1, "length": len(before)})
+        engine.dispose()
+
     def _experiment(self) -> str:
         existing = self._call(lambda: self.client.get_experiment_by_name(EXPERIMENT))
         if existing is not None:
             return str(existing.experiment_id)
         # A database without a server has no artifact store of its own: artifacts go beside it.
-        local = None if self.uri.startswith("http") else (self._workdir / "mlflow-artifacts").as_uri()
+        local = None if self.uri.startswith("http") else self._artifacts
         return str(self._call(lambda: self.client.create_experiment(EXPERIMENT, artifact_location=local)))
 
     def start_run(self, name: str, tags: Mapping[str, str]) -> str:
@@ -130,14 +154,19 @@ class Tracking:
         self._call(lambda: self.client.log_artifact(run_id, str(path)))
 
     def register(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
-        """Register a model version with its tags; a version with the same digests of the same run is returned instead."""
+        """Register a model version with its tags; a version with the same digests of the same run is returned instead.
+
+        Raises:
+            BadInput: a tag is longer than MLflow keeps, which would cut it.
+        """
+        if long := next((key for key, value in tags.items() if len(value) > _TAG_LENGTH), None):
+            raise BadInput(f"the tag {long} of {name!r} has {len(tags[long])} characters, and MLflow keeps {_TAG_LENGTH}: report this.")
         if self._found(lambda: self.client.get_registered_model(name)) is None:
             self._call(lambda: self.client.create_registered_model(name))
         for version in self._call(lambda: self.client.search_model_versions(f"name='{name}'")):
             if version.run_id == run_id and all(version.tags.get(k) == v for k, v in tags.items() if k.endswith("sha256")):
                 return str(version.version)
-        short = {key: value[:_TAG_LENGTH] for key, value in tags.items()}
-        return str(self._call(lambda: self.client.create_model_version(name, source, run_id, short)).version)
+        return str(self._call(lambda: self.client.create_model_version(name, source, run_id, dict(tags))).version)
 
     def versions_with_tag(self, name: str, tag: str) -> list[str]:
         """The versions of a model that carry a tag, oldest first; none if there is no such model."""
@@ -213,26 +242,9 @@ class Tracking:
         return found
 
 
-def mlflow_accepts(checks: Sequence[Check]) -> bool:
-    """What MLflow's own validation says of the checks' bounds against their thresholds; a bound that is missing fails there too.
-
-    It is a mirror for whoever trusts MLflow's gate more than ours. It knows no INCONCLUSIVE, so it decides nothing alone.
-    """
-    from mlflow import validate_evaluation_results
-    from mlflow.models import MetricThreshold
-    from mlflow.models.evaluation import EvaluationResult
-    from mlflow.models.evaluation.validation import ModelValidationFailedException
-
-    bounds = {f"gate.{check.id.lower()}": check.bound for check in checks if check.bound is not None}
-    limits = {
-        f"gate.{check.id.lower()}": MetricThreshold(threshold=check.threshold, greater_is_better=check.bound_kind == "lower") for check in checks
-    }
-    logging.getLogger("mlflow.models.evaluation.validation").setLevel(logging.WARNING)
-    try:
-        validate_evaluation_results(candidate_result=EvaluationResult(metrics=bounds, artifacts={}), validation_thresholds=limits)
-    except ModelValidationFailedException:
-        return False
-    return True
+def _own_database(workdir: Path) -> str:
+    """The address of the database in a workdir, which is used where no server is set."""
+    return f"sqlite:///{workdir / _DATABASE}"
 
 
 def _without_credentials(text: str) -> str:

@@ -12,19 +12,17 @@ COMPILED = Path(__file__).parent / "compiled"
 
 
 def file_name(profile: Profile) -> str:
-    """The file of a profile; ``erasure.yaml`` is what ``erasediff run`` executes on this machine."""
+    """The file of a profile; ``erasure.yaml`` is what ``--runner kubeflow-local`` executes on this machine."""
     return "erasure.yaml" if profile == LOCAL else f"erasure-{profile.name}.yaml"
 
 
-def compile_all(folder: Path) -> list[Path]:
-    """Write every compiled pipeline to ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for profile in (LOCAL, *PROFILES):
-        paths.append(folder / file_name(profile))
-        compiler.Compiler().compile(erasure_for(profile), str(paths[-1]))
-    return paths
+def write(path: Path, profile: Profile) -> None:
+    """Write the compiled pipeline of a profile."""
+    compiler.Compiler().compile(erasure_for(profile), str(path))
 
 
 if __name__ == "__main__":
-    compile_all(Path(sys.argv[1]) if len(sys.argv) > 1 else COMPILED)
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else COMPILED
+    folder.mkdir(parents=True, exist_ok=True)
+    for profile in (LOCAL, *PROFILES):
+        write(folder / file_name(profile), profile)

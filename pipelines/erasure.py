@@ -1,27 +1,16 @@
-"""The erasure pipeline: a request goes in; a gated, exported, registered and promoted model comes out, with its outcome.
+"""The erasure pipeline, from the table of steps: a request goes in; a gated, exported, registered and promoted model comes out, with its outcome.
 
 Where the ledger has requests for what is erased, what was forgotten is purged afterwards, and a certificate says so: a provisional one before the
 purge, the final one after it.
 """
 
+from contextlib import ExitStack
+
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
-from components.certify.component import certify
-from components.check_prerequisites.component import check_prerequisites
-from components.erase.component import erase
-from components.evaluate.component import evaluate
-from components.export_onnx.component import export_onnx
-from components.gate.component import gate
-from components.promote.component import promote
-from components.purge.component import purge
-from components.record_outcome.component import record_outcome
-from components.regate.component import regate
-from components.register.component import register
-from components.roll_out.component import roll_out
-from components.train_base.component import train_base
-from components.version_forget_set.component import version_forget_set
-from pipelines.tasks import WORKDIR_MOUNT, Profile, compiled_for, configure
+from erasediff.steps.table import Role, the, work
+from pipelines.tasks import WORKDIR_MOUNT, Profile, compiled_for, task_of
 
 
 def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT) -> None:
@@ -33,28 +22,22 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
         policy: The gate's policy as JSON.
         workdir: Folder that all steps share.
     """
-    outcome = configure(record_outcome(workdir=workdir, request=request, config=config, policy=policy))
+    documents = {"config": config, "policy": policy}
+    outcome = task_of(the(Role.CLOSES), workdir=workdir, request=request, **documents)
     with dsl.ExitHandler(outcome, name="erasure"):
-        run = configure(check_prerequisites(workdir=workdir, request=request, config=config, policy=policy)).output
+        run = task_of(the(Role.OPENS), workdir=workdir, request=request, **documents).output
         with dsl.If(run == "", name="nothing-asked"):
-            configure(regate(workdir=workdir, config=config, policy=policy))
-        with dsl.If(run != "", name="asked"):
-            base = configure(train_base(workdir=workdir, run=run)).output
-            forget_set = configure(version_forget_set(workdir=workdir, run=run, base=base)).output
-            erased = configure(erase(workdir=workdir, run=run, forget_set_version=forget_set)).output
-            measurements = configure(evaluate(workdir=workdir, run=run, erased=erased)).output
-            # The gate has one unnamed output: a condition on a named one is silently false in the local runner.
-            passed = configure(gate(workdir=workdir, run=run, measurements=measurements))
-            with dsl.If(passed.output == True, name="passed"):  # noqa: E712 - kfp builds the condition from the operator
-                exported = configure(export_onnx(workdir=workdir, run=run))
-                with dsl.If(exported.output == True, name="exported"):  # noqa: E712
-                    version = configure(register(workdir=workdir, run=run)).output
-                    rolled_out = configure(roll_out(workdir=workdir, run=run, version=version)).output
-                    answers = configure(promote(workdir=workdir, run=run, version=version, rolled_out=rolled_out))
-                    with dsl.If(answers.output == True, name="answers-requests"):  # noqa: E712
-                        provisional = configure(certify(workdir=workdir, run=run, done=version))
-                        purged = configure(purge(workdir=workdir, run=run, promotion=version)).after(provisional)
-                        configure(certify(workdir=workdir, run=run, done=purged.output))
+            task_of(the(Role.IDLES), workdir=workdir, **documents)
+        with ExitStack() as inside:
+            inside.enter_context(dsl.If(run != "", name="asked"))
+            after = run
+            for row in work():
+                # What a function returns is the output "Output", beside its artifacts. A condition on any other name is silently false in kfp's
+                # local runner.
+                told = task_of(row, workdir=workdir, run=run, after=after).outputs["Output"]
+                if row.role in (Role.DECIDES, Role.PROMOTES):
+                    inside.enter_context(dsl.If(told == True, name=f"after-{row.command}"))  # noqa: E712 - kfp builds it from the operator
+                after = run if row.role in (Role.DECIDES, Role.PROMOTES) else told
 
 
 def erasure_for(profile: Profile) -> BaseComponent:

@@ -1,11 +1,10 @@
-"""Every task, set up in one place: what each step asks of its node and its namespace, under each profile.
+"""Every task, set up in one place: what its row in the table of steps asks of node and namespace, under each profile.
 
-The pipeline is traced once a profile. While it is traced, :func:`configure` reads the profile that :func:`compiled_for`
+The pipeline is traced once a profile. While it is traced, :func:`task_of` reads the profile that :func:`compiled_for`
 put in force, so that ``erasure.py`` says what depends on what and nothing else.
 """
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +13,9 @@ from dataclasses import dataclass
 from kfp import dsl, kubernetes
 
 from components.images import PIPELINE_CPU, TRAIN_GPU
+from components.shapes import component_of
+from erasediff.records.trainjob import SETTINGS_VARIABLE
+from erasediff.steps.table import ENVIRONMENT, SMALL, TRAINING, Size, Step
 
 WORKDIR_CLAIM = "erasediff-workdir"
 WORKDIR_MOUNT = "/workdir"
@@ -22,36 +24,9 @@ CREDENTIALS_SECRET = "erasediff-credentials"  # noqa: S105 - the name of a Secre
 USER, GROUP = 10001, 0
 GPU = "nvidia.com/gpu"
 SHARED_MEMORY = "2Gi"
-TRAINJOB_VARIABLE = "ERASEDIFF_TRAINJOB"
 
-ENVIRONMENT = ("MLFLOW_TRACKING_URI", "ERASEDIFF_DVC_REMOTE", "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL")
-# What the roll-out and the promotion after it have to know alike; see RollOutSettings in erasediff/records/settings.py.
-ROLL_OUT_ENVIRONMENT = tuple(
-    f"ERASEDIFF_ROLL_OUT_{name}"
-    for name in (
-        "BACKEND",
-        "NAMESPACE",
-        "NAME",
-        "PUBLISH_TO",
-        "CLAIM",
-        "CLAIM_MOUNT",
-        "IMAGE",
-        "REPLICAS",
-        "SHARE_SECONDS",
-        "MODE",
-        "TIMEOUT_SECONDS",
-    )
-)
-STORE_ENVIRONMENT = ("AWS_ENDPOINT_URL_S3",)  # where models are published to, if that is not Amazon's S3
-PURGE_ENVIRONMENT = ("ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION",)
-SIGNING_ENVIRONMENT = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY", "ERASEDIFF_SIGNING_TIMESTAMP_URL")
-SIGNER_ENVIRONMENT = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY")  # whether anybody could sign, for those that have no key
-LEDGER_ENVIRONMENT = ("ERASEDIFF_LEDGER_ZONE", "ERASEDIFF_LEDGER_OWN_DAYS", "ERASEDIFF_LEDGER_APPROVALS", "ERASEDIFF_LEDGER_APPROVERS")
 APPROVERS_CONFIG_MAP, APPROVERS_MOUNT = "erasediff-approvers", "/approvers"
 SIGNING_SECRET, SIGNING_MOUNT = "erasediff-signing", "/signing"
-_TRACKING = ("MLFLOW_TRACKING_TOKEN",)
-_LEDGER = ("ERASEDIFF_LEDGER",)  # an address with a password in it
-_STORES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_TRACKING)
 # Numeric users have no passwd entry, and the root file system is read-only: everything that wants a home goes to /tmp.
 # Threads and allocator as in erasediff/environment.py, which speaks for the processes that it starts itself.
 _TASK_ENVIRONMENT = {
@@ -63,75 +38,6 @@ _TASK_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_TRIM_THRESHOLD_": "2147483647",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
-}
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a task asks of its node; requests are limits, so that a pod is never the first to be evicted."""
-
-    cpu: str
-    memory: str
-    gpus: int = 0
-    minutes: int = 30
-
-
-SMALL = Size(cpu="1", memory="2Gi")
-MEDIUM = Size(cpu="2", memory="4Gi", minutes=120)
-ROLLING = Size(cpu="1", memory="2Gi", minutes=60)  # a roll-out that ends in its last minute still has to go back
-TRAINING = Size(cpu="4", memory="16Gi", gpus=1, minutes=24 * 60)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A step's row: its title, the size it has unless a profile says otherwise, what it may read, and how often it is tried again.
-
-    What ``signs`` has the key of certificates mounted, and nothing else has. What ``releases`` has the public keys of who may approve.
-    """
-
-    title: str
-    size: Size
-    credentials: tuple[str, ...] = ()
-    retries: int = 0
-    settings: tuple[str, ...] = ENVIRONMENT
-    signs: bool = False
-    releases: bool = False
-
-
-_RELEASE_ENVIRONMENT = (*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *SIGNER_ENVIRONMENT)
-
-# Every step finds its own record and does nothing twice, so trying again is always safe. It is worth it where a step
-# speaks to a store that may be away for a minute, or is long and may be evicted. A gate decides the same from the same
-# numbers, and a second evaluation draws the same committed seeds: neither can be asked until it says PASS. A roll-out that
-# went back is a person's to look at.
-TASKS = {
-    "check-prerequisites": Task(
-        "Check prerequisites",
-        SMALL,
-        (*_TRACKING, *_LEDGER),
-        settings=(*ENVIRONMENT, *LEDGER_ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *SIGNER_ENVIRONMENT),  # it suppresses what is asked, where it serves
-    ),
-    "train-base": Task("Train or find the base", TRAINING, _STORES, retries=2),
-    "version-forget-set": Task("Version the forget set", SMALL, _STORES, retries=3),
-    "erase": Task("Erase", TRAINING, (*_STORES, *_LEDGER), retries=2),
-    "evaluate": Task("Evaluate", TRAINING, _TRACKING, retries=1),
-    "gate": Task("Gate", SMALL, (*_TRACKING, *_LEDGER)),
-    "export-onnx": Task("Export to ONNX", MEDIUM, _LEDGER),
-    "register": Task("Register", SMALL, _STORES, retries=3),
-    "roll-out": Task("Roll out", ROLLING, (*_STORES, *_LEDGER), settings=(*_RELEASE_ENVIRONMENT, *STORE_ENVIRONMENT), releases=True),
-    "promote": Task("Promote", SMALL, (*_TRACKING, *_LEDGER), retries=3, settings=_RELEASE_ENVIRONMENT, releases=True),
-    "purge": Task(
-        "Purge",
-        MEDIUM,
-        (*_STORES, *_LEDGER, "ERASEDIFF_MLFLOW_BACKEND_STORE_URI"),
-        retries=3,
-        settings=(*ENVIRONMENT, *ROLL_OUT_ENVIRONMENT, *STORE_ENVIRONMENT, *PURGE_ENVIRONMENT),
-    ),
-    "certify": Task(
-        "Certify", SMALL, (*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"), settings=(*SIGNING_ENVIRONMENT, "ERASEDIFF_ROLL_OUT_IMAGE"), signs=True
-    ),
-    "regate": Task("Judge what serves", MEDIUM, _STORES, retries=1),
-    "record-outcome": Task("Record the outcome", SMALL, _STORES),
 }
 
 
@@ -173,16 +79,16 @@ def compiled_for(profile: Profile) -> Iterator[None]:
         _profile.reset(token)
 
 
-def configure(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Set a task up by its row in :data:`TASKS` and the profile in force.
+def task_of(row: Step, **inputs: object) -> dsl.PipelineTask:
+    """A step's task, set up by its row and the profile in force.
 
     No task is cached by the backend: its cache sees neither the workdir nor MLflow nor DVC. Steps find their own
     records instead and do nothing twice.
     """
-    profile, row = _profile.get(), TASKS[re.sub(r"-\d+$", "", task.name)]  # kfp numbers the second task of a component
+    profile, task = _profile.get(), component_of(row)(step=row.name, **inputs)
     size = profile.training if row.size == TRAINING else row.size
-    if profile.erasing_nodes and task.name == "erase":
-        task.set_env_variable(TRAINJOB_VARIABLE, json.dumps(trainjob_settings(profile), sort_keys=True))
+    if profile.erasing_nodes and row.distributed:
+        task.set_env_variable(SETTINGS_VARIABLE, json.dumps(trainjob_settings(profile, row), sort_keys=True))
         size = Size(SMALL.cpu, SMALL.memory, minutes=size.minutes + 120)  # it waits, and longer than what it waits for may take
     task.set_caching_options(False)
     task.set_display_name(row.title)
@@ -199,7 +105,7 @@ def configure(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return task
 
 
-def _give(task: dsl.PipelineTask, row: Task) -> None:
+def _give(task: dsl.PipelineTask, row: Step) -> None:
     """The environment, the workdir, and those settings and credentials that the step needs."""
     for name, value in _TASK_ENVIRONMENT.items():
         task.set_env_variable(name, value)
@@ -215,7 +121,7 @@ def _give(task: dsl.PipelineTask, row: Task) -> None:
         kubernetes.use_config_map_as_volume(task, config_map_name=APPROVERS_CONFIG_MAP, mount_path=APPROVERS_MOUNT, optional=True)
 
 
-def _harden(task: dsl.PipelineTask, row: Task, size: Size) -> None:
+def _harden(task: dsl.PipelineTask, row: Step, size: Size) -> None:
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
     if row.retries:
         task.set_retry(row.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
@@ -226,7 +132,7 @@ def _harden(task: dsl.PipelineTask, row: Task, size: Size) -> None:
         kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
 
 
-def trainjob_settings(profile: Profile) -> dict[str, object]:
+def trainjob_settings(profile: Profile, row: Step) -> dict[str, object]:
     """What ``erase`` needs to make a TrainJob of itself, as ``erasediff.records.trainjob.TrainJobSettings`` reads it."""
     size = profile.training
     return {
@@ -240,7 +146,7 @@ def trainjob_settings(profile: Profile) -> dict[str, object]:
         "shared_memory": SHARED_MEMORY,
         "environment": _TASK_ENVIRONMENT,
         "settings": {"name": SETTINGS_CONFIG_MAP, "keys": list(ENVIRONMENT)},
-        "credentials": {"name": CREDENTIALS_SECRET, "keys": list(TASKS["erase"].credentials)},
+        "credentials": {"name": CREDENTIALS_SECRET, "keys": list(row.credentials)},
         "user": USER,
         "group": GROUP,
     }

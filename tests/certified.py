@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.data.commitment import request_key
 from erasediff.files import sha256_bytes, sha256_file
 from erasediff.models.denoiser import build_scheduler
@@ -30,7 +32,6 @@ from erasediff.records.nouns import (
 from erasediff.records.policy import load_policy
 from erasediff.records.purging import PurgeLine, PurgeRecord, Unfinished
 from erasediff.records.requests import Approval, Clocks, Regime, RequestFacts, State
-from erasediff.records.workdir import Run, Workdir
 from tests.exported import export_random
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +41,7 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HMAC_KEY = b"k" * 32
 
 
-def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Run:
+def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
     """Everything that the steps up to ``promote`` leave behind."""
     workdir, config, policy = Workdir.open(root), RunConfig(), load_policy(ROOT / "policies/class-conditional.yaml")
     plan = PlanRecord(
@@ -53,7 +54,7 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Run:
         mlflow_run_id="x",
     )
     request_key(workdir.request_key(REQUEST))
-    run, scheduler = workdir.open_run(plan, config, policy, HMAC_KEY), build_scheduler(SamplerConfig(), 1000)
+    run, scheduler = workdir.open_attempt(plan, config, policy, HMAC_KEY), build_scheduler(SamplerConfig(), 1000)
     before = save_model(unet(0), scheduler, workdir.models, "digits", ())
     after = save_model(unet(1), scheduler, workdir.models, "digits", (0,)).model_copy(update={"epoch": 1})
     base = BaseRecord(made_from={"plan": plan.digest()}, name="digits", version="1", model=before)
@@ -130,16 +131,16 @@ def request(number: int, **changes: object) -> RequestFacts:
     return RequestFacts.model_validate(fields | changes)
 
 
-def file_requests(run: Run, *requests: RequestFacts) -> RequestsRecord:
+def file_requests(run: Attempt, *requests: RequestFacts) -> RequestsRecord:
     """Put what the ledger says beside a run."""
     record = RequestsRecord(requests=requests)
     record.write(run.path(RequestsRecord))
     return record
 
 
-def purge_of(run: Run, *requests: RequestFacts, **changes: object) -> PurgeRecord:
+def purge_of(run: Attempt, *requests: RequestFacts, **changes: object) -> PurgeRecord:
     """A complete purge of a run, written beside it."""
-    base, erased = run.need(BaseRecord, "train-base"), run.need(ErasedRecord, "erase")
+    base, erased = run.need(BaseRecord), run.need(ErasedRecord)
     lines = (
         PurgeLine(store="dvc remote", what="object versions", action="deleted", count=178, verified="listed again, none found", at=NOON),
         PurgeLine(store="models", what="model folders from before the erasure", action="revoked", count=1, verified="digest revoked", at=NOON),
@@ -147,9 +148,9 @@ def purge_of(run: Run, *requests: RequestFacts, **changes: object) -> PurgeRecor
         PurgeLine(store="keys", what="key of the commitment", action="deleted", count=1, verified="the file is gone", at=NOON),
     )
     fields: dict[str, object] = {
-        "made_from": {"erased": erased.digest(), "promotion": run.need(PromotionRecord, "promote").digest()},
+        "made_from": {"erased": erased.digest(), "promotion": run.need(PromotionRecord).digest()},
         "requests": tuple(one.id for one in requests),
-        "forget_set_version": run.need(ForgetSetRecord, "version-forget-set").version,
+        "forget_set_version": run.need(ForgetSetRecord).version,
         "revoked": (base.model.weights.sha256,),
         "minimum_epoch": 1,
         "lines": lines,

@@ -16,7 +16,7 @@ from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
 
 # Each registers its subcommands, in the order that --help has.
 # isort: off
-from erasediff.cli import pipeline, serving, models, steps, requests, evidence, concepts  # noqa: F401
+from erasediff.cli import pipeline, requests, evidence, serving, models, concepts, steps  # noqa: F401
 # isort: on
 
 

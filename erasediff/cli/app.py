@@ -1,10 +1,35 @@
-"""The application that the subcommands join."""
+"""The application that the subcommands join, in the groups that ``--help`` shows."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class Group(StrEnum):
+    """The groups of subcommands, in the order of ``--help``."""
+
+    RUN = "Run"
+    REQUESTS = "Requests"
+    EVIDENCE = "Evidence"
+    SERVING = "Serving"
+    MODELS = "Models"
+    STEPS = "Single steps of a run"
+
+
+class _Grouped(TyperGroup):
+    """Lists subcommands by group; typer's own panels need its boxes around errors too, which break sentences apart."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the groups."""
+        commands = [command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name)) is not None]
+        for group in Group:
+            rows = [command for command in commands if getattr(command, "rich_help_panel", None) == group]
+            with formatter.section(group):
+                formatter.write_dl([(str(command.name), command.get_short_help_str(200)) for command in rows])
 
 
 def _exit_with(code: int, **_: object) -> None:
@@ -13,6 +38,7 @@ def _exit_with(code: int, **_: object) -> None:
 
 
 app = typer.Typer(
+    cls=_Grouped,
     result_callback=_exit_with,
     name="erasediff",
     help="Make an image-generating diffusion model forget, and ship it only if a gate says PASS.",

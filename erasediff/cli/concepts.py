@@ -7,13 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from erasediff.cli.app import app
+from erasediff.cli.app import Group, app
 from erasediff.cli.inputs import verdict_code
 from erasediff.environment import is_main_process
 from erasediff.errors import ExitCode
 
 
-@app.command("erase-concept")
+@app.command("erase-concept", rich_help_panel=Group.MODELS)
 def erase_concept(
     config: Annotated[Path, typer.Option("--config", help="What to forget, and from which model (YAML); see docs/text-to-image.md.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write; nothing else may be there.")],
@@ -30,7 +30,7 @@ def erase_concept(
     return ExitCode.OK
 
 
-@app.command("judge-concept")
+@app.command("judge-concept", rich_help_panel=Group.MODELS)
 def judge_concept(
     base: Annotated[Path, typer.Option("--base", help="The Stable Diffusion folder before the erasure.")],
     erased: Annotated[Path, typer.Option("--erased", help="What erase-concept, or something else, made of it.")],
@@ -42,7 +42,7 @@ def judge_concept(
     device: Annotated[str, typer.Option("--device", help="'auto', 'cpu' or 'cuda'.")] = "auto",
 ) -> int:
     """Measure whether prompts are forgotten and others kept: PASS (0), FAIL (10) or INCONCLUSIVE (11)."""
-    from erasediff.launch import shipped
+    from erasediff.files import shipped
     from erasediff.steps.judge_concept import Trial
     from erasediff.steps.judge_concept import judge_concept as judge
 

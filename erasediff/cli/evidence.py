@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from erasediff.cli.app import app
+from erasediff.cli.app import Group, app
 from erasediff.cli.inputs import open_workdir
-from erasediff.cli.options import WORKDIR, RunOption, WorkdirOption
+from erasediff.cli.options import WORKDIR, WorkdirOption
 from erasediff.errors import ExitCode
 
 keys = typer.Typer(help="Signing keys of your own.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(keys, name="keys")
+app.add_typer(keys, name="keys", rich_help_panel=Group.EVIDENCE)
 
 PASSPHRASE = "ERASEDIFF_SIGNING_PASSPHRASE"  # noqa: S105 - the name of a variable
 
@@ -38,7 +37,7 @@ def keys_new(
     return ExitCode.OK
 
 
-@app.command()
+@app.command(rich_help_panel=Group.REQUESTS)
 def approve(
     request: Annotated[str, typer.Argument(metavar="ID", help="The request's id.")],
     by: Annotated[str, typer.Option("--as", help="Who approves: the name of their public key among the approvers.")],
@@ -48,7 +47,7 @@ def approve(
     """Approve the model that is to fulfil a request, with a key of one's own, after the gate; look at its report first."""
     from erasediff.evidence.signing import load_signing_key
     from erasediff.records.signing import SigningSettings
-    from erasediff.steps.filed import give_approval
+    from erasediff.steps.request_lifecycle import give_approval
 
     settings = SigningSettings.load().model_copy(update={"key": str(key)})
     facts = give_approval(open_workdir(workdir), request, by, load_signing_key(settings, datetime.now(UTC)))
@@ -56,28 +55,7 @@ def approve(
     return ExitCode.OK
 
 
-@app.command()
-def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Issue the signed certificate of an attempt that passed: provisional until its purge is complete, then final; 13 where it could not finish."""
-    from erasediff.records.certificate import CertificateRecord
-    from erasediff.records.purging import PurgeRecord
-    from erasediff.steps.runner import perform
-
-    attempt = open_workdir(workdir).run(run)
-    perform("certify", attempt)
-    record = attempt.need(CertificateRecord, "certify")
-    print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
-    for file in record.files:
-        print(f"  {file.uri}")
-    purge = attempt.find(PurgeRecord)
-    if purge is None or purge.complete:
-        return ExitCode.OK
-    store = purge.unfinished[0].store
-    print(f"erasediff: the purge is not complete ({store} is not done): run `erasediff purge`, then certify again.", file=sys.stderr)
-    return ExitCode.UNFINISHED
-
-
-@app.command()
+@app.command(rich_help_panel=Group.EVIDENCE)
 def verify(
     certificate: Annotated[Path, typer.Argument(help="The file certificate.dsse.json.")],
     model: Annotated[Optional[Path], typer.Option("--model", help="The folder of the erased weights.")] = None,
@@ -108,7 +86,7 @@ def verify(
     return ExitCode.OK
 
 
-@app.command()
+@app.command(rich_help_panel=Group.EVIDENCE)
 def revoke(
     to: Annotated[Path, typer.Option("--to", help="The signed list; begun if missing, else added to.")],
     digest: Annotated[Optional[list[str]], typer.Option("--digest", help="SHA-256 of weights or of a graph; may be given again.")] = None,

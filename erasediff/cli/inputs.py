@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from erasediff.environment import is_main_process
-from erasediff.errors import ExitCode
+from erasediff.errors import ExitCode, Interrupted
 
 if TYPE_CHECKING:
+    from erasediff.attempts.workdir import Workdir
     from erasediff.evidence.purge.engine import Purged
     from erasediff.records.config import RunConfig
     from erasediff.records.nouns import ErasureRequest, Outcome
     from erasediff.records.policy import GatePolicy
-    from erasediff.records.workdir import Run, Workdir
 
 SHIPPED_POLICIES = ("class-conditional", "class-conditional-strict")
 
 
 def open_workdir(path: Path) -> Workdir:
     """The workdir, made if missing."""
-    from erasediff.records.workdir import Workdir
+    from erasediff.attempts.workdir import Workdir
 
     return Workdir.open(path)
 
 
-def read_config(path: Path | None, seed: int | None) -> RunConfig:
-    """The configuration of a file, or the demo's."""
+def read_config(path: Path | None, seed: int | None, dataset: str | None = None) -> RunConfig:
+    """The configuration of a file, or the demo's, with what the options change in it."""
     from erasediff.records.config import RunConfig, load_config
 
     config = RunConfig() if path is None else load_config(path)
-    return config if seed is None else RunConfig.parse(config.model_dump() | {"seed": seed}, "--seed")
+    changes: dict[str, object] = {} if seed is None else {"seed": seed}
+    return config.model_copy(update=changes | ({} if dataset is None else read_dataset(dataset, config)))
 
 
 def read_policy(path: Path | None, tier: int | None) -> GatePolicy:
     """A shipped policy by its name, or that of a file."""
-    from erasediff.launch import shipped
+    from erasediff.files import shipped
     from erasediff.records.policy import load_policy
 
     name = "class-conditional" if path is None else str(path)
@@ -45,7 +47,7 @@ def read_policy(path: Path | None, tier: int | None) -> GatePolicy:
 
 
 def read_dataset(text: str, config: RunConfig) -> dict[str, object]:
-    """What ``--dataset`` changes in a configuration."""
+    """What ``--dataset`` changes in a configuration: the model is named after the dataset, unless the configuration names it."""
     from erasediff.records.config import DatasetConfig
 
     kind, separator, path = text.partition(":")
@@ -57,7 +59,7 @@ def read_dataset(text: str, config: RunConfig) -> dict[str, object]:
         if config.dataset.kind == kind:
             fields = config.dataset.model_dump() | {"path": fields["path"]}
     parsed = DatasetConfig.parse(fields, "--dataset")
-    return {"dataset": parsed, "model_name": config.model_name if config.dataset.name == parsed.name else parsed.name}
+    return {"dataset": parsed} | ({} if "model_name" in config.model_fields_set else {"model_name": parsed.name})
 
 
 def read_request(config: RunConfig, label: str) -> ErasureRequest:
@@ -69,40 +71,17 @@ def read_request(config: RunConfig, label: str) -> ErasureRequest:
     return ErasureRequest(dataset=dataset.name, label=dataset.label_index(label))
 
 
-def run_here(path: Path, config: RunConfig, policy: GatePolicy, label: str) -> int:
-    """Run the compiled pipeline on this machine."""
-    from erasediff.launch import exit_code, run_pipeline
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say how to go on where somebody stops a run with Ctrl-C.
 
-    workdir = open_workdir(path)
-    outcome = run_pipeline(workdir, (read_request(config, label),), config, policy)
-    print_outcome(outcome, path)
-    return exit_code(outcome)
-
-
-def regate_here(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> int:
-    """Judge the model that serves once more."""
-    from erasediff.steps.regate import regate
-
-    record = regate(workdir, config, policy)
-    if record is None:
-        print(f"no champion of {config.model_name} has forgotten anything: there is nothing to ask it again.")
-        return ExitCode.OK
-    for check in record.checks:
-        shown = "not measured" if check.bound is None else f"{check.bound:.4f}"
-        print(f"{check.id:<16} {check.verdict:<12} {shown:>12} ({check.bound_kind} bound; threshold {check.threshold:g})  {check.title}")
-    print(f"version {record.version} of {record.name}, as it serves:", end=" ")
-    return verdict_code(record.verdict)
-
-
-def perform_step(step: str, path: Path, run: str | None) -> int:
-    """Perform one step of an attempt."""
-    from erasediff.steps.runner import perform
-
-    attempt: Run = open_workdir(path).run(run)
-    record = perform(step, attempt)
-    if is_main_process():
-        print(f"{step}: {attempt.path(type(record))}")
-    return ExitCode.OK
+    Raises:
+        Interrupted: they did.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; what was done is kept, and the same command goes on from there.") from None
 
 
 def verdict_code(verdict: str) -> int:

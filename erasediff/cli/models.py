@@ -7,13 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from erasediff.cli.app import app
+from erasediff.cli.app import Group, app
 from erasediff.cli.inputs import open_workdir
 from erasediff.cli.options import WORKDIR, SeedOption, WorkdirOption
 from erasediff.errors import ExitCode
 
 
-@app.command()
+@app.command(rich_help_panel=Group.MODELS)
 def sample(
     model: Annotated[str, typer.Option("--model", help="A model folder, models:/NAME@champion or models:/NAME/VERSION.")],
     label: Annotated[int, typer.Option("--label", min=0, help="The class to sample.")],
@@ -32,9 +32,9 @@ def sample(
     return ExitCode.OK
 
 
-@app.command()
+@app.command(rich_help_panel=Group.SERVING)
 def rollback(
-    model: Annotated[str, typer.Option("--model", help="The registered model's name.")] = "digits",
+    name: Annotated[str, typer.Option("--name", help="The registered model's name.")],
     version: Annotated[Optional[str], typer.Option("--version", help="A version; the newest that may be served if unset.")] = None,
     rules: Annotated[Optional[Path], typer.Option("--rules", help="Rules (YAML) beside those of the cluster.")] = None,
     workdir: WorkdirOption = WORKDIR,
@@ -42,12 +42,12 @@ def rollback(
     """Roll out the newest other version that passed, is not revoked and knows nothing forgotten since; make it the champion."""
     from erasediff.steps.rollback import rollback as go_back
 
-    went = go_back(open_workdir(workdir), model, version, rules)
+    went = go_back(open_workdir(workdir), name, version, rules)
     print(f"champion of {went.name} is now version {went.version} after {went.previous}" + (f" ({went.revision})" if went.revision else ""))
     return ExitCode.OK
 
 
-@app.command("policy-schema")
+@app.command("policy-schema", rich_help_panel=Group.MODELS)
 def policy_schema() -> int:
     """Print the JSON schema of a gate policy, for editors and for checks of your own."""
     import json

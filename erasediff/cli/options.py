@@ -25,6 +25,7 @@ NumberOption = Annotated[
 ]
 RequestsOption = Annotated[bool, typer.Option("--requests", help="Not one class, but what the ledger on the cluster owes whenever a run begins.")]
 LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
+OptionalLabelOption = Annotated[Optional[str], typer.Option("--forget-label", help="The class to forget: its name or its number.")]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
 
 WORKDIR = Path("erasediff-work")

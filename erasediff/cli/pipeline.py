@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from erasediff.cli.app import app
-from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_dataset, read_policy, read_request, regate_here, run_here
+from erasediff.cli.app import Group, app
+from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_policy, read_request, resumable, verdict_code
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
@@ -18,6 +19,7 @@ from erasediff.cli.options import (
     LabelOption,
     NamespaceOption,
     NumberOption,
+    OptionalLabelOption,
     PolicyOption,
     ProfileOption,
     RequestsOption,
@@ -29,42 +31,81 @@ from erasediff.cli.options import (
 from erasediff.errors import ExitCode
 
 if TYPE_CHECKING:
+    from erasediff.attempts.workdir import Workdir
     from erasediff.records.config import RunConfig
+    from erasediff.records.nouns import ErasureRequest, Outcome
+    from erasediff.records.policy import GatePolicy
 
 
-@app.command()
-def demo(workdir: WorkdirOption = WORKDIR, forget_label: LabelOption = "0", seed: SeedOption = None, tier: TierOption = None) -> int:
-    """Erase a digit from a model of handwritten digits: train once, then from a request to its certificate through the pipeline."""
-    from erasediff.demo import file_request, own_key
+class Runner(StrEnum):
+    """What performs the steps of a run on this machine."""
 
-    config = read_config(None, seed)
-    public = config.report.model_copy(update={"show_forgotten": True})  # the digits are public data
-    config, policy = config.model_copy(update={"report": public}), read_policy(None, tier)
-    own_key(open_workdir(workdir))
-    file_request(open_workdir(workdir), read_request(config, forget_label))
-    return run_here(workdir, config, policy, forget_label)
+    HERE = "here"
+    KUBEFLOW_LOCAL = "kubeflow-local"
 
 
-@app.command()
-def run(
-    config: ConfigOption = None,
+RunnerOption = Annotated[
+    Runner, typer.Option("--runner", help="'here': this process; 'kubeflow-local': the compiled Kubeflow pipeline, a process a step.")
+]
+
+
+@app.command(rich_help_panel=Group.RUN)
+def demo(
+    workdir: WorkdirOption = WORKDIR,
     forget_label: LabelOption = "0",
+    seed: SeedOption = None,
+    tier: TierOption = None,
+    runner: RunnerOption = Runner.HERE,
+) -> int:
+    """Erase a digit from a model of handwritten digits: train it once, then go from a request to its certificate."""
+    from erasediff.demo import file_request, own_key
+    from erasediff.runner import exit_code
+
+    config, policy, opened = read_config(None, seed), read_policy(None, tier), open_workdir(workdir)
+    public = config.report.model_copy(update={"show_forgotten": True})  # the digits are public data
+    config, request = config.model_copy(update={"report": public}), read_request(config, forget_label)
+    own_key(opened)
+    file_request(opened, request)
+    outcome = _performed(runner, opened, (request,), config, policy)
+    print_outcome(outcome, workdir)
+    return exit_code(outcome)
+
+
+@app.command(rich_help_panel=Group.RUN)
+def run(
+    forget_label: LabelOption,
+    config: ConfigOption = None,
     policy: PolicyOption = None,
     dataset: DatasetOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     tier: TierOption = None,
+    runner: RunnerOption = Runner.HERE,
 ) -> int:
-    """Run the erasure pipeline on a dataset of your own."""
-    return run_here(workdir, _configured(config, seed, dataset), read_policy(policy, tier), forget_label)
+    """Erase a class from a model of your own data: train or find the model, erase, judge, export, promote."""
+    from erasediff.runner import exit_code
+
+    configured, decided = read_config(config, seed, dataset), read_policy(policy, tier)
+    outcome = _performed(runner, open_workdir(workdir), (read_request(configured, forget_label),), configured, decided)
+    print_outcome(outcome, workdir)
+    return exit_code(outcome)
 
 
-def _configured(config: Path | None, seed: int | None, dataset: str | None) -> RunConfig:
-    found = read_config(config, seed)
-    return found if dataset is None else found.model_copy(update=read_dataset(dataset, found))
+def _performed(runner: Runner, workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
+    with resumable():
+        if runner is Runner.KUBEFLOW_LOCAL:
+            from erasediff.kubeflow_local import run_pipeline
+
+            return run_pipeline(workdir, requests, config, policy)
+        from erasediff.display import display, output_into
+        from erasediff.progress import shown_by
+        from erasediff.runner import run as run_here
+
+        with output_into(workdir.root / "pipeline.log") as terminal, display(terminal) as viewer, shown_by(viewer):
+            return run_here(workdir, requests, config, policy)
 
 
-@app.command()
+@app.command(rich_help_panel=Group.RUN)
 def process(
     config: ConfigOption = None,
     policy: PolicyOption = None,
@@ -72,20 +113,22 @@ def process(
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     tier: TierOption = None,
+    runner: RunnerOption = Runner.HERE,
 ) -> int:
-    """Do what the ledger's requests ask of a model, several classes in one run; where they ask nothing, ask the model that serves again.
+    """Do what the ledger's requests ask of a model, several classes in one run; where they ask nothing, re-run the gate on the deployed model.
 
     A class that does not pass is left out, and the others of its run go again without it. The exit code is that of the first class that is left.
     """
-    from erasediff.launch import exit_code, run_pipeline
+    from erasediff.attempts.batch import others_of
     from erasediff.records.nouns import ErasureRequest, Outcome
+    from erasediff.runner import exit_code
     from erasediff.steps.batches import held_back, next_batch
 
-    configured, decided, opened = _configured(config, seed, dataset), read_policy(policy, tier), open_workdir(workdir)
+    configured, decided, opened = read_config(config, seed, dataset), read_policy(policy, tier), open_workdir(workdir)
     tried, codes = set[ErasureRequest](), dict[ErasureRequest, ExitCode]()
     while batch := next_batch(opened, configured.dataset.name, tried):
-        first = run_pipeline(opened, batch, configured, decided)
-        others = () if first.attempt is None else opened.run().others()
+        first = _performed(runner, opened, batch, configured, decided)
+        others = () if first.attempt is None else others_of(opened.attempt())
         for outcome in (first, *(Outcome.read(other.folder / "outcome.json") for other in others)):
             print(f"class {outcome.forget.label} of {configured.dataset.name}:")
             print_outcome(outcome, workdir)
@@ -97,22 +140,25 @@ def process(
     return next((code for code in codes.values() if code), ExitCode.OK)
 
 
-@app.command()
-def regate(
-    config: ConfigOption = None,
-    policy: PolicyOption = None,
-    dataset: DatasetOption = None,
-    workdir: WorkdirOption = WORKDIR,
-    seed: SeedOption = None,
-) -> int:
-    """Ask the model that serves again, by images that nobody could have computed before, for what it has forgotten."""
-    return regate_here(open_workdir(workdir), _configured(config, seed, dataset), read_policy(policy, None))
+def regate_here(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> int:
+    """Re-run the gate on the model that serves."""
+    from erasediff.steps.regate import regate
+
+    record = regate(workdir, config, policy)
+    if record is None:
+        print(f"no champion of {config.model_name} has forgotten anything: there is nothing to ask it again.")
+        return ExitCode.OK
+    for check in record.checks:
+        shown = "not measured" if check.bound is None else f"{check.bound:.4f}"
+        print(f"{check.id:<16} {check.verdict:<12} {shown:>12} ({check.bound_kind} bound; threshold {check.threshold:g})  {check.title}")
+    print(f"version {record.version} of {record.name}, as it serves:", end=" ")
+    return verdict_code(record.verdict)
 
 
-@app.command()
+@app.command(rich_help_panel=Group.RUN)
 def submit(
     config: ConfigOption = None,
-    forget_label: LabelOption = "0",
+    forget_label: OptionalLabelOption = None,
     label_number: NumberOption = None,
     requests: RequestsOption = False,
     policy: PolicyOption = None,
@@ -136,11 +182,11 @@ def submit(
     return ExitCode.OK
 
 
-@app.command()
+@app.command(rich_help_panel=Group.RUN)
 def schedule(
     cron: Annotated[str, typer.Option("--cron", help="When: six fields, seconds first, such as '0 0 3 * * *'.")],
     config: ConfigOption = None,
-    forget_label: LabelOption = "0",
+    forget_label: OptionalLabelOption = None,
     label_number: NumberOption = None,
     requests: RequestsOption = False,
     policy: PolicyOption = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from erasediff.cli.app import app
+from erasediff.cli.app import Group, app
 from erasediff.cli.options import WORKDIR, WorkdirOption
 from erasediff.errors import BadInput, ExitCode, IntegrityError
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from erasediff.records.requests import Reason, RequestFacts, State
 
 requests_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(requests_app, name="request", help="Take in a request to be forgotten, decide it, hold it, see where it stands.")
+app.add_typer(
+    requests_app, name="request", rich_help_panel=Group.REQUESTS, help="Take in a request to be forgotten, decide it, hold it, see where it stands."
+)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request's id, as `request add` and `request list` print it.")]
 ByOption = Annotated[str, typer.Option("--by", envvar="ERASEDIFF_BY", help="Who does it: an opaque name of a role, a key or a service.")]
@@ -115,8 +117,8 @@ def accept(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> in
 @requests_app.command()
 def suppress(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
     """Let nobody have the request's label from now on, by the workdir's rules.json and, with a roll-out, by the cluster's rules."""
-    from erasediff.records.workdir import Workdir
-    from erasediff.steps.filed import suppress_request
+    from erasediff.attempts.workdir import Workdir
+    from erasediff.steps.request_lifecycle import suppress_request
 
     ledger = _ledger(workdir)
     return _say(suppress_request(Workdir.open(workdir), ledger, ledger.facts(id), by))
@@ -179,7 +181,7 @@ def close(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int
     return _advance(id, "CLOSED", by, workdir)
 
 
-@app.command()
+@app.command(rich_help_panel=Group.REQUESTS)
 def due(
     within: Annotated[int, typer.Option("--within", min=0, max=3650, help="Days.")] = 14,
     workdir: WorkdirOption = WORKDIR,
@@ -192,12 +194,14 @@ def due(
     for deadline in owed:
         held = "  held" if deadline.held else ""
         print(f"{deadline.at:%Y-%m-%dT%H:%M:%SZ}  {deadline.request}  {deadline.what:<12}  {deadline.state:<10}  {deadline.urgency}{held}")
+    if not owed:
+        print(f"nothing is due within {within} days.")
     if any(deadline.urgency == "overdue" for deadline in owed):
         return ExitCode.OVERDUE
     return ExitCode.DUE if owed else ExitCode.OK
 
 
-@app.command()
+@app.command(rich_help_panel=Group.REQUESTS)
 def status(
     html: Annotated[Optional[Path], typer.Option("--html", help="Write a page to this file, too.")] = None,
     quoted: Annotated[Optional[list[str]], typer.Option("--quoted", help="A digest that must be in the chain, such as a certificate's.")] = None,

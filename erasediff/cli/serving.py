@@ -7,11 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from erasediff.cli.app import app
+from erasediff.cli.app import Group, app
 from erasediff.errors import ExitCode
 
 
-@app.command()
+@app.command(rich_help_panel=Group.SERVING)
 def serve(
     model: Annotated[str, typer.Option("--model", help="The folder of an exported model that passed, or s3://BUCKET/PREFIX.")],
     rules: Annotated[Optional[Path], typer.Option("--rules", help="What may not be served (YAML); read again when it changes.")] = None,

@@ -1,126 +1,157 @@
-"""One subcommand a step of the pipeline."""
+"""One subcommand a step, from the table of steps."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
-from erasediff.cli.app import app
-from erasediff.cli.inputs import open_workdir, perform_step, print_outcome, print_purge, read_config, read_policy, read_request, verdict_code
-from erasediff.cli.options import WORKDIR, ConfigOption, LabelOption, PolicyOption, RunOption, SeedOption, TierOption, WorkdirOption
+from erasediff.cli.app import Group, app
+from erasediff.cli.inputs import (
+    open_workdir,
+    print_outcome,
+    print_purge,
+    read_config,
+    read_policy,
+    read_request,
+    resumable,
+    verdict_code,
+)
+from erasediff.cli.options import (
+    WORKDIR,
+    ConfigOption,
+    DatasetOption,
+    LabelOption,
+    PolicyOption,
+    RunOption,
+    SeedOption,
+    TierOption,
+    WorkdirOption,
+)
+from erasediff.environment import is_main_process
 from erasediff.errors import ExitCode
+from erasediff.steps.table import STEPS, Role, Step, step
 
 
-@app.command("train-base")
-def train_base(config: ConfigOption = None, workdir: WorkdirOption = WORKDIR, seed: SeedOption = None, run: RunOption = None) -> int:
-    """Train a base model and register it as champion, if the registry has none; with --run, pin it for that attempt."""
-    if run is not None:
-        return perform_step("train_base", workdir, run)
-    from erasediff.steps.train_base import ensure_champion
+def _plain(row: Step) -> Callable[..., int]:
+    """The subcommand of a step that takes an attempt and no more."""
 
-    base = ensure_champion(open_workdir(workdir), read_config(config, seed))
-    print(f"champion of {base.name} is version {base.version}, weights {base.model.weights.sha256[:12]}")
-    return ExitCode.OK
+    def command(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
+        from erasediff.records.nouns import verdict_in
+        from erasediff.steps.perform import perform, perform_batch
+
+        attempt = open_workdir(workdir).attempt(run)
+        with resumable():
+            perform(row, attempt) if row.role is Role.ANSWERS else perform_batch(row, attempt)
+        if not is_main_process() or row.makes is None:
+            return ExitCode.OK
+        print(f"{row.name}: {attempt.path(row.makes)}")
+        return verdict_code(verdict_in(attempt.need(row.makes))) if row.role is Role.DECIDES else ExitCode.OK
+
+    return command
 
 
-@app.command("check-prerequisites")
 def check_prerequisites(
+    forget_label: LabelOption,
     config: ConfigOption = None,
-    forget_label: LabelOption = "0",
     policy: PolicyOption = None,
+    dataset: DatasetOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     run: RunOption = None,
     tier: TierOption = None,
 ) -> int:
-    """Check everything a run needs and open an attempt."""
-    from erasediff.steps.runner import open_attempt
+    """See the table of steps."""
+    from erasediff.steps.perform import open_attempt
 
-    configured, demanded = read_config(config, seed), read_policy(policy, tier)
-    request = read_request(configured, forget_label)
-    documents = [document.canonical().decode() for document in (request, configured, demanded)]
-    opened = open_attempt(open_workdir(workdir), documents[0], documents[1], documents[2], run)
+    configured = read_config(config, seed, dataset)
+    opened = open_attempt(open_workdir(workdir), (read_request(configured, forget_label),), configured, read_policy(policy, tier), run)
     print(f"attempt {opened.name} is open")
     return ExitCode.OK
 
 
-@app.command("version-forget-set")
-def version_forget_set(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Split the dataset, version the forget set with DVC and push it."""
-    return perform_step("version_forget_set", workdir, run)
+def train_base(
+    config: Annotated[
+        Optional[Path],
+        typer.Option("--config", help="Not for an attempt: train and register the champion of this configuration (YAML), if there is none."),
+    ] = None,
+    dataset: DatasetOption = None,
+    workdir: WorkdirOption = WORKDIR,
+    seed: SeedOption = None,
+    run: RunOption = None,
+) -> int:
+    """See the table of steps."""
+    if config is None and dataset is None:
+        return _plain(step("train_base"))(workdir, run)
+    from erasediff.steps.train_base import ensure_champion
+
+    with resumable():
+        base = ensure_champion(open_workdir(workdir), read_config(config, seed, dataset))
+    print(f"champion of {base.name} is version {base.version}, weights {base.model.weights.sha256[:12]}")
+    return ExitCode.OK
 
 
-@app.command()
-def erase(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Make the base forget; goes on from the last checkpoint."""
-    return perform_step("erase", workdir, run)
-
-
-@app.command()
-def evaluate(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Sample base and erased model and measure what the policy asks about."""
-    return perform_step("evaluate", workdir, run)
-
-
-@app.command()
-def gate(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Decide PASS (0), FAIL (10) or INCONCLUSIVE (11)."""
-    code = perform_step("gate", workdir, run)
-    if code:
-        return code
-    from erasediff.records.nouns import VerdictRecord
-
-    return verdict_code(str(open_workdir(workdir).run(run).need(VerdictRecord, "gate").verdict))
-
-
-@app.command("export-onnx")
-def export_onnx(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Export the erased model to ONNX and measure the graph: PASS (0), FAIL (10) or INCONCLUSIVE (11)."""
-    code = perform_step("export_onnx", workdir, run)
-    if code:
-        return code
-    from erasediff.records.nouns import ExportedRecord
-
-    return verdict_code(str(open_workdir(workdir).run(run).need(ExportedRecord, "export-onnx").verdict))
-
-
-@app.command()
-def register(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Register the model that passed in MLflow as challenger."""
-    return perform_step("register", workdir, run)
-
-
-@app.command("roll-out")
-def roll_out(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Bring the exported model up beside the champion, where ERASEDIFF_ROLL_OUT_BACKEND says how; it serves, or is rolled back (12)."""
-    return perform_step("roll_out", workdir, run)
-
-
-@app.command()
-def promote(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Make the challenger the champion."""
-    return perform_step("promote", workdir, run)
-
-
-@app.command()
 def purge(
     workdir: WorkdirOption = WORKDIR,
     run: RunOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, by store and kind; change nothing.")] = False,
 ) -> int:
-    """Delete what was forgotten, wherever it lies, and show that it is gone; goes on where it was, and ends with 13 while anything is left."""
+    """See the table of steps."""
     if not dry_run:
-        return perform_step("purge", workdir, run)
+        return _plain(step("purge"))(workdir, run)
     from erasediff.steps.purge import preview
 
-    return print_purge(preview(open_workdir(workdir).run(run)))
+    return print_purge(preview(open_workdir(workdir).attempt(run)))
 
 
-@app.command("record-outcome")
+def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
+    """See the table of steps."""
+    from erasediff.records.certificate import CertificateRecord
+    from erasediff.records.purging import PurgeRecord
+    from erasediff.steps.perform import perform
+
+    attempt = open_workdir(workdir).attempt(run)
+    perform(step("certify"), attempt)
+    record = attempt.need(CertificateRecord)
+    print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
+    for file in record.files:
+        print(f"  {file.uri}")
+    unfinished = attempt.find(PurgeRecord)
+    if unfinished is None or unfinished.complete:
+        return ExitCode.OK
+    store = unfinished.unfinished[0].store
+    print(f"erasediff: the purge is not complete ({store} is not done): run `erasediff purge`, then certify again.", file=sys.stderr)
+    return ExitCode.UNFINISHED
+
+
+def regate(
+    config: ConfigOption = None,
+    policy: PolicyOption = None,
+    dataset: DatasetOption = None,
+    workdir: WorkdirOption = WORKDIR,
+    seed: SeedOption = None,
+) -> int:
+    """See the table of steps."""
+    from erasediff.cli.pipeline import regate_here
+
+    return regate_here(open_workdir(workdir), read_config(config, seed, dataset), read_policy(policy, None))
+
+
 def record_outcome(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-    """Write outcome.json and report.html of an attempt."""
-    from erasediff.steps.record_outcome import record_outcome as record
+    """See the table of steps."""
+    from erasediff.attempts.batch import requests_in
+    from erasediff.steps.perform import close_attempt
 
-    print_outcome(record(open_workdir(workdir).run(run)), workdir)
+    opened = open_workdir(workdir)
+    attempt = opened.attempt(run)
+    print_outcome(close_attempt(opened, attempt, requests_in(attempt)), workdir)
     return ExitCode.OK
+
+
+_WITH_OPTIONS: tuple[Callable[..., int], ...] = (check_prerequisites, train_base, purge, certify, regate, record_outcome)
+_own = {command.__name__: command for command in _WITH_OPTIONS}
+for _row in STEPS:
+    app.command(_row.command, help=_row.help, rich_help_panel=Group.STEPS)(_own.get(_row.name) or _plain(_row))

@@ -45,16 +45,17 @@ class ForgetStore:
     Args:
         remote: any URL that DVC understands, or a folder.
         endpoint_url: where an S3-compatible store answers; for ``s3://`` remotes only.
+        within: a folder that may be moved with everything in it: a remote that lies there is shown by its path from there.
 
     Raises:
         BadInput: ``endpoint_url`` is no address.
     """
 
-    def __init__(self, remote: str, endpoint_url: str | None = None) -> None:
+    def __init__(self, remote: str, endpoint_url: str | None = None, within: Path | None = None) -> None:
         """See the class."""
         self._local = _local_folder(remote)
         self._url = remote if self._local is None else str(self._local)
-        self._endpoint_url = endpoint_url
+        self._endpoint_url, self._within = endpoint_url, within
         self._s3 = urlsplit(remote).scheme == "s3"
         if endpoint_url is not None and not _ENDPOINT.fullmatch(endpoint_url):
             raise BadInput("the endpoint of the DVC remote is no http:// or https:// address: correct its setting.")
@@ -68,7 +69,8 @@ class ForgetStore:
     def shown(self) -> str:
         """The remote as it may be printed: without user, password or query."""
         if self._local is not None:
-            return str(self._local)
+            inside = self._within is not None and self._local.is_relative_to(self._within)
+            return os.path.relpath(self._local, self._within) if inside else str(self._local)
         parts = urlsplit(self._url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 

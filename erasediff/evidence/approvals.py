@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import AwareDatetime
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.envelopes import PublicKey, open_envelope, read_public_key
 from erasediff.errors import BadInput
 from erasediff.records.base import Sha256, Strict
 from erasediff.records.keys import Envelope, EnvelopeSignature
 from erasediff.records.nouns import ErasedRecord, VerdictRecord
 from erasediff.records.requests import Actor, Approval, RequestId
-from erasediff.records.workdir import Run
 
 if TYPE_CHECKING:  # every step comes by here, and only who signs needs what signs: it brings the clients of every cloud that is installed
     from erasediff.evidence.signing import SigningKey
@@ -33,14 +33,14 @@ class Consent(Strict):
     at: AwareDatetime
 
 
-def consent(run: Run, request: str, by: str, at: AwareDatetime) -> Consent:
+def consent(attempt: Attempt, request: str, by: str, at: AwareDatetime) -> Consent:
     """Somebody's consent to the model of a run, for a request.
 
     Raises:
         BadInput: the run has no model or no verdict yet, or ``by`` is no opaque name.
     """
-    weights, verdict = run.need(ErasedRecord, "erase").model.weights.sha256, run.need(VerdictRecord, "gate").digest()
-    said = {"request": request, "run": run.name, "weights_sha256": weights, "verdict_sha256": verdict, "by": by, "at": at}
+    weights, verdict = attempt.need(ErasedRecord).model.weights.sha256, attempt.need(VerdictRecord).digest()
+    said = {"request": request, "run": attempt.name, "weights_sha256": weights, "verdict_sha256": verdict, "by": by, "at": at}
     return Consent.parse(said, "the approval")
 
 
@@ -70,7 +70,7 @@ def approver_key(approvers: Path | None, by: str) -> PublicKey:
     return read_public_key(path)
 
 
-def check_approval(run: Run, request: str, approval: Approval, approvers: Path | None) -> None:
+def check_approval(attempt: Attempt, request: str, approval: Approval, approvers: Path | None) -> None:
     """Whether an approval is that of an approver, and of this model.
 
     Raises:
@@ -79,7 +79,7 @@ def check_approval(run: Run, request: str, approval: Approval, approvers: Path |
     """
     key = approver_key(approvers, approval.by)
     key.check_unexpired(approval.at)
-    payload = base64.b64encode(consent(run, request, approval.by, approval.at).canonical()).decode()
+    payload = base64.b64encode(consent(attempt, request, approval.by, approval.at).canonical()).decode()
     signature = EnvelopeSignature.parse({"keyid": approval.key_id, "sig": approval.signature}, f"the approval by {approval.by}")
     envelope = Envelope(payload=payload, payloadType=APPROVAL, signatures=(signature,)).canonical() + b"\n"
     open_envelope(envelope, key, APPROVAL, f"the approval by {approval.by}")

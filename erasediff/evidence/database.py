@@ -33,9 +33,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.chain import GENESIS
-from erasediff.records.workdir import Workdir
 
 FILE = "ledger.db"
 SCHEMA = 1

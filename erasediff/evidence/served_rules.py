@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.cluster.api import Cluster
 from erasediff.errors import IntegrityError
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
-from erasediff.records.workdir import Workdir
 from erasediff.rollout.rules import ClusterRules
 
 Field = Literal["revoked", "suppress"]

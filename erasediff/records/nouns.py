@@ -214,6 +214,12 @@ class ExportedRecord(Record):
     checks: tuple[Check, ...]
 
 
+def verdict_in(record: Record) -> Verdict:
+    """What a decision says: the gate's, or that on the exported graph."""
+    assert isinstance(record, VerdictRecord | ExportedRecord)
+    return record.verdict
+
+
 MANIFEST = "served.json"
 """The name of a :class:`ServedModel` in the folder that it describes; a folder without it is no model."""
 

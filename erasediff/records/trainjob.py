@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from typing import Self
+
 from pydantic import Field
 
 from erasediff.records.base import Strict
 
+SETTINGS_VARIABLE = "ERASEDIFF_TRAINJOB"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
@@ -33,3 +37,13 @@ class TrainJobSettings(Strict):
     credentials: KeysOf
     user: int = Field(ge=1)
     group: int = Field(ge=0)
+
+    @classmethod
+    def from_environment(cls) -> Self | None:
+        """What the profile says of a TrainJob; ``None`` where the step runs in its own process.
+
+        Raises:
+            BadInput: the variable holds something else.
+        """
+        text = os.environ.get(SETTINGS_VARIABLE)
+        return None if text is None else cls.parse_json(text, f"the variable {SETTINGS_VARIABLE}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
+from erasediff.attempts.batch import requests_in
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evidence.states import TO_ERASE
-from erasediff.records.nouns import ErasureRequest, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.nouns import ErasureRequest
 from erasediff.records.requests import Reason, RequestFacts
 from erasediff.records.settings import LedgerSettings
-from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.filed import open_ledger, owing, send_back, sent_back_for, taken_by, unreported
+from erasediff.steps.request_lifecycle import open_ledger, owing, sent_back_for, taken_by, unreported
 
 _OF_ITS_OWN = frozenset({Reason.GATE_FAILED, Reason.GATE_INCONCLUSIVE, Reason.NOT_EXPORTED})
 
@@ -44,7 +45,7 @@ def _batch_of(workdir: Workdir, facts: RequestFacts) -> tuple[ErasureRequest, ..
     ledger = open_ledger(workdir)
     name = None if ledger is None else taken_by(ledger, facts.id)
     try:
-        found = () if name is None else workdir.run(name).requests()
+        found = () if name is None else requests_in(workdir.attempt(name))
     except BadInput:
         found = ()
     return found if facts.erasure in found else (facts.erasure,)
@@ -55,18 +56,3 @@ def held_back(workdir: Workdir, requests: Sequence[ErasureRequest]) -> set[Erasu
     datasets = {request.dataset for request in requests}
     waiting = [facts for dataset in datasets for facts in owing(workdir, dataset) if facts.state in TO_ERASE and facts.erasure in requests]
     return {facts.erasure for facts in waiting if sent_back_for(workdir, facts.id) is Reason.BATCH_REFUSED}
-
-
-def said(run: Run, step: str) -> Verdict:
-    """What the gate, or the gate of the exported graph, said of an attempt."""
-    return run.need(VerdictRecord, "gate").verdict if step == "gate" else run.need(ExportedRecord, "export-onnx").verdict
-
-
-def settle(run: Run, step: str) -> None:
-    """Send back what has passed with a batch of which something else has not: nobody may have a model that did not pass every check."""
-    if step not in ("gate", "export_onnx"):
-        return
-    passed = [one for one in run.batch() if said(one, step) is Verdict.PASS]
-    if len(passed) < len(run.batch()):
-        for one in passed:
-            send_back(one, Reason.BATCH_REFUSED)

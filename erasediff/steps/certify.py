@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from erasediff import __version__
+from erasediff.attempts.attempt import Attempt
 from erasediff.data.commitment import KEY_BYTES, read_key
 from erasediff.errors import IntegrityError
 from erasediff.evidence.certificate import Facts, commitment_to, statement_of
@@ -35,14 +36,13 @@ from erasediff.records.nouns import (
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
-from erasediff.records.workdir import Run
-from erasediff.steps.filed import answered, certified
+from erasediff.steps.request_lifecycle import answered, certified
 
 PAGE, STAMP = "certificate.html", "certificate.tsr"
 WEIGHTS_SIGNATURE, ONNX_SIGNATURE = "weights.model.sig", "onnx.model.sig"
 
 
-def certify(run: Run) -> CertificateRecord:
+def certify(attempt: Attempt) -> CertificateRecord:
     """Issue the certificate, with model-signing's signatures, a page, and a letter a request.
 
     Raises:
@@ -52,78 +52,80 @@ def certify(run: Run) -> CertificateRecord:
     """
     now, settings = datetime.now(UTC).replace(microsecond=0), SigningSettings.load()
     key = load_signing_key(settings, now)
-    purge = _purge_for(run)
-    _revoke(run, key, now)
-    requests = _requests(run, purge)
-    facts = _facts(run, settings, purge, requests)
+    purge = _purge_for(attempt)
+    _revoke(attempt, key, now)
+    requests = _requests(attempt, purge)
+    facts = _facts(attempt, settings, purge, requests)
     statement = statement_of(facts, now)
     made_from = facts.digests() | {"commitment": facts.commitment.digest(), "key": key.public.id, "requests": requests.digest()}
-    present = run.find(CertificateRecord)
-    if present is not None and present.made_from == made_from and _intact(run, present):
-        return _told(run, present)
-    _check_files(run, facts)
-    files = tuple(Pointer(uri=name, sha256=sha256_file(run.folder / name)) for name in _written(run, facts, statement, key, settings.timestamp_url))
+    present = attempt.find(CertificateRecord)
+    if present is not None and present.made_from == made_from and _intact(attempt, present):
+        return _told(attempt, present)
+    _check_files(attempt, facts)
+    files = tuple(
+        Pointer(uri=name, sha256=sha256_file(attempt.folder / name)) for name in _written(attempt, facts, statement, key, settings.timestamp_url)
+    )
     record = CertificateRecord(
         made_from=made_from, phase=statement.predicate.phase, issued_at=now, key_id=key.public.id, statement=statement.digest(), files=files
     )
-    record.write(run.path(CertificateRecord))
-    return _told(run, record)
+    record.write(attempt.path(CertificateRecord))
+    return _told(attempt, record)
 
 
-def _purge_for(run: Run) -> PurgeRecord | None:
+def _purge_for(attempt: Attempt) -> PurgeRecord | None:
     """The purge, unless it has to be run again: it could not finish, or requests have come since that it does not answer yet.
 
     Until it has been, the certificate is provisional, so that the pipeline comes as far as the purge once more.
     """
-    purge, asked = run.find(PurgeRecord), {request.id for request in answered(run)}
+    purge, asked = attempt.find(PurgeRecord), {request.id for request in answered(attempt)}
     if purge is None or not purge.complete or (asked and asked != set(purge.requests)):
         return None
     return purge
 
 
-def _revoke(run: Run, key: SigningKey, now: datetime) -> None:
+def _revoke(attempt: Attempt, key: SigningKey, now: datetime) -> None:
     """Sign for whoever serves that nothing of an epoch before this one may be served, nor what purges have revoked."""
-    run.need(PromotionRecord, "promote")
-    least, path = run.need(ErasedRecord, "erase").model.epoch, run.workdir.revocations(key.public.id)
+    attempt.need(PromotionRecord)
+    least, path = attempt.need(ErasedRecord).model.epoch, attempt.workdir.revocations(key.public.id)
     path.parent.mkdir(exist_ok=True)
-    revoke(path, key, workdir_rules(run.workdir).revoked, least, now)
+    revoke(path, key, workdir_rules(attempt.workdir).revoked, least, now)
 
 
-def _told(run: Run, record: CertificateRecord) -> CertificateRecord:
+def _told(attempt: Attempt, record: CertificateRecord) -> CertificateRecord:
     """Tell the ledger of a final certificate."""
     if record.phase == "final":
-        certified(run, record)
+        certified(attempt, record)
     return record
 
 
-def _requests(run: Run, purge: PurgeRecord | None) -> RequestsRecord:
+def _requests(attempt: Attempt, purge: PurgeRecord | None) -> RequestsRecord:
     """The requests that the run answers, as they stood when the purge ended, or when the provisional certificate was first issued.
 
     They are written once for either: later the ledger says of them that they are certified, which is no reason to certify again. Where the ledger
     has none, those that somebody wrote down stand.
     """
-    facts, present = answered(run), run.find(RequestsRecord)
+    facts, present = answered(attempt), attempt.find(RequestsRecord)
     if not facts and present is not None:
         return present
     ids = sha256_bytes(canonical_json(sorted(request.id for request in facts)))
     made_from = {"requests": ids} | ({} if purge is None else {"purge": purge.digest()})
-    return run.made(RequestsRecord, made_from, lambda: RequestsRecord(requests=facts))
+    return attempt.made(RequestsRecord, made_from, lambda: RequestsRecord(requests=facts))
 
 
-def _facts(run: Run, settings: SigningSettings, purge: PurgeRecord | None, requests: RequestsRecord) -> Facts:
-    forget_set, rolled_out = run.need(ForgetSetRecord, "version-forget-set"), run.find(RollOutRecord)
+def _facts(attempt: Attempt, settings: SigningSettings, purge: PurgeRecord | None, requests: RequestsRecord) -> Facts:
+    forget_set, rolled_out = attempt.need(ForgetSetRecord), attempt.find(RollOutRecord)
     return Facts(
-        plan=run.plan(),
-        base=run.need(BaseRecord, "train-base"),
+        plan=attempt.plan(),
+        base=attempt.need(BaseRecord),
         forget_set=forget_set,
-        erased=run.need(ErasedRecord, "erase"),
-        verdict=run.need(VerdictRecord, "gate"),
-        exported=run.need(ExportedRecord, "export-onnx"),
-        commitment=_commitment(run, forget_set),
-        seed=run.config().seed,
-        registered=run.find(RegisteredRecord),
+        erased=attempt.need(ErasedRecord),
+        verdict=attempt.need(VerdictRecord),
+        exported=attempt.need(ExportedRecord),
+        commitment=_commitment(attempt, forget_set),
+        seed=attempt.config().seed,
+        registered=attempt.find(RegisteredRecord),
         rolled_out=rolled_out,
-        promotion=run.find(PromotionRecord),
+        promotion=attempt.find(PromotionRecord),
         purge=purge,
         requests=requests.requests,
         serving_image=_serving_image(rolled_out),
@@ -132,16 +134,16 @@ def _facts(run: Run, settings: SigningSettings, purge: PurgeRecord | None, reque
     )
 
 
-def _commitment(run: Run, forget_set: ForgetSetRecord) -> CommitmentRecord:
+def _commitment(attempt: Attempt, forget_set: ForgetSetRecord) -> CommitmentRecord:
     """Made once: after the purge its key is gone, and the commitment stays what it was."""
-    made_from, path = {"plan": run.plan().digest()}, run.workdir.request_key(run.plan().request)
+    made_from, path = {"plan": attempt.plan().digest()}, attempt.workdir.request_key(attempt.plan().request)
 
     def make() -> CommitmentRecord:
         # Without the key nobody can open the commitment, nor what the record says of the forget set, which is keyed by it too.
         key = read_key(path) if path.is_file() else secrets.token_bytes(KEY_BYTES)
         return CommitmentRecord(hmac_sha256=commitment_to(forget_set, key))
 
-    return run.made(CommitmentRecord, made_from, make)
+    return attempt.made(CommitmentRecord, made_from, make)
 
 
 def _serving_image(rolled_out: RollOutRecord | None) -> str | None:
@@ -152,41 +154,41 @@ def _serving_image(rolled_out: RollOutRecord | None) -> str | None:
     return found[1] if found else None
 
 
-def _paths(run: Run, facts: Facts) -> tuple[Path, Path]:
-    return run.workdir.models / facts.erased.model.weights.uri, run.folder / facts.exported.onnx.uri
+def _paths(attempt: Attempt, facts: Facts) -> tuple[Path, Path]:
+    return attempt.workdir.models / facts.erased.model.weights.uri, attempt.folder / facts.exported.onnx.uri
 
 
-def _check_files(run: Run, facts: Facts) -> None:
-    folder, onnx = _paths(run, facts)
+def _check_files(attempt: Attempt, facts: Facts) -> None:
+    folder, onnx = _paths(attempt, facts)
     if not folder.is_dir() or sha256_folder(folder) != facts.erased.model.folder_sha256:
         raise IntegrityError(f"the weights in {folder} are not those that were measured: put them back before they are signed.")
     if not onnx.is_file() or sha256_file(onnx) != facts.exported.onnx.sha256:
         raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again before it is signed.")
 
 
-def _written(run: Run, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:
+def _written(attempt: Attempt, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:
     """Write everything and name it; the certificate comes last, so that where it lies the rest does too."""
     if key.file is not None:
-        for name, path in zip((WEIGHTS_SIGNATURE, ONNX_SIGNATURE), _paths(run, facts), strict=True):
-            sign_model(path, run.folder / name, key)
+        for name, path in zip((WEIGHTS_SIGNATURE, ONNX_SIGNATURE), _paths(attempt, facts), strict=True):
+            sign_model(path, attempt.folder / name, key)
             yield name
     for request in statement.predicate.requests or (None,):
         name = "letter.html" if request is None else f"letter-{request.id}.html"
-        write_atomic(run.folder / name, letter(statement, request).encode())
+        write_atomic(attempt.folder / name, letter(statement, request).encode())
         yield name
-    write_atomic(run.folder / PUBLIC, key.public.pem)
+    write_atomic(attempt.folder / PUBLIC, key.public.pem)
     yield PUBLIC
-    write_atomic(run.folder / PAGE, certificate_page(statement, key.public.id).encode())
+    write_atomic(attempt.folder / PAGE, certificate_page(statement, key.public.id).encode())
     yield PAGE
     certificate = sign(statement, IN_TOTO, key)
-    (run.folder / STAMP).unlink(missing_ok=True)  # of another certificate
+    (attempt.folder / STAMP).unlink(missing_ok=True)  # of another certificate
     if timestamp_url is not None:
-        write_atomic(run.folder / STAMP, stamp(certificate, timestamp_url))
+        write_atomic(attempt.folder / STAMP, stamp(certificate, timestamp_url))
         yield STAMP
-    write_atomic(run.folder / CERTIFICATE, certificate)
+    write_atomic(attempt.folder / CERTIFICATE, certificate)
     yield CERTIFICATE
 
 
-def _intact(run: Run, record: CertificateRecord) -> bool:
+def _intact(attempt: Attempt, record: CertificateRecord) -> bool:
     """Whether everything that was written is still there, as it was written."""
-    return all((run.folder / file.uri).is_file() and sha256_file(run.folder / file.uri) == file.sha256 for file in record.files)
+    return all((attempt.folder / file.uri).is_file() and sha256_file(attempt.folder / file.uri) == file.sha256 for file in record.files)

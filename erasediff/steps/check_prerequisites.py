@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from erasediff import __version__
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import lead_of, requests_in
+from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.partition import partition
 from erasediff.data.split import split_dataset
@@ -16,11 +19,12 @@ from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord, requests_of
 from erasediff.records.policy import GatePolicy
-from erasediff.records.workdir import Run, Workdir
 from erasediff.tracking import CHAMPION, Tracking
 
 
-def check_prerequisites(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None = None) -> Run:
+def check_prerequisites(
+    workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None = None
+) -> Attempt:
     """Check what the run needs and open an attempt a request, or take up those that a crash left.
 
     Args:
@@ -52,7 +56,7 @@ def check_prerequisites(workdir: Workdir, requests: Sequence[ErasureRequest], co
     _try_judges(config, dataset)
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
-    numbers = [len(workdir.attempts(request.digest())) + 1 for request in requests]
+    numbers = [len(workdir.attempts_at(request.digest())) + 1 for request in requests]
     names = [name or f"{request.digest()[:16]}-{number}" for request, number in zip(requests, numbers, strict=True)]
     batch = tuple(names) if len(names) > 1 else ()
     opened = [
@@ -72,9 +76,10 @@ class PlannedAttempt:
     batch: tuple[str, ...]
 
 
-def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: GatePolicy, dataset: ImageDataset, tracking: Tracking) -> Run:
+def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: GatePolicy, dataset: ImageDataset, tracking: Tracking) -> Attempt:
     request, key = attempt.request, secret_key()
-    mlflow_run = tracking.start_run(f"erase {attempt.name}", {"erasediff.request": request.digest(), "erasediff.version": __version__})
+    title = f"class {request.label} of {request.dataset}, attempt {attempt.number}"
+    mlflow_run = tracking.start_run(title, {"erasediff.request": request.digest(), "erasediff.version": __version__})
     plan = PlanRecord(
         made_from={"dataset": dataset.digest()},
         run=attempt.name,
@@ -87,7 +92,7 @@ def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: 
         mlflow_run_id=mlflow_run,
     )
     tracking.log_params(mlflow_run, _flat(config.shown()) | {"policy": policy.digest(), "label": request.label})
-    return workdir.open_run(plan, config, policy, key)
+    return workdir.open_attempt(plan, config, policy, key)
 
 
 def _check_scope(dataset: ImageDataset, requests: Sequence[ErasureRequest], config: RunConfig, forgotten: tuple[int, ...]) -> None:
@@ -116,21 +121,21 @@ def _forgotten(version: object | None) -> tuple[int, ...]:
 
 def _unfinished(
     workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None, version: object | None
-) -> Run | None:
+) -> Attempt | None:
     """An attempt with the same documents that may go on: its base is still the champion, or it has become it itself."""
-    runs = workdir.attempts(requests[0].digest()) if name is None else _named(workdir, name)
+    runs = workdir.attempts_at(requests[0].digest()) if name is None else _named(workdir, name)
     champion = str(getattr(version, "version", ""))
     for run in reversed(runs):
         plan, base, promotion = run.plan(), run.find(BaseRecord), run.find(PromotionRecord)
-        same = set(run.requests()) == set(requests) and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
+        same = set(requests_in(run)) == set(requests) and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
         current = base is None or base.version == champion or (promotion is not None and promotion.version == champion)
         if same and current:
-            return run.lead
+            return lead_of(run)
     return None
 
 
-def _named(workdir: Workdir, name: str) -> list[Run]:
-    return [Run(workdir, workdir.runs / name)] if (workdir.runs / name / "plan.json").is_file() else []
+def _named(workdir: Workdir, name: str) -> list[Attempt]:
+    return [Attempt(workdir, workdir.runs / name)] if (workdir.runs / name / "plan.json").is_file() else []
 
 
 def _flat(document: dict[str, object], prefix: str = "") -> dict[str, object]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.battery import attack, suspects
 from erasediff.evaluate.detectors import Detector
@@ -32,8 +33,6 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ErasedRecord
-from erasediff.records.workdir import Run
-from erasediff.steps.decided import measurements_of
 from erasediff.steps.judges import classifier, extractor, neighbourhood
 from erasediff.tracking import Tracking
 
@@ -41,48 +40,44 @@ SAMPLES = "samples.npz"
 _GRID_COLUMNS = 8
 
 
-def evaluate(run: Run) -> Measurements:
+def evaluate(attempt: Attempt) -> Measurements:
     """Measure this attempt.
 
     Raises:
         BadInput: an earlier step is missing.
     """
-    base, erased = run.need(BaseRecord, "train-base"), run.need(ErasedRecord, "erase")
-    return run.made(Measurements, measurements_of(run), lambda: _measure(run, base, erased))
-
-
-def _measure(run: Run, base: BaseRecord, erased: ErasedRecord) -> Measurements:
-    config, policy, label = run.config(), run.policy(), run.plan().request.label
+    base, erased = attempt.need(BaseRecord), attempt.need(ErasedRecord)
+    config, policy, label = attempt.config(), attempt.policy(), attempt.plan().request.label
     device = resolve_device(config.device)
     real = real_images(config)
-    detector = classifier(run, real)
-    before, after = load_model(run.workdir.models, base.model), load_model(run.workdir.models, erased.model)
+    detector = classifier(attempt, real)
+    before, after = load_model(attempt.workdir.models, base.model), load_model(attempt.workdir.models, erased.model)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)
     exam = Examination(
         watch,
-        neighbours_for(neighbourhood(run, real), real, label, retained, policy),
-        extractor(run, real, detector),
+        neighbours_for(neighbourhood(attempt, real), real, label, retained, policy),
+        extractor(attempt, real, detector),
         real,
         tuple(retained),
         policy,
         config.sampler,
-        run.evaluation_key(),
+        attempt.evaluation_key(),
         config.seed,
     )
     suspect = Suspect(after, before, label, exam.retained, config.sampler, device, config.seed)
     of_base = sample_model(exam, replace(suspect, model=before), "base")
     of_erased = sample_model(exam, suspect, "erased")
     reference = exam.kept(harmless(exam, before, device), device, "reference")
-    earlier = {str(c): _still_forgotten(run, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
-    grid = _keep_grid(run, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
+    earlier = {str(c): _still_forgotten(attempt, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
+    grid = _keep_grid(attempt, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
     measured = compare(exam, of_base, of_erased, reference, earlier, grid)
     further = ask_again(exam, Source.of(before, device), Source.of(after, device), measured.retained.accuracy)
     measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
     if policy.tier == 2:
         measured = measured.model_copy(update={"attacks": _attacked(exam, suspect, config, of_base, of_erased)})
-    _log(run, measured)
+    _log(attempt, measured)
     return measured
 
 
@@ -91,15 +86,15 @@ def _attacked(exam: Examination, suspect: Suspect, config: RunConfig, of_base: M
     return attack(exam, suspects(exam, suspect, config), of_erased.forgotten_images, base_share)
 
 
-def _still_forgotten(run: Run, detector: Detector, real: RealImages, after: Source, label: int, retained: list[int]) -> Detections:
+def _still_forgotten(attempt: Attempt, detector: Detector, real: RealImages, after: Source, label: int, retained: list[int]) -> Detections:
     """F1 again for a label that an earlier request made the model forget."""
-    policy, watch = run.policy(), watch_for(detector, real, label, retained, run.policy())
+    policy, watch = attempt.policy(), watch_for(detector, real, label, retained, attempt.policy())
     return count_detections(
-        watch, after, policy.forget.n, f"F1.{label}", run.evaluation_key(), run.config().sampler, f"erased: label {label} forgotten before"
+        watch, after, policy.forget.n, f"F1.{label}", attempt.evaluation_key(), attempt.config().sampler, f"erased: label {label} forgotten before"
     )[0]
 
 
-def _keep_grid(run: Run, config: RunConfig, retained: tuple[RetainedSamples, RetainedSamples], forgotten: tuple[Tensor, Tensor]) -> Pointer:
+def _keep_grid(attempt: Attempt, config: RunConfig, retained: tuple[RetainedSamples, RetainedSamples], forgotten: tuple[Tensor, Tensor]) -> Pointer:
     """Keep a few samples for the report. Samples of the forgotten label are kept only where the config says they are public."""
     labels = sorted({int(c) for c in retained[0].labels})
     arrays = {"labels": np.array(labels)}
@@ -108,13 +103,13 @@ def _keep_grid(run: Run, config: RunConfig, retained: tuple[RetainedSamples, Ret
     if config.report.show_forgotten:
         for name, images in zip(("forgotten_before", "forgotten_after"), forgotten, strict=True):
             arrays[name] = images[:_GRID_COLUMNS].numpy()[None]
-    path = run.folder / SAMPLES
+    path = attempt.folder / SAMPLES
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         np.savez(handle, allow_pickle=False, **arrays)
     return Pointer(uri=SAMPLES, sha256=sha256_file(path))
 
 
-def _log(run: Run, measured: Measurements) -> None:
+def _log(attempt: Attempt, measured: Measurements) -> None:
     metrics: dict[str, float] = {"detector.accuracy": measured.detector.accuracy}
     for name, found in (("base", measured.forget_base), ("erased", measured.forget_erased)):
         if found is not None:
@@ -129,4 +124,4 @@ def _log(run: Run, measured: Measurements) -> None:
         metrics |= {"retain.fd.base": frechet.fd_base, "retain.fd.erased": frechet.fd_erased}
     if (manifold := measured.retained.manifold) is not None and manifold.density is not None:
         metrics |= {"retain.density.base": manifold.density.base, "retain.density.erased": manifold.density.erased}
-    Tracking(run.workdir.root).log_metrics(run.plan().mlflow_run_id, metrics)
+    Tracking(attempt.workdir.root).log_metrics(attempt.plan().mlflow_run_id, metrics)

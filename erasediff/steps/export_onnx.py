@@ -6,6 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import lead_of
+from erasediff.attempts.tries import keep_try
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
@@ -19,18 +22,15 @@ from erasediff.models.folder import load_model
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import MANIFEST, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
-from erasediff.records.workdir import Run
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.solver import save_tables
-from erasediff.steps.decided import exported_of
 from erasediff.steps.gate import log_checks
 from erasediff.steps.judges import classifier
-from erasediff.steps.tries import keep_try
 
 ONNX, SOLVERS = "onnx/model.onnx", "onnx/solvers.npz"
 
 
-def export_onnx(run: Run) -> ExportedRecord:
+def export_onnx(attempt: Attempt) -> ExportedRecord:
     """Export the erased model with the tables of its solvers, and measure what serves: F8 samples by the server's own loop.
 
     A batch has one graph, that of its first attempt, and each attempt measures it for its own class.
@@ -38,33 +38,29 @@ def export_onnx(run: Run) -> ExportedRecord:
     Raises:
         BadInput: an earlier step is missing, or the gate did not say PASS.
     """
-    erased, verdict = run.need(ErasedRecord, "erase"), run.need(VerdictRecord, "gate")
+    erased, verdict = attempt.need(ErasedRecord), attempt.need(VerdictRecord)
     if verdict.verdict is not Verdict.PASS:
-        raise BadInput(f"the gate said {verdict.verdict} of run {run.name}: only a model that passed is exported.")
-    return run.made(ExportedRecord, exported_of(run), lambda: _export(run, erased, verdict.attempt))
-
-
-def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:
-    config, policy, label = run.config(), run.policy().for_attempt(attempt), run.plan().request.label
-    pipeline = load_model(run.workdir.models, erased.model)
-    path, solvers = run.folder / ONNX, run.folder / SOLVERS
+        raise BadInput(f"the gate said {verdict.verdict} of run {attempt.name}: only a model that passed is exported.")
+    config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().request.label
+    pipeline = load_model(attempt.workdir.models, erased.model)
+    path, solvers = attempt.folder / ONNX, attempt.folder / SOLVERS
     tables = solver_tables(config.sampler, pipeline.schedule)
-    if run.lead == run:
+    if lead_of(attempt) == attempt:
         export_denoiser(pipeline, path)
         with atomic_path(solvers) as temporary:
             save_tables(tables, temporary)
     else:
-        _take_graph(run, path, solvers)
+        _take_graph(attempt, path, solvers)
     parity = measure_parity(pipeline, OnnxDenoiser(path))
     served = Served(OnnxGraph(path), tables[solver_name(config.sampler)], pipeline.classes, config.sampler)
     real = real_images(config)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
-    watch = watch_for(classifier(run, real), real, label, retained, policy)
-    found = served.count(watch, policy.export.n, "F8", run.evaluation_key(), "ONNX: forgotten label")
-    rounded = _with_rounded_weights(run, served, watch) if policy.tier == 2 else None
+    watch = watch_for(classifier(attempt, real), real, label, retained, policy)
+    found = served.count(watch, policy.export.n, "F8", attempt.evaluation_key(), "ONNX: forgotten label")
+    rounded = _with_rounded_weights(attempt, served, watch) if policy.tier == 2 else None
     decision = run_export_gate(policy, label, found, parity, rounded)
-    keep_try(run, "export_onnx", decision.verdict)
-    log_checks(run, decision.checks, policy.alpha)
+    keep_try(attempt, "export_onnx", decision.verdict)
+    log_checks(attempt, decision.checks, policy.alpha)
     record = ExportedRecord(
         onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),
         solvers=Pointer(uri=SOLVERS, sha256=sha256_file(solvers)),
@@ -82,19 +78,19 @@ def _export(run: Run, erased: ErasedRecord, attempt: int) -> ExportedRecord:
     return record
 
 
-def _take_graph(run: Run, path: Path, solvers: Path) -> None:
+def _take_graph(attempt: Attempt, path: Path, solvers: Path) -> None:
     """Lay the batch's graph and tables beside an attempt, as they were measured before.
 
     Raises:
         IntegrityError: they are others.
     """
-    exported = run.lead.need(ExportedRecord, "export-onnx")
+    exported = lead_of(attempt).need(ExportedRecord)
     path.parent.mkdir(exist_ok=True)
     for pointer, target in ((exported.onnx, path), (exported.solvers, solvers)):
         with atomic_path(target) as temporary:
-            shutil.copyfile(run.lead.folder / pointer.uri, temporary)
+            shutil.copyfile(lead_of(attempt).folder / pointer.uri, temporary)
             if sha256_file(temporary) != pointer.sha256:
-                raise IntegrityError(f"{run.lead.folder / pointer.uri} is not what was measured: run `erasediff export-onnx` again.")
+                raise IntegrityError(f"{lead_of(attempt).folder / pointer.uri} is not what was measured: run `erasediff export-onnx` again.")
 
 
 def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale: float) -> ServedModel:
@@ -115,9 +111,9 @@ def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale
     )
 
 
-def _with_rounded_weights(run: Run, served: Served, watch: Watch) -> Detections:
+def _with_rounded_weights(attempt: Attempt, served: Served, watch: Watch) -> Detections:
     """F1 again on the graph with weights of 8 bits: rounding must not bring back what an erasure moved a little. The graph is not kept."""
-    with run.scratch() as folder:
-        quantise(run.folder / ONNX, folder / "int8.onnx")
+    with attempt.scratch() as folder:
+        quantise(attempt.folder / ONNX, folder / "int8.onnx")
         rounded = replace(served, graph=OnnxGraph(folder / "int8.onnx"))
-        return rounded.count(watch, run.policy().export.n, "F8.int8", run.evaluation_key(), "ONNX, 8 bits: forgotten label")
+        return rounded.count(watch, attempt.policy().export.n, "F8.int8", attempt.evaluation_key(), "ONNX, 8 bits: forgotten label")

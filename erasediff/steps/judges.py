@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.features.extractor import FeatureExtractor
@@ -13,17 +14,16 @@ from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import RealImages
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Judges
-from erasediff.records.workdir import Run
 
 TRIED = 2
 """Images that a model from a folder is tried on before it is appointed."""
 _CALLED = {"features": "extractor of features"}
 
 
-def appoint(run: Run, real: RealImages) -> Judges:
+def appoint(attempt: Attempt, real: RealImages) -> Judges:
     """Make the detectors and the extractor that will judge this attempt, or find them, and say what they are."""
-    detector = _classifier(run, real)
-    extractor = open_extractor(run.config().features, detector, real.holdout[:TRIED])
+    detector = _classifier(attempt, real)
+    extractor = open_extractor(attempt.config().features, detector, real.holdout[:TRIED])
     return Judges(classifier=detector.digest, neighbours=_neighbourhood(real).digest, features=extractor.digest)
 
 
@@ -39,54 +39,54 @@ def check_paths(config: RunConfig, classes: int, images: Tensor) -> None:
         open_from_path(config.features, images)
 
 
-def classifier(run: Run, real: RealImages) -> Detector:
+def classifier(attempt: Attempt, real: RealImages) -> Detector:
     """The classifier that was appointed.
 
     Raises:
         IntegrityError: the one that is there is another.
     """
-    found = _classifier(run, real)
-    _check(run, found.digest, run.need(BaseRecord, "train-base").judges, "classifier")
+    found = _classifier(attempt, real)
+    _check(attempt, found.digest, attempt.need(BaseRecord).judges, "classifier")
     return found
 
 
-def neighbourhood(run: Run, real: RealImages) -> Neighbourhood:
+def neighbourhood(attempt: Attempt, real: RealImages) -> Neighbourhood:
     """The real images that were appointed as neighbours.
 
     Raises:
         IntegrityError: those that are there are others.
     """
     found = _neighbourhood(real)
-    _check(run, found.digest, run.need(BaseRecord, "train-base").judges, "neighbours")
+    _check(attempt, found.digest, attempt.need(BaseRecord).judges, "neighbours")
     return found
 
 
-def extractor(run: Run, real: RealImages, detector: Detector) -> FeatureExtractor:
+def extractor(attempt: Attempt, real: RealImages, detector: Detector) -> FeatureExtractor:
     """The extractor that was appointed.
 
     Raises:
         IntegrityError: the one that is there is another.
     """
-    found = open_extractor(run.config().features, detector, real.holdout[:TRIED])
-    _check(run, found.digest, run.need(BaseRecord, "train-base").judges, "features")
+    found = open_extractor(attempt.config().features, detector, real.holdout[:TRIED])
+    _check(attempt, found.digest, attempt.need(BaseRecord).judges, "features")
     return found
 
 
-def _classifier(run: Run, real: RealImages) -> Detector:
+def _classifier(attempt: Attempt, real: RealImages) -> Detector:
     """The classifier for this dataset and config: from a local folder, or trained on held-out images only."""
-    config = run.config()
+    config = attempt.config()
     if config.detector.kind == "transformers":
         return folder_detector(config.detector, real.classes, real.holdout[:TRIED])
-    return stored_detector(run.detector(), real.holdout, real.holdout_labels, real.classes, config.detector)
+    return stored_detector(attempt.detector(), real.holdout, real.holdout_labels, real.classes, config.detector)
 
 
 def _neighbourhood(real: RealImages) -> Neighbourhood:
     return Neighbourhood(real.holdout, real.holdout_labels)
 
 
-def _check(run: Run, digest: str, judges: Judges | None, which: str) -> None:
+def _check(attempt: Attempt, digest: str, judges: Judges | None, which: str) -> None:
     if judges is None or getattr(judges, which) != digest:
         raise IntegrityError(
-            f"the {_CALLED.get(which, which)} that would judge run {run.name} is not the one that was appointed before the erasure: "
+            f"the {_CALLED.get(which, which)} that would judge run {attempt.name} is not the one that was appointed before the erasure: "
             "put it back, or run the command under another --run."
         )

@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import batch_of
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line, explained
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
-from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.filed import check_releasable
+from erasediff.steps.request_lifecycle import check_releasable
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.tracking import CHAMPION, Tracking
 
 
-def promote(run: Run) -> PromotionRecord:
+def promote(attempt: Attempt) -> PromotionRecord:
     """Promote this attempt's version.
 
     MLflow's aliases have no history and no compare-and-set, so: one promotion at a time in a workdir, an append-only
@@ -28,17 +30,17 @@ def promote(run: Run) -> PromotionRecord:
         BadInput: an earlier step is missing, the roll-out that is configured did not go well, the version was revoked, or the champion is
             no longer the base that this attempt started from.
     """
-    registered, base = run.need(RegisteredRecord, "register"), run.need(BaseRecord, "train-base")
-    for one in run.batch():
+    registered, base = attempt.need(RegisteredRecord), attempt.need(BaseRecord)
+    for one in batch_of(attempt):
         check_releasable(one)
-    check_rolled_out(run, registered)
-    if {registered.weights_sha256, registered.onnx_sha256} & set(workdir_rules(run.workdir).revoked):
+    check_rolled_out(attempt, registered)
+    if {registered.weights_sha256, registered.onnx_sha256} & set(workdir_rules(attempt.workdir).revoked):
         raise BadInput(f"version {registered.version} of {registered.name!r} was revoked by a purge: run the same command again from the champion.")
-    tracking = Tracking(run.workdir.root)
-    with one_at_a_time(run.workdir):
+    tracking = Tracking(attempt.workdir.root)
+    with one_at_a_time(attempt.workdir):
         _check_champion(tracking, registered, base)
         made_from = {"registered": registered.digest(), "base": base.digest()}
-        record = run.made(PromotionRecord, made_from, lambda: _announce(run, registered, base))
+        record = attempt.made(PromotionRecord, made_from, lambda: _announce(attempt, registered, base))
         _check_champion(tracking, registered, base)
         move_champion(tracking, registered.name, registered.version)
     return record
@@ -66,10 +68,10 @@ def _check_champion(tracking: Tracking, registered: RegisteredRecord, base: Base
         )
 
 
-def _announce(run: Run, registered: RegisteredRecord, base: BaseRecord) -> PromotionRecord:
+def _announce(attempt: Attempt, registered: RegisteredRecord, base: BaseRecord) -> PromotionRecord:
     """Append the promotion to the list, unless a run that was killed right after has done so already."""
     made_from = {"registered": registered.digest(), "base": base.digest()}
-    for announced in read_promotions(run.workdir):
+    for announced in read_promotions(attempt.workdir):
         if announced.made_from == made_from:
             return announced
     record = PromotionRecord(
@@ -77,11 +79,11 @@ def _announce(run: Run, registered: RegisteredRecord, base: BaseRecord) -> Promo
         name=registered.name,
         version=registered.version,
         previous_version=base.version,
-        verdict_digest=run.need(VerdictRecord, "gate").digest(),
-        forget_set_version=run.need(ForgetSetRecord, "version-forget-set").version,
+        verdict_digest=attempt.need(VerdictRecord).digest(),
+        forget_set_version=attempt.need(ForgetSetRecord).version,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    append_line(run.workdir.promotions, record.canonical())
+    append_line(attempt.workdir.promotions, record.canonical())
     return record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, EraseDiffError, PurgeUnfinished, Unreachable
 from erasediff.evidence.purge.artifacts import artifacts_store
 from erasediff.evidence.purge.attempts import cache_store, workdir_store
@@ -26,10 +27,9 @@ from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord, P
 from erasediff.records.purging import PurgeLine, PurgePlan, PurgeProgress, PurgeRecord, Seen, Unfinished
 from erasediff.records.requests import Reason
 from erasediff.records.settings import RollOutSettings, Settings
-from erasediff.records.workdir import Run
-from erasediff.steps.filed import purged, purging, wait
 from erasediff.steps.promote import one_at_a_time
 from erasediff.steps.record_outcome import report_with
+from erasediff.steps.request_lifecycle import purged, purging, wait
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.steps.version_forget_set import forget_store
 from erasediff.tracking import CHAMPION, Tracking
@@ -37,7 +37,7 @@ from erasediff.tracking import CHAMPION, Tracking
 PROGRESS = "purging.json"
 
 
-def purge(run: Run) -> PurgeRecord:
+def purge(attempt: Attempt) -> PurgeRecord:
     """Purge after this attempt's promotion; goes on where a purge that was killed or could not reach a store has ended.
 
     Raises:
@@ -45,38 +45,38 @@ def purge(run: Run) -> PurgeRecord:
             nothing was deleted.
         PurgeUnfinished: something may still be there; the record says what and why.
     """
-    promotion = _promoted(run)
-    with one_at_a_time(run.workdir):
-        requests, present = purging(run), run.find(PurgeRecord)
-        made_from = {"promotion": promotion.digest(), "forget_set": run.need(ForgetSetRecord, "version-forget-set").digest()}
+    promotion = _promoted(attempt)
+    with one_at_a_time(attempt.workdir):
+        requests, present = purging(attempt), attempt.find(PurgeRecord)
+        made_from = {"promotion": promotion.digest(), "forget_set": attempt.need(ForgetSetRecord).digest()}
         made_from |= {"requests": sha256_bytes(canonical_json(requests))} if requests else {}
         if present is not None and present.made_from == made_from and present.complete and not _waits(present):
-            purged(run, present)
+            purged(attempt, present)
             return present
-        record = _purge(run, promotion).model_copy(update={"made_from": made_from, "requests": requests})
-        record.write(run.path(PurgeRecord))
+        record = _purge(attempt, promotion).model_copy(update={"made_from": made_from, "requests": requests})
+        record.write(attempt.path(PurgeRecord))
     if record.complete:
-        purged(run, record)
+        purged(attempt, record)
     else:
-        wait(run, Reason.STORE_UNREACHABLE)
+        wait(attempt, Reason.STORE_UNREACHABLE)
         first = record.unfinished[0]
         raise PurgeUnfinished(
             f"the purge is not finished, {len(record.unfinished)} stores are left, the first is '{first.store}': {first.reason.rstrip('.')}; "
-            f"the others are in {run.path(PurgeRecord).name}, and the same command goes on."
+            f"the others are in {attempt.path(PurgeRecord).name}, and the same command goes on."
         )
     return record
 
 
-def preview(run: Run) -> Purged:
+def preview(attempt: Attempt) -> Purged:
     """What a purge would find now; nothing is changed.
 
     Raises:
         BadInput, Unreachable: as :func:`purge` would.
     """
-    promotion = _promoted(run)
-    tracking = Tracking(run.workdir.root)
-    subject = _subject(run, tracking)
-    found = survey(subject, tracking, _progress(run, promotion).plan)
+    promotion = _promoted(attempt)
+    tracking = Tracking(attempt.workdir.root)
+    subject = _subject(attempt, tracking)
+    found = survey(subject, tracking, _progress(attempt, promotion).plan)
     return look_only(_stores(subject, found, tracking))
 
 
@@ -85,37 +85,37 @@ def _waits(record: PurgeRecord) -> bool:
     return any(line.action == "kept" and line.verified.endswith(AGAIN) for line in record.lines)
 
 
-def _promoted(run: Run) -> PromotionRecord:
+def _promoted(attempt: Attempt) -> PromotionRecord:
     """The promotion of this attempt, with everything that has to stand before it.
 
     Raises:
         BadInput: one of them is missing, or did not go well.
     """
-    promotion, registered = run.need(PromotionRecord, "promote"), run.need(RegisteredRecord, "register")
-    verdict = run.need(VerdictRecord, "gate").verdict
+    promotion, registered = attempt.need(PromotionRecord), attempt.need(RegisteredRecord)
+    verdict = attempt.need(VerdictRecord).verdict
     if verdict is not Verdict.PASS or promotion.made_from.get("registered") != registered.digest():
         raise BadInput(
-            f"run {run.name} was not promoted as it was registered ({verdict}): run `erasediff promote` first; nothing is purged before it."
+            f"run {attempt.name} was not promoted as it was registered ({verdict}): run `erasediff promote` first; nothing is purged before it."
         )
-    check_rolled_out(run, registered)
+    check_rolled_out(attempt, registered)
     return promotion
 
 
-def _subject(run: Run, tracking: Tracking) -> Subject:
+def _subject(run: Attempt, tracking: Tracking) -> Subject:
     """What the purge is about.
 
     Raises:
         BadInput: the champion does not say that it has forgotten the label, or an attempt on another model still needs the forget set.
         Unreachable: MLflow does not answer.
     """
-    plan, name = run.plan(), run.need(RegisteredRecord, "register").name
+    plan, name = run.plan(), run.need(RegisteredRecord).name
     champion = tracking.alias(name, CHAMPION)
     model = None if champion is None else model_of(champion)
-    if model is None or plan.request.label not in model.forgotten or model.epoch < run.need(ErasedRecord, "erase").model.epoch:
+    if model is None or plan.request.label not in model.forgotten or model.epoch < run.need(ErasedRecord).model.epoch:
         raise BadInput(
             f"the champion of {name!r} has not forgotten label {plan.request.label}: run `erasediff promote` first; nothing is purged before."
         )
-    attempts = tuple(run.workdir.attempts(plan.request.digest()))
+    attempts = tuple(run.workdir.attempts_at(plan.request.digest()))
     for attempt in attempts:
         base = attempt.find(BaseRecord)
         if base is not None and base.name != name and is_open(attempt):
@@ -123,40 +123,40 @@ def _subject(run: Run, tracking: Tracking) -> Subject:
     return Subject(run, attempts, name, champion)
 
 
-def _progress(run: Run, promotion: PromotionRecord) -> PurgeProgress:
+def _progress(attempt: Attempt, promotion: PromotionRecord) -> PurgeProgress:
     """What an earlier run of this purge has written down."""
-    path = run.folder / PROGRESS
+    path = attempt.folder / PROGRESS
     fresh = PurgeProgress(promotion=promotion.digest(), plan=PurgePlan())
     found = PurgeProgress.read(path) if path.is_file() else fresh
     return found if found.promotion == fresh.promotion else fresh
 
 
-def _purge(run: Run, promotion: PromotionRecord) -> PurgeRecord:
-    progress = _progress(run, promotion)
-    forget_set, epoch = run.need(ForgetSetRecord, "version-forget-set"), run.need(ErasedRecord, "erase").model.epoch
+def _purge(attempt: Attempt, promotion: PromotionRecord) -> PurgeRecord:
+    progress = _progress(attempt, promotion)
+    forget_set, epoch = attempt.need(ForgetSetRecord), attempt.need(ErasedRecord).model.epoch
     record = PurgeRecord(
         requests=(), forget_set_version=forget_set.version, revoked=progress.plan.revoked, minimum_epoch=epoch, lines=(), unfinished=()
     )
     try:
-        tracking = Tracking(run.workdir.root)
-        subject = _subject(run, tracking)
+        tracking = Tracking(attempt.workdir.root)
+        subject = _subject(attempt, tracking)
         found = survey(subject, tracking, progress.plan)
     except Unreachable as error:
         return record.model_copy(update={"unfinished": (Unfinished(store="mlflow registry", reason=str(error)[:400]),)})
     progress = progress.model_copy(update={"plan": found.plan})
-    progress.write(run.folder / PROGRESS)
+    progress.write(attempt.folder / PROGRESS)
     record = record.model_copy(update={"revoked": found.plan.revoked})
     try:
-        verified = revoke(run.workdir, found.plan.revoked, RollOutSettings.load())
+        verified = revoke(attempt.workdir, found.plan.revoked, RollOutSettings.load())
     except EraseDiffError as error:
         reason = f"nothing is deleted before the models that know the class are revoked: {error}"[:400]
         return record.model_copy(update={"unfinished": (Unfinished(store="models", reason=reason),)})
-    purged = purge_stores(_stores(subject, found, tracking), progress.seen, partial(_keep, run, progress))
+    purged = purge_stores(_stores(subject, found, tracking), progress.seen, partial(_keep, attempt, progress))
     return record.model_copy(update={"lines": (*_revocation(found.plan, verified), *purged.lines), "unfinished": purged.unfinished})
 
 
-def _keep(run: Run, progress: PurgeProgress, seen: tuple[Seen, ...]) -> None:
-    progress.model_copy(update={"seen": seen}).write(run.folder / PROGRESS)
+def _keep(attempt: Attempt, progress: PurgeProgress, seen: tuple[Seen, ...]) -> None:
+    progress.model_copy(update={"seen": seen}).write(attempt.folder / PROGRESS)
 
 
 def _revocation(plan: PurgePlan, verified: str) -> tuple[PurgeLine, ...]:
@@ -186,5 +186,5 @@ def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store,
     )
 
 
-def _conceal(run: Run, label: int) -> None:
-    without(run, label, run.workdir.report, report_with)
+def _conceal(attempt: Attempt, label: int) -> None:
+    without(attempt, label, attempt.workdir.report, report_with)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
+from erasediff.attempts.attempt import GRIDS, Attempt
+from erasediff.attempts.batch import batch_of, lead_of, others_of
+from erasediff.attempts.journal import read_failure, read_seconds
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import ExitCode
 from erasediff.evaluate.gate import final_verdict
 from erasediff.evidence.keys import PUBLIC
@@ -33,9 +38,8 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.purging import PurgeRecord
-from erasediff.records.workdir import GRIDS, Run, Workdir
-from erasediff.steps.filed import answered
-from erasediff.steps.journal import STEPS, read_failure, read_seconds
+from erasediff.steps.request_lifecycle import answered
+from erasediff.steps.table import STEPS, Role, Step, maker, the, work
 
 if TYPE_CHECKING:
     from erasediff.evaluate.report import Curves, ReportContent, SampleGrid
@@ -43,35 +47,47 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 
 
-def record_outcome(run: Run) -> Outcome:
-    """Write what came of an attempt, into its folder and into the workdir; of a batch the workdir has what came of its first attempt."""
-    recorded = {one.name: _record(one) for one in run.batch()}
-    lead, _ = recorded[run.lead.name]
-    lead.write(run.workdir.outcome)
-    if lead.report is not None:
-        write_atomic(run.workdir.report, (run.lead.folder / REPORT).read_bytes())
+def record_outcome(workdir: Workdir, attempt: Attempt | None, requests: Sequence[ErasureRequest]) -> Outcome:
+    """Write what came of an attempt, into its folder and into the workdir; of a batch the workdir has what came of its first attempt.
+
+    Args:
+        workdir: where.
+        attempt: any of the batch; ``None`` where the run ended before one could be opened.
+        requests: what the run was to erase.
+
+    Raises:
+        Exception: why a report cannot be drawn; the outcome is written all the same.
+    """
+    if attempt is None:
+        return _record_missing_run(workdir, requests[0])
+    recorded = {one.name: _record(one) for one in batch_of(attempt)}
+    lead = lead_of(attempt)
+    outcome, _ = recorded[lead.name]
+    outcome.write(workdir.outcome)
+    if outcome.report is not None:
+        write_atomic(workdir.report, (lead.folder / REPORT).read_bytes())
     for failure in (failure for _, failure in recorded.values() if failure is not None):
         raise failure
-    for one in run.batch():
+    for one in batch_of(attempt):
         _close(one, recorded[one.name][0])
-    return recorded[run.name][0]
+    return recorded[attempt.name][0]
 
 
-def _record(run: Run) -> tuple[Outcome, Exception | None]:
+def _record(attempt: Attempt) -> tuple[Outcome, Exception | None]:
     """Write report and outcome into an attempt's folder; the outcome even if a picture cannot be drawn, which is the error that is returned."""
-    outcome, failure = outcome_of(run), None
+    outcome, failure = outcome_of(attempt), None
     try:
-        write_atomic(run.folder / REPORT, _render(run, outcome, _grid_file(run)))
+        write_atomic(attempt.folder / REPORT, _render(attempt, outcome, _grid_file(attempt)))
     except Exception as error:
         outcome, failure = outcome.model_copy(update={"report": None}), error
-    outcome.write(run.folder / "outcome.json")
+    outcome.write(attempt.folder / "outcome.json")
     return outcome, failure
 
 
-def record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
+def _record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
     """Write the outcome of a run that ended before an attempt could be opened."""
     error = read_failure(workdir.root) or Failure(
-        step="check_prerequisites", message="the run ended before an attempt was opened, without saying why: read the step's log.", exit_code=1
+        step=the(Role.OPENS).name, message="the run ended before an attempt was opened, without saying why: read the step's log.", exit_code=1
     )
     outcome = Outcome(
         verdict=None,
@@ -88,37 +104,37 @@ def record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
     return outcome
 
 
-def outcome_of(run: Run) -> Outcome:
+def outcome_of(attempt: Attempt) -> Outcome:
     """What came of an attempt, from its records alone."""
-    plan, verdict, exported = run.plan(), run.find(VerdictRecord), run.find(ExportedRecord)
-    forget_set = run.find(ForgetSetRecord)
+    plan, verdict, exported = attempt.plan(), attempt.find(VerdictRecord), attempt.find(ExportedRecord)
+    forget_set = attempt.find(ForgetSetRecord)
     decided = final_verdict(verdict.verdict if verdict else None, exported)
-    champion, requests, certificate = _champion(run), answered(run), run.find(CertificateRecord)
+    champion, requests, certificate = _champion(attempt), answered(attempt), attempt.find(CertificateRecord)
     owed = bool(requests) and (certificate is None or certificate.phase != "final")
-    error = next((failure for one in (run, *run.others()) if (failure := read_failure(one.folder)) is not None), None)
+    error = next((failure for one in (attempt, *others_of(attempt)) if (failure := read_failure(one.folder)) is not None), None)
     if error is None and champion is None and decided in (None, Verdict.PASS):
-        error = _held_back(run)
+        error = _held_back(attempt)
     if error is None and (owed if champion else decided in (None, Verdict.PASS)):
-        error = Failure(step=_next_step(run), message="the step ended without saying why, it may have been killed: read its log.", exit_code=1)
+        error = Failure(step=_next_step(attempt), message="the step ended without saying why, it may have been killed: read its log.", exit_code=1)
     return Outcome(
         verdict=decided,
         attempt=plan.attempt,
-        forget=_forget(run, plan.request.label, verdict),
-        retain=_retain(run, verdict),
+        forget=_forget(attempt, plan.request.label, verdict),
+        retain=_retain(attempt, verdict),
         champion=champion,
         forget_set=ForgetSetOutcome(version=forget_set.version, count=forget_set.count) if forget_set else None,
         report=REPORT,
-        seconds=_in_order(read_seconds(run)),
+        seconds=seconds_of(attempt),
         error=error if champion is None or owed else None,
-        certificate=None if certificate is None else _in_workdir(run, CERTIFICATE),
-        public_key=None if certificate is None else _in_workdir(run, PUBLIC),
+        certificate=None if certificate is None else _in_workdir(attempt, CERTIFICATE),
+        public_key=None if certificate is None else _in_workdir(attempt, PUBLIC),
         request=requests[0].id if requests else None,
     )
 
 
-def _held_back(run: Run) -> Failure | None:
+def _held_back(attempt: Attempt) -> Failure | None:
     """Why nothing came of a model that this attempt's gate has passed: the gate of another attempt of its batch has not."""
-    for other in run.others():
+    for other in others_of(attempt):
         verdict, exported = other.find(VerdictRecord), other.find(ExportedRecord)
         decided = final_verdict(verdict.verdict if verdict else None, exported)
         if decided in (Verdict.FAIL, Verdict.INCONCLUSIVE):
@@ -127,50 +143,47 @@ def _held_back(run: Run) -> Failure | None:
                 "run `erasediff process` again, which leaves that class out."
             )
             code = ExitCode.GATE_FAIL if decided is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE
-            return Failure(step="gate", message=message, exit_code=int(code))
+            return Failure(step=maker(VerdictRecord).name, message=message, exit_code=int(code))
     return None
 
 
-def _in_workdir(run: Run, name: str) -> str:
-    return str((run.folder / name).relative_to(run.workdir.root))
+def _in_workdir(attempt: Attempt, name: str) -> str:
+    return str((attempt.folder / name).relative_to(attempt.workdir.root))
 
 
-def _in_order(seconds: dict[str, float]) -> dict[str, float]:
-    return {step: seconds[step] for step in ("check_prerequisites", *STEPS) if step in seconds}
+def seconds_of(attempt: Attempt) -> dict[str, float]:
+    """How long every step took, in the order of the table."""
+    seconds = read_seconds(attempt)
+    return {row.name: seconds[row.name] for row in STEPS if row.name in seconds}
 
 
-def _next_step(run: Run) -> str:
-    order = (
-        ("train_base", BaseRecord),
-        ("version_forget_set", ForgetSetRecord),
-        ("erase", ErasedRecord),
-        ("evaluate", Measurements),
-        ("gate", VerdictRecord),
-        ("export_onnx", ExportedRecord),
-        ("register", RegisteredRecord),
-        ("roll_out", RollOutRecord),
-    )
-    missing = next((step for step, kind in order if run.find(kind) is None), None)
-    if missing is not None or _champion(run) is None:
-        return missing or "promote"
-    purge = run.find(PurgeRecord)
-    return "certify" if purge is not None and purge.complete else "purge"
+def _next_step(attempt: Attempt) -> str:
+    """The first step that the attempt has not got through."""
+    rows = tuple(work())
+    return next((row.name for row in rows if not _done(row, attempt)), rows[-1].name)
+
+
+def _done(row: Step, attempt: Attempt) -> bool:
+    if row.role is Role.PROMOTES:
+        return _champion(attempt) is not None
+    record = None if row.makes is None else attempt.find(row.makes)
+    return record is not None and not (isinstance(record, PurgeRecord) and not record.complete)
 
 
 def _check(verdict: VerdictRecord | None, id: str) -> Check | None:
     return next((check for check in verdict.checks if check.id == id), None) if verdict else None
 
 
-def _forget(run: Run, label: int, verdict: VerdictRecord | None) -> ForgetOutcome:
-    measured, check = run.find(Measurements), _check(verdict, "F1")
+def _forget(attempt: Attempt, label: int, verdict: VerdictRecord | None) -> ForgetOutcome:
+    measured, check = attempt.find(Measurements), _check(verdict, "F1")
     found = measured.forget_erased if measured else None
     return ForgetOutcome(
         label=label, n=found.n if found else None, detections=found.detections if found else None, upper=check.bound if check else None
     )
 
 
-def _retain(run: Run, verdict: VerdictRecord | None) -> RetainOutcome | None:
-    measured = run.find(Measurements)
+def _retain(attempt: Attempt, verdict: VerdictRecord | None) -> RetainOutcome | None:
+    measured = attempt.find(Measurements)
     if measured is None or not measured.retained.accuracy:
         return None
     rows, frechet = measured.retained.accuracy, measured.retained.frechet
@@ -186,72 +199,72 @@ def _retain(run: Run, verdict: VerdictRecord | None) -> RetainOutcome | None:
     )
 
 
-def _champion(run: Run) -> ChampionOutcome | None:
+def _champion(attempt: Attempt) -> ChampionOutcome | None:
     """The champion, if this attempt's promotion ended.
 
     The step's own time says that it did; the promotion record is written before the alias moves.
     """
-    registered, promotion = run.find(RegisteredRecord), run.find(PromotionRecord)
-    if registered is None or promotion is None or "promote" not in read_seconds(run):
+    registered, promotion = attempt.find(RegisteredRecord), attempt.find(PromotionRecord)
+    if registered is None or promotion is None or the(Role.PROMOTES).name not in read_seconds(attempt):
         return None
     return ChampionOutcome(
         name=registered.name, version=registered.version, weights_sha256=registered.weights_sha256, onnx_sha256=registered.onnx_sha256
     )
 
 
-def _close(run: Run, outcome: Outcome) -> None:
+def _close(attempt: Attempt, outcome: Outcome) -> None:
     from erasediff.tracking import Tracking
 
-    tracking, run_id = Tracking(run.workdir.root), run.plan().mlflow_run_id
-    tracking.log_artifact(run_id, run.folder / "outcome.json")
+    tracking, run_id = Tracking(attempt.workdir.root), attempt.plan().mlflow_run_id
+    tracking.log_artifact(run_id, attempt.folder / "outcome.json")
     if outcome.report is not None:
-        tracking.log_artifact(run_id, run.folder / REPORT)
+        tracking.log_artifact(run_id, attempt.folder / REPORT)
     tracking.end_run(run_id, "FINISHED" if outcome.error is None else "FAILED")
 
 
-def report_with(run: Run, grid: Path) -> bytes:
+def report_with(attempt: Attempt, grid: Path) -> bytes:
     """The report of an attempt whose outcome was recorded, with the samples of another file."""
-    return _render(run, Outcome.read(run.folder / "outcome.json"), grid)
+    return _render(attempt, Outcome.read(attempt.folder / "outcome.json"), grid)
 
 
-def _render(run: Run, outcome: Outcome, grid: Path | None) -> bytes:
+def _render(attempt: Attempt, outcome: Outcome, grid: Path | None) -> bytes:
     from erasediff.evaluate.report import render_report
 
-    return render_report(_content(run, outcome, grid)).encode()
+    return render_report(_content(attempt, outcome, grid)).encode()
 
 
-def _grid_file(run: Run) -> Path | None:
+def _grid_file(attempt: Attempt) -> Path | None:
     """The samples that may be shown: those that a purge left, or all that were kept."""
-    return next((path for name in reversed(GRIDS) if (path := run.folder / name).is_file()), None)
+    return next((path for name in reversed(GRIDS) if (path := attempt.folder / name).is_file()), None)
 
 
-def _content(run: Run, outcome: Outcome, grid: Path | None) -> ReportContent:
+def _content(attempt: Attempt, outcome: Outcome, grid: Path | None) -> ReportContent:
     from erasediff.evaluate.report import ReportContent
 
-    plan, config = run.plan(), run.config()
-    verdict, exported, measured = run.find(VerdictRecord), run.find(ExportedRecord), run.find(Measurements)
-    retained, forgotten = _grids(run, measured, grid)
+    plan, config = attempt.plan(), attempt.config()
+    verdict, exported, measured = attempt.find(VerdictRecord), attempt.find(ExportedRecord), attempt.find(Measurements)
+    retained, forgotten = _grids(attempt, measured, grid)
     return ReportContent(
         title=f"Erasure of class {plan.request.label} from {plan.request.dataset}",
         outcome=outcome,
         checks=(*(verdict.checks if verdict else ()), *(exported.checks if exported else ())),
-        curves=_curves(run),
+        curves=_curves(attempt),
         retained=retained,
         forgotten=forgotten,
-        chain=_chain(run),
+        chain=_chain(attempt),
         config=yaml.safe_dump(config.shown(), sort_keys=False),
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
-        level=confidence(run),
+        level=confidence(attempt),
         reported=verdict.reported if verdict else (),
         attacks=measured.attacks if measured else None,
     )
 
 
-def confidence(run: Run) -> float:
+def confidence(attempt: Attempt) -> float:
     """The confidence of each bound: that of the try, where the gate has judged it, for later tries are judged harder."""
-    verdict = run.find(VerdictRecord)
-    return 1 - (run.policy().alpha if verdict is None else verdict.alpha)
+    verdict = attempt.find(VerdictRecord)
+    return 1 - (attempt.policy().alpha if verdict is None else verdict.alpha)
 
 
 def _probes(measured: Measurements | None) -> tuple[Probed, ...]:
@@ -260,20 +273,20 @@ def _probes(measured: Measurements | None) -> tuple[Probed, ...]:
     return (*((measured.unasked,) if measured.unasked else ()), *measured.probes)
 
 
-def _curves(run: Run) -> Curves | None:
+def _curves(attempt: Attempt) -> Curves | None:
     import numpy as np
 
     from erasediff.evaluate.report import Curves
 
-    erased = run.find(ErasedRecord)
+    erased = attempt.find(ErasedRecord)
     if erased is None:
         return None
-    with np.load(run.folder / erased.curves.uri, allow_pickle=False) as stored:
+    with np.load(attempt.folder / erased.curves.uri, allow_pickle=False) as stored:
         curves = {name: stored[name] for name in stored.files}
     return Curves(step=np.arange(1, len(curves["retain_loss"]) + 1, dtype=np.float64), **curves)
 
 
-def _grids(run: Run, measured: Measurements | None, grid: Path | None) -> tuple[SampleGrid | None, SampleGrid | None]:
+def _grids(attempt: Attempt, measured: Measurements | None, grid: Path | None) -> tuple[SampleGrid | None, SampleGrid | None]:
     import numpy as np
 
     from erasediff.data.datasets import load_dataset
@@ -281,7 +294,7 @@ def _grids(run: Run, measured: Measurements | None, grid: Path | None) -> tuple[
 
     if measured is None or grid is None:
         return None, None
-    names = load_dataset(run.config().dataset).class_names
+    names = load_dataset(attempt.config().dataset).class_names
     with np.load(grid, allow_pickle=False) as stored:
         labels = tuple(int(label) for label in stored["labels"])
         retained = SampleGrid(labels, tuple(names[c] for c in labels), stored["retained_before"], stored["retained_after"])
@@ -291,29 +304,29 @@ def _grids(run: Run, measured: Measurements | None, grid: Path | None) -> tuple[
         return retained, SampleGrid((label,), (names[label],), stored["forgotten_before"], stored["forgotten_after"])
 
 
-def _chain(run: Run) -> tuple[tuple[str, str, str], ...]:
-    plan = run.plan()
+def _chain(attempt: Attempt) -> tuple[tuple[str, str, str], ...]:
+    plan = attempt.plan()
     chain = [
         ("request", "what was asked to be forgotten", plan.request.digest()),
         ("config", "how it was to be done", plan.config_digest),
         ("policy", "what the gate would ask, fixed before the erasure", plan.policy_digest),
         ("plan", "the attempt, with its seeds committed", plan.digest()),
     ]
-    if (base := run.find(BaseRecord)) is not None:
+    if (base := attempt.find(BaseRecord)) is not None:
         chain.append(("base weights", f"version {base.version} of {base.name}", base.model.weights.sha256))
-    if (forget_set := run.find(ForgetSetRecord)) is not None:
+    if (forget_set := attempt.find(ForgetSetRecord)) is not None:
         chain.append(("forget set", f"{forget_set.count} images, versioned by DVC", forget_set.version))
-    if (erased := run.find(ErasedRecord)) is not None:
+    if (erased := attempt.find(ErasedRecord)) is not None:
         chain.append(("erased weights", f"after {erased.steps} steps", erased.model.weights.sha256))
-    if (measured := run.find(Measurements)) is not None:
+    if (measured := attempt.find(Measurements)) is not None:
         chain.append(("detector", "the classifier that measured", measured.detector.sha256))
         chain.append(("measurements", "what was measured", measured.digest()))
-    if (verdict := run.find(VerdictRecord)) is not None:
+    if (verdict := attempt.find(VerdictRecord)) is not None:
         chain.append(("verdict", str(verdict.verdict), verdict.digest()))
-    if (exported := run.find(ExportedRecord)) is not None:
+    if (exported := attempt.find(ExportedRecord)) is not None:
         chain.append(("ONNX graph", "what is served", exported.onnx.sha256))
-    if (rolled_out := run.find(RollOutRecord)) is not None and rolled_out.backend != "none":
+    if (rolled_out := attempt.find(RollOutRecord)) is not None and rolled_out.backend != "none":
         chain.append(("roll-out", f"{rolled_out.outcome}, {rolled_out.revision or rolled_out.uri}", rolled_out.digest()))
-    if (promotion := run.find(PromotionRecord)) is not None:
+    if (promotion := attempt.find(PromotionRecord)) is not None:
         chain.append(("promotion", f"version {promotion.version} after version {promotion.previous_version}", promotion.digest()))
     return tuple(chain)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, ExitCode, NotPassed
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.gate import run_again
@@ -20,7 +21,6 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ModelRecord, RegisteredRecord, Verdict
 from erasediff.records.policy import GatePolicy
 from erasediff.records.regate import Recalled, RegateRecord
-from erasediff.records.workdir import Workdir
 from erasediff.rollout.store import Exported
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.solver import load_tables
@@ -108,7 +108,7 @@ def _together(one: Detections, other: Detections) -> Detections:
 
 def _appointed(workdir: Workdir, version: Version, real: RealImages) -> Detector:
     """The classifier that judged the erasure of this version: another could be one that sees less."""
-    for run in workdir.all_attempts():
+    for run in workdir.attempts():
         registered = run.find(RegisteredRecord)
         if registered is not None and (registered.version, registered.weights_sha256) == (version.number, version.weights_sha256):
             return classifier(run, real)
@@ -116,6 +116,7 @@ def _appointed(workdir: Workdir, version: Version, real: RealImages) -> Detector
 
 
 def _log(tracking: Tracking, record: RegateRecord, alpha: float) -> None:
-    run = tracking.start_run(f"re-gate version {record.version}", {"erasediff.regate": record.digest(), "erasediff.verdict": record.verdict.value})
+    title = f"gate of {record.name}, version {record.version}, as it serves"
+    run = tracking.start_run(title, {"erasediff.regate": record.digest(), "erasediff.verdict": record.verdict.value})
     tracking.log_metrics(run, metrics_of(record.checks, alpha))
     tracking.end_run(run, "FINISHED")

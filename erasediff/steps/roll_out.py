@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError, RolledBack
 from erasediff.records.nouns import ExportedRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.settings import RollOutSettings
-from erasediff.records.workdir import Run
 from erasediff.rollout.run import Address, RollOut
 from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import check_standing
-from erasediff.steps.filed import check_releasable
+from erasediff.steps.request_lifecycle import check_releasable
 
 
-def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
+def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
     """Publish this attempt's graph and roll it out, where a roll-out is configured; that of a batch is rolled out once, after all may be.
 
     Raises:
@@ -22,20 +23,20 @@ def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
         BadInput: an earlier step is missing, the settings are wrong, or the cluster cannot be used.
         RolledBack: the new version did not come to serve; the record says so.
     """
-    registered, settings = run.need(RegisteredRecord, "register"), RollOutSettings.load()
-    for one in run.batch():
+    registered, settings = attempt.need(RegisteredRecord), RollOutSettings.load()
+    for one in batch_of(attempt):
         check_releasable(one)
     made_from = {"registered": registered.digest(), "settings": settings.digest()}
-    present = run.find(RollOutRecord)
+    present = attempt.find(RollOutRecord)
     if present is not None and present.made_from == made_from and present.outcome != "rolled back":
         return present
     record = RollOutRecord(made_from=made_from, backend=settings.backend, uri="", onnx_sha256=registered.onnx_sha256, revision="", outcome="none")
     if settings.backend == "none":
-        return _written(run, record.model_copy(update={"reason": "no roll-out is configured"}))
-    if run.lead != run:
-        return _written(run, run.lead.need(RollOutRecord, "roll-out").model_copy(update={"made_from": made_from}))
-    run.path(RollOutRecord).unlink(missing_ok=True)  # what is written there is no longer so
-    exported = Exported.read((run.folder / run.need(ExportedRecord, "export-onnx").onnx.uri).parent)
+        return _written(attempt, record.model_copy(update={"reason": "no roll-out is configured"}))
+    if lead_of(attempt) != attempt:
+        return _written(attempt, lead_of(attempt).need(RollOutRecord).model_copy(update={"made_from": made_from}))
+    attempt.path(RollOutRecord).unlink(missing_ok=True)  # what is written there is no longer so
+    exported = Exported.read((attempt.folder / attempt.need(ExportedRecord).onnx.uri).parent)
     if exported.model.onnx.sha256 != registered.onnx_sha256:
         raise IntegrityError(f"{exported.folder} does not hold the graph that was registered: run `erasediff register` again.")
     with Cluster.connected(settings.namespace) as cluster:
@@ -44,18 +45,18 @@ def roll_out(run: Run, address: Address | None = None) -> RollOutRecord:
         try:
             revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
         except RolledBack as error:
-            _written(run, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
+            _written(attempt, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
             raise
-    return _written(run, record.model_copy(update={"outcome": "promoted", "revision": revision}))
+    return _written(attempt, record.model_copy(update={"outcome": "promoted", "revision": revision}))
 
 
-def check_rolled_out(run: Run, registered: RegisteredRecord) -> RollOutRecord:
+def check_rolled_out(attempt: Attempt, registered: RegisteredRecord) -> RollOutRecord:
     """The roll-out of a registered version, which has to have gone well where one is configured.
 
     Raises:
         BadInput: it did not, or it was another version's, or by another backend than is configured now.
     """
-    record, settings = run.need(RollOutRecord, "roll-out"), RollOutSettings.load()
+    record, settings = attempt.need(RollOutRecord), RollOutSettings.load()
     wanted = "none" if settings.backend == "none" else "promoted"
     of_this = record.made_from.get("registered") == registered.digest() and record.backend == settings.backend
     if record.outcome == "rolled back" or record.outcome != wanted or not of_this:
@@ -64,6 +65,6 @@ def check_rolled_out(run: Run, registered: RegisteredRecord) -> RollOutRecord:
     return record
 
 
-def _written(run: Run, record: RollOutRecord) -> RollOutRecord:
-    record.write(run.path(RollOutRecord))
+def _written(attempt: Attempt, record: RollOutRecord) -> RollOutRecord:
+    record.write(attempt.path(RollOutRecord))
     return record

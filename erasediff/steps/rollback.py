@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
@@ -16,7 +17,6 @@ from erasediff.files import append_line
 from erasediff.records.nouns import PromotionRecord, Verdict
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
-from erasediff.records.workdir import Workdir
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.run import Address, RollOut
 from erasediff.rollout.seam import Candidate

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.files import atomic_path
 from erasediff.models.folder import load_model, load_pipeline
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.config import SamplerConfig
-from erasediff.records.workdir import Workdir
 from erasediff.steps.train_base import fetch_model
 from erasediff.tracking import Tracking
 

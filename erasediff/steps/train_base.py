@@ -7,6 +7,9 @@ import shutil
 
 import torch
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import lead_of
+from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import load_dataset
 from erasediff.data.partition import partition
 from erasediff.errors import BadInput, IntegrityError
@@ -17,27 +20,22 @@ from erasediff.models.training import train_base as train
 from erasediff.progress import progress
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ModelRecord
-from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.decided import base_of
 from erasediff.steps.judges import appoint
 from erasediff.steps.tags import DRIFT_TAG, FORGOTTEN_TAG, model_tags
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
 
 
-def train_base(run: Run) -> BaseRecord:
+def train_base(attempt: Attempt) -> BaseRecord:
     """Pin this attempt's base, and the detectors that will judge it; in a batch those of the first attempt.
 
     Raises:
         BadInput: there is no champion and the config trains none.
     """
-
-    def pinned() -> BaseRecord:
-        if run.lead != run:
-            return run.lead.need(BaseRecord, "train-base")
-        judges = appoint(run, real_images(run.config()))
-        return ensure_champion(run.workdir, run.config()).model_copy(update={"judges": judges})
-
-    return run.made(BaseRecord, base_of(run), pinned)
+    lead, config = lead_of(attempt), attempt.config()
+    if lead != attempt:
+        return lead.need(BaseRecord)
+    judges = appoint(attempt, real_images(config))
+    return ensure_champion(attempt.workdir, config).model_copy(update={"judges": judges})
 
 
 def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:
@@ -104,7 +102,7 @@ def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking)
     dataset = load_dataset(config.dataset)
     chosen = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     images, labels = torch.from_numpy(dataset.images[chosen]), torch.from_numpy(dataset.labels[chosen])
-    run_id = tracking.start_run("train base", {"erasediff.dataset": dataset.digest()})
+    run_id = tracking.start_run(f"base of {dataset.name}", {"erasediff.dataset": dataset.digest()})
     losses: list[float] = []
     with progress("training the base", config.base_training.steps) as done:
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import others_of
 from erasediff.data.commitment import indices_commitment, request_key
 from erasediff.data.datasets import load_dataset
 from erasediff.data.shards import pack
@@ -13,50 +15,22 @@ from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PlanRecord
 from erasediff.records.settings import Settings
-from erasediff.records.workdir import Run
-from erasediff.steps.decided import forget_set_of
 from erasediff.tracking import Tracking
 
 
-def version_forget_set(run: Run) -> ForgetSetRecord:
+def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
     """Version the forget set of this attempt.
 
     Raises:
         BadInput: the forget set is empty or everything, the dataset changed since the plan, or the remote fails.
     """
-    plan, base = run.plan(), run.need(BaseRecord, "train-base")
-    return run.made(ForgetSetRecord, forget_set_of(run), lambda: _version(run, plan, base))
-
-
-def forget_store(run: Run, plan: PlanRecord) -> ForgetStore:
-    """The store of this request: a remote prefix of its own, so that a purge can name every object in it."""
-    settings = Settings()
-    root = settings.dvc_remote
-    if root is None:
-        folder = run.workdir.root / "forget-remote"
-        folder.mkdir(exist_ok=True)
-        root = str(folder)
-    remote = f"{root.rstrip('/')}/{plan.request.digest()[:16]}"
-    return ForgetStore(remote, settings.dvc_remote_endpoint_url)
-
-
-def split_of(run: Run, base: BaseRecord, labels: NDArray[np.int64]) -> Split:
-    """The images ``[N]`` by what an attempt does with them; those that its batch forgets beside its own are retained by none.
-
-    Raises:
-        BadInput: the forget set is empty or everything.
-    """
-    beside = (other.plan().request.label for other in run.others())
-    return split_dataset(labels, run.plan().request.label, (*base.model.forgotten, *beside))
-
-
-def _version(run: Run, plan: PlanRecord, base: BaseRecord) -> ForgetSetRecord:
-    dataset = load_dataset(run.config().dataset)
+    plan, base = attempt.plan(), attempt.need(BaseRecord)
+    dataset = load_dataset(attempt.config().dataset)
     if dataset.digest() != plan.made_from["dataset"]:
         raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
-    split = split_of(run, base, dataset.labels)
-    store, key = forget_store(run, plan), request_key(run.workdir.request_key(plan.request))
-    with run.scratch() as scratch:
+    split = split_of(attempt, base, dataset.labels)
+    store, key = forget_store(attempt, plan), request_key(attempt.workdir.request_key(plan.request))
+    with attempt.scratch() as scratch:
         packed = scratch / "forget"
         manifest = pack(dataset.images, dataset.labels, split.forget, packed, key)
         version = store.publish(packed, scratch)
@@ -71,7 +45,29 @@ def _version(run: Run, plan: PlanRecord, base: BaseRecord) -> ForgetSetRecord:
         forget_indices_hmac=indices_commitment(key, split.forget),
         retain_indices_hmac=indices_commitment(key, split.retain),
     )
-    Tracking(run.workdir.root).log_params(
+    Tracking(attempt.workdir.root).log_params(
         plan.mlflow_run_id, {"forget_set.version": version, "forget_set.count": record.count, "base.version": base.version}
     )
     return record
+
+
+def forget_store(attempt: Attempt, plan: PlanRecord) -> ForgetStore:
+    """The store of this request: a remote prefix of its own, so that a purge can name every object in it."""
+    settings = Settings()
+    root = settings.dvc_remote
+    if root is None:
+        folder = attempt.workdir.root / "forget-remote"
+        folder.mkdir(exist_ok=True)
+        root = str(folder)
+    remote = f"{root.rstrip('/')}/{plan.request.digest()[:16]}"
+    return ForgetStore(remote, settings.dvc_remote_endpoint_url, attempt.workdir.root)
+
+
+def split_of(attempt: Attempt, base: BaseRecord, labels: NDArray[np.int64]) -> Split:
+    """The images ``[N]`` by what an attempt does with them; those that its batch forgets beside its own are retained by none.
+
+    Raises:
+        BadInput: the forget set is empty or everything.
+    """
+    beside = (other.plan().request.label for other in others_of(attempt))
+    return split_dataset(labels, attempt.plan().request.label, (*base.model.forgotten, *beside))

@@ -16,6 +16,7 @@ from erasediff.models.denoiser import build_scheduler, build_unet
 from erasediff.models.folder import save_model
 from erasediff.models.layout import WEIGHTS
 from erasediff.records.config import DenoiserConfig, SamplerConfig
+from erasediff.steps.table import STEPS
 from tests.pretrained import write
 
 ROOT = Path(__file__).parent.parent.parent
@@ -118,18 +119,18 @@ def test_the_same_folder_without_a_fault_is_accepted(images, tmp_path, capsys):
 def test_policy_with_an_unknown_field_or_a_threshold_out_of_range(refused, tmp_path, change, named):
     path = tmp_path / "policy.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(POLICY.read_text()) | change))
-    assert named in refused("run", "--workdir", tmp_path / "work", "--policy", path)
+    assert named in refused("run", "--forget-label", 0, "--workdir", tmp_path / "work", "--policy", path)
     assert not (tmp_path / "work/outcome.json").exists()
 
 
 def test_config_with_an_unknown_field(refused, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("erase: {stepps: 3}")
-    assert "erase.stepps" in refused("run", "--workdir", tmp_path / "work", "--config", path)
+    assert "erase.stepps" in refused("run", "--forget-label", 0, "--workdir", tmp_path / "work", "--config", path)
 
 
 def test_config_that_is_not_there(refused, tmp_path):
-    assert "nowhere.yaml" in refused("run", "--workdir", tmp_path / "work", "--config", tmp_path / "nowhere.yaml")
+    assert "nowhere.yaml" in refused("run", "--forget-label", 0, "--workdir", tmp_path / "work", "--config", tmp_path / "nowhere.yaml")
 
 
 def sample(model, tmp_path, label=1):
@@ -183,7 +184,7 @@ def closed_port() -> int:
 
 def test_unreachable_mlflow(refused, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:secret@127.0.0.1:{closed_port()}")
-    sentence = refused("check-prerequisites", "--workdir", tmp_path / "work")
+    sentence = refused("check-prerequisites", "--forget-label", 0, "--workdir", tmp_path / "work")
     assert "MLflow at http://127.0.0.1" in sentence
     assert "secret" not in sentence
 
@@ -194,12 +195,12 @@ def test_registered_model_that_is_not_there(refused, tmp_path):
 
 def test_workdir_that_cannot_be_written(refused):
     """/proc refuses every writer, root too."""
-    assert "/proc/work" in refused("run", "--workdir", "/proc/work")
+    assert "/proc/work" in refused("run", "--forget-label", 0, "--workdir", "/proc/work")
 
 
 def test_workdir_that_is_a_file(refused, tmp_path):
     (tmp_path / "work").write_text("")
-    assert "not a folder" in refused("run", "--workdir", tmp_path / "work")
+    assert "not a folder" in refused("run", "--forget-label", 0, "--workdir", tmp_path / "work")
 
 
 def test_step_without_an_attempt(refused, tmp_path):
@@ -235,6 +236,14 @@ def test_classifier_from_a_folder_whose_labels_do_not_fit(refused, images, tmp_p
         assert named in refused(*check(images, tmp_path), "--config", dataset_config(tmp_path, images, **config))
 
 
+@pytest.mark.parametrize(("command", "named"), [("run", "--forget-label"), ("check-prerequisites", "--forget-label"), ("rollback", "--name")])
+def test_what_changes_what_serves_is_never_a_default(command, named, tmp_path, capsys):
+    """A command that was typed half erases nothing and rolls nothing back."""
+    assert main([command, "--workdir", str(tmp_path / "work")]) == 2
+    assert f"Missing option '{named}'" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
 def test_unknown_option_is_usage(tmp_path, capsys):
     assert main(["run", "--surprise"]) == 2
     assert "--surprise" in capsys.readouterr().err
@@ -249,7 +258,7 @@ def test_anything_unexpected_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
 
     monkeypatch.setattr(datasets, "load_dataset", bug)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert main(["run", "--workdir", str(tmp_path / "work")]) == 1
+    assert main(["run", "--forget-label", "0", "--workdir", str(tmp_path / "work")]) == 1
     error = capsys.readouterr().err.strip()
     assert error.count("\n") == 0
     log = Path(error.split("traceback is in ")[1].rstrip("."))
@@ -260,23 +269,7 @@ def test_anything_unexpected_is_one_sentence_and_a_log(tmp_path, capsys, monkeyp
 def test_help_lists_every_promised_subcommand(capsys):
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out
-    for name in (
-        "demo",
-        "run",
-        "train-base",
-        "sample",
-        "version-forget-set",
-        "erase",
-        "evaluate",
-        "gate",
-        "export-onnx",
-        "register",
-        "roll-out",
-        "promote",
-        "request",
-        "due",
-        "status",
-    ):
+    for name in ("demo", "run", "process", "request", "due", "status", "verify", "serve", "sample", *(row.command for row in STEPS)):
         assert f"  {name} " in listed
 
 
@@ -284,7 +277,7 @@ def test_tier_2_needs_to_know_how_a_base_is_trained(refused, tmp_path):
     """It compares with a model that is trained without the class; found out before hours of erasing, not after."""
     config = tmp_path / "config.yaml"
     config.write_text("base_training: null")
-    arguments = ("check-prerequisites", "--workdir", tmp_path / "work", "--config", config, "--tier")
+    arguments = ("check-prerequisites", "--forget-label", 0, "--workdir", tmp_path / "work", "--config", config, "--tier")
     assert "set attacks.retrain to false" in refused(*arguments, 2)
     assert "attacks.retrain" not in refused(*arguments, 1), "control: it is another mistake on tier 1"
 
@@ -294,4 +287,4 @@ def test_looks_of_relearning_have_to_rise(refused, tmp_path, looks):
     policy = yaml.safe_load(POLICY.read_text())
     policy["attacks"]["relearning"]["looks"] = looks
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(policy))
-    assert "looks" in refused("check-prerequisites", "--workdir", tmp_path / "work", "--policy", tmp_path / "policy.yaml")
+    assert "looks" in refused("check-prerequisites", "--forget-label", 0, "--workdir", tmp_path / "work", "--policy", tmp_path / "policy.yaml")

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.cluster.api import Cluster, Kind
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord
-from erasediff.records.workdir import Workdir
 from pipelines.tasks import CREDENTIALS_SECRET, USER, WORKDIR_CLAIM, WORKDIR_MOUNT
 from tests.cluster.conftest import claim_over, new_namespace, this_machine
 from tests.cluster.jobs import Ended, pod_of, run_job
@@ -120,8 +120,8 @@ def first(stage: Stage) -> dict[str, Ended]:
 
 def test_steps_run_as_jobs_and_leave_their_records_in_the_workdir(stage: Stage, first: dict[str, Ended]) -> None:
     assert {name: (ended.condition, ended.code) for name, ended in first.items()} == dict.fromkeys(first, ("Complete", 0)), first
-    run = Workdir(stage.folder).run("one")
-    base, forget = run.need(BaseRecord, "train-base"), run.need(ForgetSetRecord, "version-forget-set")
+    run = Workdir(stage.folder).attempt("one")
+    base, forget = run.need(BaseRecord), run.need(ForgetSetRecord)
     assert run.plan().request.label == forget.label == LABEL
     assert base.made_from == {"plan": run.plan().digest()}
     assert forget.made_from == {"plan": run.plan().digest(), "base": base.digest()}

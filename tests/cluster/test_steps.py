@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, RolledBack
 from erasediff.files import sha256_file
 from erasediff.records.nouns import (
@@ -22,7 +24,6 @@ from erasediff.records.nouns import (
     Verdict,
     VerdictRecord,
 )
-from erasediff.records.workdir import Run, Workdir
 from erasediff.rollout.store import Exported
 from erasediff.steps.promote import promote
 from erasediff.steps.roll_out import roll_out
@@ -51,12 +52,12 @@ class Attempts:
         self.workdir = Workdir.open(root)
         self.tracking = Tracking(root)
 
-    def attempt(self, name: str, exported: Exported, base: str) -> Run:
+    def attempt(self, name: str, exported: Exported, base: str) -> Attempt:
         run_id = self.tracking.start_run(name, {})
         request = ErasureRequest(dataset="digits", label=8)
         digests = {"config_digest": DIGEST, "policy_digest": DIGEST, "seed_commitment": DIGEST}
         PlanRecord(run=name, attempt=1, request=request, mlflow_run_id=run_id, **digests).write(self.workdir.runs / name / "plan.json")
-        run = self.workdir.run(name)
+        run = self.workdir.attempt(name)
         shutil.copytree(exported.folder, run.folder / "onnx")
         served = exported.model
         model = ModelRecord(
@@ -127,7 +128,7 @@ def test_registry_and_cluster_go_together(settled: Place, versions: tuple[Export
         patch.setenv("ERASEDIFF_ROLL_OUT_IMAGE", "erasediff-no-such-image:1")
         with pytest.raises(RolledBack, match="ErrImageNeverPull"):
             roll_out(second, settled.address)
-    written = second.need(RollOutRecord, "roll-out")
+    written = second.need(RollOutRecord)
     assert written.outcome == "rolled back"
     assert "ErrImageNeverPull" in written.reason
     with pytest.raises(BadInput, match="rolled back"):

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.attempts.batch import batch_of
+from erasediff.attempts.workdir import Workdir
 from erasediff.evidence.keys import PRIVATE
 from erasediff.files import sha256_file
 from erasediff.records.nouns import ErasedRecord, ExportedRecord, Outcome, RegisteredRecord, VerdictRecord
-from erasediff.records.workdir import Workdir
-from erasediff.steps.journal import STEPS
+from erasediff.steps.table import work
 from tests.e2e.numbers import QUICK
 
 FORGET, NEXT, BESIDE = 0, 3, 5
@@ -71,7 +72,7 @@ def test_the_outcome_has_exactly_the_promised_fields(first):
     assert set(outcome["forget"]) == {"label", "n", "detections", "upper"}
     assert set(outcome["retain"]) == {"accuracy_base", "accuracy_erased", "lower_bound", "fd_base", "fd_erased", "fd_change_upper"}
     assert set(outcome["champion"]) == {"name", "version", "weights_sha256", "onnx_sha256"}
-    assert set(outcome["seconds"]) >= set(STEPS)
+    assert set(outcome["seconds"]) >= {row.name for row in work()}
     assert outcome["error"] is None
 
 
@@ -167,18 +168,18 @@ def test_other_labels_start_from_the_champion_without_training_a_base(second, se
 def test_what_is_asked_at_the_same_time_is_erased_in_one_run_and_judged_and_certified_one_by_one(second, services, erasediff):
     """Control: the certificate of one is not that of the other."""
     workdir, _, _ = second
-    batch = Workdir(workdir).run().batch()
+    batch = batch_of(Workdir(workdir).attempt())
     assert [run.plan().request.label for run in batch] == [NEXT, BESIDE]
-    model, same = (run.need(ErasedRecord, "erase").model for run in batch)
+    model, same = (run.need(ErasedRecord).model for run in batch)
     assert model == same
     assert (model.forgotten, model.epoch) == ((FORGET, NEXT, BESIDE), 2)
-    assert {run.need(RegisteredRecord, "register").version for run in batch} == {"3"}
-    assert len({run.need(ExportedRecord, "export-onnx").onnx.sha256 for run in batch}) == 1
+    assert {run.need(RegisteredRecord).version for run in batch} == {"3"}
+    assert len({run.need(ExportedRecord).onnx.sha256 for run in batch}) == 1
     scopes = []
     for run in batch:
         outcome = Outcome.read(run.folder / "outcome.json")
         assert (outcome.verdict, outcome.error, outcome.forget.label) == ("PASS", None, run.plan().request.label)
-        assert run.need(VerdictRecord, "gate").checks[0].n
+        assert run.need(VerdictRecord).checks[0].n
         certificate, key = workdir / outcome.certificate, workdir / outcome.public_key
         graph = run.folder / "onnx/model.onnx"
         assert erasediff("verify", certificate, "--key", key, "--onnx", graph, "--purge", run.folder / "purge.json", "--final").returncode == 0
@@ -192,8 +193,8 @@ def test_what_is_asked_at_the_same_time_is_erased_in_one_run_and_judged_and_cert
 
 def test_what_was_forgotten_before_is_measured_again(second):
     workdir, _, _ = second
-    for run in Workdir(workdir).run().batch():
-        checks = {check.id: check for check in run.need(VerdictRecord, "gate").checks}
+    for run in batch_of(Workdir(workdir).attempt()):
+        checks = {check.id: check for check in run.need(VerdictRecord).checks}
         assert checks[f"F1.{FORGET}"].verdict == "PASS"
     lines = [json.loads(line) for line in (workdir / "promotions.jsonl").read_text().splitlines()]
     assert [(p["previous_version"], p["version"]) for p in lines] == [("1", "2"), ("2", "3"), ("2", "3")]

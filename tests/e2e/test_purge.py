@@ -15,14 +15,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.cli.inputs import read_dataset
-from erasediff.launch import shipped
+from erasediff.files import shipped
 from erasediff.records.config import load_config
 from erasediff.records.nouns import Outcome
 from erasediff.records.policy import load_policy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
-from erasediff.records.workdir import Workdir
 from tests.e2e.numbers import QUICK, asking, write_images
 
 HIDDEN = b"report.show_forgotten is off"
@@ -108,7 +108,7 @@ def finished(tmp_path_factory, erasediff, canary, name):
 
 
 def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere, canary):
-    run = Workdir(finished).run()
+    run = Workdir(finished).attempt()
     report = (run.folder / "report.html").read_bytes()
     assert "bucket" in everywhere(canary), "control: the remote holds the image as it is"
     assert "mlflow" in everywhere(run.plan().request.digest().encode()), "control: rows are looked into"
@@ -119,7 +119,7 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere
     assert before == {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(finished.rglob("*")) if p.is_file()}
     done = erasediff("purge", "--workdir", finished)
     assert done.returncode == 0, done.stdout + done.stderr
-    record = run.need(PurgeRecord, "purge")
+    record = run.need(PurgeRecord)
     assert record.complete
     assert everywhere(canary) == {}
     left = (run.folder / "report.html").read_bytes()
@@ -132,11 +132,11 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere
         assert run.plan().request.label not in grids["labels"]
     assert len(list((finished / "models").iterdir())) == 1
     assert erasediff("purge", "--workdir", finished).returncode == 0
-    assert run.need(PurgeRecord, "purge") == record
+    assert run.need(PurgeRecord) == record
     outcome = erasediff("record-outcome", "--workdir", finished)
     assert outcome.returncode == 0, outcome.stderr
     assert HIDDEN in (run.folder / "report.html").read_bytes(), "a later report shows no more"
-    refused = erasediff("rollback", "--workdir", finished, "--model", "numbers")
+    refused = erasediff("rollback", "--workdir", finished, "--name", "numbers")
     assert refused.returncode == 2
     assert "may be rolled back to (there is no other version)" in refused.stderr
 
@@ -144,7 +144,7 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere
 def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_anywhere(finished, erasediff, everywhere, canary, name, tmp_path):
     """The class is gone; the request gets its purge and its certificate all the same. A sentence that somebody types in has nowhere to go."""
     added = erasediff(
-        "request", "add", "--dataset", "numbers", "--label", Workdir(finished).run().plan().request.label, "--by", "d", "--workdir", finished
+        "request", "add", "--dataset", "numbers", "--label", Workdir(finished).attempt().plan().request.label, "--by", "d", "--workdir", finished
     )
     request = added.stdout.partition(":")[0]
     for verb in ("verify", "locate", "accept"):
@@ -181,7 +181,7 @@ def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, e
     assert "nothing is asked of numbers" in again.stdout
     (record,) = (RegateRecord.read(path) for path in (finished / "regates").iterdir())
     assert (record.verdict, record.version) == ("PASS", before.champion.version)
-    assert [(one.label, one.found.n) for one in record.recalled] == [(Workdir(finished).run().plan().request.label, 200)]
+    assert [(one.label, one.found.n) for one in record.recalled] == [(Workdir(finished).attempt().plan().request.label, 200)]
     assert Outcome.read(finished / "outcome.json") == before
     stricter = tmp_path / "policy.yaml"
     document = yaml.safe_load((QUICK / "policy.yaml").read_text())

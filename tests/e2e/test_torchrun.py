@@ -10,9 +10,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.models.layout import WEIGHTS
 from erasediff.records.nouns import ErasedRecord
-from erasediff.records.workdir import Workdir
 
 QUICK = Path(__file__).parent / "quick"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "erasediff")
@@ -36,8 +36,8 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     document["erase"] |= {"steps": 20, "checkpoint_every": 100}
     (folder / "config.yaml").write_text(yaml.safe_dump(document))
     options = ("--workdir", folder / "work")
-    command(*ALONE, "check-prerequisites", *options, "--config", folder / "config.yaml", "--policy", QUICK / "policy.yaml")
-    run = Workdir.open(folder / "work").run().name
+    command(*ALONE, "check-prerequisites", "--forget-label", "0", *options, "--config", folder / "config.yaml", "--policy", QUICK / "policy.yaml")
+    run = Workdir.open(folder / "work").attempt().name
     command(*ALONE, "train-base", *options, "--run", run)
     command(*ALONE, "version-forget-set", *options)
     return folder / "work"
@@ -46,7 +46,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def erased(ready: Path, name: str, program: tuple[str, ...]) -> tuple[ErasedRecord, dict, Workdir, str]:
     workdir = Workdir(shutil.copytree(ready, ready.parent / name))
     done = command(*program, "erase", "--workdir", workdir.root)
-    record = workdir.run().need(ErasedRecord, "erase")
+    record = workdir.attempt().need(ErasedRecord)
     return record, load_file(workdir.models / record.model.weights.uri / WEIGHTS), workdir, done.stdout
 
 

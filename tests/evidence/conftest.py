@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.evidence.database import METADATA, Database
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.verification import Presented, Verified, verify
 from erasediff.records.purging import PurgeRecord
-from erasediff.records.workdir import Run
 from tests.certified import REQUEST, file_requests, promoted_run, purge_of, request
 from tests.evidence.postgresql import postgresql_server
 
@@ -40,29 +40,29 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def promoted(tmp_path_factory: pytest.TempPathFactory, tiny_unet: Callable[..., torch.nn.Module]) -> Run:
+def promoted(tmp_path_factory: pytest.TempPathFactory, tiny_unet: Callable[..., torch.nn.Module]) -> Attempt:
     """A run as far as its promotion; not to be changed."""
     return promoted_run(tmp_path_factory.mktemp("promoted") / "work", tiny_unet)
 
 
 @pytest.fixture
-def run(promoted: Run, tmp_path: Path) -> Run:
+def run(promoted: Attempt, tmp_path: Path) -> Attempt:
     """A copy of it, to be changed."""
     return copy_of(promoted, tmp_path / "work")
 
 
-def copy_of(promoted: Run, to: Path) -> Run:
+def copy_of(promoted: Attempt, to: Path) -> Attempt:
     shutil.copytree(promoted.workdir.root, to)
-    from erasediff.records.workdir import Workdir
+    from erasediff.attempts.workdir import Workdir
 
-    return Workdir.open(to).run(promoted.name)
+    return Workdir.open(to).attempt(promoted.name)
 
 
 @dataclass(frozen=True)
 class Issued:
     """A certificate, its key, and what it is about."""
 
-    run: Run
+    run: Attempt
     keys: Path
 
     @property
@@ -77,7 +77,7 @@ class Issued:
     def model(self) -> Path:
         from erasediff.records.nouns import ErasedRecord
 
-        return self.run.workdir.models / self.run.need(ErasedRecord, "erase").model.weights.uri
+        return self.run.workdir.models / self.run.need(ErasedRecord).model.weights.uri
 
     @property
     def onnx(self) -> Path:
@@ -95,7 +95,7 @@ class Issued:
 
 
 @pytest.fixture(scope="session")
-def issued(promoted: Run, keys: Path, tmp_path_factory: pytest.TempPathFactory, needs_model_signing: None) -> Issued:
+def issued(promoted: Attempt, keys: Path, tmp_path_factory: pytest.TempPathFactory, needs_model_signing: None) -> Issued:
     """A final certificate for two requests; not to be changed."""
     from erasediff.steps.certify import certify
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.evidence import coverage, limitations, pages
 from erasediff.evidence.certificate import Facts, statement_of
 from erasediff.evidence.pages import certificate_page, letter
 from erasediff.records.certificate import Statement
 from erasediff.records.nouns import VerdictRecord
 from erasediff.records.requests import Regime
-from erasediff.records.workdir import Run
 from tests.certified import purge_of, request
 from tests.evidence.test_statement import check, facts  # noqa: F401 - a fixture
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
-def both(facts: Facts, run: Run) -> tuple[Statement, Statement]:  # noqa: F811
+def both(facts: Facts, run: Attempt) -> tuple[Statement, Statement]:  # noqa: F811
     """A provisional certificate and a final one."""
     purged = replace(facts, requests=OURS, purge=purge_of(run, *OURS))
     return statement_of(replace(facts, requests=OURS), AT), statement_of(purged, AT)

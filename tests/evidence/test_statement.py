@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence.certificate import Facts, commitment_to, statement_of
 from erasediff.evidence.coverage import ANSWERS, coverage
@@ -25,27 +26,26 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.purging import PurgeRecord
-from erasediff.records.workdir import Run
 from tests.certified import HMAC_KEY, UNFINISHED, purge_of, request
 
 AT = datetime(2026, 3, 3, 9, tzinfo=UTC)
 
 
 @pytest.fixture
-def facts(run: Run) -> Facts:
-    forget_set = run.need(ForgetSetRecord, "x")
+def facts(run: Attempt) -> Facts:
+    forget_set = run.need(ForgetSetRecord)
     return Facts(
         plan=run.plan(),
-        base=run.need(BaseRecord, "x"),
+        base=run.need(BaseRecord),
         forget_set=forget_set,
-        erased=run.need(ErasedRecord, "x"),
-        verdict=run.need(VerdictRecord, "x"),
-        exported=run.need(ExportedRecord, "x"),
+        erased=run.need(ErasedRecord),
+        verdict=run.need(VerdictRecord),
+        exported=run.need(ExportedRecord),
         commitment=CommitmentRecord(hmac_sha256=commitment_to(forget_set, HMAC_KEY)),
         seed=0,
-        registered=run.need(RegisteredRecord, "x"),
-        rolled_out=run.need(RollOutRecord, "x"),
-        promotion=run.need(PromotionRecord, "x"),
+        registered=run.need(RegisteredRecord),
+        rolled_out=run.need(RollOutRecord),
+        promotion=run.need(PromotionRecord),
     )
 
 
@@ -53,22 +53,22 @@ def changed(record: Any, **changes: Any) -> Any:
     return record.model_copy(update=changes)
 
 
-def purged(facts: Facts, run: Run, **changes: Any) -> Facts:
+def purged(facts: Facts, run: Attempt, **changes: Any) -> Facts:
     requests = (request(1), request(2))
     return replace(facts, requests=requests, purge=purge_of(run, *requests, **changes))
 
 
-def test_without_a_purge_it_is_provisional_and_with_one_that_fits_final(facts: Facts, run: Run) -> None:
+def test_without_a_purge_it_is_provisional_and_with_one_that_fits_final(facts: Facts, run: Attempt) -> None:
     provisional, final = statement_of(facts, AT), statement_of(purged(facts, run), AT)
     assert (provisional.predicate.phase, provisional.predicate.purge) == ("provisional", None)
     assert final.predicate.phase == "final"
     assert final.predicate.purge is not None
-    assert final.predicate.purge.record == run.need(PurgeRecord, "x").digest()
+    assert final.predicate.purge.record == run.need(PurgeRecord).digest()
     assert [subject.name for subject in final.subject] == ["weights folder", "weights", "ONNX graph", "solver tables"]
     assert statement_of(replace(facts, serving_image="8" * 64), AT).digest_of("serving image") == "8" * 64
 
 
-def test_the_same_records_give_the_same_statement_and_it_reads_back(facts: Facts, run: Run) -> None:
+def test_the_same_records_give_the_same_statement_and_it_reads_back(facts: Facts, run: Attempt) -> None:
     final = statement_of(purged(facts, run), AT)
     assert final == statement_of(purged(facts, run), AT)
     assert Statement.parse_json(final.canonical(), "it") == final
@@ -86,7 +86,7 @@ def test_it_is_the_statement_that_in_toto_reads(facts: Facts) -> None:
     assert read.predicate["phase"] == "provisional"
 
 
-def test_nothing_of_the_forget_set_is_in_it_but_counts_and_a_commitment(facts: Facts, run: Run) -> None:
+def test_nothing_of_the_forget_set_is_in_it_but_counts_and_a_commitment(facts: Facts, run: Attempt) -> None:
     text = statement_of(purged(facts, run), AT).canonical().decode()
     known = facts.forget_set
     for private in (known.version, known.remote, known.manifest_sha256, known.forget_indices_hmac, known.retain_indices_hmac, known.digest()):
@@ -109,7 +109,7 @@ def test_nothing_of_the_forget_set_is_in_it_but_counts_and_a_commitment(facts: F
         ({"revoked": (), "minimum_epoch": 0}, "does not revoke the model from before"),
     ],
 )
-def test_a_purge_that_does_not_fit_makes_no_final_certificate(facts: Facts, run: Run, changes: dict[str, Any], sentence: str) -> None:
+def test_a_purge_that_does_not_fit_makes_no_final_certificate(facts: Facts, run: Attempt, changes: dict[str, Any], sentence: str) -> None:
     if changes.pop("complete", True) is False:
         changes["unfinished"] = UNFINISHED
     with pytest.raises(BadInput, match=sentence) as refused:
@@ -117,13 +117,13 @@ def test_a_purge_that_does_not_fit_makes_no_final_certificate(facts: Facts, run:
     assert "\n" not in str(refused.value)
 
 
-def test_the_model_itself_is_not_among_the_revoked(facts: Facts, run: Run) -> None:
+def test_the_model_itself_is_not_among_the_revoked(facts: Facts, run: Attempt) -> None:
     mine = facts.erased.model.weights.sha256
     with pytest.raises(BadInput, match="is itself revoked"):
         statement_of(purged(facts, run, revoked=(facts.base.model.weights.sha256, mine)), AT)
 
 
-def test_what_was_not_promoted_or_is_on_hold_is_not_final(facts: Facts, run: Run) -> None:
+def test_what_was_not_promoted_or_is_on_hold_is_not_final(facts: Facts, run: Attempt) -> None:
     with pytest.raises(BadInput, match="purged and not promoted"):
         statement_of(replace(purged(facts, run), promotion=None), AT)
     held = (request(1, held=True), request(2))
@@ -195,7 +195,7 @@ def test_every_row_says_why_or_how(facts: Facts) -> None:
     assert "F7 and it was not measured" in asked.note
 
 
-def test_what_was_not_done_is_among_the_limitations(facts: Facts, run: Run) -> None:
+def test_what_was_not_done_is_among_the_limitations(facts: Facts, run: Attempt) -> None:
     provisional = " ".join(statement_of(facts, AT).predicate.limitations)
     for said in ("had not been purged", "No request of a ledger", "Not carried out: membership inference", "cannot be shown from outside"):
         assert said in provisional

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.timestamp import stamp
 from erasediff.evidence.verification import Presented, verify
-from erasediff.records.workdir import Run
 from erasediff.steps.certify import certify
 from tests.evidence.conftest import Issued
 from tests.evidence.signed import key_in, resigned
@@ -100,7 +100,7 @@ def authority(tmp_path: Path) -> Iterator[tuple[Authority, str]]:
 
 @pytest.mark.usefixtures("signed_by", "needs_model_signing")
 def test_a_certificate_is_stamped_and_the_stamp_is_checked(
-    run: Run, keys: Path, authority: tuple[Authority, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Attempt, keys: Path, authority: tuple[Authority, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, url = authority
     monkeypatch.setenv("ERASEDIFF_SIGNING_TIMESTAMP_URL", url)
@@ -147,7 +147,7 @@ def test_a_stamp_of_long_after_the_date_is_found_out(issued: Issued, authority: 
 
 @pytest.mark.usefixtures("signed_by", "needs_model_signing")
 def test_an_authority_that_does_not_stamp_ends_in_a_sentence_and_no_certificate(
-    run: Run, authority: tuple[Authority, str], monkeypatch: pytest.MonkeyPatch
+    run: Attempt, authority: tuple[Authority, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known, url = authority
     known.broken = True

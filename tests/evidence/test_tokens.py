@@ -13,10 +13,10 @@ import boto3
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.envelopes import read_public_key, read_revocations
 from erasediff.evidence.keys import new_key
 from erasediff.records.nouns import ErasedRecord
-from erasediff.records.workdir import Run
 from tests.evidence.conftest import NOW
 from tests.evidence.softhsm import LABEL, PIN, lose_token, new_token
 from tests.s3 import ENVIRONMENT, s3_server
@@ -100,10 +100,10 @@ def test_a_list_that_a_token_signed_verifies_with_its_public_key(token: Issuer) 
     assert read_revocations(token.folder / "list.json", read_public_key(token.public)).revoked == (DIGEST,)
 
 
-def test_a_run_is_certified_with_a_token_and_anybody_can_verify_that(token: Issuer, run: Run) -> None:
+def test_a_run_is_certified_with_a_token_and_anybody_can_verify_that(token: Issuer, run: Attempt) -> None:
     done = token.ask("certify", "--workdir", run.workdir.root, "--run", run.name)
     assert done.returncode == 0, done.stderr
-    model = run.workdir.models / run.need(ErasedRecord, "erase").model.weights.uri
+    model = run.workdir.models / run.need(ErasedRecord).model.weights.uri
     held = ("verify", run.folder / "certificate.dsse.json", "--model", model, "--onnx", run.folder / "onnx/model.onnx", "--key")
     verified = token.ask(*held, token.public)
     assert verified.returncode == 0, verified.stderr

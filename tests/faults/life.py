@@ -18,14 +18,17 @@ from pathlib import Path
 
 import yaml
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import batch_of
+from erasediff.attempts.workdir import Workdir
 from erasediff.demo import file_request
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
+from erasediff.progress import FILE_VARIABLE
 from erasediff.records.nouns import ErasureRequest, ForgetSetRecord, Outcome, PromotionRecord
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.requests import State
-from erasediff.records.workdir import LAUNCH_PREFIX, Run, Workdir
-from erasediff.steps.filed import FULFILLED
+from erasediff.steps.request_lifecycle import FULFILLED
 from erasediff.tracking import CHAMPION, Tracking
 from tests.e2e.numbers import QUICK, write_images
 
@@ -52,7 +55,6 @@ class Life:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
-    _before: set[Path] = field(default_factory=set)
 
     @property
     def workdir(self) -> Path:
@@ -111,10 +113,10 @@ class Life:
     @contextmanager
     def processing(self) -> Iterator[subprocess.Popen[bytes]]:
         """The same command under way; it and all its children are dead afterwards. What it says goes to a file: see :attr:`said`."""
-        self._before = self._launches()  # of commands that were killed
-        command = self.command("process", *self._documents)
+        command, watched = self.command("process", *self._documents), {FILE_VARIABLE: str(self._events)}
+        self._events.unlink(missing_ok=True)
         with self._output.open("wb") as output:
-            process = subprocess.Popen(command, env=self.variables, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(command, env=self.variables | watched, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             yield process
         finally:
@@ -133,12 +135,11 @@ class Life:
 
     def events(self) -> list[Event]:
         """What the steps of the command under way have said so far."""
-        files = (folder / "progress.jsonl" for folder in self._launches() - self._before)
-        lines = [line for file in files for line in _lines(file)]
-        return [(event["step"], event["state"]) for event in map(json.loads, lines) if "step" in event]
+        return [(event["step"], event["state"]) for event in map(json.loads, _lines(self._events)) if "step" in event]
 
-    def _launches(self) -> set[Path]:
-        return set(self.workdir.glob(f"{LAUNCH_PREFIX}*"))
+    @property
+    def _events(self) -> Path:
+        return self.folder / "events.jsonl"
 
     def kill_when(self, due: Callable[[], bool]) -> Ended | None:
         """Start the command and kill it and its children with SIGKILL as soon as something holds; how it ended, where it was faster."""
@@ -156,9 +157,9 @@ class Life:
     def _state(self, request: str) -> State:
         return self.ledger().facts(request).state
 
-    def _attempts(self) -> list[tuple[str, Run | None]]:
+    def _attempts(self) -> list[tuple[str, Attempt | None]]:
         """Every request with the attempt at it, where one is open."""
-        batch = Workdir(self.workdir).run().batch() if (self.workdir / "runs/current").is_file() else ()
+        batch = batch_of(Workdir(self.workdir).attempt()) if (self.workdir / "runs/current").is_file() else ()
         asked = {request: self.ledger().facts(request).erasure for request in self.requests}
         return [(request, next((run for run in batch if run.plan().request == asked[request]), None)) for request in self.requests]
 
@@ -184,7 +185,7 @@ class Life:
         for path in self.workdir.glob("runs/*/*.json"):
             json.loads(path.read_text())
 
-    def check_not_purged(self, run: Run | None) -> None:
+    def check_not_purged(self, run: Attempt | None) -> None:
         """The forget data are where they were until the model that forgot them serves."""
         assert len(list((self.folder / "numbers").glob("*.png"))) == 1797
         if run is None:
@@ -209,7 +210,7 @@ class Life:
             assert run is not None
             self._check_answered(request, run)
 
-    def _check_answered(self, request: str, run: Run) -> None:
+    def _check_answered(self, request: str, run: Attempt) -> None:
         assert self._state(request) is State.CERTIFIED
         outcome = Outcome.read(run.folder / "outcome.json")
         assert outcome.request == request
@@ -217,7 +218,7 @@ class Life:
         assert outcome.certificate is not None
         assert outcome.public_key is not None
         assert (outcome.champion.version, outcome.error) == (self.champion(), None)
-        assert run.need(PurgeRecord, "purge").complete
+        assert run.need(PurgeRecord).complete
         moves = [event.after for event in self.ledger().events(request) if event.kind == "advanced"]
         assert len(moves) == len(set(moves)), f"a state was entered twice: {moves}"
         served = self.workdir / "models" / outcome.champion.weights_sha256[:16]

@@ -9,26 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.steps.table import Role, the, work
 from tests.faults.life import SIX, Ended, Life
 
 MOMENTS = int(os.environ.get("ERASEDIFF_FAULT_MOMENTS", "50"))
 SEED = int(os.environ.get("ERASEDIFF_FAULT_SEED", str(time.time_ns())))
-STEPS = [
-    "check_prerequisites",
-    "train_base",
-    "version_forget_set",
-    "erase",
-    "evaluate",
-    "gate",
-    "export_onnx",
-    "register",
-    "roll_out",
-    "promote",
-    "certify",
-    "purge",
-    "certify",
-    "record_outcome",
-]
+STEPS = [the(Role.OPENS).name, *(row.name for row in work()), the(Role.CLOSES).name]
 """Of a request that passes, in their order; certified provisionally before the purge, finally after it."""
 
 

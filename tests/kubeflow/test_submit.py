@@ -11,8 +11,7 @@ import yaml
 
 from erasediff.cli import main
 from erasediff.errors import BadInput
-from erasediff.files import sha256_file
-from erasediff.launch import shipped
+from erasediff.files import sha256_file, shipped
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest
 from erasediff.records.policy import GatePolicy, load_policy
@@ -230,7 +229,7 @@ def free_port() -> int:
 def test_a_host_that_is_not_there_ends_in_a_sentence_and_says_no_token(capsys, monkeypatch):
     monkeypatch.setenv("ERASEDIFF_KFP_TOKEN", "t-secret")
     host = f"http://127.0.0.1:{free_port()}"
-    assert main(["submit", "--host", host]) == 2
+    assert main(["submit", "--host", host, "--forget-label", "3"]) == 2
     out, err = capsys.readouterr()
     assert err.strip().startswith(f"erasediff: {host} does not answer")
     assert err.strip().count("\n") == 0
@@ -240,7 +239,7 @@ def test_a_host_that_is_not_there_ends_in_a_sentence_and_says_no_token(capsys, m
 def test_a_host_that_accepts_and_never_answers_is_not_waited_for_long(capsys, monkeypatch):
     monkeypatch.setenv("ERASEDIFF_HTTP_TIMEOUT_SECONDS", "1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert main(["submit", "--host", f"http://127.0.0.1:{silent.getsockname()[1]}"]) == 2
+        assert main(["submit", "--host", f"http://127.0.0.1:{silent.getsockname()[1]}", "--forget-label", "3"]) == 2
     assert "does not answer" in capsys.readouterr().err
 
 
@@ -250,11 +249,12 @@ def test_a_host_that_accepts_and_never_answers_is_not_waited_for_long(capsys, mo
         (["submit"], "give its address as --host"),
         (["submit", "--host", "kubeflow.example.org"], "has to be an address"),
         (["submit", "--host", "https://user:secret@kubeflow.example.org"], "without a user and a password"),
-        (["submit", "--host", "{host}", "--profile", "tpu"], "there is no profile 'tpu': choose one of cpu, gpu, gpu-multi"),
+        (["submit", "--host", "{host}"], "nothing is named that is to be forgotten"),
+        (["submit", "--host", "{host}", "--forget-label", "3", "--profile", "tpu"], "there is no profile 'tpu': choose one of cpu, gpu, gpu-multi"),
         (["submit", "--host", "{host}", "--forget-label", "zebra"], "class zebra is not in dataset digits"),
         (["submit", "--host", "{host}", "--namespace", "A B"], "field 'namespace'"),
-        (["schedule", "--host", "{host}", "--cron", "0 3 * * *"], "has 5 fields, and Kubeflow's has six"),
-        (["schedule", "--host", "{host}", "--cron", "0 0 25 * * *"], "hour '25' is not within 0 to 23"),
+        (["schedule", "--host", "{host}", "--requests", "--cron", "0 3 * * *"], "has 5 fields, and Kubeflow's has six"),
+        (["schedule", "--host", "{host}", "--requests", "--cron", "0 0 25 * * *"], "hour '25' is not within 0 to 23"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_sent(kfp, capsys, arguments, sentence):

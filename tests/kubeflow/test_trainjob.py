@@ -10,16 +10,17 @@ import yaml
 from erasediff.cluster.answers import Lost
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
-from erasediff.records.trainjob import TrainJobSettings
+from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
+from erasediff.steps.table import step
 from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
 from pipelines.compile import COMPILED
-from pipelines.tasks import PROFILES, TRAINJOB_VARIABLE, trainjob_settings
+from pipelines.tasks import PROFILES, trainjob_settings
 from tests.kubeflow import crd
 from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED, FakeTrainerApi
 from tests.kubeflow.server import Refused
 
 MULTI = next(p for p in PROFILES if p.erasing_nodes)
-SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI), "the profile")
+SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI, step("erase")), "the profile")
 NAME = job_name("a" * 64)
 JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"], SETTINGS)
 SOON = 20.0
@@ -63,7 +64,7 @@ def test_torchrun_runs_the_step_itself_and_no_secret_is_written_out():
 def test_the_compiled_profile_carries_settings_that_the_library_reads():
     spec = next(yaml.safe_load_all((COMPILED / "erasure-gpu-multi.yaml").read_text()))
     values = {e["name"]: e["value"] for e in spec["deploymentSpec"]["executors"]["exec-erase"]["container"]["env"]}
-    assert TrainJobSettings.parse_json(values[TRAINJOB_VARIABLE], "compiled") == SETTINGS
+    assert TrainJobSettings.parse_json(values[SETTINGS_VARIABLE], "compiled") == SETTINGS
     assert spec["deploymentSpec"]["executors"]["exec-erase"]["container"]["image"] == SETTINGS.image, "the same image waits and trains"
 
 

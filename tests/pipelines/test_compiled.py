@@ -5,15 +5,14 @@ import re
 
 import pytest
 import yaml
-from kfp import compiler
 
 from components import catalogue, images
-from erasediff import launch
-from pipelines.compile import COMPILED, file_name
-from pipelines.erasure import erasure_for
-from pipelines.tasks import LOCAL, MEDIUM, PROFILES, TASKS
+from erasediff.steps import table
+from erasediff.steps.table import MEDIUM, STEPS
+from pipelines.compile import COMPILED, file_name, write
+from pipelines.tasks import LOCAL, PROFILES
 
-NEVER_CACHED = set(catalogue.STEPS)
+ROWS = {row.command: row for row in STEPS}
 FILES = [file_name(profile) for profile in (LOCAL, *PROFILES)]
 HARDENED = [file_name(profile) for profile in PROFILES]
 TRAINING = {"exec-train-base", "exec-erase", "exec-evaluate"}
@@ -39,14 +38,14 @@ def gpus(spec):
 def test_the_committed_files_are_what_the_source_compiles_to(tmp_path):
     """The one that runs here; kfp takes ten seconds for each, so the others are held against the source by `make compile` in .ci/run."""
     assert sorted(p.name for p in COMPILED.glob("*")) == sorted(FILES)
-    compiler.Compiler().compile(erasure_for(LOCAL), str(tmp_path / "erasure.yaml"))
+    write(tmp_path / "erasure.yaml", LOCAL)
     assert (tmp_path / "erasure.yaml").read_bytes() == (COMPILED / "erasure.yaml").read_bytes()
 
 
 def test_a_changed_row_is_a_drift(tmp_path, monkeypatch):
     """Control: the comparison sees that one task has another size."""
-    monkeypatch.setitem(TASKS, "gate", dataclasses.replace(TASKS["gate"], size=MEDIUM))
-    compiler.Compiler().compile(erasure_for(LOCAL), str(tmp_path / "erasure.yaml"))
+    monkeypatch.setattr(table, "STEPS", tuple(dataclasses.replace(row, size=MEDIUM) if row.name == "gate" else row for row in STEPS))
+    write(tmp_path / "erasure.yaml", LOCAL)
     assert (tmp_path / "erasure.yaml").read_bytes() != (COMPILED / "erasure.yaml").read_bytes()
 
 
@@ -54,9 +53,8 @@ def test_a_changed_row_is_a_drift(tmp_path, monkeypatch):
 def test_no_step_is_cached_by_the_backend(name):
     """A cached gate or promotion would repeat yesterday's answer for today's model."""
     _, _, tasks = compiled_tasks(name)
-    steps = {name.replace("-", "_"): task for name, task in tasks.items()}
-    for step in NEVER_CACHED:
-        assert steps[step].get("cachingOptions", {}).get("enableCache", False) is False
+    for command in ROWS:
+        assert tasks[command].get("cachingOptions", {}).get("enableCache", False) is False
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -82,7 +80,7 @@ def test_every_image_is_one_of_the_constants_and_none_is_latest(name):
 @pytest.mark.parametrize("name", FILES)
 def test_every_task_shares_the_workdir_volume_and_ends_by_a_deadline(name):
     _, mounted, _ = compiled_tasks(name)
-    assert len(mounted) == len(catalogue.STEPS) + 1, "certify is there twice: before the purge and after it"
+    assert len(mounted) == len(STEPS) + 1, "certify is there twice: before the purge and after it"
     assert all(e["pvcMount"][0]["mountPath"] == "/workdir" for e in mounted.values())
     assert all(int(e["activeDeadlineSeconds"]) > 0 for e in mounted.values())
 
@@ -94,9 +92,8 @@ def test_every_task_asks_for_resources_and_has_a_title_of_its_own(name):
         resources = container["resources"]
         assert resources["resourceCpuRequest"] == resources["resourceCpuLimit"]
         assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"]
-    titles = {n: t["taskInfo"]["name"] for n, t in tasks.items() if n in TASKS}
-    assert titles == {step: row.title for step, row in TASKS.items()}
-    assert set(TASKS) == {step.replace("_", "-") for step in catalogue.STEPS}
+    titles = {n: t["taskInfo"]["name"] for n, t in tasks.items() if n in ROWS}
+    assert titles == {command: row.title for command, row in ROWS.items()}
 
 
 @pytest.mark.parametrize("name", HARDENED)
@@ -129,7 +126,7 @@ def test_gpus_are_asked_for_where_they_are_used_and_tolerated_there():
 def test_the_gate_and_the_outcome_are_never_tried_again_and_long_or_talkative_steps_are(name):
     _, _, tasks = compiled_tasks(name)
     retried = {n: t["retryPolicy"]["maxRetryCount"] for n, t in tasks.items() if "retryPolicy" in t}
-    assert retried == {n: row.retries for n, row in TASKS.items() if row.retries}
+    assert retried == {n: row.retries for n, row in ROWS.items() if row.retries}
     assert not {"gate", "record-outcome", "check-prerequisites"} & set(retried)
 
 
@@ -146,22 +143,22 @@ def test_credentials_are_named_never_written_and_the_gate_cannot_write_to_a_stor
     assert not any(re.search("SECRET|TOKEN|PASSWORD", variable) for variable in plain)
 
 
-def test_progress_is_shown_under_the_titles_that_kubeflow_shows():
-    assert {step.replace("_", "-"): title for step, title in launch._TITLES.items()} == {step: row.title for step, row in TASKS.items()}
-
-
 def test_component_readmes_are_generated_from_their_code():
-    for step in catalogue.STEPS:
-        assert (catalogue.HERE / step / "README.md").read_text() == catalogue.readme(step)
+    for row in STEPS:
+        assert (catalogue.HERE / row.name / "README.md").read_text() == catalogue.readme(row)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_report_is_the_only_artifact_that_the_backend_keeps(name):
-    """It holds digests, counts and samples of retained classes. Forget images must never become artifacts: those outlive their runs."""
+def test_the_backend_keeps_the_report_numbers_and_what_a_model_is_and_nothing_else(name):
+    """The report holds digests, counts and samples of retained classes. Forget images must never become artifacts: those outlive their runs."""
     spec, _, _ = compiled_tasks(name)
     artifacts = {
         (name, artifact): kind["artifactType"]["schemaTitle"]
         for name, component in spec["components"].items()
         for artifact, kind in component.get("outputDefinitions", {}).get("artifacts", {}).items()
     }
-    assert artifacts == {("comp-record-outcome", "report"): "system.HTML"}
+    reports = {where for where, kind in artifacts.items() if kind == "system.HTML"}
+    models = {where for where, kind in artifacts.items() if kind == "system.Model"}
+    assert reports == {("comp-record-outcome", "report")}
+    assert models == {(f"comp-{step}", "model") for step in ("train-base", "erase", "register")}
+    assert {where for where, kind in artifacts.items() if kind == "system.Metrics"} == set(artifacts) - reports - models

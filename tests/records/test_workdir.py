@@ -6,19 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.attempts.attempt import KEY, Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_bytes
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, PlanRecord, Verdict, VerdictRecord
 from erasediff.records.policy import load_policy
-from erasediff.records.workdir import CHECKPOINT, KEY, Run, Workdir
+from erasediff.steps.table import CHECKPOINT
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 SECRET = bytes(range(32))
 REQUEST = ErasureRequest(dataset="digits", label=3)
 
 
-def open_attempt(workdir: Workdir, attempt: int = 1) -> Run:
+def open_attempt(workdir: Workdir, attempt: int = 1) -> Attempt:
     config = RunConfig()
     plan = PlanRecord(
         run=f"{REQUEST.digest()[:16]}-{attempt}",
@@ -29,7 +31,7 @@ def open_attempt(workdir: Workdir, attempt: int = 1) -> Run:
         seed_commitment=sha256_bytes(SECRET),
         mlflow_run_id="r",
     )
-    return workdir.open_run(plan, config, POLICY, SECRET)
+    return workdir.open_attempt(plan, config, POLICY, SECRET)
 
 
 class Maker:
@@ -78,7 +80,7 @@ def test_a_step_that_fails_leaves_the_record_it_found(tmp_path: Path) -> None:
 def test_a_missing_record_names_the_step_to_run(tmp_path: Path) -> None:
     run = open_attempt(Workdir.open(tmp_path))
     with pytest.raises(BadInput, match=r"has no verdict\.json: run `erasediff gate` first\.$"):
-        run.need(VerdictRecord, "gate")
+        run.need(VerdictRecord)
 
 
 def test_a_record_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
@@ -93,9 +95,9 @@ def test_a_record_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
 def test_attempts_come_in_order_and_the_last_is_current(tmp_path: Path) -> None:
     workdir = Workdir.open(tmp_path)
     runs = [open_attempt(workdir, attempt) for attempt in (10, 2, 1)]
-    assert [run.plan().attempt for run in workdir.attempts(REQUEST.digest())] == [1, 2, 10]
-    assert workdir.run() == runs[-1]
-    assert workdir.attempts("f" * 64) == []
+    assert [run.plan().attempt for run in workdir.attempts_at(REQUEST.digest())] == [1, 2, 10]
+    assert workdir.attempt() == runs[-1]
+    assert workdir.attempts_at("f" * 64) == []
 
 
 def test_another_plan_under_the_same_name_gets_no_old_checkpoint(tmp_path: Path) -> None:
@@ -114,9 +116,9 @@ def test_a_run_that_does_not_exist_is_refused(tmp_path: Path, name: str) -> None
     (tmp_path / "x/plan.json").write_text("{}")
     if name != "..":
         with pytest.raises(BadInput, match="there is no run"):
-            workdir.run(name)
+            workdir.attempt(name)
     with pytest.raises(BadInput, match="no run was opened"):
-        workdir.run()
+        workdir.attempt()
 
 
 def test_forget_images_do_not_outlive_their_step(tmp_path: Path) -> None:

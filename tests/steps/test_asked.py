@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.demo import file_request
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
@@ -14,8 +15,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome
 from erasediff.records.policy import load_policy
 from erasediff.records.requests import Reason
-from erasediff.records.workdir import Workdir
-from erasediff.steps.runner import open_main, outcome_main
+from erasediff.steps.component import Documents, perform_component
 from tests.certified import NOON, ROOT
 
 CONFIG = RunConfig().canonical().decode()
@@ -30,44 +30,45 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workdir:
     return Workdir.open(tmp_path / "work")
 
 
-def opened(workdir: Workdir, request: str = "") -> str:
-    return open_main(str(workdir.root), request, CONFIG, POLICY)
+def opened(workdir: Workdir, request: str = "", config: str = CONFIG) -> str:
+    return perform_component("check_prerequisites", str(workdir.root), documents=Documents(request, config, POLICY)).text
 
 
-def test_the_request_that_is_due_first_is_opened_and_gets_the_outcome(workdir: Workdir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def closed(workdir: Workdir, request: str = "") -> Path | None:
+    return perform_component("record_outcome", str(workdir.root), documents=Documents(request, CONFIG, POLICY)).report
+
+
+def test_the_request_that_is_due_first_is_opened_and_gets_the_outcome(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hold takes it out of the row: then the next one is. The house has one class at a time erased."""
     monkeypatch.setenv("ERASEDIFF_LEDGER_BATCH", "1")
     asked = [file_request(workdir, ErasureRequest(dataset="digits", label=label)) for label in (8, 3)]
     first = opened(workdir)
-    assert workdir.run(first).plan().request.label == 8
-    assert workdir.run(first).plan().batch == ()
-    outcome_main(str(workdir.root), "", CONFIG, POLICY, str(tmp_path / "shown.html"))
+    assert workdir.attempt(first).plan().request.label == 8
+    assert workdir.attempt(first).plan().batch == ()
+    assert closed(workdir) == workdir.report
     assert Outcome.read(workdir.outcome).forget.label == 8
-    assert (tmp_path / "shown.html").is_file()
     ledger = Ledger.existing(workdir.root)
     ledger.hold(asked[0].id, Reason.LITIGATION, "dpo", max(event.at for event in ledger.events()))
-    assert workdir.run(opened(workdir)).plan().request.label == 3
+    assert workdir.attempt(opened(workdir)).plan().request.label == 3
 
 
-def test_where_nothing_is_asked_there_is_no_attempt_and_no_outcome(workdir: Workdir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_nothing_is_asked_there_is_no_attempt_and_no_outcome(workdir: Workdir, capsys: pytest.CaptureFixture[str]) -> None:
     """Also where an earlier run was asked for something by the same documents."""
     handed = ErasureRequest(dataset="digits", label=5).canonical().decode()
     assert opened(workdir, handed)
-    outcome_main(str(workdir.root), handed, CONFIG, POLICY, str(tmp_path / "shown.html"))
+    assert closed(workdir, handed) is not None
     workdir.outcome.unlink()
-    (tmp_path / "shown.html").unlink()
     assert opened(workdir) == ""
-    outcome_main(str(workdir.root), "", CONFIG, POLICY, str(tmp_path / "shown.html"))
+    assert closed(workdir) is None
     assert "nothing is asked of digits" in capsys.readouterr().out
     assert not workdir.outcome.exists()
-    assert not (tmp_path / "shown.html").exists()
 
 
 def test_requests_for_another_dataset_are_not_asked_of_this_one(workdir: Workdir) -> None:
     file_request(workdir, ErasureRequest(dataset="faces", label=1))
     assert opened(workdir) == ""
     other = json.dumps(json.loads(CONFIG) | {"seed": 1})
-    assert open_main(str(workdir.root), "", other, POLICY) == "", "control: it is the dataset's name that decides"
+    assert opened(workdir, config=other) == "", "control: it is the dataset's name that decides"
 
 
 def test_a_ledger_that_cannot_be_asked_is_not_nothing(workdir: Workdir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,4 +76,4 @@ def test_a_ledger_that_cannot_be_asked_is_not_nothing(workdir: Workdir, monkeypa
     with pytest.raises(SystemExit) as ended:
         opened(workdir)
     assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("erasediff check_prerequisites: ")
+    assert capsys.readouterr().err.startswith("erasediff check-prerequisites: ")

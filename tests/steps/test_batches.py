@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import batch_of, others_of
+from erasediff.attempts.workdir import Workdir
 from erasediff.demo import file_request
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.evidence.keys import PRIVATE, new_key
@@ -30,15 +33,15 @@ from erasediff.records.nouns import (
 )
 from erasediff.records.policy import load_policy
 from erasediff.records.requests import Filing, Reason, Regime, State
-from erasediff.records.workdir import Run, Workdir
-from erasediff.steps import runner
-from erasediff.steps.batches import held_back, next_batch, settle
-from erasediff.steps.filed import answered, certified, follow, purged, purging
-from erasediff.steps.runner import component_main, open_attempt, outcome_main, perform
+from erasediff.steps import perform as perform_module
+from erasediff.steps.batches import held_back, next_batch
+from erasediff.steps.component import Documents, perform_component
+from erasediff.steps.perform import hold_back, open_attempt, perform, perform_batch
+from erasediff.steps.request_lifecycle import answered, certified, follow, purged, purging, take
+from erasediff.steps.table import Step, step
 from tests.certified import NOON, QUICK, REQUEST, ROOT, promoted_run
 
-CONFIG = RunConfig().canonical().decode()
-POLICY = load_policy(ROOT / "policies/class-conditional.yaml").canonical().decode()
+CONFIG, POLICY = RunConfig(), load_policy(ROOT / "policies/class-conditional.yaml")
 ROAD = ((State.RECEIVED, State.VERIFIED), (State.VERIFIED, State.LOCATED), (State.LOCATED, State.ACCEPTED))
 
 
@@ -67,18 +70,25 @@ def labels(batch: tuple[ErasureRequest, ...]) -> list[int]:
     return [request.label for request in batch]
 
 
-def opened(workdir: Workdir, batch: tuple[ErasureRequest, ...]) -> Run:
-    return open_attempt(workdir, requests_text(batch), CONFIG, POLICY)
+def opened(workdir: Workdir, batch: tuple[ErasureRequest, ...]) -> Attempt:
+    return open_attempt(workdir, batch, CONFIG, POLICY)
 
 
-def judged(run: Run, verdict: Verdict = Verdict.PASS) -> None:
+def judged(run: Attempt, verdict: Verdict = Verdict.PASS) -> None:
     """An attempt as far as its gate, whose steps are followed as if they had been run."""
     erased = {"steps": 1, "forward_passes": 1, "backward_passes": 1, "ema_base_share": 0.0, "curves": {"uri": "c", "sha256": "1" * 64}}
     model = {"dataset": "digits", "classes": 10, "weights": {"uri": "w", "sha256": "2" * 64}, "folder_sha256": "3" * 64}
     ErasedRecord.model_validate(erased | {"model": model}).write(run.path(ErasedRecord))
     VerdictRecord.read(QUICK / "verdict.json").model_copy(update={"verdict": verdict}).write(run.path(VerdictRecord))
-    for step in ("erase", "gate"):
-        follow(run, step)
+    for name in ("erase", "gate"):
+        follow(run, step(name))
+
+
+def decided(lead: Attempt, name: str) -> None:
+    """A step has decided for the whole batch."""
+    kind = step(name).makes
+    assert kind is not None
+    hold_back({one: one.need(kind) for one in batch_of(lead)})
 
 
 def test_what_waits_is_one_batch_the_earliest_due_first_and_nothing_that_is_held(workdir: Workdir, ledger: Ledger) -> None:
@@ -104,11 +114,11 @@ def test_the_house_says_how_many_classes_one_run_may_erase(workdir: Workdir, mon
 def test_an_attempt_a_class_is_opened_and_each_takes_its_own_request(workdir: Workdir, ledger: Ledger) -> None:
     asked = filed(workdir, 7, 3)
     lead = opened(workdir, next_batch(workdir, "digits"))
-    assert [one.plan().request.label for one in lead.batch()] == [7, 3]
-    assert [[facts.id for facts in answered(one)] for one in lead.batch()] == [[asked[0]], [asked[1]]]
+    assert [one.plan().request.label for one in batch_of(lead)] == [7, 3]
+    assert [[facts.id for facts in answered(one)] for one in batch_of(lead)] == [[asked[0]], [asked[1]]]
     assert {ledger.facts(one).state for one in asked} == {State.BATCHED}
-    assert workdir.run() == lead
-    assert len({one.plan().seed_commitment for one in lead.batch()}) == 2, "each is judged by images of its own"
+    assert workdir.attempt() == lead
+    assert len({one.plan().seed_commitment for one in batch_of(lead)}) == 2, "each is judged by images of its own"
 
 
 def test_the_same_batch_is_taken_up_again_and_another_is_another(workdir: Workdir) -> None:
@@ -128,25 +138,25 @@ def test_a_batch_of_which_one_attempt_was_never_opened_is_opened_anew(workdir: W
     lead = opened(workdir, batch)
     (lead.folder / "plan.json").unlink()
     again = opened(workdir, batch)
-    assert [one.plan().request for one in again.batch()] == list(batch)
-    assert again.others()[0] != lead.others()
+    assert [one.plan().request for one in batch_of(again)] == list(batch)
+    assert others_of(again)[0] != others_of(lead)
 
 
 def test_what_fails_holds_itself_back_and_the_others_go_again_without_it(workdir: Workdir, ledger: Ledger) -> None:
     seven, three, five = filed(workdir, 7, 3, 5)
     lead = opened(workdir, next_batch(workdir, "digits"))
-    for one, verdict in zip(lead.batch(), (Verdict.PASS, Verdict.FAIL, Verdict.PASS), strict=True):
+    for one, verdict in zip(batch_of(lead), (Verdict.PASS, Verdict.FAIL, Verdict.PASS), strict=True):
         judged(one, verdict)
     assert ledger.facts(seven).state is State.GATED, "control: its own gate has passed it"
-    settle(lead, "gate")
+    decided(lead, "gate")
     assert {ledger.facts(one).state for one in (seven, three, five)} == {State.SUPPRESSED}
-    batch = tuple(one.plan().request for one in lead.batch())
+    batch = tuple(one.plan().request for one in batch_of(lead))
     assert held_back(workdir, batch) == {digit(7), digit(5)}
     assert labels(next_batch(workdir, "digits")) == [7, 5]
     rest = opened(workdir, next_batch(workdir, "digits"))
-    for one in rest.batch():
+    for one in batch_of(rest):
         judged(one)
-    settle(rest, "gate")
+    decided(rest, "gate")
     assert {ledger.facts(one).state for one in (seven, five)} == {State.GATED}
     assert labels(next_batch(workdir, "digits", {digit(7), digit(5)})) == [3], "it goes alone, after the others"
     assert ledger.verify().holds
@@ -157,11 +167,11 @@ def test_nobody_has_a_model_of_which_a_graph_has_not_passed(workdir: Workdir, le
     asked = filed(workdir, 7, 3)
     lead = opened(workdir, next_batch(workdir, "digits"))
     exported = ExportedRecord.read(QUICK / "exported.json")
-    for one, said in zip(lead.batch(), (Verdict.PASS, verdict), strict=True):
+    for one, said in zip(batch_of(lead), (Verdict.PASS, verdict), strict=True):
         judged(one)
         exported.model_copy(update={"verdict": said}).write(one.path(ExportedRecord))
-        follow(one, "export_onnx")
-    settle(lead, "export_onnx")
+        follow(one, step("export_onnx"))
+    decided(lead, "export_onnx")
     assert {ledger.facts(one).state for one in asked} == {State.SUPPRESSED}
     assert labels(next_batch(workdir, "digits")) == [7]
 
@@ -171,12 +181,13 @@ def test_an_outcome_says_whose_failure_it_was(workdir: Workdir, tmp_path: Path) 
     filed(workdir, 7, 3)
     lead = opened(workdir, next_batch(workdir, "digits"))
     judged(lead)
-    judged(lead.others()[0], Verdict.INCONCLUSIVE)
-    settle(lead, "gate")
-    for one in lead.batch():
+    judged(others_of(lead)[0], Verdict.INCONCLUSIVE)
+    decided(lead, "gate")
+    for one in batch_of(lead):
         one.path(ErasedRecord).unlink()  # its curves are not there
-    outcome_main(str(workdir.root), requests_text((digit(7), digit(3))), CONFIG, POLICY, str(tmp_path / "shown.html"))
-    first, other = Outcome.read(workdir.outcome), Outcome.read(lead.others()[0].folder / "outcome.json")
+    documents = Documents(requests_text((digit(7), digit(3))), CONFIG.canonical().decode(), POLICY.canonical().decode())
+    perform_component("record_outcome", str(workdir.root), documents=documents)
+    first, other = Outcome.read(workdir.outcome), Outcome.read(others_of(lead)[0].folder / "outcome.json")
     assert (first.verdict, first.champion, other.verdict, other.error) == (None, None, "INCONCLUSIVE", None)
     assert first.error is not None
     assert "class 3, which was erased in the same run, ended INCONCLUSIVE" in first.error.message
@@ -211,9 +222,9 @@ class Three:
 
     def __init__(self, workdir: Workdir, failing: set[int], patch: pytest.MonkeyPatch) -> None:
         self.lead, self.done, self.failing = opened(workdir, (digit(7), digit(3), digit(5))), [], failing
-        patch.setattr(runner, "_work", lambda step: self.work)
+        patch.setattr(perform_module, "_work", self.work)
 
-    def work(self, run: Run) -> BaseRecord:
+    def work(self, row: Step, run: Attempt) -> BaseRecord:
         label = run.plan().request.label
         self.done.append(label)
         if label in self.failing:
@@ -224,24 +235,24 @@ class Three:
 def test_after_the_promotion_what_one_is_held_for_keeps_the_others_from_nothing(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it, the first failure ends the step. Where all fail, so does the step."""
     three = Three(workdir, {7}, monkeypatch)
-    component_main("purge", str(workdir.root), three.lead.name)
+    perform_batch(step("purge"), three.lead)
     assert three.done == [7, 3, 5]
     three.done.clear()
     with pytest.raises(EraseDiffError):
-        perform("version_forget_set", three.lead)
+        perform_batch(step("version_forget_set"), three.lead)
     assert three.done == [7]
     three.failing |= {3, 5}
     with pytest.raises(SystemExit):
-        component_main("purge", str(workdir.root), three.lead.name)
+        perform_component("purge", str(workdir.root), run=three.lead.name)
 
 
 def test_a_step_of_any_attempt_is_one_of_the_whole_batch_until_the_promotion(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     three = Three(workdir, set(), monkeypatch)
-    other = three.lead.others()[0]
-    perform("version_forget_set", other)
+    other = others_of(three.lead)[0]
+    perform_batch(step("version_forget_set"), other)
     assert three.done == [7, 3, 5]
     three.done.clear()
-    perform("certify", other)
+    perform(step("certify"), other)
     assert three.done == [3]
 
 
@@ -252,15 +263,15 @@ def test_a_purge_under_way_goes_on_with_the_whole_batch(
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", "somewhere")
     run = promoted_run(tmp_path / "work", tiny_unet)
     (asked,) = filed(run.workdir, REQUEST.label)
-    runner.take(run)
+    take(run)
     filed(run.workdir, 7)
-    for step in ("erase", "gate", "promote"):
-        follow(run, step)
+    for name in ("erase", "gate", "promote"):
+        follow(run, step(name))
     assert purging(run) == (asked,)
     assert labels(next_batch(run.workdir, "digits")) == [REQUEST.label]
     assert labels(next_batch(run.workdir, "digits", {REQUEST})) == [7]
     for ended in (purged, certified):
-        ended(run, run.need(ErasedRecord, "erase"))
+        ended(run, run.need(ErasedRecord))
     assert labels(next_batch(run.workdir, "digits")) == [7]
     assert labels(next_batch(run.workdir, "digits", {digit(7)})) == [REQUEST.label], "a kill has prevented its outcome"
     run.workdir.outcome.write_text("{}")
@@ -271,37 +282,36 @@ def test_a_batch_has_one_model_one_graph_and_one_version_and_every_attempt_its_o
     workdir: Workdir, tiny_unet: Callable[..., torch.nn.Module], tmp_path: Path
 ) -> None:
     """The steps that take over what the first attempt has made, on files; the end-to-end test has them all."""
-    from erasediff.steps.erase import erase
     from erasediff.steps.register import register
     from erasediff.steps.version_forget_set import split_of
 
     made = promoted_run(tmp_path / "made", tiny_unet)
     lead = opened(workdir, (digit(0), digit(3)))
-    other = lead.others()[0]
+    other = others_of(lead)[0]
     kinds = (BaseRecord, ErasedRecord, VerdictRecord, ExportedRecord, RegisteredRecord)
     for kind in kinds:
-        made.need(kind, "run").write(lead.path(kind))
-    base = lead.need(BaseRecord, "train-base")
+        made.need(kind).write(lead.path(kind))
+    base = lead.need(BaseRecord)
     many = np.repeat(np.arange(10), 4)
-    kept = [split_of(one, base, many).retain for one in lead.batch()]
+    kept = [split_of(one, base, many).retain for one in batch_of(lead)]
     assert np.array_equal(*kept)
     assert not np.isin(many[kept[0]], (0, 3)).any()
     base.write(other.path(BaseRecord))
     from erasediff.records.nouns import ForgetSetRecord
 
-    for one in lead.batch():
-        made.need(ForgetSetRecord, "run").model_copy(update={"label": one.plan().request.label}).write(one.path(ForgetSetRecord))
-    curves = lead.folder / lead.need(ErasedRecord, "erase").curves.uri
+    for one in batch_of(lead):
+        made.need(ForgetSetRecord).model_copy(update={"label": one.plan().request.label}).write(one.path(ForgetSetRecord))
+    curves = lead.folder / lead.need(ErasedRecord).curves.uri
     curves.write_bytes(b"curves")
-    shared = erase(other)
-    assert shared.model == lead.need(ErasedRecord, "erase").model
+    shared = perform(step("erase"), other)
+    assert other.need(ErasedRecord).model == lead.need(ErasedRecord).model
     assert set(shared.made_from) == {"base", "forget_set", "config", f"forget_set.{lead.name}"}
     assert sha256_file(other.folder / "curves.npz") == sha256_file(curves)
     for kind in (VerdictRecord, ExportedRecord):
-        made.need(kind, "run").write(other.path(kind))
-    assert register(other).version == lead.need(RegisteredRecord, "register").version
-    verdict = other.need(VerdictRecord, "gate")
+        made.need(kind).write(other.path(kind))
+    assert register(other).version == lead.need(RegisteredRecord).version
+    verdict = other.need(VerdictRecord)
     verdict.model_copy(update={"verdict": Verdict.FAIL}).write(other.path(VerdictRecord))
-    for one in lead.batch():
+    for one in batch_of(lead):
         with pytest.raises(BadInput, match=f"run {other.name} did not pass"):
             register(one)  # step by step, with no pipeline around it that would have ended after the gate

@@ -12,6 +12,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import load_dataset
 from erasediff.errors import BadInput, EraseDiffError, IntegrityError
 from erasediff.evaluate.detectors import Detector
@@ -24,10 +26,10 @@ from erasediff.records.config import DenoiserConfig, DetectorConfig, RunConfig, 
 from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, PlanRecord, Try, Verdict, VerdictRecord
 from erasediff.records.policy import GatePolicy, load_policy
-from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
+from erasediff.steps.perform import perform
 from erasediff.steps.record_outcome import confidence
-from erasediff.steps.runner import perform
+from erasediff.steps.table import step
 from erasediff.tracking import Tracking
 from tests.e2e.numbers import QUICK
 from tests.evaluate.gate_examples import EARLIER, LABEL, POLICY, detected, measurements, witness
@@ -41,13 +43,13 @@ KEY, DIGEST = bytes(32), "0" * 64
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], monkeypatch: pytest.MonkeyPatch) -> Attempt:
     """An attempt that has come as far as an erased model; the base had forgotten a label before, as in the example that passes."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return erased(tmp_path, tiny_unet, POLICY)
 
 
-def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: GatePolicy) -> Run:
+def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: GatePolicy) -> Attempt:
     workdir = Workdir.open(tmp_path / "work")
     plan = PlanRecord(
         made_from={"dataset": load_dataset(CONFIG.dataset).digest()},
@@ -59,7 +61,7 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
         seed_commitment=sha256_bytes(KEY),
         mlflow_run_id=Tracking(workdir.root).start_run("test", {}),
     )
-    opened = workdir.open_run(plan, CONFIG, policy, KEY)
+    opened = workdir.open_attempt(plan, CONFIG, policy, KEY)
     scheduler = build_scheduler(CONFIG.sampler, 1000)
     before, after = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
     BaseRecord(name="digits", version="2", model=before, judges=judges.appoint(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
@@ -68,23 +70,23 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
     return opened
 
 
-def measured(run: Run, **changes: Any) -> None:
+def measured(run: Attempt, **changes: Any) -> None:
     """Measurements by the judges who were appointed."""
-    appointed = run.need(BaseRecord, "train-base").judges
+    appointed = run.need(BaseRecord).judges
     assert appointed is not None
     detector = measurements().detector.model_copy(update={"sha256": appointed.classifier})
     good = {"detector": detector, "neighbours": witness(sha256=appointed.neighbours), "features": appointed.features}
     measurements(**good | changes).write(run.path(Measurements))
 
 
-def said(run: Run) -> Verdict:
-    perform("gate", run)
-    return run.need(VerdictRecord, "gate").verdict
+def said(run: Attempt) -> Verdict:
+    perform(step("gate"), run)
+    return run.need(VerdictRecord).verdict
 
 
 @pytest.mark.parametrize(("detections", "wanted"), [(12, Verdict.PASS), (40, Verdict.FAIL)])
 @pytest.mark.parametrize("clock", ["forwards", "backwards"])
-def test_the_clock_has_no_say(run: Run, monkeypatch: pytest.MonkeyPatch, clock: str, detections: int, wanted: Verdict) -> None:
+def test_the_clock_has_no_say(run: Attempt, monkeypatch: pytest.MonkeyPatch, clock: str, detections: int, wanted: Verdict) -> None:
     """Clocks are set back by an hour, and by people. Forwards is the control."""
     measured(run, forget_erased=detected(detections))
     if clock == "backwards":
@@ -94,10 +96,10 @@ def test_the_clock_has_no_say(run: Run, monkeypatch: pytest.MonkeyPatch, clock: 
     assert said(run) is wanted
 
 
-def test_measurements_by_another_judge_leave_no_verdict(run: Run) -> None:
+def test_measurements_by_another_judge_leave_no_verdict(run: Attempt) -> None:
     measured(run, detector=measurements().detector)
     with pytest.raises(IntegrityError, match="other detectors"):
-        perform("gate", run)
+        perform(step("gate"), run)
     assert run.find(VerdictRecord) is None
 
 
@@ -118,15 +120,15 @@ def test_a_detector_that_breaks_down_leaves_no_measurements_and_the_gate_refuses
 
     monkeypatch.setattr(Detector, "look", break_down)
     with pytest.raises(EraseDiffError, match="step evaluate failed unexpectedly"):
-        perform("evaluate", run)
+        perform(step("evaluate"), run)
     assert next(seen) > 2, "control: it had begun"
     assert run.find(Measurements) is None
     with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
-        perform("gate", run)
+        perform(step("gate"), run)
     assert run.find(VerdictRecord) is None
 
 
-def test_bounds_are_tracked_by_their_confidence_and_the_second_try_has_more_of_it(run: Run) -> None:
+def test_bounds_are_tracked_by_their_confidence_and_the_second_try_has_more_of_it(run: Attempt) -> None:
     """The lie: 95 % over a bound that was asked at 97.5 %, or the other way round."""
     measured(run)
     other = run.plan().model_copy(update={"run": "other"})
@@ -135,6 +137,6 @@ def test_bounds_are_tracked_by_their_confidence_and_the_second_try_has_more_of_i
     said(run)
     assert confidence(run) == pytest.approx(0.975), "and the report says it too"
     metrics = MlflowClient(f"sqlite:///{run.workdir.root}/mlflow.db").get_run(run.plan().mlflow_run_id).data.metrics
-    f1 = next(check for check in run.need(VerdictRecord, "gate").checks if check.id == "F1")
+    f1 = next(check for check in run.need(VerdictRecord).checks if check.id == "F1")
     assert metrics["gate.f1.upper97.5"] == pytest.approx(f1.bound)
     assert "gate.f1.upper95" not in metrics

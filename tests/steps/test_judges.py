@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import load_dataset
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.real import RealImages, real_images
@@ -17,7 +19,6 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig
 from erasediff.records.nouns import BaseRecord, ErasureRequest, Judges, ModelRecord, PlanRecord
 from erasediff.records.policy import load_policy
-from erasediff.records.workdir import Run, Workdir
 from erasediff.steps import judges
 from erasediff.steps.gate import check_judges
 from tests.evaluate.gate_examples import measurements, witness
@@ -34,30 +35,30 @@ def real() -> RealImages:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Attempt:
     return opened_by(tmp_path, CONFIG)
 
 
-def appointed(run: Run, found: Judges | None) -> BaseRecord:
+def appointed(run: Attempt, found: Judges | None) -> BaseRecord:
     model = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="m", sha256=DIGEST), folder_sha256=DIGEST)
     base = BaseRecord(name="digits", version="1", model=model, judges=found)
     base.write(run.path(BaseRecord))
     return base
 
 
-def the_file(run: Run) -> Path:
+def the_file(run: Attempt) -> Path:
     (path,) = run.workdir.detectors.glob("*.safetensors")
     return path
 
 
-def test_who_was_appointed_judges(run: Run, real: RealImages) -> None:
+def test_who_was_appointed_judges(run: Attempt, real: RealImages) -> None:
     found = judges.appoint(run, real)
     appointed(run, found)
     assert judges.classifier(run, real).digest == found.classifier
     assert judges.neighbourhood(run, real).digest == found.neighbours
 
 
-def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Run, real: RealImages) -> None:
+def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Attempt, real: RealImages) -> None:
     appointed(run, judges.appoint(run, real))
     blind = {name: torch.zeros_like(value) for name, value in load_file(the_file(run)).items()}
     save_file(blind, the_file(run))
@@ -65,26 +66,26 @@ def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Run
         judges.classifier(run, real)
 
 
-def test_one_that_is_trained_again_after_it_was_removed_must_come_out_the_same(run: Run, real: RealImages) -> None:
+def test_one_that_is_trained_again_after_it_was_removed_must_come_out_the_same(run: Attempt, real: RealImages) -> None:
     appointed(run, judges.appoint(run, real))
     the_file(run).unlink()
     judges.classifier(run, real)
 
 
-def test_other_neighbours_are_refused(run: Run, real: RealImages) -> None:
+def test_other_neighbours_are_refused(run: Attempt, real: RealImages) -> None:
     appointed(run, judges.appoint(run, real))
     fewer = RealImages(real.holdout[1:], real.holdout_labels[1:], real.train, real.train_labels, real.classes)
     with pytest.raises(IntegrityError, match="neighbours that would judge"):
         judges.neighbourhood(run, fewer)
 
 
-def test_without_an_appointment_nobody_judges(run: Run, real: RealImages) -> None:
+def test_without_an_appointment_nobody_judges(run: Attempt, real: RealImages) -> None:
     appointed(run, None)
     with pytest.raises(IntegrityError, match="appointed"):
         judges.classifier(run, real)
 
 
-def opened_by(tmp_path: Path, config: RunConfig) -> Run:
+def opened_by(tmp_path: Path, config: RunConfig) -> Attempt:
     plan = PlanRecord(
         made_from={"dataset": load_dataset(config.dataset).digest()},
         run="one",
@@ -95,7 +96,7 @@ def opened_by(tmp_path: Path, config: RunConfig) -> Run:
         seed_commitment=sha256_bytes(KEY),
         mlflow_run_id="r",
     )
-    return Workdir.open(tmp_path / "work").open_run(plan, config, POLICY, KEY)
+    return Workdir.open(tmp_path / "work").open_attempt(plan, config, POLICY, KEY)
 
 
 def change_weights(folder: Path) -> None:
@@ -123,7 +124,7 @@ def test_an_extractor_that_was_swapped_after_the_appointment_is_refused(tmp_path
     judges.classifier(run, real)
 
 
-def test_the_detector_s_features_are_appointed_with_the_detector(run: Run, real: RealImages) -> None:
+def test_the_detector_s_features_are_appointed_with_the_detector(run: Attempt, real: RealImages) -> None:
     found = judges.appoint(run, real)
     appointed(run, found)
     assert judges.extractor(run, real, judges.classifier(run, real)).digest == found.features == found.classifier
@@ -144,7 +145,7 @@ def test_a_classifier_from_a_folder_is_appointed_like_one_that_was_trained(tmp_p
 
 
 @pytest.mark.parametrize("who", ["classifier", "neighbours", "features"])
-def test_the_gate_refuses_measurements_by_another_judge(run: Run, who: str) -> None:
+def test_the_gate_refuses_measurements_by_another_judge(run: Attempt, who: str) -> None:
     """The files may have been right when the samples were looked at by something else: the measurements name who looked."""
     base = appointed(run, Judges(classifier=DIGEST, neighbours=DIGEST, features=DIGEST))
     check_judges(run, base, measurements())  # control
@@ -154,7 +155,7 @@ def test_the_gate_refuses_measurements_by_another_judge(run: Run, who: str) -> N
         check_judges(run, base, measurements(**others[who]))
 
 
-def test_the_gate_takes_no_judge_in_another_s_place(run: Run) -> None:
+def test_the_gate_takes_no_judge_in_another_s_place(run: Attempt) -> None:
     """Both were appointed, but each for its own office."""
     base = appointed(run, Judges(classifier=DIGEST, neighbours="1" * 64, features=DIGEST))
     right = measurements(neighbours=witness(sha256="1" * 64))

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.export.solvers import solver_table
 from erasediff.models.denoiser import build_scheduler, schedule_of
@@ -14,7 +16,6 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
 from erasediff.records.nouns import ErasureRequest, ModelRecord, PlanRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.serving import ServingRules
-from erasediff.records.workdir import Run, Workdir
 from erasediff.serve.solver import save_tables
 from erasediff.steps.promote import read_promotions
 from erasediff.steps.roll_out import check_rolled_out, roll_out
@@ -27,14 +28,14 @@ REGISTERED = RegisteredRecord(name="digits", version="2", weights_sha256=DIGEST,
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     """An attempt that has come as far as a registered version."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     request = ErasureRequest(dataset="digits", label=8)
     plan = PlanRecord(run="one", attempt=1, request=request, config_digest=DIGEST, policy_digest=DIGEST, seed_commitment=DIGEST, mlflow_run_id="x")
     workdir = Workdir.open(tmp_path / "work")
     plan.write(workdir.runs / "one" / "plan.json")
-    opened = workdir.run("one")
+    opened = workdir.attempt("one")
     REGISTERED.write(opened.path(RegisteredRecord))
     return opened
 
@@ -44,7 +45,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         monkeypatch.setenv(f"ERASEDIFF_ROLL_OUT_{name}", value)
 
 
-def test_without_a_roll_out_the_record_says_so_and_promotion_goes_on(run: Run) -> None:
+def test_without_a_roll_out_the_record_says_so_and_promotion_goes_on(run: Attempt) -> None:
     with pytest.raises(BadInput, match="roll-out"):
         check_rolled_out(run, REGISTERED)
     record = roll_out(run)
@@ -53,7 +54,7 @@ def test_without_a_roll_out_the_record_says_so_and_promotion_goes_on(run: Run) -
     assert check_rolled_out(run, REGISTERED) == record
 
 
-def test_where_one_is_configured_no_promotion_goes_without_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_one_is_configured_no_promotion_goes_without_it(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also not by a record of the time before it was configured."""
     record = roll_out(run)
     configure(monkeypatch)
@@ -73,14 +74,14 @@ def test_where_one_is_configured_no_promotion_goes_without_it(run: Run, monkeypa
             check_rolled_out(run, REGISTERED)
 
 
-def test_a_roll_out_that_was_rolled_back_is_not_forgotten_when_the_setting_is_taken_away(run: Run) -> None:
+def test_a_roll_out_that_was_rolled_back_is_not_forgotten_when_the_setting_is_taken_away(run: Attempt) -> None:
     record = roll_out(run).model_copy(update={"outcome": "rolled back"})
     record.write(run.path(RollOutRecord))
     with pytest.raises(BadInput, match="rolled back"):
         check_rolled_out(run, REGISTERED)
 
 
-def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     from erasediff.records.nouns import ExportedRecord, Verdict
 
     configure(monkeypatch, KUBECONFIG="")
@@ -102,7 +103,7 @@ def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Run, monke
     [("/nonexistent", "no cluster is configured"), ("refused", "does not answer")],
 )
 def test_a_cluster_that_is_not_there_ends_in_one_sentence(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kubeconfig: str, sentence: str
+    run: Attempt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kubeconfig: str, sentence: str
 ) -> None:
     from erasediff.cluster.api import Cluster
 

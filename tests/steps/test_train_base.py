@@ -2,11 +2,11 @@
 
 import pytest
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.models.denoiser import build_scheduler, build_unet
 from erasediff.models.folder import save_model
 from erasediff.records.config import DenoiserConfig, RunConfig, SamplerConfig
-from erasediff.records.workdir import Workdir
 from erasediff.steps.tags import DRIFT_TAG, model_tags
 from erasediff.steps.train_base import ensure_champion
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking

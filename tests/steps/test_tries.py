@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.tries import keep_try, tries
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError
 from erasediff.files import sha256_bytes
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, PlanRecord, Verdict
 from erasediff.records.policy import load_policy
-from erasediff.records.workdir import Run, Workdir
-from erasediff.steps.tries import keep_try, tries
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 KEY = bytes(32)
 
 
-def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None = None, number: int = 1) -> Run:
+def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None = None, number: int = 1) -> Attempt:
     config = RunConfig()
     plan = PlanRecord(
         run=name,
@@ -29,7 +30,7 @@ def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None
         seed_commitment=sha256_bytes(KEY),
         mlflow_run_id="r",
     )
-    run = workdir.open_run(plan, config, POLICY, KEY)
+    run = workdir.open_attempt(plan, config, POLICY, KEY)
     if verdict is not None:
         keep_try(run, "gate", verdict)
     return run

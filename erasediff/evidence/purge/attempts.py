@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from erasediff.attempts.attempt import GRIDS, KEY, Attempt
 from erasediff.data.workspace import WORKSPACE
 from erasediff.evidence.purge.folder import folder_things, remove_file
 from erasediff.evidence.purge.grids import shows
 from erasediff.evidence.purge.seam import AGAIN, Kept, Listing, Store, Thing
 from erasediff.evidence.purge.survey import Subject, is_open
 from erasediff.records.nouns import BaseRecord
-from erasediff.records.workdir import CHECKPOINT, GRIDS, KEY, Run
+from erasediff.steps.table import CHECKPOINT
 
 SCRATCH, CHECKPOINTS, PICTURES, OTHERS = (
     "forget images in scratch folders",
@@ -39,7 +40,7 @@ def cache_store(subject: Subject) -> Store:
     return Store("dvc cache", look, "looked for workspaces in every scratch folder anew")
 
 
-def workdir_store(subject: Subject, conceal: Callable[[Run], None]) -> Store:
+def workdir_store(subject: Subject, conceal: Callable[[Attempt], None]) -> Store:
     """Files of attempts.
 
     Args:
@@ -48,7 +49,7 @@ def workdir_store(subject: Subject, conceal: Callable[[Run], None]) -> Store:
     """
 
     def look() -> Listing:
-        everything = subject.run.workdir.all_attempts()
+        everything = subject.run.workdir.attempts()
         dataset = subject.run.plan().request.dataset
         showing = [run for run in everything if run.plan().request.dataset == dataset and shows(run, subject.label)]
         own = {run.name for run in subject.attempts}
@@ -64,21 +65,21 @@ def workdir_store(subject: Subject, conceal: Callable[[Run], None]) -> Store:
     return Store("workdir", look, "listed every attempt's folder anew against what may stay")
 
 
-def _starts_from(run: Run, name: str) -> bool:
-    base = run.find(BaseRecord)
+def _starts_from(attempt: Attempt, name: str) -> bool:
+    base = attempt.find(BaseRecord)
     return base is not None and base.name == name
 
 
-def _leftovers(run: Run) -> Iterator[Thing]:
-    for path in sorted(run.folder.iterdir()):
+def _leftovers(attempt: Attempt) -> Iterator[Thing]:
+    for path in sorted(attempt.folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             if path.match(_SCRATCH):
                 yield from _of_scratch(path)
             elif path.name != _GRAPHS:
-                yield from folder_things(path, OTHERS, run.folder)
+                yield from folder_things(path, OTHERS, attempt.folder)
         elif CHECKPOINT not in path.name and path.name not in _STAYS and path.suffix not in _STAYING_SUFFIXES:
             yield Thing(OTHERS, partial(remove_file, path))
-    yield from _checkpoints(run)
+    yield from _checkpoints(attempt)
 
 
 def _of_scratch(folder: Path) -> Iterator[Thing]:
@@ -94,9 +95,9 @@ def _of_scratch(folder: Path) -> Iterator[Thing]:
         yield from folder_things(folder, SCRATCH, folder.parent)
 
 
-def _checkpoints(run: Run) -> Iterator[Thing]:
+def _checkpoints(attempt: Attempt) -> Iterator[Thing]:
     """A checkpoint, and parts of one."""
-    return (Thing(CHECKPOINTS, partial(remove_file, path)) for path in _in(run.folder, f"*{CHECKPOINT}*"))
+    return (Thing(CHECKPOINTS, partial(remove_file, path)) for path in _in(attempt.folder, f"*{CHECKPOINT}*"))
 
 
 def _in(folder: Path, pattern: str) -> list[Path]:

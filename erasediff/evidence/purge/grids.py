@@ -8,52 +8,52 @@ from pathlib import Path
 
 import numpy as np
 
+from erasediff.attempts.attempt import GRIDS, Attempt
 from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, write_atomic
-from erasediff.records.workdir import GRIDS, Run
 
 _FORGOTTEN = ("forgotten_before", "forgotten_after")
 _RETAINED = ("retained_before", "retained_after")
 
 
-def shows(run: Run, label: int) -> bool:
+def shows(attempt: Attempt, label: int) -> bool:
     """Whether any grid of an attempt shows samples of a label: as the forgotten one, or as one that was still retained.
 
     Raises:
         IntegrityError: a grid cannot be read, so nobody knows.
     """
-    return any(_shows(run, label, path) for name in GRIDS if (path := run.folder / name).is_file())
+    return any(_shows(attempt, label, path) for name in GRIDS if (path := attempt.folder / name).is_file())
 
 
-def _shows(run: Run, label: int, path: Path) -> bool:
+def _shows(attempt: Attempt, label: int, path: Path) -> bool:
     arrays = _read(path)
-    forgotten = run.plan().request.label == label and any(name in arrays for name in _FORGOTTEN)
+    forgotten = attempt.plan().request.label == label and any(name in arrays for name in _FORGOTTEN)
     return forgotten or label in arrays["labels"]
 
 
-def without(run: Run, label: int, path: Path, render: Callable[[Run, Path], bytes]) -> None:
+def without(attempt: Attempt, label: int, path: Path, render: Callable[[Attempt, Path], bytes]) -> None:
     """Take a label out of an attempt's grids and report.
 
     The new grid gets its name after the report has been written anew, and the first grid goes last: a kill before that leaves a grid that still
     shows the label, so all of it is done again.
 
     Args:
-        run: the attempt.
+        attempt: the attempt.
         label: which.
         path: where the workdir's copy of the latest report lies.
         render: the report as HTML, of the attempt with the grid in a file.
     """
-    first, later = (run.folder / name for name in GRIDS)
-    pending, report = run.folder / f".{GRIDS[1]}.part", run.folder / "report.html"
+    first, later = (attempt.folder / name for name in GRIDS)
+    pending, report = attempt.folder / f".{GRIDS[1]}.part", attempt.folder / "report.html"
     arrays = _read(first if first.is_file() else later)
     shown = arrays["labels"] != label
     rest = {"labels": arrays["labels"][shown], **{name: arrays[name][shown] for name in _RETAINED}}
-    if run.plan().request.label != label:
+    if attempt.plan().request.label != label:
         rest |= {name: arrays[name] for name in _FORGOTTEN if name in arrays}
     with atomic_path(pending) as temporary, temporary.open("wb") as handle:
         np.savez(handle, allow_pickle=False, **rest)
     if report.is_file():
-        html, before = render(run, pending), report.read_bytes()
+        html, before = render(attempt, pending), report.read_bytes()
         if path.is_file() and path.read_bytes() == before:
             write_atomic(path, html)
         write_atomic(report, html)

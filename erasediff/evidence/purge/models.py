@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.evidence.purge.folder import folder_things, remove_file
 from erasediff.evidence.purge.seam import AGAIN, Kept, Listing, Store, Thing
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord
-from erasediff.records.workdir import Run
 from erasediff.tracking import Tracking
 
 WEIGHTS, GRAPHS, DETECTORS, UNKNOWN = (
@@ -26,7 +26,7 @@ def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
     """Models of the workdir."""
 
     def look() -> Listing:
-        attempts = subject.run.workdir.all_attempts()
+        attempts = subject.run.workdir.attempts()
         things = [*_weights(subject, found), *(thing for run in attempts for thing in _graphs(run, subject, found))]
         unknown = _unknown(subject, found, attempts, tracking)
         needed = {run.detector() for run in subject.opened}
@@ -49,7 +49,7 @@ def _weights(subject: Subject, found: Survey) -> Iterator[Thing]:
         yield from folder_things(models / name, WEIGHTS, models)
 
 
-def _graphs(run: Run, subject: Subject, found: Survey) -> Iterator[Thing]:
+def _graphs(run: Attempt, subject: Subject, found: Survey) -> Iterator[Thing]:
     """The graph of an attempt, if it was revoked or is one of the request's own that serves nobody."""
     exported = run.find(ExportedRecord)
     digest = None if exported is None else exported.onnx.sha256
@@ -64,7 +64,7 @@ def _detector(path: Path) -> Iterator[Thing]:
         yield Thing(DETECTORS, partial(remove_file, file))
 
 
-def _unknown(subject: Subject, found: Survey, attempts: list[Run], tracking: Tracking) -> list[Thing]:
+def _unknown(subject: Subject, found: Survey, attempts: list[Attempt], tracking: Tracking) -> list[Thing]:
     """What a step that was killed left among the models; whatever the registry knows can be fetched again."""
     named = {digest[:_NAME] for digest in (*found.plan.revoked, *found.staying)}
     for run in attempts:

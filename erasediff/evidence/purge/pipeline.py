@@ -9,10 +9,10 @@ import os
 import tempfile
 from pathlib import Path
 
+from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
 from erasediff.evidence.purge.folder import folder_things
 from erasediff.evidence.purge.seam import Kept, Listing, Store
 from erasediff.files import is_in_use
-from erasediff.records.workdir import LAUNCH_PREFIX, Workdir
 
 KFP_PREFIX = "erasediff-kfp-"
 """Of the folders that ``pipelines/local.py`` gives to kfp."""

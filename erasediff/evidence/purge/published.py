@@ -22,7 +22,7 @@ def published_store(subject: Subject, found: Survey, settings: RollOutSettings) 
 
 def _roots(subject: Subject, settings: RollOutSettings) -> list[str]:
     """Where graphs were published: by the records, and by today's settings. A graph lies at ``ROOT/<its digest>/<of its manifest>``."""
-    records = [record for run in subject.run.workdir.all_attempts() if (record := run.find(RollOutRecord)) is not None and record.uri]
+    records = [record for run in subject.run.workdir.attempts() if (record := run.find(RollOutRecord)) is not None and record.uri]
     roots = {record.uri.rstrip("/").rsplit("/", 2)[0] for record in records}
     if settings.backend != "none" and settings.publish_to:
         roots.add(settings.publish_to.rstrip("/"))

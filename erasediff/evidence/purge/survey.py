@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import requests_in
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.grids import shows
 from erasediff.evidence.purge.seam import Kept
 from erasediff.evidence.purge.superseded import Build, Decision, Rules, decide
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
-from erasediff.records.workdir import Run
 from erasediff.tracking import MODEL_ARTIFACTS, Tracking
 
 ONNX_ARTIFACTS, REPORT_ARTIFACT, REQUEST_TAG = "onnx", "report.html", "erasediff.request"
@@ -28,8 +29,8 @@ class Subject:
         champion: its version that serves.
     """
 
-    run: Run
-    attempts: tuple[Run, ...]
+    run: Attempt
+    attempts: tuple[Attempt, ...]
     name: str
     champion: Any
 
@@ -39,13 +40,13 @@ class Subject:
         return self.run.plan().request.label
 
     @property
-    def opened(self) -> tuple[Run, ...]:
+    def opened(self) -> tuple[Attempt, ...]:
         """Attempts at other requests that have started and not ended."""
         own = {run.name for run in self.attempts}
-        return tuple(run for run in self.run.workdir.all_attempts() if run.name not in own and is_open(run))
+        return tuple(run for run in self.run.workdir.attempts() if run.name not in own and is_open(run))
 
     @property
-    def successful(self) -> tuple[Run, ...]:
+    def successful(self) -> tuple[Attempt, ...]:
         """Attempts at the request that were promoted."""
         return tuple(run for run in self.attempts if run.find(PromotionRecord) is not None)
 
@@ -59,9 +60,9 @@ class Survey:
     kept: tuple[Kept, ...]
 
 
-def is_open(run: Run) -> bool:
+def is_open(attempt: Attempt) -> bool:
     """Whether an attempt has started and not ended: neither promoted nor given an outcome."""
-    return run.find(BaseRecord) is not None and run.find(PromotionRecord) is None and not (run.folder / "outcome.json").is_file()
+    return attempt.find(BaseRecord) is not None and attempt.find(PromotionRecord) is None and not (attempt.folder / "outcome.json").is_file()
 
 
 def survey(subject: Subject, tracking: Tracking, earlier: PurgePlan) -> Survey:
@@ -103,7 +104,7 @@ def _decision(subject: Subject, tracking: Tracking) -> Decision:
     champion = model_of(subject.champion)
     if champion is None:
         raise BadInput(f"the champion of {subject.name!r} does not say what it has forgotten: nothing is purged before it does.")
-    everything = subject.run.workdir.all_attempts()
+    everything = subject.run.workdir.attempts()
     rules = Rules(
         dataset=subject.run.plan().request.dataset,
         label=subject.label,
@@ -119,8 +120,8 @@ def _decision(subject: Subject, tracking: Tracking) -> Decision:
     return decide([*versions, *(build for build in attempts if build.model.weights.sha256 not in known)], rules)
 
 
-def _named(run: Run) -> str | None:
-    base = run.find(BaseRecord)
+def _named(attempt: Attempt) -> str | None:
+    base = attempt.find(BaseRecord)
     return None if base is None else base.name
 
 
@@ -137,10 +138,10 @@ def _of_version(version: Any) -> Build | None:
     )
 
 
-def _of_attempt(run: Run) -> list[Build]:
+def _of_attempt(attempt: Attempt) -> list[Build]:
     """The base that an attempt started from, and what it made of it."""
-    base, erased, exported = run.find(BaseRecord), run.find(ErasedRecord), run.find(ExportedRecord)
-    labels = frozenset(request.label for request in (run.plan().request, *run.requests()))
+    base, erased, exported = attempt.find(BaseRecord), attempt.find(ErasedRecord), attempt.find(ExportedRecord)
+    labels = frozenset(request.label for request in (attempt.plan().request, *requests_in(attempt)))
     found = [] if base is None else [Build(base.model)]
     if erased is not None:
         found.append(Build(erased.model, None if exported is None else exported.onnx.sha256, labels=labels))
@@ -158,7 +159,7 @@ def _runs(subject: Subject, tracking: Tracking, decision: Decision) -> dict[str,
         if found is not None and build.run_id not in needed:
             of_another = found.data.tags.get(REQUEST_TAG, request) != request
             planned[build.run_id] = _planned(found, (MODEL_ARTIFACTS, ONNX_ARTIFACTS) if of_another else ())
-    elsewhere = {run.plan().mlflow_run_id for run in subject.run.workdir.attempts(request) if _named(run) not in (None, subject.name)}
+    elsewhere = {run.plan().mlflow_run_id for run in subject.run.workdir.attempts_at(request) if _named(run) not in (None, subject.name)}
     for found in tracking.runs_of_request(request):
         if found.info.run_id not in needed | elsewhere:
             planned[found.info.run_id] = _planned(found, ())
@@ -168,7 +169,7 @@ def _runs(subject: Subject, tracking: Tracking, decision: Decision) -> dict[str,
 def _reports(subject: Subject, tracking: Tracking, planned: dict[str, PlannedRun]) -> dict[str, PlannedRun]:
     """Runs that stay but for a report with samples of the class, be it of an earlier request, when the class was still retained."""
     dataset, found = subject.run.plan().request.dataset, {}
-    for run in subject.run.workdir.all_attempts():
+    for run in subject.run.workdir.attempts():
         plan = run.plan()
         present = planned.get(plan.mlflow_run_id)
         if plan.request.dataset == dataset and (present is None or present.parts) and shows(run, subject.label):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.purge.engine import purge_stores
 from erasediff.evidence.purge.folder import FolderPlace
@@ -15,7 +16,6 @@ from erasediff.evidence.purge.pipeline import pipeline_store
 from erasediff.evidence.purge.seam import Listing, Store, Thing
 from erasediff.files import in_use
 from erasediff.records.config import PurgeConfig, RunConfig
-from erasediff.records.workdir import Workdir
 
 
 def test_everything_goes_and_links_are_not_followed(tmp_path: Path) -> None:

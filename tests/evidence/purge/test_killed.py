@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.records.purging import PurgeRecord
-from erasediff.records.workdir import Workdir
 from erasediff.steps.purge import purge
 from tests.evidence.purge.world import World, copy, holders
 
@@ -19,7 +19,7 @@ KILLER = """
 import os, signal, sys
 from pathlib import Path
 from erasediff.evidence.purge import engine
-from erasediff.records.workdir import Workdir
+from erasediff.attempts.workdir import Workdir
 from erasediff.steps.purge import purge
 
 left, remove = int(sys.argv[2]), engine.remove
@@ -32,7 +32,7 @@ def killing(thing):
     remove(thing)
 
 engine.remove = killing
-purge(Workdir.open(sys.argv[1]).run("winner"))
+purge(Workdir.open(sys.argv[1]).attempt("winner"))
 """
 
 
@@ -59,17 +59,17 @@ def finished(world: World, tmp_path: Path) -> tuple[World, int]:
 def test_sigkill_between_any_two_deletions_is_survived(finished: tuple[World, int], tmp_path: Path) -> None:
     """At several points, one after another in the same workdir, and each time from the beginning."""
     world, _ = finished
-    whole, total = purge(world.workdir.run("winner")), 0
+    whole, total = purge(world.workdir.attempt("winner")), 0
     assert holders(world.canary, world.workdir.root) == []
     total = sum(line.count for line in whole.lines if line.action == "deleted")
     assert total > 20
     for after in (0, 1, total // 3, total // 2, total - 2, total - 1):
         _restore(world, tmp_path)
         assert killed(world.workdir.root, after) == -signal.SIGKILL, "control: it was killed"
-        assert world.workdir.run("winner").find(PurgeRecord) is None, "a purge that was killed has said nothing"
+        assert world.workdir.attempt("winner").find(PurgeRecord) is None, "a purge that was killed has said nothing"
         if after < total - 1:
             assert holders(world.canary, world.workdir.root) or world.workdir.keys.exists()
-        record = purge(world.workdir.run("winner"))
+        record = purge(world.workdir.attempt("winner"))
         assert record.complete
         assert told(record) == told(whole), f"killed after {after}"
         assert holders(world.canary, world.workdir.root) == []
@@ -82,4 +82,4 @@ def _restore(world: World, tmp_path: Path) -> None:
 
     shutil.rmtree(world.workdir.root)
     copy(tmp_path / "kept", world.workdir.root)
-    assert Workdir.open(world.workdir.root).run("winner").find(PurgeRecord) is None
+    assert Workdir.open(world.workdir.root).attempt("winner").find(PurgeRecord) is None

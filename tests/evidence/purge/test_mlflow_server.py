@@ -45,7 +45,7 @@ def test_with_a_server_and_s3_the_canary_is_found_nowhere(server: tuple[str, Pat
         assert any(world.canary in body for body in bodies(url)), "control"
         with pytest.raises(PurgeUnfinished):
             purge(run)
-        unfinished = {entry.store: entry.reason for entry in run.need(PurgeRecord, "purge").unfinished}
+        unfinished = {entry.store: entry.reason for entry in run.need(PurgeRecord).unfinished}
         assert "ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION" in unfinished["mlflow artifacts"]
         assert unfinished["mlflow registry"] == "nothing of it is deleted before the store 'mlflow artifacts' is purged."
         assert "keys" in unfinished
@@ -72,7 +72,7 @@ def test_a_server_that_is_down_leaves_the_purge_unfinished_and_nothing_deleted(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(PurgeUnfinished, match="does not answer"):
         purge(run)
-    assert [entry.store for entry in run.need(PurgeRecord, "purge").unfinished] == ["mlflow registry"]
+    assert [entry.store for entry in run.need(PurgeRecord).unfinished] == ["mlflow registry"]
     assert holders(world.canary, world.workdir.root, folder) == before
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, PurgeUnfinished
 from erasediff.records.config import PurgeConfig
 from erasediff.records.nouns import ExportedRecord, PromotionRecord, RegisteredRecord, RollOutRecord, VerdictRecord
 from erasediff.records.purging import PurgeRecord
-from erasediff.records.workdir import Run
 from erasediff.steps.purge import preview, purge
 from erasediff.steps.rollback import rollback
 from tests.evidence.purge.world import LABEL, OTHER, World, holders, tree
@@ -35,7 +35,7 @@ def test_the_canary_is_found_nowhere_and_the_champion_serves_on(world: World, tm
     for kind in (VerdictRecord, ExportedRecord, RegisteredRecord, RollOutRecord, PromotionRecord):
         assert run.find(kind) is not None
     champion = world.tracking.resolve("models:/numbers@champion")
-    assert str(champion.version) == run.need(RegisteredRecord, "register").version
+    assert str(champion.version) == run.need(RegisteredRecord).version
     assert (world.tracking.download(champion.source, tmp_path / "fetched") / "unet" / "weights").read_bytes() == b"erased winner"
     assert (run.folder / "onnx" / "model.onnx").is_file()
     assert (world.workdir.models / world.champion_model().weights.uri).is_dir()
@@ -116,7 +116,7 @@ def test_a_revoked_model_is_no_way_back_even_when_its_row_stays(build: Callable[
     assert counts(record)["mlflow registry", "revoked", "versions that know the class"] == 2
     tags = {str(v.version): v.tags for v in world.tracking.versions("numbers")}
     assert ["erasediff.revoked" in tags[n] for n in ("1", "2", "3")] == [True, True, False]
-    assert first.need(RegisteredRecord, "register").onnx_sha256 in record.revoked
+    assert first.need(RegisteredRecord).onnx_sha256 in record.revoked
     # As if an epoch of nothing forbade it: the list alone has to.
     world.tracking.tag_version("numbers", "2", "erasediff.model", tags["2"]["erasediff.model"].replace('"epoch":1', '"epoch":2'))
     with pytest.raises(BadInput, match="version 2 has been revoked"):
@@ -181,7 +181,7 @@ def test_the_key_goes_last_and_only_when_everything_else_is_gone(world: World) -
     remote.rename(remote.with_name("unmounted"))
     with pytest.raises(PurgeUnfinished, match="dvc remote"):
         purge(run)
-    record = run.need(PurgeRecord, "purge")
+    record = run.need(PurgeRecord)
     assert [entry.store for entry in record.unfinished] == ["dvc remote", "keys"]
     assert "mount its volume" in record.unfinished[0].reason
     key = world.workdir.request_key(run.plan().request)
@@ -225,7 +225,7 @@ def test_surplus_erased_builds_go_and_the_warm_one_stays(build: Callable[..., Wo
     assert rollback(world.workdir, "numbers").version == builds[1].version
 
 
-def _promote(world: World, run: Run) -> None:
+def _promote(world: World, run: Attempt) -> None:
     from erasediff.steps.promote import promote
     from erasediff.steps.roll_out import roll_out
 

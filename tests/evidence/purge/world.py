@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder
 from erasediff.models.denoiser import build_scheduler, schedule_of
@@ -29,12 +31,12 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.policy import load_policy
-from erasediff.records.workdir import Run, Workdir
 from erasediff.serve.solver import save_tables
+from erasediff.steps.perform import perform
 from erasediff.steps.promote import promote
 from erasediff.steps.roll_out import roll_out
+from erasediff.steps.table import step
 from erasediff.steps.train_base import model_tags
-from erasediff.steps.version_forget_set import version_forget_set
 from erasediff.tracking import CHAMPION, Tracking
 from tests.exported import SOLVER, describe
 
@@ -92,7 +94,7 @@ class World:
             champion = self.tracking.alias("numbers", CHAMPION)
         return BaseRecord(name="numbers", version=str(champion.version), model=model)
 
-    def open(self, name: str, label: int = LABEL, base: BaseRecord | None = None, number: int = 1) -> Run:
+    def open(self, name: str, label: int = LABEL, base: BaseRecord | None = None, number: int = 1) -> Attempt:
         """An attempt with its base and its forget set in the remote."""
         from erasediff.data.datasets import load_dataset
 
@@ -108,15 +110,15 @@ class World:
             seed_commitment=sha256_bytes(KEY),
             mlflow_run_id=mlflow_run,
         )
-        run = self.workdir.open_run(plan, self.config, POLICY, KEY)
+        run = self.workdir.open_attempt(plan, self.config, POLICY, KEY)
         base = base or self.base()
         base.model_copy(update={"made_from": {"plan": plan.digest()}}).write(run.path(BaseRecord))
-        version_forget_set(run)
+        perform(step("version_forget_set"), run)
         return run
 
-    def erase(self, run: Run, verdict: Verdict = Verdict.PASS) -> ErasedRecord:
+    def erase(self, run: Attempt, verdict: Verdict = Verdict.PASS) -> ErasedRecord:
         """What an erasure leaves, with everything that a killed one leaves too."""
-        base, label = run.need(BaseRecord, "train-base"), run.plan().request.label
+        base, label = run.need(BaseRecord), run.plan().request.label
         model = self.model("erased", base.model.epoch + 1, (*base.model.forgotten, label), f"erased {run.name}".encode())
         (run.folder / "curves.npz").write_bytes(b"curves")
         curves = Pointer(uri="curves.npz", sha256=DIGEST)
@@ -138,21 +140,21 @@ class World:
         self._report(run)
         return erased
 
-    def _samples(self, run: Run) -> None:
+    def _samples(self, run: Attempt) -> None:
         shown = np.frombuffer(self.canary, dtype=np.uint8).reshape(1, 1, -1)
         labels = np.array([label for label in range(4) if label != run.plan().request.label])
         grids = {"retained_before": np.zeros((len(labels), 1, 48), np.uint8), "retained_after": np.zeros((len(labels), 1, 48), np.uint8)}
         np.savez(run.folder / "samples.npz", labels=labels, forgotten_before=shown, forgotten_after=shown, **grids)
 
-    def _report(self, run: Run) -> None:
+    def _report(self, run: Attempt) -> None:
         path = self.root / "report.html"
         path.write_bytes(b"report " + self.canary)
         self.tracking.log_artifact(run.plan().mlflow_run_id, path)
         path.unlink()
 
-    def register(self, run: Run) -> RegisteredRecord:
+    def register(self, run: Attempt) -> RegisteredRecord:
         """Export and register what passed."""
-        erased = run.need(ErasedRecord, "erase").model
+        erased = run.need(ErasedRecord).model
         folder = run.folder / "onnx"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(f"graph {run.name}".encode())
@@ -180,11 +182,11 @@ class World:
         record.write(run.path(RegisteredRecord))
         return record
 
-    def end(self, run: Run) -> None:
+    def end(self, run: Attempt) -> None:
         """An outcome, as the exit handler writes one; its content does not matter here."""
         (run.folder / "outcome.json").write_text("{}")
 
-    def promoted(self, name: str = "winner", label: int = LABEL, base: BaseRecord | None = None) -> Run:
+    def promoted(self, name: str = "winner", label: int = LABEL, base: BaseRecord | None = None) -> Attempt:
         """An attempt that went well up to its promotion."""
         run = self.open(name, label, base)
         self.erase(run)
@@ -194,7 +196,7 @@ class World:
         self.end(run)
         return run
 
-    def failed(self, name: str = "loser", label: int = LABEL) -> Run:
+    def failed(self, name: str = "loser", label: int = LABEL) -> Attempt:
         """An attempt that the gate has failed."""
         run = self.open(name, label)
         self.erase(run, Verdict.FAIL)

@@ -1,0 +1,160 @@
+"""The components of the pipeline: a step of the table in one of six shapes.
+
+kfp takes a component's code from the source of its function and runs it alone in a pod, so a shape imports what it calls, spells its types out,
+and is told by a parameter which step it is.
+"""
+
+from kfp import dsl
+from kfp.dsl.python_component import PythonComponent
+
+from components.images import PIPELINE_CPU, TRAIN_GPU
+from erasediff.records.nouns import RegisteredRecord
+from erasediff.steps.table import TRAINING, Role, Step
+
+
+def opens(step: str, workdir: str, request: str, config: str, policy: str) -> str:
+    """Open an attempt.
+
+    Args:
+        step: The step's name.
+        workdir: Folder that all steps share.
+        request: The erasure request as JSON, or a list of several; empty for what the ledger owes first.
+        config: The run's configuration as JSON.
+        policy: The gate's policy as JSON.
+
+    Returns:
+        The attempt's name; empty where nothing is asked.
+    """
+    from erasediff.steps.component import Documents, perform_component
+
+    return perform_component(step, workdir, documents=Documents(request, config, policy)).text
+
+
+def works(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+    """Make a record.
+
+    Args:
+        step: The step's name.
+        workdir: Folder that all steps share.
+        run: The attempt's name.
+        after: What the step before has handed on; it orders the tasks.
+        metrics: A few counts and bounds.
+
+    Returns:
+        Digest of the record.
+    """
+    from erasediff.steps.component import perform_component
+
+    done = perform_component(step, workdir, run=run)
+    for name, value in done.numbers.items():
+        metrics.log_metric(name, value)
+    return done.text
+
+
+def makes_model(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics], model: dsl.Output[dsl.Model]) -> str:
+    """Make a record of a model.
+
+    Args:
+        step: The step's name.
+        workdir: Folder that all steps share.
+        run: The attempt's name.
+        after: What the step before has handed on; it orders the tasks.
+        metrics: A few counts and bounds.
+        model: Where the model lies and what it is; the bytes stay in the workdir.
+
+    Returns:
+        Digest of the record.
+    """
+    from erasediff.steps.component import perform_component
+
+    done = perform_component(step, workdir, run=run)
+    for name, value in done.numbers.items():
+        metrics.log_metric(name, value)
+    model.metadata.update(done.model)
+    return done.text
+
+
+def decides(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics]) -> bool:
+    """Decide whether what hangs on this step may run.
+
+    Args:
+        step: The step's name.
+        workdir: Folder that all steps share.
+        run: The attempt's name.
+        after: What the step before has handed on; it orders the tasks.
+        metrics: A few counts and bounds.
+
+    Returns:
+        The decision.
+    """
+    from erasediff.steps.component import perform_component
+
+    done = perform_component(step, workdir, run=run)
+    for name, value in done.numbers.items():
+        metrics.log_metric(name, value)
+    return done.go_on
+
+
+def idles(step: str, workdir: str, config: str, policy: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+    """Do what is done where nothing is asked.
+
+    Args:
+        step: The step's name.
+        workdir: Folder that all steps share.
+        config: The run's configuration as JSON.
+        policy: The gate's policy as JSON.
+        metrics: A few counts and bounds.
+
+    Returns:
+        Digest of the record; empty where there is nothing to do.
+    """
+    from erasediff.steps.component import Documents, perform_component
+
+    done = perform_component(step, workdir, documents=Documents("", config, policy))
+    for name, value in done.numbers.items():
+        metrics.log_metric(name, value)
+    return done.text
+
+
+def closes(step: str, workdir: str, request: str, config: str, policy: str, status: dsl.PipelineTaskFinalStatus, report: dsl.Output[dsl.HTML]):
+    """Close a run, whatever happened before.
+
+    Args:
+        step: The step's name.
+        workdir: Folder that all steps share.
+        request: The erasure request as JSON; empty for the one that was opened, if any was.
+        config: The run's configuration as JSON.
+        policy: The gate's policy as JSON.
+        status: What the pipeline says of itself; printed, never taken as evidence.
+        report: The report, for the pipeline's own pages.
+    """
+    import shutil
+
+    from erasediff.steps.component import Documents, perform_component
+
+    print(f"the pipeline ended {status.state}")
+    done = perform_component(step, workdir, documents=Documents(request, config, policy))
+    if done.report is not None:
+        shutil.copyfile(done.report, report.path)
+
+
+_SHAPES = {
+    Role.OPENS: opens,
+    Role.WORKS: works,
+    Role.DECIDES: decides,
+    Role.PROMOTES: decides,
+    Role.ANSWERS: works,
+    Role.IDLES: idles,
+    Role.CLOSES: closes,
+}
+
+
+def component_of(row: Step) -> PythonComponent:
+    """The component of a step, under the step's name."""
+    of_a_model = row.makes is not None and ("model" in row.makes.model_fields or row.makes is RegisteredRecord)
+    shape = makes_model if of_a_model else _SHAPES[row.role]
+    image = TRAIN_GPU if row.size == TRAINING else PIPELINE_CPU
+    component: PythonComponent = dsl.component(base_image=image, packages_to_install=[], install_kfp_package=False)(shape)
+    component.component_spec.name = row.command
+    component.component_spec.description = row.help
+    return component

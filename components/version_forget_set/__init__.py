@@ -1,1 +1,0 @@
-"""The component ``version_forget_set``."""

@@ -1,0 +1,1 @@
+"""Attempts at requests: what one is, where it lies, and which are erased together."""

@@ -1,0 +1,166 @@
+"""The workdir: where attempts, their records and the bytes they point to lie.
+
+Inside a workdir:
+
+    outcome.json, report.html       of the latest run
+    models/<weights digest>/        model folders by content
+    detectors/<digest>.safetensors  detectors by what they were made from
+    runs/<request>-<attempt>/       one attempt: config.json, policy.json, evaluation.key, records, curves, report
+    promotions.jsonl                every promotion, only ever added to
+    tries.jsonl                     every verdict, only ever added to
+    ledger.db                       requests and their events, where no other ledger is set
+    keys/<request>.key              what the commitments to a request's forget set are keyed by; the purge destroys it
+    rules.json                      what must not be served: digests that were revoked, labels that are suppressed
+    revocations/<key>.json          the same digests and the least epoch, signed for whoever serves
+    forget-remote/<request>/        forget sets, where no DVC remote is configured
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from erasediff.attempts.attempt import KEY, Attempt
+from erasediff.errors import BadInput, explain_os_error
+from erasediff.files import write_atomic
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest, PlanRecord
+from erasediff.records.policy import GatePolicy
+from erasediff.steps.table import CHECKPOINT, Role, the
+
+LAUNCH_PREFIX = ".launch-"
+"""Of folders in the workdir that a run of the compiled pipeline on this machine uses while it lives."""
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """A folder that a run may write to."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Workdir:
+        """Make the folder if it is missing and make sure that it can be written.
+
+        Raises:
+            BadInput: it is not a folder, or cannot be written.
+        """
+        root = Path(path).expanduser().absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            probe = root / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except (FileExistsError, NotADirectoryError):
+            raise BadInput(f"the workdir {root} is not a folder: choose another --workdir.") from None
+        except OSError as error:
+            sentence = explain_os_error(error, root)
+            raise sentence or BadInput(f"the workdir {root} cannot be used ({error.strerror}): choose another.") from None
+        return cls(root)
+
+    @property
+    def models(self) -> Path:
+        """Model folders, named by the digest of their weights."""
+        return self.root / "models"
+
+    @property
+    def detectors(self) -> Path:
+        """Detectors, named by the digest of what they were made from."""
+        return self.root / "detectors"
+
+    @property
+    def runs(self) -> Path:
+        """One folder an attempt."""
+        return self.root / "runs"
+
+    @property
+    def promotions(self) -> Path:
+        """The append-only list of promotions."""
+        return self.root / "promotions.jsonl"
+
+    @property
+    def tries(self) -> Path:
+        """The append-only list of verdicts."""
+        return self.root / "tries.jsonl"
+
+    @property
+    def rules(self) -> Path:
+        """Rules with every digest that a purge revoked, and every label that a request suppressed."""
+        return self.root / "rules.json"
+
+    def revocations(self, key_id: str) -> Path:
+        """The list of revocations that a key has signed; another key begins another list."""
+        return self.root / "revocations" / f"{key_id[:16]}.json"
+
+    @property
+    def keys(self) -> Path:
+        """One key a request."""
+        return self.root / "keys"
+
+    def request_key(self, request: ErasureRequest) -> Path:
+        """Where the key lies that the commitments to a request's forget set are made with."""
+        return self.keys / f"{request.digest()[:16]}.key"
+
+    @property
+    def asked(self) -> Path:
+        """The requests that a run took from the ledger, where it was not handed one."""
+        return self.root / "asked.json"
+
+    @property
+    def outcome(self) -> Path:
+        """The latest run's outcome."""
+        return self.root / "outcome.json"
+
+    @property
+    def report(self) -> Path:
+        """The latest run's report."""
+        return self.root / "report.html"
+
+    @property
+    def current(self) -> Path:
+        """The file that names the attempt opened last."""
+        return self.runs / "current"
+
+    def attempt(self, name: str | None = None) -> Attempt:
+        """The named attempt, or the one opened last.
+
+        Raises:
+            BadInput: there is no such attempt.
+        """
+        first = f"run `erasediff {the(Role.OPENS).command}` first."
+        if name is None:
+            if not self.current.is_file():
+                raise BadInput(f"no run was opened in {self.root}: {first}")
+            name = self.current.read_text().strip()
+        folder = self.runs / name
+        if Path(name).name != name or not (folder / "plan.json").is_file():
+            raise BadInput(f"there is no run {name!r} in {self.root}: {first}")
+        return Attempt(self, folder)
+
+    def attempts(self) -> list[Attempt]:
+        """Every attempt at any request, by name."""
+        return [Attempt(self, path.parent) for path in sorted(self.runs.glob("*/plan.json"))]
+
+    def attempts_at(self, request_digest: str) -> list[Attempt]:
+        """All attempts at a request, first to last, whatever they were named."""
+        asked = [(plan.attempt, one.folder) for one in self.attempts() if (plan := one.plan()).request.digest() == request_digest]
+        return [Attempt(self, folder) for _, folder in sorted(asked)]
+
+    def open_attempt(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy, key: bytes) -> Attempt:
+        """Write an attempt's plan with the documents it quotes and the key it commits to, and make it the current one.
+
+        Of a batch the first attempt is opened last: where its plan lies, those of the others do too.
+        """
+        folder = self.runs / plan.run
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # of another plan under the same name
+        write_atomic(folder / KEY, key, mode=0o600)
+        config.write(folder / "config.json")
+        policy.write(folder / "policy.json")
+        plan.write(folder / "plan.json")
+        return self.select(Attempt(self, folder))
+
+    def select(self, attempt: Attempt) -> Attempt:
+        """Make an attempt the current one."""
+        write_atomic(self.current, f"{attempt.name}\n".encode())
+        return attempt

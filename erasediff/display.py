@@ -1,0 +1,118 @@
+"""How a run looks to the person at the terminal: bars where there is one, else lines for a log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from erasediff.files import explained
+from erasediff.progress import LINE_SECONDS, Event, at_most_every
+from erasediff.steps.table import step
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+def _title(event: Event) -> str:
+    title = step(event["step"]).title
+    return f"{title}, {event['of']}" if event["of"] else title
+
+
+class Lines:
+    """One line a step that ended, and one now and then for work that takes long."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._work: dict[str, Callable[[int], None]] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        if "step" in event:
+            self._work.clear()
+            if event["state"] != "started":
+                self._say(f"{_title(event):<34} {event['state']:>7} {event['seconds']:8.1f} s")
+            return
+        what, total = event["what"], event["total"]
+        if what not in self._work:
+            self._work[what] = at_most_every(LINE_SECONDS, None, lambda done: self._say(f"  {what}: {done} of {total}"))
+        self._work[what](event["done"])
+
+    def _say(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+class Bars:
+    """A bar a step and a moving one for the work inside it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description:<34}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self.progress = Progress(*columns, console=Console(file=stream))
+        self._bars: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        if "step" not in event:
+            bar = self._bar(f"  {event['what']}", event["total"])
+            self.progress.update(bar, completed=event["done"], total=event["total"])
+            return
+        title = _title(event)
+        if event["state"] == "started":
+            self._bars.pop(title, None)  # a step that runs twice has two bars
+        bar = self._bar(f"[bold]{title}", 1, title)
+        if event["state"] != "started":
+            failed = "" if event["state"] == "done" else " [red]failed"
+            self.progress.update(bar, completed=0 if failed else 1, description=f"[bold]{title}{failed}")
+            self.progress.stop_task(bar)
+
+    def _bar(self, description: str, total: int, key: str | None = None) -> TaskID:
+        key = key or description
+        if key not in self._bars:
+            self._bars[key] = self.progress.add_task(description, total=total)
+        return self._bars[key]
+
+
+@contextmanager
+def display(stream: TextIO) -> Iterator[Callable[[Event], None]]:
+    """What shows events on a stream, by what the stream is."""
+    if not stream.isatty():
+        yield Lines(stream)
+        return
+    bars = Bars(stream)
+    with bars.progress:
+        yield bars
+
+
+@contextmanager
+def output_into(log: Path) -> Iterator[TextIO]:
+    """Send what this process and its libraries print to a file while the block runs; yields the standard output from before.
+
+    Libraries in C write past ``sys.stdout``, so the descriptors themselves are turned.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    with explained(log), log.open("ab") as target:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(target.fileno(), descriptor)
+            with os.fdopen(os.dup(kept[0]), "w") as terminal:
+                yield terminal
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, descriptor)
+                os.close(before)

@@ -1,0 +1,76 @@
+"""Run the compiled Kubeflow pipeline on this machine and show how it goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
+from erasediff.display import display
+from erasediff.environment import ALLOCATOR, THREADS
+from erasediff.errors import EraseDiffError
+from erasediff.files import alone, explained, in_use, shipped, write_atomic
+from erasediff.progress import FILE_VARIABLE, Event
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest, Outcome, requests_text
+from erasediff.records.policy import GatePolicy
+from erasediff.runner import busy
+
+_POLL_SECONDS = 0.2
+PROBE, _PROBE_BYTES = ".probe", 1 << 18
+
+
+def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
+    """Run the erasure pipeline to its end, for one request or for several that are erased together.
+
+    Returns:
+        What ``outcome.json`` says of the first. The pipeline's own status is never taken as evidence.
+
+    Raises:
+        BadInput: another pipeline is under way in this workdir.
+        EraseDiffError: the pipeline left no outcome.
+    """
+    with explained(workdir.root), alone(workdir.root, busy(workdir)) as held:
+        workdir.outcome.unlink(missing_ok=True)
+        log = workdir.root / "pipeline.log"
+        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, in_use(Path(scratch)):
+            arguments, events = Path(scratch) / "arguments.json", Path(scratch) / "progress.jsonl"
+            documents = {"config": config.canonical().decode(), "policy": policy.canonical().decode(), "workdir": str(workdir.root)}
+            arguments.write_text(json.dumps({"request": requests_text(requests), **documents}))
+            events.touch()
+            command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
+            environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
+            # The pipeline inherits the workdir's lock, since as an orphan of a killed command it still works in there.
+            with (
+                log.open("ab") as output,
+                subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(held,)) as process,
+                display(sys.stdout) as show,
+            ):
+                _watch(process, events, show)
+    if not workdir.outcome.is_file():
+        with explained(workdir.root):
+            write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # a disk that is full took no outcome either, nor the sentence
+            (workdir.root / PROBE).unlink()
+        raise EraseDiffError(f"the pipeline ended without an outcome: the log is {log}.")
+    return Outcome.read(workdir.outcome)
+
+
+def _watch(process: subprocess.Popen[bytes], events: Path, show: Callable[[Event], None]) -> None:
+    """Show the events that the steps append to a file until the pipeline ends."""
+    with events.open() as stream:
+        running, partial = True, ""
+        while running:
+            try:
+                process.wait(_POLL_SECONDS)
+                running = False
+            except subprocess.TimeoutExpired:
+                pass
+            partial += stream.read()
+            *lines, partial = partial.split("\n")
+            for line in lines:
+                show(json.loads(line))

@@ -1,0 +1,64 @@
+"""Run the table of steps here, in this process: from a request to the outcome."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import batch_of
+from erasediff.attempts.workdir import Workdir
+from erasediff.errors import EraseDiffError, ExitCode
+from erasediff.files import alone, explained
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
+from erasediff.records.policy import GatePolicy
+from erasediff.steps.perform import all_passed, close_attempt, open_attempt, perform_batch
+from erasediff.steps.request_lifecycle import answered
+from erasediff.steps.table import Role, work
+
+
+def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
+    """Run every step to the end, for one request or for several that are erased together; a run that was killed goes on where it was.
+
+    Returns:
+        What came of the first request, as ``outcome.json`` has it. A step that failed is told there.
+
+    Raises:
+        BadInput: another run is under way in this workdir, or nothing can be written there.
+    """
+    with explained(workdir.root), alone(workdir.root, busy(workdir)):
+        workdir.outcome.unlink(missing_ok=True)
+        attempt: Attempt | None = None
+        try:
+            attempt = open_attempt(workdir, requests, config, policy)
+            for row in work():
+                if row.role is Role.ANSWERS and not any(answered(one) for one in batch_of(attempt)):
+                    break
+                records = perform_batch(row, attempt)
+                if row.role is Role.DECIDES and not all_passed(records):
+                    break
+        except EraseDiffError as error:
+            print(error, file=sys.stderr)  # for the log; the outcome finds the sentence in the journal
+        return close_attempt(workdir, attempt, requests)
+
+
+def busy(workdir: Workdir) -> str:
+    """What is said where another run is under way."""
+    return f"another run is under way in {workdir.root}: wait for its end, or choose another --workdir."
+
+
+def exit_code(outcome: Outcome) -> ExitCode:
+    """The exit code that an outcome means."""
+    if outcome.champion is not None:
+        return ExitCode.OK if outcome.error is None else _code_of(outcome)
+    if outcome.verdict is Verdict.FAIL:
+        return ExitCode.GATE_FAIL
+    if outcome.verdict is Verdict.INCONCLUSIVE:
+        return ExitCode.GATE_INCONCLUSIVE
+    return _code_of(outcome)
+
+
+def _code_of(outcome: Outcome) -> ExitCode:
+    code = outcome.error.exit_code if outcome.error else int(ExitCode.UNEXPECTED)
+    return ExitCode(code) if code in set(ExitCode) else ExitCode.UNEXPECTED

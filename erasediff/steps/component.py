@@ -1,0 +1,131 @@
+"""What a component of the pipeline calls: one step, of every attempt in the batch, in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.batch import batch_of
+from erasediff.attempts.journal import journaled
+from erasediff.attempts.workdir import Workdir
+from erasediff.errors import EraseDiffError
+from erasediff.files import write_atomic
+from erasediff.progress import announce
+from erasediff.records.base import Record
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest, requests_of, requests_text
+from erasediff.records.policy import GatePolicy
+from erasediff.steps.batches import next_batch
+from erasediff.steps.headline import headline_of
+from erasediff.steps.perform import all_passed, close_attempt, open_attempt, opened_attempt, perform_batch
+from erasediff.steps.request_lifecycle import answered
+from erasediff.steps.table import Role, Step, step, the
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a component hands on.
+
+    Attributes:
+        text: the attempt's name, or the digest of the record that was made; empty where there is nothing to do.
+        go_on: whether what hangs on this step may run.
+        numbers: what Kubeflow's page of a run shows of it.
+        model: of the model that the step has made: where it lies, and what it is.
+        report: the report's file, where there is one.
+    """
+
+    text: str = ""
+    go_on: bool = True
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    model: Mapping[str, str] = field(default_factory=dict)
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The documents of a run, as JSON in the pipeline's parameters; ``request`` is empty for what the ledger owes first."""
+
+    request: str
+    config: str
+    policy: str
+
+    def parsed(self, request: str) -> tuple[tuple[ErasureRequest, ...], RunConfig, GatePolicy]:
+        """The requests of a JSON text, with the other two.
+
+        Raises:
+            BadInput: one of them does not follow its schema.
+        """
+        return requests_of(request), RunConfig.parse_json(self.config, "the config"), GatePolicy.parse_json(self.policy, "the policy")
+
+
+def perform_component(name: str, workdir: str, *, run: str = "", documents: Documents | None = None) -> Done:
+    """Perform a step for the pipeline; an error ends the process with a sentence and its exit code.
+
+    Args:
+        name: the step's.
+        workdir: the folder that all steps share.
+        run: the attempt's name, for a step between the first and the last.
+        documents: for those that open, close or idle.
+    """
+    row = step(name)
+    try:
+        folder = Workdir.open(workdir)
+        if documents is None:
+            return _worked(row, folder.attempt(run))
+        return {Role.OPENS: _opened, Role.CLOSES: _closed, Role.IDLES: _idled}[row.role](folder, documents)
+    except EraseDiffError as error:
+        print(f"erasediff {row.command}: {error}", file=sys.stderr)
+        sys.exit(int(error.exit_code))
+
+
+def _worked(row: Step, attempt: Attempt) -> Done:
+    records = perform_batch(row, attempt)
+    go_on = all_passed(records) if row.role is Role.DECIDES else row.role is not Role.PROMOTES or any(map(answered, batch_of(attempt)))
+    record: Record = records[0]
+    headline = headline_of(record, attempt.workdir)
+    return Done(record.digest(), go_on, headline.numbers, headline.model)
+
+
+def _opened(workdir: Workdir, documents: Documents) -> Done:
+    asked = documents.request or _owed_first(workdir, documents)
+    return Done(open_attempt(workdir, *documents.parsed(asked)).name if asked else "")
+
+
+def _owed_first(workdir: Workdir, documents: Documents) -> str:
+    """The requests of the next batch, also for the exit handler, which runs whatever happened between; empty where there are none."""
+    workdir.asked.unlink(missing_ok=True)
+    dataset = RunConfig.parse_json(documents.config, "the config").dataset.name
+    with journaled(the(Role.OPENS).name, workdir.root):
+        batch = next_batch(workdir, dataset)
+    if not batch:
+        print(f"nothing is asked of {dataset}: no request waits that is decided and not held.")
+        return ""
+    write_atomic(workdir.asked, requests_text(batch).encode())
+    return requests_text(batch)
+
+
+def _idled(workdir: Workdir, documents: Documents) -> Done:
+    from erasediff.steps.regate import check_passed, regate
+
+    name, started = the(Role.IDLES).name, time.monotonic()
+    announce(name, "started")
+    record = regate(workdir, RunConfig.parse_json(documents.config, "the config"), GatePolicy.parse_json(documents.policy, "the policy"))
+    announce(name, "done", time.monotonic() - started)
+    if record is None:
+        return Done()
+    check_passed(record)
+    return Done(record.digest(), numbers=headline_of(record, workdir).numbers)
+
+
+def _closed(workdir: Workdir, documents: Documents) -> Done:
+    asked = documents.request or (workdir.asked.read_text() if workdir.asked.is_file() else "")
+    if not asked:
+        print("nothing was asked, so there is no outcome.")
+        return Done()
+    requests, config, policy = documents.parsed(asked)
+    outcome = close_attempt(workdir, opened_attempt(workdir, requests, config, policy), requests)
+    return Done(report=None if outcome.report is None else workdir.report)

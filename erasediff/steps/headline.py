@@ -1,0 +1,51 @@
+"""What Kubeflow's page of a run shows of a record: a few counts and bounds, and what the model is. It keeps them for ever, so nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from erasediff.attempts.workdir import Workdir
+from erasediff.records.base import Record
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import BaseRecord, Check, ErasedRecord, ExportedRecord, ForgetSetRecord, ModelRecord, RegisteredRecord, VerdictRecord
+from erasediff.records.purging import PurgeRecord
+from erasediff.records.regate import RegateRecord
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Numbers by name, and the facts of a model: ``uri``, the digest of its weights, its version."""
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    model: Mapping[str, str] = field(default_factory=dict)
+
+
+def headline_of(record: Record, workdir: Workdir) -> Headline:
+    """The headline of a record; most kinds have none."""
+    match record:
+        case BaseRecord():
+            return Headline(model=_model(record.model, workdir) | {"name": record.name, "version": record.version})
+        case ForgetSetRecord():
+            return Headline({"forget images": record.count, "retain images": record.retain_count})
+        case ErasedRecord():
+            return Headline({"steps": record.steps, "forward passes": record.forward_passes}, _model(record.model, workdir))
+        case Measurements():
+            found = {"base": record.forget_base, "erased": record.forget_erased}
+            return Headline({f"detections, {name}": one.detections / one.n for name, one in found.items() if one is not None})
+        case VerdictRecord() | ExportedRecord() | RegateRecord():
+            return Headline(_bounds(record.checks))
+        case RegisteredRecord():
+            facts = {"weights_sha256": record.weights_sha256, "onnx_sha256": record.onnx_sha256}
+            return Headline(model={"uri": record.source, "name": record.name, "version": record.version} | facts)
+        case PurgeRecord():
+            return Headline({"stores left": len(record.unfinished)})
+    return Headline()
+
+
+def _model(model: ModelRecord, workdir: Workdir) -> dict[str, str]:
+    return {"uri": str(workdir.models / model.weights.uri), "weights_sha256": model.weights.sha256, "epoch": str(model.epoch)}
+
+
+def _bounds(checks: tuple[Check, ...]) -> dict[str, float]:
+    return {f"{check.id} {check.bound_kind} bound": check.bound for check in checks if check.bound is not None}

@@ -1,0 +1,184 @@
+"""How the steps of a run are performed, whoever asks: the runner here, a component on Kubeflow, or one command at a time.
+
+A step whose record stands does nothing. Else it works alone in its attempt, timed, and then moves the requests that the attempt answers.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+
+from erasediff.attempts.attempt import Attempt, noun
+from erasediff.attempts.batch import batch_of, lead_of, others_of, requests_in
+from erasediff.attempts.journal import FAILURE, journaled, keep_seconds, read_failure
+from erasediff.attempts.workdir import Workdir
+from erasediff.environment import is_main_process
+from erasediff.errors import EraseDiffError
+from erasediff.files import alone
+from erasediff.progress import announce
+from erasediff.records.base import Record
+from erasediff.records.config import RunConfig
+from erasediff.records.nouns import ErasureRequest, Outcome, Verdict, verdict_in
+from erasediff.records.policy import GatePolicy
+from erasediff.records.requests import Reason
+from erasediff.records.trainjob import TrainJobSettings
+from erasediff.steps.request_lifecycle import follow, send_back, take
+from erasediff.steps.table import Role, Step, the
+
+
+def decided(row: Step, attempt: Attempt) -> dict[str, str]:
+    """The digests of everything that decides a step's record.
+
+    Raises:
+        BadInput: an earlier step has not ended.
+    """
+    digests = {noun(kind): attempt.digest_of(kind) for kind in row.decided_by}
+    if (kind := row.decided_beside) is not None:
+        digests |= {f"{noun(kind)}.{other.name}": other.digest_of(kind) for other in others_of(attempt)}
+    return digests
+
+
+def standing(row: Step, attempt: Attempt) -> Record | None:
+    """The record of a step that has nothing left to do, or ``None``.
+
+    Raises:
+        BadInput: an earlier step has not ended, or a record cannot be read.
+    """
+    if row.makes is None or not row.decided_by:
+        return None
+    present = attempt.find(row.makes)
+    return present if present is not None and present.made_from == decided(row, attempt) else None
+
+
+def perform(row: Step, attempt: Attempt) -> Record:
+    """Perform a step of one attempt.
+
+    Raises:
+        EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
+        BadInput: another process works on the attempt; nothing is written into its folder.
+    """
+    of = f"class {attempt.plan().request.label}" if others_of(attempt) else ""
+    trainjob = TrainJobSettings.from_environment() if row.distributed and attempt == lead_of(attempt) else None
+    busy = f"a step of run {attempt.name} is under way in another process: wait for its end and run the same command again."
+    started = time.monotonic()
+    # A TrainJob holds the attempt itself, in a process of its own.
+    with nullcontext() if trainjob is not None else alone(attempt.folder, busy), journaled(row.name, attempt.folder, of):
+        found = standing(row, attempt)
+        record = found or (_work(row, attempt) if trainjob is None else _work_elsewhere(row, attempt, trainjob))
+        for name in row.leaves:
+            (attempt.folder / name).unlink(missing_ok=True)
+        follow(attempt, row)
+        if found is None:
+            keep_seconds(attempt, row.name, time.monotonic() - started)
+    announce(row.name, "done", time.monotonic() - started, of)
+    return record
+
+
+def _work(row: Step, attempt: Attempt) -> Record:
+    record: Record = row.function(attempt)
+    if row.decided_by:
+        record = record.model_copy(update={"made_from": decided(row, attempt)})
+        record.write(attempt.path(type(record)))
+    return record
+
+
+def _work_elsewhere(row: Step, attempt: Attempt, settings: TrainJobSettings) -> Record:
+    from erasediff.steps.erase_in_trainjob import erase_in_trainjob  # brings the client of Kubernetes
+
+    return erase_in_trainjob(attempt, settings, decided(row, attempt))
+
+
+def perform_batch(row: Step, attempt: Attempt) -> tuple[Record, ...]:
+    """Perform a step of every attempt in a batch.
+
+    What answers requests has failed only where it failed for every one of them.
+
+    Returns:
+        The records of those that ended well, the lead's first.
+
+    Raises:
+        EraseDiffError: what the step raised.
+    """
+    lead = lead_of(attempt)
+    if not is_main_process():  # one of several processes under torchrun: the first of them keeps the books
+        if standing(row, lead) is None:
+            row.function(lead)
+        return ()
+    if row.role is Role.ANSWERS:
+        return _perform_apart(row, batch_of(attempt))
+    records = {one: perform(row, one) for one in batch_of(attempt)}
+    if row.role is Role.DECIDES:
+        hold_back(records)
+    return tuple(records.values())
+
+
+def hold_back(decisions: Mapping[Attempt, Record]) -> None:
+    """Send back what has passed with a batch of which something else has not: nobody may have a model that did not pass every check."""
+    if not all_passed(decisions.values()):
+        for attempt, record in decisions.items():
+            if all_passed((record,)):
+                send_back(attempt, Reason.BATCH_REFUSED)
+
+
+def _perform_apart(row: Step, batch: Sequence[Attempt]) -> tuple[Record, ...]:
+    records, failures = [], []
+    for one in batch:
+        try:
+            records.append(perform(row, one))
+        except EraseDiffError as error:
+            print(f"erasediff {row.command}: class {one.plan().request.label}: {error}", file=sys.stderr)
+            failures.append(error)
+    if not records:
+        raise failures[0]
+    return tuple(records)
+
+
+def all_passed(records: Iterable[Record]) -> bool:
+    """Whether every decision is PASS."""
+    return all(verdict_in(record) is Verdict.PASS for record in records)
+
+
+def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None = None) -> Attempt:
+    """Open an attempt, or take up the one that was killed, and take the requests that it answers.
+
+    Raises:
+        EraseDiffError: what is wrong; the sentence is in the workdir too, for there is no attempt's folder yet.
+    """
+    row = the(Role.OPENS)
+    (workdir.root / FAILURE).unlink(missing_ok=True)
+    started = time.monotonic()
+    with journaled(row.name, workdir.root):
+        attempt: Attempt = row.function(workdir, requests, config, policy, name)
+        for one in batch_of(attempt):
+            take(one)
+    for one in batch_of(attempt):
+        (one.folder / FAILURE).unlink(missing_ok=True)
+        keep_seconds(one, row.name, time.monotonic() - started)
+    announce(row.name, "done", time.monotonic() - started)
+    return attempt
+
+
+def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[ErasureRequest]) -> Outcome:
+    """Record the outcome of an attempt, or that none could be opened for these requests.
+
+    Raises:
+        EraseDiffError: the outcome or the report cannot be written.
+    """
+    row = the(Role.CLOSES)
+    started = time.monotonic()
+    with journaled(row.name, workdir.root if attempt is None else attempt.folder):
+        outcome: Outcome = row.function(workdir, attempt, requests)
+    announce(row.name, "done", time.monotonic() - started)
+    return outcome
+
+
+def opened_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Attempt | None:
+    """The attempt opened last, if it is the one of these documents: what an exit handler, which sees no other task's output, has to find."""
+    if read_failure(workdir.root) is not None or not workdir.current.is_file():
+        return None
+    attempt = workdir.attempt()
+    plan = attempt.plan()
+    same = (set(requests_in(attempt)), plan.config_digest, plan.policy_digest) == (set(requests), config.digest(), policy.digest())
+    return attempt if same else None

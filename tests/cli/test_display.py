@@ -1,0 +1,98 @@
+"""What an outcome means as an exit code, and how a run's progress reaches the terminal."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from erasediff.display import display
+from erasediff.errors import ExitCode
+from erasediff.files import shipped
+from erasediff.progress import FILE_VARIABLE, announce, progress, shown_by
+from erasediff.records.nouns import ChampionOutcome, Failure, ForgetOutcome, Outcome
+from erasediff.runner import exit_code
+
+CHAMPION = ChampionOutcome(name="digits", version="2", weights_sha256="0" * 64, onnx_sha256="0" * 64)
+
+
+def outcome(verdict=None, champion=None, error=None):
+    forget = ForgetOutcome(label=0, n=None, detections=None, upper=None)
+    return Outcome(verdict=verdict, attempt=1, forget=forget, retain=None, champion=champion, forget_set=None, report=None, seconds={}, error=error)
+
+
+def failure(code):
+    return Failure(step="erase", message="why", exit_code=code)
+
+
+@pytest.mark.parametrize(
+    ("came_out", "code"),
+    [
+        (outcome("PASS", CHAMPION), ExitCode.OK),
+        (outcome("FAIL"), ExitCode.GATE_FAIL),
+        (outcome("INCONCLUSIVE"), ExitCode.GATE_INCONCLUSIVE),
+        (outcome(error=failure(2)), ExitCode.BAD_INPUT),
+        (outcome(error=failure(1)), ExitCode.UNEXPECTED),
+        (outcome(error=failure(77)), ExitCode.UNEXPECTED),
+        (outcome("PASS", error=failure(2)), ExitCode.BAD_INPUT),
+        (outcome("PASS"), ExitCode.UNEXPECTED),
+        (outcome(), ExitCode.UNEXPECTED),
+    ],
+)
+def test_only_a_promoted_champion_is_success(came_out, code):
+    """A PASS that was never promoted must not look like success to a scheduler."""
+    assert exit_code(came_out) is code
+
+
+def test_the_pipeline_and_the_policy_are_found():
+    assert shipped("pipelines/compiled/erasure.yaml").is_file()
+    assert shipped("policies/class-conditional.yaml").is_file()
+
+
+def test_progress_goes_to_the_file_of_whoever_watches(tmp_path, monkeypatch):
+    monkeypatch.setenv(FILE_VARIABLE, str(tmp_path / "events"))
+    announce("erase", "started", 0.0)
+    with progress("erasing", 3) as done:
+        for k in range(1, 4):
+            done(k)
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    assert events[0] == {"step": "erase", "state": "started", "seconds": 0.0, "of": ""}
+    assert events[-1] == {"what": "erasing", "done": 3, "total": 3}
+
+
+def test_without_a_terminal_long_work_says_how_far_it_is_now_and_then(capsys, monkeypatch):
+    """Work of less than ten seconds says nothing, else a log would be full of it."""
+    monkeypatch.delenv(FILE_VARIABLE, raising=False)
+    clock = iter((0.0, 4.0, 11.0, 12.0, 22.0))
+    monkeypatch.setattr("erasediff.progress.time.monotonic", lambda: next(clock))
+    with progress("erasing", 40) as done:
+        for units in (10, 20, 30, 40):
+            done(units)
+    assert capsys.readouterr() == ("", "erasing: 20 of 40\nerasing: 40 of 40\n")
+
+
+def test_a_run_without_a_terminal_is_a_line_a_step(monkeypatch):
+    said = io.StringIO()
+    with display(said) as viewer, shown_by(viewer):
+        announce("erase", "started", of="class 3")
+        with progress("erasing", 1) as done:
+            done(1)
+        announce("erase", "done", 2.0, of="class 3")
+    assert said.getvalue() == "Erase, class 3                        done      2.0 s\n"
+
+
+def test_what_libraries_print_goes_to_the_log_and_the_display_to_the_terminal(tmp_path):
+    """Also what is written past Python. Control: afterwards both are as before."""
+    code = f"""
+import os, pathlib
+from erasediff.display import output_into
+with output_into(pathlib.Path({str(tmp_path / "log")!r})) as terminal:
+    print("a library")
+    os.write(2, b"in C")
+    print("a step", file=terminal)
+print("afterwards")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("a step\nafterwards\n", "")
+    assert sorted((tmp_path / "log").read_text()) == sorted("a library\nin C")

@@ -1,0 +1,93 @@
+"""The lie: 'it is the same pipeline', of a runner here and a compiled pipeline that do not end alike; and a short way that has grown long."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import traceback
+from pathlib import Path
+
+import pytest
+
+import erasediff
+from erasediff.attempts.workdir import Workdir
+from erasediff.cli import main
+from erasediff.records.measurements import Measurements
+from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
+from erasediff.unlearn.methods import METHODS
+from erasediff.unlearn.methods.erasediff import EraseDiff
+from tests.e2e.numbers import QUICK
+
+PACKAGE = Path(erasediff.__file__).parent
+OPTIONS = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--forget-label", 0)
+MOST_FRAMES = 12
+
+
+class Recorded(EraseDiff):
+    """EraseDiff, which writes down who called its first step, and in which process."""
+
+    stacks: list[list[str]]
+    processes: set[int]
+
+    def step(self, *arguments):
+        type(self).processes.add(os.getpid())
+        type(self).stacks.append([f"{frame.filename}:{frame.name}" for frame in traceback.extract_stack()[:-1]])
+        return super().step(*arguments)
+
+
+def command(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """One attempt, opened once and run to its end twice: in this process, and in a copy of its workdir by the compiled pipeline."""
+    folder = tmp_path_factory.mktemp("runners")
+    here, there = folder / "here", folder / "there"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
+            patch.delenv(name)
+        assert command("check-prerequisites", "--workdir", here, *OPTIONS) == 0
+        shutil.copytree(here, there)
+        Recorded.stacks, Recorded.processes = [], set()
+        patch.setitem(METHODS, "erasediff", Recorded)
+        assert command("run", "--workdir", here, *OPTIONS) == 0
+        shutil.copytree(here / "keys", there / "keys")  # what commitments are made with is drawn once a request
+        assert command("run", "--workdir", there, *OPTIONS, "--runner", "kubeflow-local") == 0, (there / "pipeline.log").read_text()[-3000:]
+    return Workdir(here), Workdir(there)
+
+
+def test_from_the_command_to_the_update_rule_it_is_a_short_way_in_one_process(both):
+    """Control: the frames are counted, the command's and the step's among them."""
+    assert Recorded.processes == {os.getpid()}
+    frames = [frame for frame in Recorded.stacks[0] if Path(frame.partition(":")[0]).is_relative_to(PACKAGE)]
+    names = [Path(frame.partition(":")[0]).name for frame in frames]
+    assert {"pipeline.py", "runner.py", "erase.py", "trainer.py"} <= set(names)
+    assert len(frames) <= MOST_FRAMES, "\n".join(frames)
+
+
+def test_the_compiled_pipeline_leaves_the_same_records_with_the_same_digests(both):
+    here, there = (workdir.attempt() for workdir in both)
+    for kind in (BaseRecord, ForgetSetRecord, ErasedRecord, Measurements, VerdictRecord, ExportedRecord):
+        assert here.digest_of(kind) == there.digest_of(kind), kind.__name__
+    places = {"source"}
+    assert here.need(RegisteredRecord).model_dump(exclude=places) == there.need(RegisteredRecord).model_dump(exclude=places)
+
+
+def test_they_say_the_same_of_it(both):
+    here, there = (Outcome.read(workdir.outcome) for workdir in both)
+    taken = {"seconds"}
+    assert here.verdict == "PASS"
+    assert here.model_dump(exclude=taken) == there.model_dump(exclude=taken)
+    assert list(here.seconds) == list(there.seconds)
+
+
+def test_a_workdir_that_was_moved_is_the_same_workdir(both):
+    """The second run is in a copy. Control: its models and graphs were uploaded there, and not beside the first."""
+    from mlflow import MlflowClient
+
+    for workdir in both:
+        client = MlflowClient(f"sqlite:///{workdir.root}/mlflow.db")
+        assert client.get_model_version_by_alias("digits", "champion").source.startswith((workdir.root / "mlflow-artifacts").as_uri())
+    there = both[1].root
+    assert command("sample", "--model", "models:/digits@champion", "--label", 3, "--out", there / "a.png", "--workdir", there) == 0

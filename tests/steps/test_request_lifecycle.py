@@ -1,0 +1,263 @@
+"""The lie: 'this request was answered', of one that was not erased, not approved, held, or answered by another model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
+from erasediff.demo import file_request
+from erasediff.errors import AwaitingApproval, BadInput, IntegrityError
+from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
+from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.served_rules import revoke, workdir_rules
+from erasediff.evidence.signing import load_signing_key
+from erasediff.records.nouns import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.requests import Filing, Reason, Regime, State, Terms
+from erasediff.records.serving import ServingRules
+from erasediff.records.settings import RollOutSettings
+from erasediff.records.signing import SigningSettings
+from erasediff.steps.request_lifecycle import answered, certified, check_releasable, follow, give_approval, purged, purging, take
+from erasediff.steps.table import step
+from tests.certified import REQUEST, promoted_run
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory, tiny_unet: Callable[..., torch.nn.Module]) -> Attempt:
+    """An attempt with all its records; not to be changed."""
+    return promoted_run(tmp_path_factory.mktemp("promoted") / "work", tiny_unet)
+
+
+@pytest.fixture
+def run(promoted: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+    """A copy of it, whose steps are followed as if they ended one after another."""
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", "somewhere")
+    shutil.copytree(promoted.workdir.root, tmp_path / "work")
+    return Workdir.open(tmp_path / "work").attempt(promoted.name)
+
+
+@pytest.fixture
+def ledger(run: Attempt) -> Ledger:
+    return Ledger.open(run.workdir.root)
+
+
+ROAD = ((State.RECEIVED, State.VERIFIED), (State.VERIFIED, State.LOCATED), (State.LOCATED, State.ACCEPTED))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def state(ledger: Ledger, request: str) -> State:
+    return ledger.facts(request).state
+
+
+def filed(run: Attempt, label: int = REQUEST.label) -> str:
+    return file_request(run.workdir, ErasureRequest(dataset=REQUEST.dataset, label=label)).id
+
+
+def through(run: Attempt, *steps: str) -> None:
+    for name in steps:
+        follow(run, step(name))
+
+
+def test_a_request_goes_the_whole_way_and_twice_is_once(run: Attempt, ledger: Ledger) -> None:
+    asked = filed(run)
+    for _ in range(2):
+        take(run)
+        through(run, "train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "roll_out", "promote")
+    assert state(ledger, asked) is State.ROLLED_OUT
+    for _ in range(2):
+        assert purging(run) == (asked,)
+    assert state(ledger, asked) is State.PURGING
+    purged(run, run.need(ErasedRecord))
+    certified(run, run.need(ErasedRecord))
+    assert state(ledger, asked) is State.CERTIFIED
+    assert [facts.id for facts in answered(run)] == [asked]
+    assert ledger.verify().holds
+
+
+def test_a_label_is_suppressed_when_its_request_is_taken_and_what_was_revoked_stays_so(run: Attempt, ledger: Ledger) -> None:
+    """A server that is given the file refuses the label; control: nothing is suppressed while the request is not decided."""
+    revoke(run.workdir, ["a" * 64], RollOutSettings())
+    asked = filed(run)
+    assert workdir_rules(run.workdir).suppress == ()
+    take(run)
+    assert workdir_rules(run.workdir) == ServingRules(revoked=("a" * 64,), suppress=(REQUEST.label,))
+    assert state(ledger, asked) is State.BATCHED
+
+
+def test_without_a_ledger_an_attempt_answers_nobody_and_makes_none(run: Attempt) -> None:
+    take(run)
+    through(run, "erase", "gate", "promote")
+    assert (answered(run), purging(run)) == ((), ())
+    assert not (run.workdir.root / "ledger.db").exists()
+
+
+def test_requests_for_another_class_and_undecided_ones_stay_where_they_are(run: Attempt, ledger: Ledger) -> None:
+    other, undecided = filed(run, label=3), ledger.file(Filing(regime=Regime.GDPR, scope="class", erasure=REQUEST), "desk-1", now()).id
+    take(run)
+    through(run, "erase")
+    assert (state(ledger, other), state(ledger, undecided)) == (State.ACCEPTED, State.RECEIVED)
+    assert answered(run) == ()
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
+def test_a_model_that_did_not_pass_sends_its_requests_back(run: Attempt, ledger: Ledger, verdict: Verdict) -> None:
+    asked = filed(run)
+    take(run)
+    through(run, "erase")
+    run.need(VerdictRecord).model_copy(update={"verdict": verdict}).write(run.path(VerdictRecord))
+    through(run, "gate")
+    assert (state(ledger, asked), answered(run)) == (State.SUPPRESSED, ())
+
+
+def test_a_graph_that_did_not_pass_sends_them_back_too(run: Attempt, ledger: Ledger) -> None:
+    asked = filed(run)
+    take(run)
+    run.need(ExportedRecord).model_copy(update={"verdict": Verdict.FAIL}).write(run.path(ExportedRecord))
+    through(run, "erase", "gate", "export_onnx")
+    assert state(ledger, asked) is State.SUPPRESSED
+
+
+def test_what_an_earlier_attempt_left_is_taken_by_the_next_and_by_that_alone(run: Attempt, ledger: Ledger) -> None:
+    asked = filed(run)
+    take(run)
+    through(run, "erase", "gate")
+    later = run.workdir.open_attempt(run.plan().model_copy(update={"run": "later", "attempt": 2}), run.config(), run.policy(), b"k" * 32)
+    take(later)
+    assert (state(ledger, asked), answered(run)) == (State.BATCHED, ())
+    assert [facts.id for facts in answered(later)] == [asked]
+    through(run, "promote")
+    assert state(ledger, asked) is State.BATCHED, "the attempt that lost it cannot fulfil it"
+
+
+def test_a_request_for_a_class_that_is_gone_is_answered_by_the_run_that_erased_it(run: Attempt, ledger: Ledger) -> None:
+    """Without a request before it, and with one that is certified already."""
+    for regime in (Regime.GDPR, Regime.CCPA):
+        asked = ledger.file(Filing(regime=regime, scope="class", erasure=REQUEST), "desk-1", now()).id
+        for before, after in ROAD:
+            ledger.advance(asked, before, after, "desk-1", now())
+        take(run)
+        through(run, "erase", "gate", "promote")
+        assert asked in purging(run)
+        purged(run, run.need(ErasedRecord))
+        certified(run, run.need(ErasedRecord))
+        assert state(ledger, asked) is State.CERTIFIED
+    assert len(answered(run)) == 2
+
+
+def test_a_legal_hold_stops_the_purge_for_all_and_a_held_request_is_not_taken(run: Attempt, ledger: Ledger) -> None:
+    asked = filed(run)
+    ledger.hold(asked, Reason.LITIGATION, "desk-1", now())
+    take(run)
+    assert state(ledger, asked) is State.ACCEPTED
+    ledger.release(asked, Reason.LITIGATION, "desk-1", now())
+    take(run)
+    through(run, "erase", "gate", "promote")
+    ledger.hold(asked, Reason.AUDIT, "desk-1", now())
+    with pytest.raises(BadInput, match="legal hold"):
+        purging(run)
+    assert state(ledger, asked) is State.ROLLED_OUT
+
+
+def test_a_run_that_is_to_answer_requests_needs_a_key_before_it_begins(run: Attempt, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = filed(run)
+    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
+    with pytest.raises(BadInput, match="keys new"):
+        take(run)
+    assert state(ledger, asked) is State.ACCEPTED
+    assert filed(run, label=3), "control: a request for another class asks for nothing"
+
+
+def test_a_key_that_has_ended_is_found_out_before_anything_is_erased_or_promoted(
+    run: Attempt, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control: the key that is somewhere else, of which nothing is known here, does not stop the run."""
+    yesterday = now().replace(microsecond=0) - timedelta(days=1)
+    new_key(tmp_path / "ended", None, yesterday, yesterday + timedelta(hours=1))
+    ended, elsewhere = str(tmp_path / "ended" / PRIVATE), "somewhere"
+    asked = filed(run)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
+    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* may sign nothing after"):
+        take(run)
+    assert state(ledger, asked) is State.ACCEPTED
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", elsewhere)
+    take(run)
+    through(run, "erase", "gate")
+    check_releasable(run)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
+    with pytest.raises(BadInput, match="may sign nothing after"):
+        check_releasable(run)
+
+
+class House:
+    """A house that asks for two approvals."""
+
+    def __init__(self, run: Attempt, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.run, self.folder = run, folder
+        patch.setenv("ERASEDIFF_LEDGER_APPROVALS", "2")
+        patch.setenv("ERASEDIFF_LEDGER_APPROVERS", str(folder))
+        self.request = filed(run)
+        take(run)
+        through(run, "erase", "gate")
+
+    def officer(self, name: str, listed: bool = True) -> None:
+        new_key(self.folder / f"of-{name}", None, now(), None)
+        if listed:
+            (self.folder / f"{name}.pub").write_bytes((self.folder / f"of-{name}" / PUBLIC).read_bytes())
+
+    def approve(self, name: str, key_of: str | None = None) -> None:
+        settings = SigningSettings(key=str(self.folder / f"of-{key_of or name}" / PRIVATE))
+        give_approval(self.run.workdir, self.request, name, load_signing_key(settings, now()))
+
+
+@pytest.fixture
+def house(run: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    return House(run, tmp_path, monkeypatch)
+
+
+def test_nothing_is_rolled_out_before_two_others_have_approved(run: Attempt, house: House) -> None:
+    house.officer("officer-1")
+    house.officer("officer-2")
+    for name, others in (("officer-1", 0), ("officer-2", 1)):
+        with pytest.raises(AwaitingApproval, match=f"2 approvals and has {others}"):
+            check_releasable(run)
+        with pytest.raises(AwaitingApproval):
+            through(run, "promote")
+        house.approve(name)
+    check_releasable(run)
+    through(run, "promote")
+    assert state(Ledger.open(run.workdir.root, Terms(approvals=2)), house.request) is State.ROLLED_OUT
+
+
+def test_only_those_whom_the_house_has_named_approve_each_once_and_not_what_they_filed(house: House) -> None:
+    house.officer("officer-1")
+    house.officer("stranger", listed=False)
+    house.officer("demo")
+    with pytest.raises(BadInput, match="not among the approvers"):
+        house.approve("stranger")
+    with pytest.raises(BadInput, match="signed by the key"):
+        house.approve("officer-1", key_of="stranger")
+    with pytest.raises(BadInput, match="has filed"):
+        house.approve("demo")
+    house.approve("officer-1")
+    with pytest.raises(BadInput, match="another person"):
+        house.approve("officer-1")
+
+
+def test_an_approval_is_of_one_model_alone(run: Attempt, house: House) -> None:
+    for name in ("officer-1", "officer-2"):
+        house.officer(name)
+        house.approve(name)
+    check_releasable(run)
+    verdict = run.need(VerdictRecord)
+    verdict.model_copy(update={"alpha_spent": verdict.alpha_spent / 2}).write(run.path(VerdictRecord))
+    with pytest.raises(IntegrityError, match="approval by"):
+        check_releasable(run)
