@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from erasediff.errors import ExitCode
 from erasediff.evaluate.gate import final_verdict
 from erasediff.evidence.keys import PUBLIC
@@ -34,6 +32,7 @@ from erasediff.records.nouns import (
 )
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.workdir import GRIDS, Run, Workdir
+from erasediff.records.yaml import dump_yaml
 from erasediff.steps.filed import answered
 from erasediff.steps.journal import STEPS, read_failure, read_seconds
 
@@ -239,7 +238,7 @@ def _content(run: Run, outcome: Outcome, grid: Path | None) -> ReportContent:
         retained=retained,
         forgotten=forgotten,
         chain=_chain(run),
-        config=yaml.safe_dump(config.shown(), sort_keys=False),
+        config=dump_yaml(config.shown()),
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
         level=confidence(run),
