@@ -18,8 +18,6 @@ from pathlib import Path
 
 from erasediff.errors import BadInput, explain_os_error
 
-_CHUNK = 1 << 20
-
 
 def sha256_bytes(data: bytes) -> str:
     """Hex SHA-256 of ``data``."""
@@ -28,11 +26,8 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's content, read in chunks."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sha256_folder(folder: Path) -> str:
