@@ -133,7 +133,7 @@ def dump_yaml(document: Any) -> str:
 
 
 def edit_yaml(text: str, changes: Mapping[str, Any]) -> str:
-    """A mapping with some of its fields set; comments, order and quotes of the rest stay as they are.
+    """A mapping with some of its fields set; order, quotes and comments of the rest stay, but for comments within brackets or before ``---``.
 
     Args:
         text: a document that :func:`parse_yaml` took for a mapping, or an empty one.
@@ -143,7 +143,8 @@ def edit_yaml(text: str, changes: Mapping[str, Any]) -> str:
     yaml.preserve_quotes = True
     document = yaml.load(text)
     if document is None:
-        return f"{text}{dump_yaml(dict(changes))}"
+        comments = f"{text.rstrip()}\n" if text.strip() else ""
+        return f"{comments}{dump_yaml(dict(changes))}"
     for field, value in changes.items():
         present = document.get(field)
         if field not in document:

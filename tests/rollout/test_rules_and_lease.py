@@ -19,7 +19,7 @@ from erasediff.rollout.rules import raised, with_more
         ("suppress: [3] # at once\n", "minimum_epoch: 2\nsuppress: [3] # at once\n"),
         ("", "minimum_epoch: 2\n"),
         ("minimum_epoch: 0\n", "minimum_epoch: 2\n"),
-        ("# nothing yet\n", "# nothing yet\nminimum_epoch: 2\n"),
+        ("# nothing yet", "# nothing yet\nminimum_epoch: 2\n"),
         ("{suppress: [3]}", "{minimum_epoch: 2, suppress: [3]}\n"),
         ("{minimum_epoch: 1, revoked: []}", "{minimum_epoch: 2, revoked: []}\n"),
         ("suppress:\n- 3 # by order\nminimum_epoch:\n  1\n", "suppress:\n- 3 # by order\nminimum_epoch: 2\n"),
