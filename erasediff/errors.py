@@ -98,9 +98,9 @@ _DISK_SENTENCES = {
 
 _OF_EXTRAS = {
     "cpu": (
-        *("PIL", "accelerate", "diffusers", "dvc", "dvc_objects", "huggingface_hub", "jinja2", "kfp", "kubernetes", "matplotlib", "mlflow", "numpy"),
-        *("onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "requests", "safetensors", "scipy", "sklearn", "sqlalchemy", "torch"),
-        *("transformers", "urllib3"),
+        *("PIL", "accelerate", "cronsim", "diffusers", "dvc", "dvc_objects", "huggingface_hub", "jinja2", "kfp", "kubernetes"),
+        *("matplotlib", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "requests", "ruamel"),
+        *("safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "transformers", "urllib3", "yaml"),
     ),
     "s3": ("boto3", "botocore"),
     "nudenet": ("nudenet",),

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from erasediff.errors import BadInput, explain_os_error
 
-_CHUNK = 1 << 20
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)  # there is no other way to read it
 
@@ -30,11 +29,8 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's content, read in chunks."""
-    digest = hashlib.sha256()
     with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sha256_folder(folder: Path) -> str:

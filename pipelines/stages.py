@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import yaml
-
 from erasediff.attempts.attempt import record_file
 from erasediff.records.base import Record
+from erasediff.records.yaml import dump_yaml
 from erasediff.steps.table import STEPS, Role, Step
 
 DVC_YAML = Path(__file__).parent.parent / "dvc.yaml"
@@ -44,7 +43,7 @@ def document() -> str:
     """The text of ``dvc.yaml``."""
     rows = [row for row in STEPS if row.role not in (Role.ANSWERS, Role.IDLES)]
     stages = {row.name: _stage(row, before) for row, before in zip(rows, [None, *rows], strict=False)}
-    return _HEADER + yaml.safe_dump({"vars": [_VARIABLES], "stages": stages}, sort_keys=False, width=200)
+    return _HEADER + dump_yaml({"vars": [_VARIABLES], "stages": stages})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"environment", "errors"},
     {"__init__", "files"},
-    {"cluster", "progress"},
+    {"cluster", "progress", "s3"},
     {"records"},
     {"steps.table"},
     {"attempts", "envelopes"},

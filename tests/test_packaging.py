@@ -82,7 +82,7 @@ def third_party():
     return found - set(sys.stdlib_module_names) - {"erasediff"}
 
 
-BASE = {"cryptography", "model_signing", "pydantic", "pydantic_settings", "rfc3161_client", "rfc8785", "rich", "securesystemslib", "typer", "yaml"}
+BASE = {"cryptography", "model_signing", "pydantic", "pydantic_settings", "rfc3161_client", "rfc8785", "rich", "securesystemslib", "typer"}
 SERVER = {"fastapi", "kserve", "prometheus_client", "starlette", "uvicorn"}
 
 

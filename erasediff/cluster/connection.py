@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from erasediff.errors import BadInput
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -19,6 +17,7 @@ def configuration() -> tuple[Any, str]:
     Raises:
         BadInput: there is none of them, or it cannot be read.
     """
+    import yaml  # PyYAML, by which the client reads a kubeconfig
     from kubernetes import client, config
     from kubernetes.config import ConfigException
     from urllib3.util import Retry

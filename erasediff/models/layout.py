@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded, sha256_file, sha256_folder
-from erasediff.records.base import MAX_DOCUMENT_BYTES
+from erasediff.records.base import MAX_DOCUMENT_BYTES, load_json
 from erasediff.records.nouns import ModelRecord
 
 WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
@@ -40,7 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
         BadInput: it is missing, too large, or not a JSON object.
     """
     try:
-        document = json.loads(read_bounded(path, MAX_DOCUMENT_BYTES, "the model's config"))
+        document = load_json(read_bounded(path, MAX_DOCUMENT_BYTES, "the model's config"))
     except (ValueError, RecursionError):
         raise BadInput(f"the model's config {path} is not JSON: hand in the folder again.") from None
     if not isinstance(document, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,6 +22,24 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 def canonical_json(value: Any) -> bytes:
     """Canonical JSON by RFC 8785: the same value always gives the same bytes."""
     return rfc8785.dumps(value)
+
+
+def load_json(text: str | bytes) -> Any:
+    """Read JSON from outside, in which no object names a key twice: a reader would see one value, and this program take the other.
+
+    Raises:
+        ValueError: it is not JSON, or a key stands twice.
+        RecursionError: it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_each_key_once)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {name[:100]!r} stands twice")
+    return found
 
 
 def first_problem(error: ValidationError) -> str:
@@ -66,7 +85,7 @@ class Strict(BaseModel):
     def parse_json(cls, text: str | bytes, source: str) -> Self:
         """Read a JSON document; see :meth:`parse`."""
         try:
-            document = json.loads(text)
+            document = load_json(text)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"{source} is not JSON ({error}): correct it and run again.") from None
         return cls.parse(document, source)

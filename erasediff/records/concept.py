@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from erasediff.records.base import Pointer, Sha256, Strict
-from erasediff.records.config import DeviceName, EraseConfig, ParameterGroupName, TargetName, load_yaml
+from erasediff.records.config import DeviceName, EraseConfig, ParameterGroupName, TargetName
+from erasediff.records.yaml import load_yaml
 
 
 class ConceptEraseConfig(EraseConfig):

@@ -8,12 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
-from erasediff.errors import BadInput
-from erasediff.files import read_bounded
-from erasediff.records.base import MAX_DOCUMENT_BYTES, Strict
+from erasediff.records.base import Strict
+from erasediff.records.yaml import load_yaml
 
 TargetName = Literal["relabel", "anchor", "mixture", "noise"]
 TeacherName = Literal["base", "current"]
@@ -231,28 +229,6 @@ class RunConfig(Strict):
     def shown(self) -> dict[str, Any]:
         """This configuration as it may be printed and logged: without the owner's places, whose names are theirs."""
         return self.model_dump(mode="json", exclude={"purge": {"places"}})
-
-
-def load_yaml(path: Path, what: str) -> Any:
-    """Read a YAML document from outside, safely and bounded.
-
-    Raises:
-        BadInput: missing, too large or not YAML.
-    """
-    return parse_yaml(read_bounded(path, MAX_DOCUMENT_BYTES, what), f"{what} {path}")
-
-
-def parse_yaml(text: str | bytes, source: str) -> Any:
-    """Read a YAML document, safely.
-
-    Raises:
-        BadInput: not YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
-        problem = str(error).splitlines()[0]
-        raise BadInput(f"{source} is not YAML ({problem}): correct it and run again.") from None
 
 
 def load_config(path: Path) -> RunConfig:

@@ -7,7 +7,6 @@ Their order:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from erasediff.errors import BadInput
 from erasediff.records.attacks import Detections
-from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json
+from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json, load_json
 
 
 class Verdict(StrEnum):
@@ -45,7 +44,7 @@ def requests_of(text: str) -> tuple[ErasureRequest, ...]:
         BadInput: it is neither.
     """
     try:
-        document = json.loads(text)
+        document = load_json(text)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the request is not JSON ({error}): correct it and run again.") from None
     asked = document if isinstance(document, list) else [document]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from erasediff.records.attacks import AttackPolicy
 from erasediff.records.base import Strict
-from erasediff.records.config import load_yaml
+from erasediff.records.yaml import load_yaml
 
 
 class ControlPolicy(Strict):

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from erasediff.records.base import Strict
-from erasediff.records.config import load_yaml
+from erasediff.records.yaml import load_yaml
 
 ReplayName = Literal["otherwise", "neighbouring key", "dropped letter", "doubled letter", "homoglyph"]
 """``otherwise`` is what the file of prompts says; the rest are misspellings, made by :mod:`erasediff.evaluate.attacks.prompts`."""

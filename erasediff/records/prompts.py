@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from erasediff.errors import BadInput
 from erasediff.records.base import Strict
-from erasediff.records.config import load_yaml
+from erasediff.records.yaml import load_yaml
 
 PromptText = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
 """One line with something on it."""
@@ -91,4 +91,4 @@ def load_prompts(path: Path) -> PromptSet:
     Raises:
         BadInput: unreadable, too large, or not following the schema.
     """
-    return parse_prompts(load_yaml(path, "the file of prompts"), f"the file of prompts {path}")
+    return parse_prompts(load_yaml(path, "the file of prompts", quote=False), f"the file of prompts {path}")

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from erasediff.records.base import Sha256, Strict
-from erasediff.records.config import load_yaml, parse_yaml
+from erasediff.records.yaml import load_yaml, parse_yaml
 
 Label = Annotated[int, Field(strict=True, ge=0)]
 

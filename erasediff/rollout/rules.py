@@ -2,63 +2,49 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from typing import Literal
-
-import yaml
+from typing import Any, Literal
 
 from erasediff.cluster.answers import Conflict
 from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
 from erasediff.errors import BadInput
 from erasediff.records.serving import ServingRules, parse_rules
+from erasediff.records.yaml import dump_yaml, edit_yaml
 
 CONFIG_MAP_NAME, KEY = "erasediff-serving", "rules.yaml"
-_EPOCH_LINE = re.compile(r"^minimum_epoch:[ \t]*\d+", re.MULTILINE)
 
 
 def raised(text: str, epoch: int, source: str) -> str | None:
-    """The rules with their minimum epoch raised; ``None`` where it is as high already. Comments stay, where the document is written line by line.
+    """The rules with their minimum epoch raised; ``None`` where it is as high already. Comments stay.
 
     Raises:
         BadInput: the rules are not valid.
     """
     rules = parse_rules(text, source)
-    if rules.minimum_epoch >= epoch:
-        return None
-    wanted = rules.model_copy(update={"minimum_epoch": epoch})
-    line = f"minimum_epoch: {epoch}"
-    edited, found = _EPOCH_LINE.subn(line, text, count=1)
-    if not found:
-        edited = f"{line}\n{text}"
+    return None if rules.minimum_epoch >= epoch else _with(text, rules.model_copy(update={"minimum_epoch": epoch}), "minimum_epoch", source)
+
+
+def with_more(text: str, field: Literal["revoked", "suppress"], values: Iterable[Any], source: str) -> str | None:
+    """The rules with more digests revoked, or more labels suppressed, behind those that are; ``None`` where they all are already. Comments stay.
+
+    Raises:
+        BadInput: the rules are not valid.
+    """
+    rules = parse_rules(text, source)
+    present = getattr(rules, field)
+    more = sorted(set(values) - set(present))
+    return _with(text, rules.model_copy(update={field: (*present, *more)}), field, source) if more else None
+
+
+def _with(text: str, wanted: ServingRules, field: str, source: str) -> str:
+    document = wanted.model_dump(mode="json")
+    edited = edit_yaml(text, {field: document[field]})
     try:
         if parse_rules(edited, source) == wanted:
             return edited
-    except BadInput:  # such as rules in braces
+    except BadInput:  # the list has another name in the document (an alias), and got longer there too
         pass
-    return yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False)
-
-
-def with_more(text: str, field: Literal["revoked", "suppress"], values: Iterable[str] | Iterable[int], source: str) -> str | None:
-    """The rules with more digests revoked, or more labels suppressed; ``None`` where they all are already.
-
-    Comments stay, where the document has no such list yet.
-
-    Raises:
-        BadInput: the rules are not valid.
-    """
-    rules = parse_rules(text, source)
-    present = set(getattr(rules, field))
-    wanted = rules.model_copy(update={field: tuple(sorted(present | set(values)))})
-    if set(getattr(wanted, field)) == present:
-        return None
-    edited = f"{text.rstrip()}\n{yaml.safe_dump({field: list(getattr(wanted, field))})}"
-    try:
-        if not present and parse_rules(edited, source) == wanted:
-            return edited
-    except BadInput:  # such as rules in braces
-        pass
-    return yaml.safe_dump(wanted.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(document)
 
 
 class ClusterRules:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.files import publish_folder, sha256_file
 from erasediff.records.nouns import MANIFEST, ServedModel
+from erasediff.s3 import code, s3_client
 
 _CHUNK = 1 << 20
 
@@ -101,7 +102,7 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class S3Store:
-    """A bucket. Address and credentials are boto3's own: ``AWS_ENDPOINT_URL_S3``, ``AWS_ACCESS_KEY_ID`` and so on."""
+    """A bucket, by :func:`s3_client`."""
 
     bucket: str
     prefix: str
@@ -110,7 +111,7 @@ class S3Store:
         """Upload file by file, the manifest last, and read all of it back."""
         exported.check()
         uri = "/".join(part for part in (f"s3://{self.bucket}", self.prefix, exported.place) if part)
-        self._spoken(uri, lambda: self._publish(self._client(), exported, uri))
+        self._spoken(uri, lambda: self._publish(s3_client(), exported, uri))
         return uri
 
     def _publish(self, client: Any, exported: Exported, uri: str) -> None:
@@ -131,19 +132,13 @@ class S3Store:
             try:
                 body = client.get_object(Bucket=self.bucket, Key=f"{base}/{name}")["Body"]
             except ClientError as error:
-                if _code(error) in ("404", "NoSuchKey"):
+                if code(error) in ("404", "NoSuchKey"):
                     continue
                 raise
             for chunk in body.iter_chunks(_CHUNK):
                 digest.update(chunk)
             found[name] = digest.hexdigest()
         return found
-
-    def _client(self) -> Any:
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client("s3", config=Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"}))
 
     @staticmethod
     def _spoken(uri: str, action: Callable[[], None]) -> None:
@@ -153,12 +148,8 @@ class S3Store:
         try:
             action()
         except ClientError as error:
-            if _code(error) == "NoSuchBucket":
+            if code(error) == "NoSuchBucket":
                 raise BadInput(f"there is no bucket for {uri}: make it, or correct ERASEDIFF_ROLL_OUT_PUBLISH_TO.") from None
-            raise Unreachable(f"nothing can be published to {uri} ({_code(error)}): check the credentials and what they allow.") from None
+            raise Unreachable(f"nothing can be published to {uri} ({code(error)}): check the credentials and what they allow.") from None
         except (BotoCoreError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is no address
             raise Unreachable(f"nothing can be published to {uri} ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "unknown"))

@@ -13,6 +13,7 @@ from typing import Any
 from erasediff.errors import BadInput, Unreachable
 from erasediff.files import explained, in_use, is_in_use
 from erasediff.records.nouns import MANIFEST, ServedModel
+from erasediff.s3 import code, s3_client
 
 MAX_BYTES = 16 << 30
 _PREFIX = "erasediff-model-"
@@ -55,22 +56,21 @@ def _sweep(parent: Path) -> None:
 
 
 def _from_s3(uri: str, folder: Path) -> None:
-    """Fetch what the manifest names, and no more. Address and credentials are boto3's own (``AWS_ENDPOINT_URL_S3``, …)."""
-    import boto3
+    """Fetch what the manifest names, and no more."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     try:
-        client = boto3.client("s3")
+        client = s3_client()
         _object(client, bucket, f"{prefix.rstrip('/')}/{MANIFEST}", folder / MANIFEST)
         model = ServedModel.read(folder / MANIFEST)
         for pointer in (model.onnx, model.solvers):
             name = Path(pointer.uri).name
             _object(client, bucket, f"{prefix.rstrip('/')}/{name}", folder / name)
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NoSuchBucket"):
+        if code(error) in ("404", "NoSuchKey", "NoSuchBucket"):
             raise BadInput(f"{uri} holds no exported model: publish one with `erasediff roll-out`.") from None
-        raise Unreachable(f"{uri} cannot be read ({error.response.get('Error', {}).get('Code')}): check the credentials.") from None
+        raise Unreachable(f"{uri} cannot be read ({code(error)}): check the credentials.") from None
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
         raise Unreachable(f"{uri} cannot be read ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from erasediff.attempts.attempt import GRIDS, Attempt
 from erasediff.attempts.batch import batch_of, lead_of, others_of
 from erasediff.attempts.journal import read_failure, read_seconds
@@ -38,6 +36,7 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.purging import PurgeRecord
+from erasediff.records.yaml import dump_yaml
 from erasediff.steps.request_lifecycle import answered
 from erasediff.steps.table import STEPS, Role, Step, maker, the, work
 
@@ -252,7 +251,7 @@ def _content(attempt: Attempt, outcome: Outcome, grid: Path | None) -> ReportCon
         retained=retained,
         forgotten=forgotten,
         chain=_chain(attempt),
-        config=yaml.safe_dump(config.shown(), sort_keys=False),
+        config=dump_yaml(config.shown()),
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
         level=confidence(attempt),

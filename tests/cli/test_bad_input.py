@@ -129,6 +129,18 @@ def test_config_with_an_unknown_field(refused, tmp_path):
     assert "erase.stepps" in refused("run", "--forget-label", 0, "--workdir", tmp_path / "work", "--config", path)
 
 
+def test_a_repeated_key_in_config_or_policy(refused, tmp_path):
+    """The first one would be dropped without a word."""
+    config, policy = tmp_path / "config.yaml", tmp_path / "policy.yaml"
+    config.write_text("erase: {steps: 300}\nseed: 1\nerase: {method: finetune}\n")
+    policy.write_text("tier: 2\n" + POLICY.read_text())
+    arguments = ("run", "--forget-label", 0, "--workdir", tmp_path / "work")
+    assert "config.yaml is not YAML 1.2 (the key 'erase' stands twice, line 3)" in refused(*arguments, "--config", config)
+    assert "policy.yaml is not YAML 1.2 (the key 'tier' stands twice" in refused(*arguments, "--policy", policy)
+    config.write_text("erase: {steps: 300}\nseed: 1\n")
+    assert "stands twice" not in refused(*arguments, "--config", config, "--policy", tmp_path / "absent.yaml"), "control: it is the second key"
+
+
 def test_config_that_is_not_there(refused, tmp_path):
     assert "nowhere.yaml" in refused("run", "--forget-label", 0, "--workdir", tmp_path / "work", "--config", tmp_path / "nowhere.yaml")
 

@@ -84,7 +84,7 @@ def test_a_request_is_extended_refused_and_closed(desk: Desk) -> None:
 def test_the_exit_code_says_what_is_due(desk: Desk) -> None:
     """A cron job that looks at the code alone must not sleep through a due date, nor wake anybody for nothing."""
     one = desk.add()
-    assert desk("due", "--within", 14) == ""
+    assert desk("due", "--within", 14) == "nothing is due within 14 days.\n"
     assert one in desk("due", "--within", 60, code=ExitCode.DUE)
     late = desk.add("--received", days_ago(40), label=4)
     assert re.search(f"{late}  answer .* overdue", desk("due", code=ExitCode.OVERDUE))

@@ -84,11 +84,12 @@ def test_a_record_read_back_has_the_same_digest(tmp_path: Path) -> None:
         ('{"dataset": "digits", "label": -1}', ("'label'",)),
         ('{"dataset": "../digits", "label": 1}', ("'dataset'",)),
         ('{"dataset": "digits", "label": 9007199254740993}', ("9007199254740993",)),
+        ('{"dataset": "digits", "label": 1, "label": 2}', ("the key 'label' stands twice",)),
         ("[]", ("document",)),
         ("{", ("is not JSON",)),
         ("[" * 100_000, ("is not JSON",)),
     ],
-    ids=["unknown", "missing", "NaN", "negative", "path", "beyond 2^53", "no object", "cut short", "deep"],
+    ids=["unknown", "missing", "NaN", "negative", "path", "beyond 2^53", "twice", "no object", "cut short", "deep"],
 )
 def test_a_wrong_request_is_refused_with_one_sentence(text: str, parts: tuple[str, ...]) -> None:
     with pytest.raises(BadInput) as error:
@@ -191,7 +192,9 @@ def test_control_the_shipped_policy_is_accepted_and_a_change_changes_its_digest(
         ("erase: {eta: .nan}", ("'erase.eta'",)),
         ("erase: {label_dropout: 1}", ("'erase.label_dropout'",)),
         ("erase: {steps: 1000000000000000000000}", ("1000000000000000000000",)),
-        ("seed: 2024-13-45", ("is not YAML",)),
+        ("seed: 2024-13-45", ("'seed'",)),
+        ("seed: " + "9" * 5000, ("is not YAML",)),
+        ("seed: -_", ("is not YAML",)),
         ("seed: [", ("is not YAML",)),
         ("[" * 5000, ("is not YAML",)),
         ("seed: !!python/object/apply:os.system [id]", ("is not YAML",)),

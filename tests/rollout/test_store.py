@@ -68,7 +68,9 @@ def test_a_bucket_gets_the_manifest_last_and_a_second_time_nothing(exported: Exp
 
 
 def test_an_upload_that_was_killed_has_no_manifest_and_is_completed(exported: Exported, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = S3Store._client
+    from erasediff.rollout import store as module
+
+    real = module.s3_client
 
     class Dying:
         """A client whose second upload never ends."""
@@ -86,7 +88,7 @@ def test_an_upload_that_was_killed_has_no_manifest_and_is_completed(exported: Ex
             return getattr(self.client, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(S3Store, "_client", lambda self: Dying(real(self)))
+        patch.setattr(module, "s3_client", lambda: Dying(real()))
         with pytest.raises(KeyboardInterrupt):
             S3Store("models", "").publish(exported)
     assert not any(key.endswith(MANIFEST) for key in keys(s3))

@@ -61,7 +61,7 @@ def test_a_mounted_config_map_that_changes_is_seen(tmp_path: Path) -> None:
     assert rules.now().suppress == (2,)
 
 
-@pytest.mark.parametrize("text", ["suppress: 3\n", "suppress: [-1]\n", "surpress: [3]\n", "{", "minimum_epoch: true\n", "revoked: [abc]\n"])
+@pytest.mark.parametrize("text", ["suppress: 3\n", "suppress: [-1]\n", "surpress: [3]\n", "{", "suppress: [3]\nsuppress: []\n", "revoked: [abc]\n"])
 def test_a_broken_file_stops_everything_until_it_is_mended(tmp_path: Path, model: ServedModel, text: str) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(text)

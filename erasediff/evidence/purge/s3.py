@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from erasediff.errors import BadInput, Unreachable
 from erasediff.evidence.purge.seam import Thing
+from erasediff.s3 import code, s3_client
 
 T = TypeVar("T")
 _GONE = ("NoSuchKey", "NoSuchVersion", "NoSuchUpload", "404")
@@ -89,15 +90,6 @@ def neighbours(bucket: str, parent: str, own: str, endpoint_url: str | None) -> 
     return spoken(count)
 
 
-def s3_client(endpoint_url: str | None) -> Any:
-    """A client of its own: no connection, no answer is shared with an earlier one."""
-    import boto3
-    from botocore.config import Config
-
-    config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
-    return boto3.session.Session().client("s3", endpoint_url=endpoint_url, config=config)
-
-
 def spoken(action: Callable[[], T]) -> T:
     """Turn what S3 can answer into a sentence, without keys, which may be anybody's names.
 
@@ -118,11 +110,6 @@ def spoken(action: Callable[[], T]) -> T:
         raise Unreachable(f"the S3 store refuses ({code(error)}): check the credentials and what they allow, and run the purge again.") from error
     except (BotoCoreError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is no address
         raise Unreachable(f"the S3 store does not answer ({type(error).__name__}): check its address and run the purge again.") from error
-
-
-def code(error: Any) -> str:
-    """The code of S3's answer."""
-    return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
 def _unless_gone(delete: Callable[[], Any]) -> None:
