@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.judge import Judge
 from erasediff.models.denoiser import UNetDenoiser
-from erasediff.unlearn.objective import NoisedBatch, denoising_loss
+from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.unlearn.randomness import Randomness
 
 IMAGES = 10

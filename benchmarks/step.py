@@ -20,9 +20,9 @@ from benchmarks.results_file import Row, write_rows
 from erasediff.data.datasets import load_dataset
 from erasediff.environment import settle
 from erasediff.models.denoiser import build_scheduler, build_unet, schedule_of, to_unit
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig, RunConfig
 from erasediff.unlearn.compute import Compute
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.trainer import Erasure
 from erasediff.unlearn.workbench import ErasureData
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
 from erasediff.models.gradient import gradient_of
+from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.side_by_side import side_by_side
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.mixture import RetainedMixture
-from erasediff.unlearn.objective import NoisedBatch, Target, chunks, denoising_loss
+from erasediff.unlearn.objective import Target, chunks
 from erasediff.unlearn.randomness import Randomness
 
 B = TypeVar("B")
@@ -98,7 +99,7 @@ class Workbench:
         random, device = random or self.random, images.device
         timesteps = random.timesteps(self.schedule, len(images)).to(device)
         noise = random.normal(len(images), *images.shape[1:]).to(device)
-        return NoisedBatch(images, self.schedule.add_noise(images, noise, timesteps), self.schedule.goal(images, noise, timesteps), timesteps, labels)
+        return NoisedBatch.of(self.schedule, images, noise, timesteps, labels)
 
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
@@ -232,6 +233,10 @@ class Workbench:
         """The gradient of one loss; see :meth:`gradients`."""
         return self.gradients(lambda part: [(name, loss(part))], batch)[0]
 
+    def denoising_gradient(self, name: str, batch: NoisedBatch) -> Gradient:
+        """The gradient of the denoising loss of a batch; see :meth:`gradients`."""
+        return self.gradient(name, partial(denoising_loss, self.denoiser), batch)
+
     def denoising_gradients(self, retain: Callable[[], NoisedBatch], forget: Callable[[], NoisedBatch]) -> tuple[Gradient, Gradient]:
         """The gradients of the retain and of the forget loss, each over a batch that is called for; at once on the CPU of a lone process.
 
@@ -244,10 +249,10 @@ class Workbench:
         """
 
         def kept() -> Gradient:
-            return self.gradient("retain loss", partial(denoising_loss, self.denoiser), retain())
+            return self.denoising_gradient("retain loss", retain())
 
         def forgotten() -> Gradient:
-            return self.gradient("forget loss", partial(denoising_loss, self.denoiser), forget())
+            return self.denoising_gradient("forget loss", forget())
 
         alone = self.compute.device.type == "cpu" and self.compute.processes == 1 and self.config.accumulation == 1
         return side_by_side(kept, forgotten) if alone else (kept(), forgotten())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from erasediff.evaluate.attacks.conditions import embedding_of, with_conditions
 from erasediff.evaluate.attacks.probe import Probe, Suspect
 from erasediff.models.denoiser import UNetDenoiser
+from erasediff.models.noised import denoising_loss
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.training import TrainingSet, train_on
 from erasediff.progress import progress
@@ -72,7 +73,7 @@ def inverted(suspect: Suspect, images: Tensor, budget: Budget) -> Probe:
     data = TrainingSet(images, torch.full((len(images),), condition), model.classes, 0.0)
     with progress("F5: inverting the embedding", budget.steps) as done:
         for step in range(budget.steps):
-            torch.autograd.backward(data.loss(UNetDenoiser(unet), model.schedule, _BATCH, generator, suspect.device))
+            torch.autograd.backward(denoising_loss(UNetDenoiser(unet), data.draw(model.schedule, _BATCH, generator, suspect.device)))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done(step + 1)

@@ -9,10 +9,10 @@ import torch
 
 from erasediff.errors import NonFinite
 from erasediff.models.decay import linear_decay
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import MULTIPLIERS, gradient_dots
-from erasediff.unlearn.objective import NoisedBatch, denoising_loss
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.workbench import Workbench
 
@@ -82,7 +82,7 @@ def inner_loop(bench: Workbench, optimizer: torch.optim.Optimizer, config: Erase
     before = [parameter.detach().clone() for parameter in bench.parameters]
     inner = optimizer if config.share_optimizer_state else type(optimizer)(list(bench.parameters), **optimizer.defaults)
     for _ in range(config.inner_steps):
-        forget = bench.gradient("forget loss of the inner loop", lambda part: denoising_loss(bench.denoiser, part), _aimed_batch(bench, random))
+        forget = bench.denoising_gradient("forget loss of the inner loop", _aimed_batch(bench, random))
         bench.leave(forget.tensors)
         torch.nn.utils.clip_grad_norm_(bench.parameters, config.max_gradient_norm)
         inner.step()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import gradient_dots
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.workbench import Workbench
 
 SHARE = 0.1
