@@ -169,6 +169,11 @@ class Workbench:
         with torch.no_grad(), self.compute.autocast():
             return self.target(batch, self._teach, random or self.random).float()
 
+    def aimed_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        """States under a forgotten label with ε_f as the goal: the batch of the forget loss."""
+        batch = self.visited_batch(random)
+        return batch.aimed_at(self.target_of(batch, random))
+
     def _teach(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         return self._ask(self.teacher, noised, timesteps, labels)
 
