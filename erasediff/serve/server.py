@@ -75,8 +75,8 @@ def serve_forever(options: Options) -> None:
         admitted = admit(folder, in_force.now() if verified else rules.now())
         graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     model = admitted.model
-    engine = Engine(graph, {model.solver: admitted.tables[model.solver]}, graph.image_shape, null_label=model.classes)
-    limits = Limits(model.classes, options.max_images, options.max_guidance, (model.solver,))
+    engine = Engine(graph, admitted.table, graph.image_shape, null_label=model.classes)
+    limits = Limits(model.classes, options.max_images, options.max_guidance, model.solver)
     with listening(options.address) as listener:
         batcher = Batcher(observed(engine), options.capacity)
         describe(model, batcher, revocations)
