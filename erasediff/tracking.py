@@ -9,12 +9,11 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.records.nouns import Check
 from erasediff.records.settings import Settings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -211,28 +210,6 @@ class Tracking:
         if found is None:
             raise BadInput(f"MLflow has no model {uri}: name one as models:/NAME@champion or models:/NAME/VERSION.")
         return found
-
-
-def mlflow_accepts(checks: Sequence[Check]) -> bool:
-    """What MLflow's own validation says of the checks' bounds against their thresholds; a bound that is missing fails there too.
-
-    It is a mirror for whoever trusts MLflow's gate more than ours. It knows no INCONCLUSIVE, so it decides nothing alone.
-    """
-    from mlflow import validate_evaluation_results
-    from mlflow.models import MetricThreshold
-    from mlflow.models.evaluation import EvaluationResult
-    from mlflow.models.evaluation.validation import ModelValidationFailedException
-
-    bounds = {f"gate.{check.id.lower()}": check.bound for check in checks if check.bound is not None}
-    limits = {
-        f"gate.{check.id.lower()}": MetricThreshold(threshold=check.threshold, greater_is_better=check.bound_kind == "lower") for check in checks
-    }
-    logging.getLogger("mlflow.models.evaluation.validation").setLevel(logging.WARNING)
-    try:
-        validate_evaluation_results(candidate_result=EvaluationResult(metrics=bounds, artifacts={}), validation_thresholds=limits)
-    except ModelValidationFailedException:
-        return False
-    return True
 
 
 def _without_credentials(text: str) -> str:

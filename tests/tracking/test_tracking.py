@@ -3,8 +3,7 @@
 import pytest
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.records.nouns import Check
-from erasediff.tracking import CHAMPION, Tracking, _without_credentials, mlflow_accepts
+from erasediff.tracking import CHAMPION, Tracking, _without_credentials
 
 
 @pytest.fixture(scope="module")
@@ -82,23 +81,3 @@ def test_a_closed_port_is_a_sentence_without_the_password(tmp_path, monkeypatch)
 def test_credentials_are_taken_out_of_every_address_in_a_text():
     assert _without_credentials("at http://a:b@host/x and s3://c:d@bucket") == "at http://host/x and s3://bucket"
     assert _without_credentials("http://host/a@b") == "http://host/a@b"  # control: an @ in a path is no credential
-
-
-def line(id: str, bound: float | None, threshold: float, kind: str) -> Check:
-    verdict = "INCONCLUSIVE" if bound is None else "PASS" if (bound <= threshold) == (kind == "upper") else "FAIL"
-    numbers = {"value": bound, "bound": bound, "threshold": threshold, "n": 1000, "unit": "share"}
-    return Check(id=id, title=id, statistic="a rate", bound_kind=kind, verdict=verdict, **numbers)
-
-
-@pytest.mark.parametrize(
-    ("checks", "accepted"),
-    [
-        ([line("F1", 0.02, 0.02, "upper"), line("R1", -0.03, -0.03, "lower")], True),
-        ([line("F1", 0.0201, 0.02, "upper"), line("R1", 0.0, -0.03, "lower")], False),
-        ([line("F1", 0.0, 0.02, "upper"), line("R1", -0.0301, -0.03, "lower")], False),
-        ([line("F1", None, 0.02, "upper"), line("R1", 0.0, -0.03, "lower")], False),
-    ],
-)
-def test_mlflow_s_own_validation_mirrors_the_bounds(checks: list[Check], accepted: bool) -> None:
-    """Both sides of a limit, and a bound that is not there: MLflow must not accept what the gate does not pass."""
-    assert mlflow_accepts(checks) is accepted
