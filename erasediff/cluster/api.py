@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from erasediff.cluster.answers import Conflict, Lost, UnknownKind, sentences
+from erasediff.cluster.answers import Lost, ObjectConflict, UnknownKind, sentences
 from erasediff.cluster.connection import configuration
 from erasediff.cluster.deadline import Deadline
 
@@ -134,7 +134,7 @@ class Cluster:
         """Create an object.
 
         Raises:
-            Conflict: there is one of that name.
+            ObjectConflict: there is one of that name.
         """
         resource = self._resource(kind)
         with sentences("create", self._say(kind, body["metadata"]["name"])):
@@ -144,7 +144,7 @@ class Cluster:
         """Replace an object; the ``resourceVersion`` in it must still be the one there.
 
         Raises:
-            Conflict: it is not.
+            ObjectConflict: it is not.
         """
         resource = self._resource(kind)
         with sentences("change", self._say(kind, body["metadata"]["name"])):
@@ -154,18 +154,18 @@ class Cluster:
         """Read, edit and replace an object, again where somebody was faster; an edit that gives ``None`` changes nothing.
 
         Raises:
-            Conflict: it is gone, or somebody was faster each time.
+            ObjectConflict: it is gone, or somebody was faster each time.
         """
         for attempt in range(attempts):
             present = self.get(kind, name)
             if present is None:
-                raise Conflict(f"{self._say(kind, name)} was deleted by somebody else meanwhile")
+                raise ObjectConflict(f"{self._say(kind, name)} was deleted by somebody else meanwhile")
             edited = edit(present)
             if edited is None:
                 return present
             try:
                 return self.replace(kind, edited)
-            except Conflict:
+            except ObjectConflict:
                 if attempt == attempts - 1:
                     raise
         raise AssertionError("at least one attempt")
@@ -174,7 +174,7 @@ class Cluster:
         """Server-side apply: claim exactly these fields.
 
         Raises:
-            Conflict: another manager owns one of them.
+            ObjectConflict: another manager owns one of them.
         """
         resource, name = self._resource(kind), body["metadata"]["name"]
         with sentences("apply", self._say(kind, name)):

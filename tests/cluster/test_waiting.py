@@ -15,7 +15,7 @@ import pytest
 import requests
 from kubernetes import client
 
-from erasediff.cluster.answers import Conflict, Lost
+from erasediff.cluster.answers import Lost, ObjectConflict
 from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
 from erasediff.cluster.deadline import Deadline, TimeUp
 from erasediff.errors import BadInput
@@ -167,7 +167,7 @@ def test_of_two_who_change_one_object_the_slower_reads_again(namespace: Cluster)
 
     assert namespace.change(CONFIG_MAP, "a", edit)["data"] == {"count": "2"}
     assert turns == ["0", "1"]
-    with pytest.raises(Conflict, match="was changed by somebody else meanwhile") as refused:
+    with pytest.raises(ObjectConflict, match="was changed by somebody else meanwhile") as refused:
         namespace.replace(CONFIG_MAP, first)
     assert "\n" not in str(refused.value)
 
