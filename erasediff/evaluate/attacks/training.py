@@ -17,6 +17,7 @@ from erasediff.models.noised import denoising_loss
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.training import TrainingSet, train_on
 from erasediff.progress import progress
+from erasediff.records.attacks import Recovery
 
 _BATCH, _DROPOUT = 64, 0.1
 
@@ -95,19 +96,6 @@ class FreeLastRow(nn.Module):
         return torch.where((labels == len(self.table) - 1).unsqueeze(-1), self.row, self.table[labels])
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """How much of a class was back after how many steps: pairs of steps and shares of samples detected."""
-
-    curve: tuple[tuple[int, float], ...]
-    wanted: float
-
-    @property
-    def steps_to_half(self) -> int | None:
-        """S50: the first look at which the share had reached half of the base's; ``None`` if none did."""
-        return next((step for step, share in self.curve if share >= self.wanted), None)
-
-
 def relearned(suspect: Suspect, images: Tensor, learning_rate: float, looks: Sequence[int], share: Share, base_share: float, seed: int) -> Recovery:
     """Fine-tune on a few forgotten images and look now and then how much of the class is back.
 
@@ -128,4 +116,4 @@ def relearned(suspect: Suspect, images: Tensor, learning_rate: float, looks: Seq
             curve.append((step, share(copied)))
         if step >= looks[-1] or (curve and curve[-1][1] >= base_share / 2):
             break
-    return Recovery(tuple(curve), base_share / 2)
+    return Recovery(curve=tuple(curve), steps_to_half=next((step for step, found in curve if found >= base_share / 2), None))
