@@ -19,6 +19,7 @@ Propagation = Literal["Background", "Foreground"]
 
 MANAGER = "erasediff"
 _CALL_SECONDS = 20
+_ATTEMPTS = 5
 _LOOK_SECONDS = 5  # a watch of one object does not see its pods, so they are looked at this often
 
 
@@ -150,13 +151,15 @@ class Cluster:
         with sentences("change", self._say(kind, body["metadata"]["name"])):
             return _plain(resource.replace(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
 
-    def change(self, kind: Kind, name: str, edit: Callable[[Object], Object | None], attempts: int = 5) -> Object:
+    def change(self, kind: Kind, name: str, edit: Callable[[Object], Object | None]) -> Object:
         """Read, edit and replace an object, again where somebody was faster; an edit that gives ``None`` changes nothing.
 
         Raises:
             ObjectConflict: it is gone, or somebody was faster each time.
         """
-        for attempt in range(attempts):
+        attempt = 0
+        while True:
+            attempt += 1
             present = self.get(kind, name)
             if present is None:
                 raise ObjectConflict(f"{self._say(kind, name)} was deleted by somebody else meanwhile")
@@ -166,9 +169,8 @@ class Cluster:
             try:
                 return self.replace(kind, edited)
             except ObjectConflict:
-                if attempt == attempts - 1:
+                if attempt == _ATTEMPTS:
                     raise
-        raise AssertionError("at least one attempt")
 
     def apply(self, kind: Kind, body: Object) -> Object:
         """Server-side apply: claim exactly these fields.

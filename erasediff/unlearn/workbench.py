@@ -226,10 +226,9 @@ class Workbench:
         """``before`` plus the gradient of a loss; autograd adds in place, a layer at a time."""
         if not before:
             return gradient_of(loss, self.parameters, keep_graph=keep_graph)
-        for parameter, tensor in zip(self.parameters, before, strict=False):
-            parameter.grad = tensor
+        self.leave(before)
         torch.autograd.backward(loss, retain_graph=keep_graph, inputs=list(self.parameters))
-        after = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        after = [parameter.grad for parameter in self.parameters if parameter.grad is not None]  # each has one: it was just given it
         for parameter in self.parameters:
             parameter.grad = None
         return after
