@@ -17,7 +17,7 @@ from erasediff.cluster.api import Cluster, Kind
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
 
-GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 TRAINJOB = Kind(f"{GROUP}/{VERSION}", "TrainJob")
 GRACE_MINUTES = 60
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.25, 10.0
