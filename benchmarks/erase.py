@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks import trained
+from benchmarks import released, trained
 from benchmarks.judge import Judge, Judgement
 from benchmarks.kept import finished, run_kept
 from benchmarks.relearn import steps_to_half
@@ -31,6 +31,7 @@ from erasediff.records.base import canonical_json
 from erasediff.records.config import EraseConfig
 from erasediff.records.nouns import Verdict
 from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.methods import Method
 from erasediff.unlearn.trainer import Erasure
 
 LOOKS = (1 / 12, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 3 / 4)
@@ -39,19 +40,9 @@ GLANCE, PROMISING = 200, 0.05
 KEPT = RESULTS / "runs.jsonl"
 SEEDS = (0, 1, 2)
 _OWN: dict[str, object] = {"visited_share": 0.0, "target": "relabel", "repulsion": 0.0, "starting_point_decay": 0.0}
-_RELEASED: dict[str, object] = {
-    "teacher": "current",
-    "truth_share": 1.0,
-    "multiplier": "fixed",
-    "eta": 0.1,
-    "eta_decay_fraction": 0.0,
-    "inner_steps": 2,
-    "share_optimizer_state": True,
-    "decay_fraction": 0.0,
-}
 METHODS: dict[str, dict[str, object]] = {
     "erasediff": {},
-    "released": _OWN | _RELEASED,
+    "released": released.SETTINGS,
     "finetune": _OWN,
     "neggrad": _OWN | {"eta": 0.05},
     "salun": _OWN | {"balance": 1.0},
@@ -113,6 +104,11 @@ class Case:
         return EraseConfig.model_validate(settings | dict(self.tried))
 
     @property
+    def other(self) -> type[Method] | None:
+        """The method, where it is none that the package has."""
+        return released.Released if self.method == "released" else None
+
+    @property
     def model_key(self) -> str:
         """What decides the model, in short: not how it is judged."""
         decisive = [base_digest(self.subject.folder), self.method, self.label, self.seed, self.config.model_dump(mode="json")]
@@ -150,7 +146,7 @@ def measure(case: Case) -> Row:
     judge = Judge(ready, case.label, case.seed)
     row: Row = dict(case.tried) | {"method": case.method, "dataset": case.subject.name, "label": case.label, "seed": case.seed}
     started = time.process_time()
-    erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(case.label), case.config, case.seed, Compute())
+    erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(case.label), case.config, case.seed, Compute(), method=case.other)
     clock = Clock(time.process_time() - started)
     try:
         seconds_to_gate, judgement, peak = train(erasure, judge, clock)

@@ -52,7 +52,7 @@ def _erased(method: str, share: float = 1.0) -> Maker:
         if share == 1.0 and (there := trained.kept(ready.subject.folder, case.model_key, ready.base.unet)) is not None:
             return there
         short = config.model_copy(update={"steps": max(1, round(config.steps * share))})
-        erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(label), short, seed, Compute())
+        erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(label), short, seed, Compute(), method=case.other)
         while erasure.step < short.steps:
             erasure.advance()
         model = erasure.result().model

@@ -122,13 +122,14 @@ class Judge:
         asked_for = drawn_digest(self.exam.policy.model_copy(update={"tier": 1}))[:8]
         path = self.ready.subject.folder / f"asked-{self.label}-{self.seed}-{asked_for}.json"
         if not path.is_file():
-            by_null, probes = ask_otherwise(self.exam, self._suspect(self.ready.base.unet), "base")
+            by_null, probes = ask_otherwise(self.exam, self.suspect(self.ready.base.unet), "base")
             write_atomic(path, canonical_json({name: found.model_dump() for name, found in {_UNASKED: by_null, **probes}.items()}))
         asked = {name: Detections.model_validate(found) for name, found in json.loads(path.read_text()).items()}
         images, kept = self._base_in_short
         return ModelSamples(self.watch.count(images), images, self.neighbours.count(images), asked.pop(_UNASKED), asked, kept)
 
-    def _suspect(self, unet: torch.nn.Module) -> Suspect:
+    def suspect(self, unet: torch.nn.Module) -> Suspect:
+        """A network as the attacks know it."""
         base, sampler = self.ready.base, self.config.sampler
         return Suspect(ClassConditionalPipeline(unet, base.scheduler), base, self.label, tuple(self.retained), sampler, _CPU, self.seed)
 
@@ -195,7 +196,7 @@ class Judge:
 
     def judge(self, unet: torch.nn.Module) -> Judgement:
         """The gate's whole answer, on the policy's tier."""
-        suspect = self._suspect(unet)
+        suspect = self.suspect(unet)
         samples = sample_model(self.exam, suspect, "benchmark")
         measured = compare(self.exam, self.base_samples, samples, self.reference, {}, None)
         further = ask_again(self.exam, self.source(self.ready.base.unet), self.source(unet), measured.retained.accuracy)

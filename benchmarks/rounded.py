@@ -20,7 +20,7 @@ from benchmarks.subjects import prepare
 from erasediff.environment import settle
 from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
-from erasediff.export.solvers import solver_name, solver_tables
+from erasediff.export.solvers import solver_table
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.serve.graph import OnnxGraph
 
@@ -53,7 +53,7 @@ def measure(asked: Graphs) -> Row:
 def counted(judge: Judge, unet: torch.nn.Module) -> Row:
     """Detections of the model, of its graph, and of that with weights of 8 bits, each of the policy's ``export.n``; and the graph's error."""
     pipeline, sampler, policy = ClassConditionalPipeline(unet, judge.ready.base.scheduler), judge.exam.sampler, judge.exam.policy
-    table = solver_tables(sampler, pipeline.schedule)[solver_name(sampler)]
+    table = solver_table(sampler.scheduler, sampler.steps, pipeline.schedule)
     with tempfile.TemporaryDirectory() as folder:
         exported, rounded = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
         export_denoiser(pipeline, exported)

@@ -26,7 +26,7 @@ from benchmarks.subjects import Prepared, prepare, subject
 from erasediff.environment import settle
 from erasediff.evaluate.statistics.frechet import frechet_distance
 from erasediff.export.onnx import export_denoiser
-from erasediff.export.solvers import STEPS, solver_table
+from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_file
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
@@ -36,10 +36,11 @@ from erasediff.records.nouns import ServedModel, Verdict
 from erasediff.serve.asked import Asked
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
-from erasediff.serve.solver import save_tables
+from erasediff.serve.solver import save_table
 
 REFERENCE: tuple[SchedulerName, int] = ("ddim", 50)
 CANDIDATES: tuple[SchedulerName, ...] = ("dpm-solver++", "unipc")
+CALLS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 BATCHES, CLIENTS, BATCH = (1, 8, 16), (1, 8, 32), 16
 SAMPLES = 2000
 LABEL = 3
@@ -70,7 +71,7 @@ def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
     folder.mkdir(parents=True)
     export_denoiser(ready.base, folder / "model.onnx")
     table = solver_table(solver.name, solver.steps, ready.base.schedule)
-    save_tables({solver.title: table}, folder / "solvers.npz")
+    save_table(solver.title, table, folder / "solvers.npz")
     onnx, solvers = (Pointer(uri=name, sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
     ServedModel(
         dataset="digits",
@@ -85,7 +86,7 @@ def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
         verdict=Verdict.PASS,
     ).write(folder / "served.json")
     graph = OnnxGraph(folder / "model.onnx")
-    return Engine(graph, {solver.title: table}, graph.image_shape, ready.real.classes)
+    return Engine(graph, table, graph.image_shape, ready.real.classes)
 
 
 def distance(ready: Prepared, name: SchedulerName, steps: int) -> float:
@@ -109,7 +110,7 @@ def fewest_calls(ready: Prepared) -> tuple[Solver, Solver]:
     """The reference, and the solver with the fewest calls that is as good."""
     reference = Solver(*REFERENCE, distance(ready, *REFERENCE))
     print(f"{reference.title}: FD {reference.distance:.4f}", flush=True)
-    for steps in STEPS:
+    for steps in CALLS:
         for name in CANDIDATES:
             found = Solver(name, steps, distance(ready, name, steps))
             print(f"{found.title}: FD {found.distance:.4f}", flush=True)

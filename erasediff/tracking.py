@@ -33,9 +33,9 @@ T = TypeVar("T")
 class Tracking:
     """MLflow as this project uses it: one experiment, one run an attempt, one registered model a dataset."""
 
-    def __init__(self, workdir: Path, settings: Settings | None = None) -> None:
+    def __init__(self, workdir: Path) -> None:
         """Connect to the server that the settings name, or to a SQLite file in the workdir."""
-        settings = settings or Settings()
+        settings = Settings()
         self.uri = settings.tracking_uri(workdir)
         self._workdir = workdir
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.http_timeout_seconds))

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from erasediff.cluster.answers import Conflict, Forbidden, Lost, Refused, UnknownKind
+from erasediff.cluster.answers import Forbidden, Lost, ObjectConflict, ObjectRejected, UnknownKind
 from erasediff.cluster.api import Cluster, Kind
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
 
-GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 TRAINJOB = Kind(f"{GROUP}/{VERSION}", "TrainJob")
 GRACE_MINUTES = 60
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.25, 10.0
@@ -131,7 +131,7 @@ class ClusterTrainJobs:
         try:
             with self._advice():
                 self._cluster.create(TRAINJOB, document)
-        except Conflict:
+        except ObjectConflict:
             return False
         return True
 
@@ -162,7 +162,7 @@ class ClusterTrainJobs:
             ) from None
         except UnknownKind:
             raise BadInput("this cluster has no TrainJobs: install Kubeflow Trainer 2, or submit with --profile gpu.") from None
-        except Refused as error:
+        except ObjectRejected as error:
             raise BadInput(f"{str(error).rstrip('.')}: check image, resources and runtime of this profile.") from None
 
 

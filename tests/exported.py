@@ -15,7 +15,7 @@ from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
 from erasediff.records.nouns import ServedModel, Verdict
-from erasediff.serve.solver import save_tables
+from erasediff.serve.solver import save_table
 
 SOLVER = "ddim-2"
 
@@ -25,7 +25,7 @@ def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int,
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = ClassConditionalPipeline(unet(seed), build_scheduler(SamplerConfig(), 1000))
     export_denoiser(pipeline, folder / "model.onnx")
-    save_tables({SOLVER: solver_table("ddim", 2, pipeline.schedule)}, folder / "solvers.npz")
+    save_table(SOLVER, solver_table("ddim", 2, pipeline.schedule), folder / "solvers.npz")
     return describe(folder, epoch=epoch, forgotten=forgotten, weights_sha256=f"{seed:064x}")
 
 

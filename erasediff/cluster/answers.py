@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from erasediff.errors import BadInput, EraseDiffError, Unreachable
 
 
-class Conflict(EraseDiffError):
+class ObjectConflict(EraseDiffError):
     """Somebody else changed the same object, or owns the same field."""
 
 
@@ -25,7 +25,7 @@ class UnknownKind(BadInput):
     """The cluster has no objects of this kind."""
 
 
-class Refused(BadInput):
+class ObjectRejected(BadInput):
     """The API server does not take what it was given."""
 
 
@@ -52,12 +52,12 @@ def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiff
     if status == 403:
         return Forbidden(f"the cluster does not allow to {verb} {what} (403): grant it to this service account or user.")
     if status == 409:
-        return Conflict(f"{what} was changed by somebody else meanwhile ({message})")
+        return ObjectConflict(f"{what} was changed by somebody else meanwhile ({message})")
     if not status:  # the client's word for a TLS connection that was cut
         return Lost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
     if status in (429, 500, 502, 503, 504):
         return Lost(f"the API server answers {status} when asked to {verb} {what}: run again later.")
-    return Refused(f"the cluster refuses to {verb} {what} ({status}: {message}).")
+    return ObjectRejected(f"the cluster refuses to {verb} {what} ({status}: {message}).")
 
 
 def _message(body: object, reason: object) -> str:

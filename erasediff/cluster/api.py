@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from erasediff.cluster.answers import Conflict, Lost, UnknownKind, sentences
+from erasediff.cluster.answers import Lost, ObjectConflict, UnknownKind, sentences
 from erasediff.cluster.connection import configuration
 from erasediff.cluster.deadline import Deadline
 
@@ -19,6 +19,7 @@ Propagation = Literal["Background", "Foreground"]
 
 MANAGER = "erasediff"
 _CALL_SECONDS = 20
+_ATTEMPTS = 5
 _LOOK_SECONDS = 5  # a watch of one object does not see its pods, so they are looked at this often
 
 
@@ -134,7 +135,7 @@ class Cluster:
         """Create an object.
 
         Raises:
-            Conflict: there is one of that name.
+            ObjectConflict: there is one of that name.
         """
         resource = self._resource(kind)
         with sentences("create", self._say(kind, body["metadata"]["name"])):
@@ -144,37 +145,38 @@ class Cluster:
         """Replace an object; the ``resourceVersion`` in it must still be the one there.
 
         Raises:
-            Conflict: it is not.
+            ObjectConflict: it is not.
         """
         resource = self._resource(kind)
         with sentences("change", self._say(kind, body["metadata"]["name"])):
             return _plain(resource.replace(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
 
-    def change(self, kind: Kind, name: str, edit: Callable[[Object], Object | None], attempts: int = 5) -> Object:
+    def change(self, kind: Kind, name: str, edit: Callable[[Object], Object | None]) -> Object:
         """Read, edit and replace an object, again where somebody was faster; an edit that gives ``None`` changes nothing.
 
         Raises:
-            Conflict: it is gone, or somebody was faster each time.
+            ObjectConflict: it is gone, or somebody was faster each time.
         """
-        for attempt in range(attempts):
+        attempt = 0
+        while True:
+            attempt += 1
             present = self.get(kind, name)
             if present is None:
-                raise Conflict(f"{self._say(kind, name)} was deleted by somebody else meanwhile")
+                raise ObjectConflict(f"{self._say(kind, name)} was deleted by somebody else meanwhile")
             edited = edit(present)
             if edited is None:
                 return present
             try:
                 return self.replace(kind, edited)
-            except Conflict:
-                if attempt == attempts - 1:
+            except ObjectConflict:
+                if attempt == _ATTEMPTS:
                     raise
-        raise AssertionError("at least one attempt")
 
     def apply(self, kind: Kind, body: Object) -> Object:
         """Server-side apply: claim exactly these fields.
 
         Raises:
-            Conflict: another manager owns one of them.
+            ObjectConflict: another manager owns one of them.
         """
         resource, name = self._resource(kind), body["metadata"]["name"]
         with sentences("apply", self._say(kind, name)):

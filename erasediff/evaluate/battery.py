@@ -125,8 +125,7 @@ def _recovery(exam: Examination, name: str, suspect: Suspect, base_share: float,
         found, _ = count_detections(exam.watch, source, rule.samples, f"F6 {repeat}", exam.key, exam.sampler, what)
         return found.detections / found.n
 
-    found = relearned(suspect, held_out[picked], rule.learning_rate, rule.looks, share, base_share, suspect.seed + repeat)
-    return Recovery(curve=found.curve, steps_to_half=found.steps_to_half)
+    return relearned(suspect, held_out[picked], rule.learning_rate, rule.looks, share, base_share, suspect.seed + repeat)
 
 
 def _membership(exam: Examination, models: Suspects) -> tuple[Membership, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasediff.evaluate.statistics import Chosen, Table, frechet_difference, kernel_difference, parts
-from erasediff.records.measurements import Density, FrechetChange, KernelChange, ManifoldChange, Pairs
+from erasediff.records.measurements import Density, FrechetChange, KernelChange, ManifoldChange, PairedCounts
 from erasediff.records.policy import FidelityPolicy
 
 _ROWS = 1024  # a tile of the table of distances: never more than this in memory
@@ -147,8 +147,8 @@ def _folded(rows: Table, columns: Table, start: Callable[[int], Tensor], step: C
     return torch.cat(ends)
 
 
-def _pairs(base: Mask, erased: Mask) -> Pairs:
-    return Pairs(n=len(base), base=int(base.sum()), erased=int(erased.sum()), both=int((base & erased).sum()))
+def _pairs(base: Mask, erased: Mask) -> PairedCounts:
+    return PairedCounts(n=len(base), base=int(base.sum()), erased=int(erased.sum()), both=int((base & erased).sum()))
 
 
 def evenly(count: int, most: int) -> NDArray[np.int64]:

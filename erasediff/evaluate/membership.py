@@ -22,6 +22,7 @@ from erasediff.models.denoiser import Denoiser, NoiseSchedule
 
 Scores = NDArray[np.float64]
 _BATCH = 256
+_LOSS_SHARES = (0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,35 @@ def _square(values: Tensor) -> Tensor:
     return values.square().flatten(1).mean(1)
 
 
-def loss(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator, shares: tuple[float, ...] = (0.1, 0.2, 0.4)) -> Tensor:
+def loss(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Minus the denoising loss at a few timesteps: what was trained on is predicted better (Matsumoto et al. 2302.03262)."""
     found = torch.zeros(len(images), device=target.device)
-    for share in shares:
+    for share in _LOSS_SHARES:
         timestep = int(share * target.schedule.timesteps)
         noise = torch.randn(images.shape, generator=generator).to(target.device)
         signal = target.signal(timestep)
         noised = signal.sqrt() * images + (1 - signal).sqrt() * noise
         found -= _square(target.noise_in(noised, timestep, labels) - noise)
-    return found / len(shares)
+    return found / len(_LOSS_SHARES)
 
 
-def sima(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator, share: float = 0.05) -> Tensor:
+def sima(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Minus the size of the predicted noise in the image itself: the score is small where much was learnt (SimA, 2509.25003)."""
-    return -_square(target.noise_in(images, int(share * target.schedule.timesteps), labels)).sqrt()
+    return -_square(target.noise_in(images, int(0.05 * target.schedule.timesteps), labels)).sqrt()
 
 
-def pia(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator, share: float = 0.2) -> Tensor:
+def pia(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Minus the distance of the noise predicted at 0 from that predicted where it leads to (Kong et al. 2305.18355)."""
-    timestep = int(share * target.schedule.timesteps)
+    timestep = int(0.2 * target.schedule.timesteps)
     first = target.noise_in(images, 0, labels)
     signal = target.signal(timestep)
     noised = signal.sqrt() * images + (1 - signal).sqrt() * first
     return -(first - target.noise_in(noised, timestep, labels)).abs().pow(4).flatten(1).sum(1).pow(0.25)
 
 
-def secmi(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator, share: float = 0.1, interval: int = 10) -> Tensor:
+def secmi(target: Target, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
     """Minus the error of going a step on and back again along the deterministic path (Duan et al. 2302.01316)."""
-    state, last = images, int(share * target.schedule.timesteps)
+    state, last, interval = images, int(0.1 * target.schedule.timesteps), 10
     for timestep in range(0, last, interval):
         state = target.moved(state, target.noise_in(state, timestep, labels), timestep, timestep + interval)
     onwards = target.moved(state, target.noise_in(state, last, labels), last, last + interval)

@@ -13,17 +13,17 @@ from erasediff.records.base import Record, Sha256
 from erasediff.records.certificate import (
     PREDICATE_TYPE,
     STATEMENT_TYPE,
+    CertifiedPurge,
     CommitmentRecord,
     ForgetSet,
     Judged,
     Lineage,
     Making,
     Predicate,
-    Purged,
     Scope,
     Serving,
     Statement,
-    Subject,
+    StatementSubject,
 )
 from erasediff.records.nouns import (
     BaseRecord,
@@ -148,7 +148,7 @@ def _check_requests(facts: Facts) -> None:
             )
 
 
-def _purged(facts: Facts) -> Purged | None:
+def _purged(facts: Facts) -> CertifiedPurge | None:
     """The purge, if there is one; it has to be complete and this erasure's."""
     if (purge := facts.purge) is None:
         return None
@@ -167,7 +167,7 @@ def _purged(facts: Facts) -> Purged | None:
     if set(purge.requests) != {request.id for request in facts.requests}:
         raise BadInput(f"the purge of run {name} answers other requests than requests.json names: write that anew from the ledger.")
     _check_revoked(facts, purge)
-    return Purged(record=purge.digest(), lines=purge.lines)
+    return CertifiedPurge(record=purge.digest(), lines=purge.lines)
 
 
 def _check_revoked(facts: Facts, purge: PurgeRecord) -> None:
@@ -178,16 +178,16 @@ def _check_revoked(facts: Facts, purge: PurgeRecord) -> None:
         raise BadInput(f"the purge of run {facts.plan.run} does not revoke the model from before the erasure: run `erasediff purge` again.")
 
 
-def _subjects(facts: Facts) -> tuple[Subject, ...]:
+def _subjects(facts: Facts) -> tuple[StatementSubject, ...]:
     model, exported = facts.erased.model, facts.exported
     subjects = [
-        Subject(name="weights folder", digest={"sha256-folder": model.folder_sha256}),
-        Subject(name="weights", digest={"sha256": model.weights.sha256}),
-        Subject(name="ONNX graph", digest={"sha256": exported.onnx.sha256}),
-        Subject(name="solver tables", digest={"sha256": exported.solvers.sha256}),
+        StatementSubject(name="weights folder", digest={"sha256-folder": model.folder_sha256}),
+        StatementSubject(name="weights", digest={"sha256": model.weights.sha256}),
+        StatementSubject(name="ONNX graph", digest={"sha256": exported.onnx.sha256}),
+        StatementSubject(name="solver tables", digest={"sha256": exported.solvers.sha256}),
     ]
     if facts.serving_image is not None:
-        subjects.append(Subject(name="serving image", digest={"sha256": facts.serving_image}))
+        subjects.append(StatementSubject(name="serving image", digest={"sha256": facts.serving_image}))
     return tuple(subjects)
 
 

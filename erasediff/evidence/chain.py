@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from erasediff.errors import BadInput
-from erasediff.evidence.states import Standing, begin, follow
+from erasediff.evidence.states import RequestStanding, begin, follow
 from erasediff.files import sha256_bytes
 from erasediff.records.requests import Event, Filing, Verification
 
@@ -47,7 +47,7 @@ class Reading:
     """What was found so far, line by line."""
 
     problems: list[str] = field(default_factory=list)
-    standings: dict[str, Standing] = field(default_factory=dict)
+    standings: dict[str, RequestStanding] = field(default_factory=dict)
     number: int = 0
     head: str = GENESIS
     last: Event | None = None
@@ -94,21 +94,21 @@ def parse_line(line: Line) -> Event:
     return event
 
 
-def seconds(standing: Standing) -> tuple[int, int | None]:
+def seconds(standing: RequestStanding) -> tuple[int, int | None]:
     """The instants by which a request is looked for, in seconds since 1970: when it is due, and when its receipt must be confirmed."""
     clocks = standing.clocks
     confirm_by = None if clocks.confirmed or clocks.confirm_by is None else int(clocks.confirm_by.timestamp())
     return int(clocks.due.timestamp()), confirm_by
 
 
-def columns(id: str, filing: Filing, standing: Standing) -> Entry:
+def columns(id: str, filing: Filing, standing: RequestStanding) -> Entry:
     """The columns that follow from a request's events."""
     due, confirm_by = seconds(standing)
     live = standing.filing if standing.live else None
     return Entry(id, filing.canonical().decode(), live, standing.state, bool(standing.holds), due, confirm_by, standing.head)
 
 
-def check_entry(entry: Entry, standing: Standing | None) -> list[str]:
+def check_entry(entry: Entry, standing: RequestStanding | None) -> list[str]:
     """What is wrong with a request's columns."""
     if standing is None:
         return [f"request {entry.id} has no events."]

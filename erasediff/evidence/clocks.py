@@ -18,7 +18,7 @@ from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from erasediff.errors import BadInput
-from erasediff.records.requests import Clocks, Deadline, Regime, RequestFacts, State, Terms
+from erasediff.records.requests import Clocks, DueDate, Regime, RequestFacts, State, Terms
 
 GDPR_MONTHS, GDPR_MONTHS_EXTENDED = 1, 3
 CCPA_DAYS, CCPA_DAYS_EXTENDED, CCPA_CONFIRMATION = 45, 90, 10
@@ -121,13 +121,11 @@ def urgency(at: datetime, now: datetime) -> Urgency:
     return "7 days" if left <= week else "14 days" if left <= fortnight else "later"
 
 
-def deadlines(facts: RequestFacts, now: datetime) -> tuple[Deadline, ...]:
+def deadlines(facts: RequestFacts, now: datetime) -> tuple[DueDate, ...]:
     """What is still owed for a request: the confirmation of its receipt where one is due, and the answer."""
     if facts.state in SETTLED:
         return ()
     clocks = facts.clocks
     confirm_by = None if clocks.confirmed else clocks.confirm_by
     owed: list[tuple[Literal["confirmation", "answer"], datetime | None]] = [("confirmation", confirm_by), ("answer", clocks.due)]
-    return tuple(
-        Deadline(request=facts.id, what=what, at=at, urgency=urgency(at, now), state=facts.state, held=facts.held) for what, at in owed if at
-    )
+    return tuple(DueDate(request=facts.id, what=what, at=at, urgency=urgency(at, now), state=facts.state, held=facts.held) for what, at in owed if at)

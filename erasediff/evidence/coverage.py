@@ -13,7 +13,7 @@ from erasediff.records.nouns import Check
 
 
 @dataclass(frozen=True)
-class Answer:
+class ThreatCoverage:
     """Which checks carry out an attack, by their ids; and what is to be said of it with them, or without any."""
 
     threat: ThreatName
@@ -24,27 +24,27 @@ class Answer:
 
 _TIER_1 = "the policy did not ask for it: it is a check of tier 2"
 ANSWERS = (
-    Answer(
+    ThreatCoverage(
         "membership inference",
         ("F9",),
         "attacks that tell images the base was trained on from held-out ones, on the erased model",
         _TIER_1,
     ),
-    Answer(
+    ThreatCoverage(
         "attribute inference",
         (),
         "",
         "no check infers an attribute of a person from the model's answers; the model is asked by a class and answers with an image",
     ),
-    Answer(
+    ThreatCoverage(
         "exfiltration",
         (),
         "",
         "no check attacks the systems that hold the weights or the data; who may reach them is a matter of the operator's access rules",
     ),
-    Answer("regurgitation", ("F7",), "samples compared with real images of the forgotten class", _TIER_1),
-    Answer("inversion", ("F5",), "an embedding sought by gradient descent that brings the forgotten class back", _TIER_1),
-    Answer("reconstruction", ("F3.partial",), "held-out images of the forgotten class under noise, completed by the model", _TIER_1),
+    ThreatCoverage("regurgitation", ("F7",), "samples compared with real images of the forgotten class", _TIER_1),
+    ThreatCoverage("inversion", ("F5",), "an embedding sought by gradient descent that brings the forgotten class back", _TIER_1),
+    ThreatCoverage("reconstruction", ("F3.partial",), "held-out images of the forgotten class under noise, completed by the model", _TIER_1),
 )
 
 
@@ -53,7 +53,7 @@ def coverage(checks: Sequence[Check]) -> tuple[Threat, ...]:
     return tuple(_threat(answer, checks) for answer in ANSWERS)
 
 
-def _threat(answer: Answer, checks: Sequence[Check]) -> Threat:
+def _threat(answer: ThreatCoverage, checks: Sequence[Check]) -> Threat:
     asked = [check for check in checks if any(check.id == known or check.id.startswith(f"{known}.") for known in answer.ids)]
     made = [check for check in asked if check.value is not None]
     if made:

@@ -75,7 +75,7 @@ EVENTS = Table(
 )
 
 
-class Database:
+class LedgerDatabase:
     """A ledger's database, reached by a connection of its own for every transaction."""
 
     def __init__(self, where: str | Path) -> None:

@@ -13,7 +13,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence import states
 from erasediff.evidence.chain import Entry, Line, check_entry, parse_line
 from erasediff.evidence.database import EVENTS, REQUESTS
-from erasediff.evidence.states import Standing
+from erasediff.evidence.states import RequestStanding
 from erasediff.records.requests import Filing, RequestFacts
 
 _ID = re.compile(r"r-[0-9a-f]{16}")  # what is none is not repeated: it may be a name
@@ -24,7 +24,7 @@ class Known(NamedTuple):
 
     entry: Entry
     filing: Filing
-    standing: Standing
+    standing: RequestStanding
 
     def facts(self) -> RequestFacts:
         """What others may know of it."""
@@ -55,7 +55,7 @@ def read_known(connection: Connection, wanted: ColumnElement[bool]) -> list[Know
     query = select(REQUESTS).where(wanted).order_by(REQUESTS.c.due, came, REQUESTS.c.id)
     entries = [entry_of(row) for row in connection.execute(query)]
     events = select(EVENTS).where(EVENTS.c.request.in_(select(query.subquery().c.id))).order_by(EVENTS.c.number)
-    standings: dict[str, Standing] = {}
+    standings: dict[str, RequestStanding] = {}
     with _mistrusted():
         for row in connection.execute(events):
             event = parse_line(line_of(row))
@@ -89,7 +89,7 @@ def line_of(row: Row[Any]) -> Line:
     return Line(**row._mapping)
 
 
-def _consistent(entry: Entry, standing: Standing | None) -> Known:
+def _consistent(entry: Entry, standing: RequestStanding | None) -> Known:
     problems = check_entry(entry, standing)
     if problems or standing is None:
         raise BadInput(problems[0])

@@ -19,10 +19,10 @@ from sqlalchemy import Connection, insert, or_, select, true, update
 from erasediff.errors import AwaitingApproval, Conflict
 from erasediff.evidence import chain, clocks, states
 from erasediff.evidence.chain import Entry
-from erasediff.evidence.database import EVENTS, HEAD, REQUESTS, Database
+from erasediff.evidence.database import EVENTS, HEAD, REQUESTS, LedgerDatabase
 from erasediff.evidence.known import Known, entry_of, line_of, read_known, read_one
 from erasediff.evidence.turn import check_clock, take_turn
-from erasediff.records.requests import Approval, Deadline, Event, Filing, Reason, RequestFacts, State, Terms, Verification
+from erasediff.records.requests import Approval, DueDate, Event, Filing, Reason, RequestFacts, State, Terms, Verification
 
 
 class Plan(NamedTuple):
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 class Ledger:
     """The ledger of one house. It keeps no connection, so it may be shared and forked."""
 
-    def __init__(self, database: Database, terms: Terms) -> None:
+    def __init__(self, database: LedgerDatabase, terms: Terms) -> None:
         """Use a database whose tables are there."""
         self.database = database
         self.terms = terms
@@ -48,7 +48,7 @@ class Ledger:
         Raises:
             BadInput: the address cannot be, the database does not answer, or is of another version.
         """
-        database = Database(where)
+        database = LedgerDatabase(where)
         database.create()
         return cls(database, terms or Terms())
 
@@ -59,7 +59,7 @@ class Ledger:
         Raises:
             BadInput: there is none; else as :meth:`open`.
         """
-        database = Database(where)
+        database = LedgerDatabase(where)
         database.check()
         return cls(database, terms or Terms())
 
@@ -208,7 +208,7 @@ class Ledger:
             rows = connection.execute(select(EVENTS).where(wanted).order_by(EVENTS.c.number)).all()
         return tuple(chain.parse_line(line_of(row)) for row in rows)
 
-    def due(self, now: datetime, within: timedelta) -> tuple[Deadline, ...]:
+    def due(self, now: datetime, within: timedelta) -> tuple[DueDate, ...]:
         """What is owed by ``now + within``, overdue or not, the earliest first."""
         last = now + within
         open_ = REQUESTS.c.state.not_in([state.value for state in clocks.SETTLED])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erasediff.records.certificate import Judged, Purged, Serving, Threat
+from erasediff.records.certificate import CertifiedPurge, Judged, Serving, Threat
 from erasediff.records.nouns import Verdict
 from erasediff.records.requests import RequestFacts
 
@@ -21,7 +21,7 @@ NOT_SERVED = {
 
 
 def limitations(
-    judged: Judged, coverage: tuple[Threat, ...], serving: Serving, purge: Purged | None, requests: tuple[RequestFacts, ...]
+    judged: Judged, coverage: tuple[Threat, ...], serving: Serving, purge: CertifiedPurge | None, requests: tuple[RequestFacts, ...]
 ) -> tuple[str, ...]:
     """Every limitation that applies, the general ones first."""
     found = list(ALWAYS)

@@ -25,7 +25,7 @@ from erasediff.records.requests import Approval, Clocks, Event, Reason, State
 S = State
 
 
-class Move(NamedTuple):
+class Transition(NamedTuple):
     """One row of the table: an event of this kind may take a request from ``before`` to ``after``."""
 
     kind: str
@@ -33,11 +33,11 @@ class Move(NamedTuple):
     after: State
 
 
-def _moves(kind: str, before: tuple[State, ...], after: tuple[State, ...]) -> set[Move]:
-    return {Move(kind, a, b) for a in before for b in after}
+def _moves(kind: str, before: tuple[State, ...], after: tuple[State, ...]) -> set[Transition]:
+    return {Transition(kind, a, b) for a in before for b in after}
 
 
-TABLE: frozenset[Move] = frozenset(
+TABLE: frozenset[Transition] = frozenset(
     _moves("advanced", (S.RECEIVED,), (S.VERIFIED, S.REFUSED))
     | _moves("advanced", (S.VERIFIED,), (S.LOCATED, S.NOT_FOUND, S.REFUSED))
     | _moves("advanced", (S.LOCATED,), (S.ACCEPTED, S.REFUSED))
@@ -58,9 +58,9 @@ TABLE: frozenset[Move] = frozenset(
     | _moves("waiting", (S.PURGING,), (S.PURGING,))
     | _moves("held", (S.LOCATED,), (S.LEGAL_HOLD,))
     | _moves("released", (S.LEGAL_HOLD,), (S.LOCATED,))
-    | {Move("held", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
-    | {Move("released", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
-    | {Move(kind, state, state) for kind in ("extended", "confirmed") for state in S if state not in (S.CLOSED, S.WITHDRAWN)}
+    | {Transition("held", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
+    | {Transition("released", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
+    | {Transition(kind, state, state) for kind in ("extended", "confirmed") for state in S if state not in (S.CLOSED, S.WITHDRAWN)}
 )
 
 STOPPED_BY_A_HOLD = frozenset({(S.ROLLED_OUT, S.PURGING), (S.PURGING, S.PURGED), (S.PURGED, S.CERTIFIED), (S.CERTIFIED, S.CLOSED)})
@@ -98,7 +98,7 @@ RETURNS = frozenset(
 
 
 @dataclass(frozen=True)
-class Standing:
+class RequestStanding:
     """What a request's events add up to; ``head`` is the digest of the last of them."""
 
     filing: str
@@ -114,7 +114,7 @@ class Standing:
     ended: datetime | None = None
 
 
-def begin(event: Event) -> Standing:
+def begin(event: Event) -> RequestStanding:
     """The standing after a request's first event.
 
     Raises:
@@ -127,10 +127,10 @@ def begin(event: Event) -> Standing:
     parsed = Clocks.parse(clocks, f"the receipt of {event.request}")
     if parsed.received > event.at:
         raise BadInput(f"request {event.request} cannot have been received in the future: correct the date of its receipt.")
-    return Standing(str(facts.get("filing")), S.RECEIVED, parsed, event.digest())
+    return RequestStanding(str(facts.get("filing")), S.RECEIVED, parsed, event.digest())
 
 
-def follow(standing: Standing, event: Event) -> Standing:
+def follow(standing: RequestStanding, event: Event) -> RequestStanding:
     """The standing after one more event.
 
     Raises:
@@ -143,13 +143,13 @@ def follow(standing: Standing, event: Event) -> Standing:
     return replace(_CHANGES[event.kind](standing, event), state=event.after, head=event.digest())
 
 
-def check_move(standing: Standing, event: Event) -> None:
+def check_move(standing: RequestStanding, event: Event) -> None:
     """Refuse what the table does not have, and what a hold stops.
 
     Raises:
         BadInput: see above.
     """
-    if Move(event.kind, standing.state, event.after) not in TABLE or event.kind not in _CHANGES:
+    if Transition(event.kind, standing.state, event.after) not in TABLE or event.kind not in _CHANGES:
         raise BadInput(_not_in_the_table(standing.state, event))
     if standing.holds and (standing.state, event.after) in STOPPED_BY_A_HOLD:
         held = ", ".join(sorted(standing.holds))
@@ -214,7 +214,7 @@ def reason_of(event: Event, allowed: frozenset[Reason]) -> Reason:
     return Reason(str(found))
 
 
-def _advanced(standing: Standing, event: Event) -> Standing:
+def _advanced(standing: RequestStanding, event: Event) -> RequestStanding:
     """A step on the way. What is sent back to the next batch loses its verdict and its approvals: they were of another model."""
     match event.after:
         case S.REFUSED:
@@ -243,11 +243,11 @@ def _verdict_of(event: Event) -> Verdict:
     return Verdict(str(verdict))
 
 
-def _held(standing: Standing, event: Event) -> Standing:
+def _held(standing: RequestStanding, event: Event) -> RequestStanding:
     return replace(standing, holds=standing.holds | {reason_of(event, HOLDS)})
 
 
-def _released(standing: Standing, event: Event) -> Standing:
+def _released(standing: RequestStanding, event: Event) -> RequestStanding:
     reason = reason_of(event, HOLDS)
     if reason not in standing.holds:
         raise BadInput(f"request {event.request} is not held for {reason}: see its holds with `erasediff request show`.")
@@ -259,7 +259,7 @@ def _released(standing: Standing, event: Event) -> Standing:
     return replace(standing, holds=left)
 
 
-def _extended(standing: Standing, event: Event) -> Standing:
+def _extended(standing: RequestStanding, event: Event) -> RequestStanding:
     """The new date was computed when it was written: time zones' rules change, and a date that was told to somebody must not change with them."""
     reason_of(event, EXTENSIONS)
     changed = {"due": event.facts.get("due"), "extended": True}
@@ -274,11 +274,11 @@ def _extended(standing: Standing, event: Event) -> Standing:
     return replace(standing, clocks=clocks)
 
 
-def _confirmed(standing: Standing, event: Event) -> Standing:
+def _confirmed(standing: RequestStanding, event: Event) -> RequestStanding:
     return replace(standing, clocks=standing.clocks.model_copy(update={"confirmed": True}))
 
 
-def _approved(standing: Standing, event: Event) -> Standing:
+def _approved(standing: RequestStanding, event: Event) -> RequestStanding:
     if standing.verdict is not Verdict.PASS:
         raise BadInput(
             f"the gate did not say PASS of the model for {event.request}, so nobody can approve it: send the request back to the next batch."
@@ -293,11 +293,11 @@ def _approved(standing: Standing, event: Event) -> Standing:
     return replace(standing, approvals=(*standing.approvals, approval))
 
 
-def _waiting(standing: Standing, event: Event) -> Standing:
+def _waiting(standing: RequestStanding, event: Event) -> RequestStanding:
     return replace(standing, waiting=reason_of(event, WAITS))
 
 
-_CHANGES: dict[str, Callable[[Standing, Event], Standing]] = {
+_CHANGES: dict[str, Callable[[RequestStanding, Event], RequestStanding]] = {
     "advanced": _advanced,
     "approved": _approved,
     "waiting": _waiting,

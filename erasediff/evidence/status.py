@@ -12,7 +12,7 @@ from typing import Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from erasediff.evidence.clocks import SETTLED, deadlines, zone_of
-from erasediff.records.requests import Deadline, RequestFacts, State, Verification
+from erasediff.records.requests import DueDate, RequestFacts, State, Verification
 
 ROWS_SHOWN = 200
 Tone = Literal["pass", "inconclusive", "fail", "stopped"]
@@ -70,7 +70,7 @@ def render_status(requests: Sequence[RequestFacts], verification: Verification, 
     )  # fmt: skip
 
 
-def due_row(deadline: Deadline, facts: RequestFacts, now: datetime) -> DueRow:
+def due_row(deadline: DueDate, facts: RequestFacts, now: datetime) -> DueRow:
     """A deadline in words."""
     zone = zone_of(facts.clocks.zone)
     days = (deadline.at.astimezone(zone).date() - now.astimezone(zone).date()).days

@@ -18,7 +18,7 @@ from erasediff.files import atomic_path
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.nouns import Parity
-from erasediff.serve.graph import CPU, INPUTS, OUTPUT, OnnxGraph
+from erasediff.serve.graph import INPUTS, OUTPUT, OnnxGraph
 
 _LARGEST_TRACED = 63
 """diffusers' upsampler lays batches of 64 and more out anew, which the exporter takes for another way: it would capture twice, to come to this.
@@ -77,9 +77,9 @@ def export_denoiser(pipeline: ClassConditionalPipeline, path: Path) -> None:
 class OnnxDenoiser:
     """ε_θ through onnxruntime, with the same call as the PyTorch denoiser."""
 
-    def __init__(self, path: Path, provider: str = CPU) -> None:
+    def __init__(self, path: Path) -> None:
         """Open the graph; see :class:`erasediff.serve.graph.OnnxGraph`."""
-        self._graph = OnnxGraph(path, provider)
+        self._graph = OnnxGraph(path)
 
     def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         """See :class:`erasediff.models.denoiser.Denoiser`."""
@@ -104,8 +104,8 @@ def quantise(path: Path, out: Path) -> None:
 def measure_parity(
     pipeline: ClassConditionalPipeline,
     exported: Denoiser,
-    batches: Sequence[int] = (1, 2, 3, 16, 64),
-    timesteps: Sequence[int] = (0, 1, 250, 500, 999),
+    batches: Sequence[int] = BATCHES,
+    timesteps: Sequence[int] = TIMESTEPS,
 ) -> tuple[Parity, ...]:
     """The largest error of the exported denoiser relative to the largest prediction, for every batch size and timestep.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +11,10 @@ from erasediff.models.denoiser import NoiseSchedule, build_scheduler
 from erasediff.records.config import SamplerConfig, SchedulerName
 from erasediff.serve.solver import SolverTable, Table
 
-STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
-"""Numbers of denoiser calls that tables are written for."""
-
 
 def solver_name(sampler: SamplerConfig) -> str:
     """What the table of a sampler is called."""
     return f"{sampler.scheduler}-{sampler.steps}"
-
-
-def solver_tables(sampler: SamplerConfig, schedule: NoiseSchedule) -> dict[str, SolverTable]:
-    """The solver that is measured, and every other at every number of steps that may be, by ``NAME-STEPS``."""
-    offered = {(name, steps) for name in get_args(SchedulerName) for steps in STEPS if steps <= schedule.timesteps}
-    wanted = sorted(offered | {(sampler.scheduler, sampler.steps)})
-    return {f"{name}-{steps}": solver_table(name, steps, schedule) for name, steps in wanted}
 
 
 def solver_table(name: SchedulerName, steps: int, schedule: NoiseSchedule) -> SolverTable:

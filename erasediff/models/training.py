@@ -9,19 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from erasediff.errors import NonFinite
 from erasediff.models.decay import linear_decay
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, build_scheduler, build_unet, schedule_of
 from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.models.gradient import gradient_of
+from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.side_by_side import side_by_side
 from erasediff.records.config import RunConfig
 
 _WARMUP_STEPS = 50
-
-
 _BETAS = (0.9, 0.99)
 
 
@@ -34,52 +32,36 @@ class TrainingSet:
     null_label: int
     dropout: float
 
-    def draw(self, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> Shown:
+    def draw(self, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> NoisedBatch:
         """A batch drawn by ``generator``."""
         picked = torch.randint(0, len(self.images), (batch_size,), generator=generator)
         clean = self.images[picked].to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         timesteps = schedule.draw_timesteps(len(picked), generator).to(device)
         dropped = torch.rand(len(picked), generator=generator) < self.dropout
-        condition = torch.where(dropped, self.null_label, self.labels[picked]).to(device)
-        return Shown(schedule.add_noise(clean, noise, timesteps), timesteps, condition, schedule.goal(clean, noise, timesteps))
-
-    def loss(self, denoiser: Denoiser, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> Tensor:
-        """The denoising loss of a batch drawn by ``generator``: a scalar."""
-        return self.draw(schedule, batch_size, generator, device).loss(denoiser)
+        labels = torch.where(dropped, self.null_label, self.labels[picked]).to(device)
+        return NoisedBatch.of(schedule, clean, noise, timesteps, labels)
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A batch as a denoiser is shown it, and its goal: ``noised``, ``goal [B,C,H,W]``, ``timesteps``, ``condition [B]``."""
+def descend(denoiser: Denoiser, batch: NoisedBatch, weights: Sequence[torch.nn.Parameter]) -> float:
+    """Leave the gradient of the denoising loss in the weights' ``.grad``, and say the loss; on a CPU each half of the batch has a thread."""
+    count = len(batch.noised)
 
-    noised: Tensor
-    timesteps: Tensor
-    condition: Tensor
-    goal: Tensor
+    def gradient(part: NoisedBatch) -> tuple[float, list[Tensor]]:
+        loss = denoising_loss(denoiser, part) * (len(part.noised) / count)
+        return loss.item(), gradient_of(loss, weights)
 
-    def loss(self, denoiser: Denoiser, rows: slice = slice(None)) -> Tensor:
-        """What some rows contribute to the batch's mean square: a scalar."""
-        missed = mse_loss(denoiser(self.noised[rows], self.timesteps[rows], self.condition[rows]), self.goal[rows], reduction="sum")
-        return missed / self.goal.numel()
-
-    def descend(self, denoiser: Denoiser, weights: Sequence[torch.nn.Parameter]) -> float:
-        """Leave the gradient of the loss in the weights' ``.grad``, and say the loss; on a CPU each half of the batch has a thread."""
-
-        def gradient(rows: slice) -> tuple[float, list[Tensor]]:
-            loss = self.loss(denoiser, rows)
-            return loss.item(), gradient_of(loss, weights)
-
-        half = len(self.noised) // 2
-        if self.noised.device.type != "cpu" or not half:
-            loss, tensors = gradient(slice(None))
-        else:
-            (loss, tensors), (rest, others) = side_by_side(lambda: gradient(slice(half)), lambda: gradient(slice(half, None)))
-            torch._foreach_add_(tensors, others)
-            loss += rest
-        for weight, tensor in zip(weights, tensors, strict=True):
-            weight.grad = tensor
-        return loss
+    half = count // 2
+    if batch.noised.device.type != "cpu" or not half:
+        loss, tensors = gradient(batch)
+    else:
+        first, second = batch.only(slice(half)), batch.only(slice(half, None))
+        (loss, tensors), (rest, others) = side_by_side(lambda: gradient(first), lambda: gradient(second))
+        torch._foreach_add_(tensors, others)
+        loss += rest
+    for weight, tensor in zip(weights, tensors, strict=True):
+        weight.grad = tensor
+    return loss
 
 
 def _rate(step: int, steps: int, decay_fraction: float) -> float:
@@ -120,7 +102,7 @@ def train_base(
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _rate(step, training.steps, training.decay_fraction)
-        loss = data.draw(schedule, training.batch_size, generator, device).descend(denoiser, weights)
+        loss = descend(denoiser, data.draw(schedule, training.batch_size, generator, device), weights)
         if not math.isfinite(loss):
             raise NonFinite(f"the base's loss is not finite at step {step}: lower base_training.learning_rate and run again.")
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -147,7 +129,7 @@ def train_on(unet: torch.nn.Module, schedule: NoiseSchedule, data: TrainingSet, 
     step = 0
     while True:
         unet.train()
-        data.draw(schedule, batch_size, generator, device).descend(denoiser, weights)
+        descend(denoiser, data.draw(schedule, batch_size, generator, device), weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

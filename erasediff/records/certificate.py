@@ -27,7 +27,7 @@ Algorithm = Literal["sha256", "sha256-folder"]
 ThreatName = Literal["membership inference", "attribute inference", "exfiltration", "regurgitation", "inversion", "reconstruction"]
 
 
-class Subject(Strict):
+class StatementSubject(Strict):
     """One thing that the certificate is about."""
 
     name: SubjectName
@@ -100,7 +100,7 @@ class Serving(Strict):
     minimum_epoch: int = Field(ge=0)
 
 
-class Purged(Strict):
+class CertifiedPurge(Strict):
     """The purge: the digest of its record, and what it says line by line."""
 
     record: Sha256
@@ -135,7 +135,7 @@ class Predicate(Strict):
     making: Making
     judged: Judged
     serving: Serving
-    purge: Purged | None
+    purge: CertifiedPurge | None
     coverage: tuple[Threat, ...] = Field(min_length=6, max_length=6)
     limitations: tuple[Annotated[str, Field(max_length=600)], ...] = Field(min_length=1, max_length=64)
 
@@ -150,7 +150,7 @@ class Statement(Strict):
     """An in-toto Statement v1 about an erasure."""
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
-    subject: tuple[Subject, ...] = Field(min_length=1, max_length=8)
+    subject: tuple[StatementSubject, ...] = Field(min_length=1, max_length=8)
     predicateType: Literal["urn:erasediff:erasure:v1"]  # noqa: N815 - in-toto's own name
     predicate: Predicate
 

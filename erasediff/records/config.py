@@ -104,8 +104,6 @@ class EraseConfig(Strict):
     eta: float = Field(default=0.2, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
     eta_decay_fraction: float = Field(default=1.0, ge=0, le=1, description="last share of the steps over which η falls to 0; the paper: 0")
     balance: float | None = Field(default=None, gt=0, description="salun's β, sfron's ascent, siss's share, sa's λ; the method's own if unset")
-    inner_steps: int = Field(default=0, ge=0, description="the released code's inner loop, for comparison only")
-    share_optimizer_state: bool = Field(default=False, description="the inner loop moves the outer optimiser's moments, as released")
     parameters: ParameterGroupName = "full"
     steps: int = Field(default=300, ge=1)
     batch_size: int = Field(default=64, ge=1, description="of each loss, over all processes")
@@ -132,8 +130,6 @@ class EraseConfig(Strict):
             raise ValueError("teacher_pool keeps targets of a teacher that does not change: use teacher 'base'")
         if self.target == "mixture" and self.mixture_estimate == "closed-form" and self.teacher == "current":
             raise ValueError("mixture_estimate 'closed-form' takes the forgotten class out of the base's null label: use teacher 'base', or 'drawn'")
-        if self.share_optimizer_state and not self.inner_steps:
-            raise ValueError("share_optimizer_state is about the inner loop: set inner_steps too")
         if self.learning_rate * self.starting_point_decay >= 1:
             raise ValueError("learning_rate times starting_point_decay has to be below 1, or no step would leave the base: lower one of them")
         return self

@@ -47,7 +47,7 @@ class KernelChange(Strict):
     blocks: int = Field(ge=0)
 
 
-class Pairs(Strict):
+class PairedCounts(Strict):
     """How many of ``n`` things hold for the base, for the erased model, and for both."""
 
     n: int = Field(ge=0)
@@ -69,9 +69,9 @@ class ManifoldChange(Strict):
     Density is reported and decides nothing.
     """
 
-    precision: Pairs
-    recall: Pairs
-    coverage: Pairs
+    precision: PairedCounts
+    recall: PairedCounts
+    coverage: PairedCounts
     density: Density | None = None
 
 

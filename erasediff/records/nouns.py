@@ -199,7 +199,7 @@ class Parity(Strict):
 class ExportedRecord(Record):
     """The ONNX graph, bound to the weights it came from, with its own verdict (F8); on tier 2 also of the graph with weights of 8 bits.
 
-    ``solvers`` are tables of coefficients, ``solver`` the name of the one that the verdict is about.
+    ``solvers`` is a file with a solver's table of coefficients, ``solver`` its name: the one that the verdict is about.
     """
 
     onnx: Pointer

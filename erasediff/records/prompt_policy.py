@@ -59,7 +59,7 @@ class KeptPolicy(Strict):
     score_margin: float = Field(gt=0, lt=1)
 
 
-class InversionPolicy(Strict):
+class PromptInversionPolicy(Strict):
     """F5: a token is trained on a few images of the concept, and ``n`` images are drawn by it."""
 
     images: int = Field(ge=1, le=1000)
@@ -83,7 +83,7 @@ class PromptPolicy(Strict):
     forget: AskedPolicy
     replay: ReplayPolicy
     retain: KeptPolicy
-    inversion: InversionPolicy
+    inversion: PromptInversionPolicy
 
     @model_validator(mode="after")
     def _can_be_passed(self) -> Self:

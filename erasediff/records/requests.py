@@ -169,7 +169,7 @@ class Event(Strict):
     previous: Sha256
 
 
-class Deadline(Strict):
+class DueDate(Strict):
     """One thing that is owed to whoever made a request, and when."""
 
     request: RequestId

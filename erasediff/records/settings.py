@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +16,25 @@ from erasediff.records.requests import Terms, Zone
 
 BackendName = Literal["none", "deployment", "kserve"]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]  # what is added to it must fit into 63 characters
+
+
+class EnvironmentSettings(BaseSettings):
+    """Settings that variables with one prefix make."""
+
+    of: ClassVar[str]
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings.
+
+        Raises:
+            BadInput: a variable has a value that cannot be.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            variables = str(cls.model_config["env_prefix"]).rstrip("_")
+            raise BadInput(f"the settings of {cls.of} are not valid: {first_problem(error)}; correct the variables {variables}….") from None
 
 
 class Settings(BaseSettings):
@@ -48,7 +67,7 @@ class Settings(BaseSettings):
         return os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow_tracking_uri or f"sqlite:///{workdir / 'mlflow.db'}"
 
 
-class RollOutSettings(BaseSettings):
+class RollOutSettings(EnvironmentSettings):
     """Where and how a model is rolled out, read from the environment with the prefix ``ERASEDIFF_ROLL_OUT_``.
 
     Attributes:
@@ -75,6 +94,7 @@ class RollOutSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_ROLL_OUT_", extra="ignore", frozen=True)
+    of = "the roll-out"
 
     backend: BackendName = "none"
     namespace: Name = "erasediff"
@@ -107,10 +127,7 @@ class RollOutSettings(BaseSettings):
         Raises:
             BadInput: a variable has a value that cannot be, or one that the backend needs is missing.
         """
-        try:
-            settings = cls()
-        except ValidationError as error:
-            raise BadInput(f"the roll-out's settings are not valid: {first_problem(error)}; correct the variables ERASEDIFF_ROLL_OUT_….") from None
+        settings = super().load()
         settings.check()
         return settings
 
@@ -137,7 +154,7 @@ class RollOutSettings(BaseSettings):
         return sha256_bytes(canonical_json(self.model_dump(mode="json")))
 
 
-class LedgerSettings(BaseSettings):
+class LedgerSettings(EnvironmentSettings):
     """Where the ledger of requests is, and what the house has settled about their clocks.
 
     Attributes:
@@ -151,6 +168,7 @@ class LedgerSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_LEDGER_", extra="ignore", frozen=True)
+    of = "the ledger"
 
     url: SecretStr | None = Field(default=None, validation_alias="ERASEDIFF_LEDGER")
     own_days: int = Field(default=30, ge=1, le=3650)
@@ -158,18 +176,6 @@ class LedgerSettings(BaseSettings):
     approvals: int = Field(default=0, ge=0, le=8)
     approvers: Path | None = None
     batch: int = Field(default=4, ge=1, le=1000)
-
-    @classmethod
-    def load(cls) -> Self:
-        """The settings.
-
-        Raises:
-            BadInput: a variable has a value that cannot be.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            raise BadInput(f"the ledger's settings are not valid: {first_problem(error)}; correct the variables ERASEDIFF_LEDGER….") from None
 
     def where(self, workdir: Path) -> str | Path:
         """The ledger's URL, or the workdir that holds it."""

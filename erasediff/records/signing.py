@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
-from erasediff.errors import BadInput
-from erasediff.records.base import first_problem
+from erasediff.records.settings import EnvironmentSettings
 
 NO_KEY = (
     "no signing key is set: make one with `erasediff keys new --to FOLDER`, and set ERASEDIFF_SIGNING_KEY to FOLDER/signing-key.pem "
@@ -17,7 +16,7 @@ NO_KEY = (
 )
 
 
-class SigningSettings(BaseSettings):
+class SigningSettings(EnvironmentSettings):
     """Read from the environment with the prefix ``ERASEDIFF_SIGNING_``.
 
     Attributes:
@@ -29,21 +28,10 @@ class SigningSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_SIGNING_", extra="ignore", frozen=True)
+    of = "signing"
 
     key: str | None = None
     public_key: Path | None = None
     passphrase: SecretStr | None = None
     timestamp_url: str | None = None
     code_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")] | None = None
-
-    @classmethod
-    def load(cls) -> Self:
-        """The settings.
-
-        Raises:
-            BadInput: a variable has a value that cannot be.
-        """
-        try:
-            return cls()
-        except ValidationError as error:
-            raise BadInput(f"the settings of signing are not valid: {first_problem(error)}; correct the variables ERASEDIFF_SIGNING_….") from None

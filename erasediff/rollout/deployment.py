@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from erasediff.cluster.answers import Conflict
+from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Object
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
@@ -96,8 +96,8 @@ class DeploymentBackend:
         metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), **wanted["metadata"]["annotations"]}}
         return {**present, "metadata": metadata, "spec": {**wanted["spec"], "replicas": present["spec"].get("replicas", 1)}}
 
-    def _meddled(self) -> Conflict:
-        return Conflict(f"Deployment {self._settings.namespace}/{self._stable} was changed by somebody else meanwhile")
+    def _meddled(self) -> ObjectConflict:
+        return ObjectConflict(f"Deployment {self._settings.namespace}/{self._stable} was changed by somebody else meanwhile")
 
     def changed(self) -> bool:
         """Whether the stable Deployment may have been written."""
@@ -175,7 +175,7 @@ class DeploymentBackend:
 
         def decide(present: Object | None) -> Object | None:
             if present is None:
-                raise Conflict(
+                raise ObjectConflict(
                     f"Deployment {self._settings.namespace}/{deployment_name(self._settings, track)} was deleted by somebody else meanwhile"
                 )
             if is_rolled_out(present):

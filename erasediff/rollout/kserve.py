@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from erasediff.cluster.answers import Conflict
+from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import INFERENCE_SERVICE, Cluster, Object
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
@@ -168,7 +168,7 @@ class KServeBackend:
         written = self._apply_stable(self._candidate)
         present = self._wait_ready(deadline, "the promoted version did not become ready")
         if present["spec"] != written["spec"]:
-            raise Conflict(f"{self._say()} was changed by somebody else meanwhile")
+            raise ObjectConflict(f"{self._say()} was changed by somebody else meanwhile")
         return f"inferenceservice/{self._settings.name} generation {present['metadata']['generation']}"
 
     def changed(self) -> bool:
@@ -243,7 +243,7 @@ class KServeBackend:
 
     def _there(self, present: Object | None) -> Object:
         if present is None:
-            raise Conflict(f"{self._say()} was deleted by somebody else meanwhile")
+            raise ObjectConflict(f"{self._say()} was deleted by somebody else meanwhile")
         return present
 
     @staticmethod

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
-from erasediff.cluster.answers import Conflict
+from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import LEASE, Cluster, Object
 from erasediff.errors import BadInput, EraseDiffError
 
@@ -76,7 +76,7 @@ class Lease:
         if self._lost is None and datetime.now(UTC) - self._renewed > timedelta(seconds=SECONDS):
             self._lost = "it could not be renewed in time"
         if self._lost is not None:
-            raise Conflict(f"the lease {self._cluster.namespace}/{self._name} was lost ({self._lost})")
+            raise ObjectConflict(f"the lease {self._cluster.namespace}/{self._name} was lost ({self._lost})")
 
     def _take(self) -> None:
         present, now = self._cluster.get(LEASE, self._name), datetime.now(UTC)
@@ -86,7 +86,7 @@ class Lease:
         body = held_by(self._name, self.identity, now, present)
         try:
             _ = self._cluster.create(LEASE, body) if present is None else self._cluster.replace(LEASE, body)
-        except Conflict:
+        except ObjectConflict:
             raise self._taken("somebody who was faster") from None
         self._renewed = now
 

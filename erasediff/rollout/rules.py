@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-from erasediff.cluster.answers import Conflict
+from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
 from erasediff.errors import BadInput
 from erasediff.records.serving import ServingRules, parse_rules
@@ -72,14 +72,14 @@ class ClusterRules:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {KEY: "minimum_epoch: 0\n"}}
         try:
             self._cluster.create(CONFIG_MAP, body)
-        except Conflict:
+        except ObjectConflict:
             return  # somebody else made it meanwhile
 
     def revoke(self, digests: Iterable[str]) -> None:
         """Forbid weights and graphs by their digests, for good.
 
         Raises:
-            Conflict: somebody else changed the rules each time that this was tried.
+            ObjectConflict: somebody else changed the rules each time that this was tried.
         """
         named = tuple(digests)
         self._edit(lambda text: with_more(text, "revoked", named, self._source))
@@ -88,7 +88,7 @@ class ClusterRules:
         """Let nobody have these labels, whatever the model has learnt.
 
         Raises:
-            Conflict: see :meth:`revoke`.
+            ObjectConflict: see :meth:`revoke`.
         """
         named = tuple(labels)
         self._edit(lambda text: with_more(text, "suppress", named, self._source))
@@ -97,7 +97,7 @@ class ClusterRules:
         """Forbid what is older than an erasure epoch that has been promoted.
 
         Raises:
-            Conflict: see :meth:`revoke`.
+            ObjectConflict: see :meth:`revoke`.
         """
         self._edit(lambda text: raised(text, epoch, self._source))
 

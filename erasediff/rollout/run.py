@@ -19,7 +19,7 @@ from erasediff.rollout.deployment import DeploymentBackend
 from erasediff.rollout.kserve import KServeBackend
 from erasediff.rollout.lease import Lease
 from erasediff.rollout.rules import ClusterRules
-from erasediff.rollout.seam import Admit, Backend, Candidate
+from erasediff.rollout.seam import Admit, Candidate, RollOutBackend
 from erasediff.rollout.smoke import smoke_test
 
 Address = Callable[[], str]
@@ -29,7 +29,7 @@ class Stopped(EraseDiffError):
     """The process was told to end."""
 
 
-def backend_for(cluster: Cluster, settings: RollOutSettings) -> Backend:
+def backend_for(cluster: Cluster, settings: RollOutSettings) -> RollOutBackend:
     """The backend that the settings name."""
     return KServeBackend(cluster, settings) if settings.backend == "kserve" else DeploymentBackend(cluster, settings)
 
@@ -67,7 +67,7 @@ class RollOut:
                     raise
                 raise RolledBack(sentence(candidate, self.settings, str(error) or "it was interrupted", undone)) from error
 
-    def _forward(self, candidate: Candidate, backend: Backend, rules: ClusterRules, deadline: Deadline) -> str:
+    def _forward(self, candidate: Candidate, backend: RollOutBackend, rules: ClusterRules, deadline: Deadline) -> str:
         rules.ensure()
         backend.bring_up(candidate, deadline)
         smoke_test((self.address or backend.address)(), candidate.model, rules.read(), min(self.settings.smoke_seconds, deadline.left()))
@@ -78,7 +78,7 @@ class RollOut:
         rules.raise_minimum(candidate.model.epoch)
         return revision
 
-    def _back(self, backend: Backend, standing: Candidate | None, rules: ClusterRules, lease: Lease) -> str | None:
+    def _back(self, backend: RollOutBackend, standing: Candidate | None, rules: ClusterRules, lease: Lease) -> str | None:
         """Go back; ``None`` if that went well, else why not."""
         try:
             lease.check()  # another roll-out's canary must not be taken away

@@ -34,7 +34,7 @@ def standing_of(annotations: dict[str, str] | None) -> Candidate | None:
     return None if uri is None or served is None else Candidate(uri, ServedModel.parse_json(served, f"the annotation {PREFIX}served"))
 
 
-class Backend(Protocol):
+class RollOutBackend(Protocol):
     """One roll-out. The methods are called in this order, and ``roll_back`` at any time after ``look``."""
 
     def look(self) -> Candidate | None:

@@ -54,14 +54,14 @@ class Exported:
                 raise IntegrityError(f"{self.folder / name} is not the file that was measured: export the model again.")
 
 
-class Store(Protocol):
+class ModelStore(Protocol):
     """A place to publish to."""
 
     def publish(self, exported: Exported) -> str:
         """Publish a model and return its address; one that is already there whole is left alone."""
 
 
-def store_for(place: str) -> Store:
+def store_for(place: str) -> ModelStore:
     """The store that an address names."""
     if place.startswith("s3://"):
         bucket, _, prefix = place.removeprefix("s3://").partition("/")

@@ -10,16 +10,16 @@ from erasediff.files import sha256_file
 from erasediff.records.base import MAX_DOCUMENT_BYTES
 from erasediff.records.nouns import MANIFEST, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
-from erasediff.serve.solver import SolverTable, load_tables
+from erasediff.serve.solver import SolverTable, load_table
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """A model that may be served, with the tables of its solvers."""
+    """A model that may be served, with the table of the solver that its verdict is about."""
 
     model: ServedModel
     graph: Path
-    tables: dict[str, SolverTable]
+    table: SolverTable
 
 
 def admit(folder: Path, rules: ServingRules) -> Admitted:
@@ -27,7 +27,7 @@ def admit(folder: Path, rules: ServingRules) -> Admitted:
 
     Raises:
         BadInput: it is no exported model, it did not pass, it is older than an erasure that has been promoted, or it was revoked.
-        IntegrityError: the graph or the tables are not what the verdict is about.
+        IntegrityError: the graph or the table is not what the verdict is about.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -40,10 +40,8 @@ def admit(folder: Path, rules: ServingRules) -> Admitted:
         file = folder / Path(pointer.uri).name
         if not file.is_file() or sha256_file(file) != pointer.sha256:
             raise IntegrityError(f"{file} is not the file that was measured: fetch the model again.")
-    tables = load_tables(folder / Path(model.solvers.uri).name)
-    if model.solver not in tables:
-        raise IntegrityError(f"{folder} has no table of {model.solver}, which its verdict is about: export the model again.")
-    return Admitted(model, folder / Path(model.onnx.uri).name, tables)
+    table = load_table(folder / Path(model.solvers.uri).name, model.solver)
+    return Admitted(model, folder / Path(model.onnx.uri).name, table)
 
 
 def check_standing(model: ServedModel, rules: ServingRules) -> None:

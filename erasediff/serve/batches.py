@@ -21,7 +21,7 @@ from erasediff.serve.asked import Asked, Refused
 
 Images = NDArray[np.uint8]
 Sampler = Callable[[list[Asked]], Images]
-"""Images ``uint8 [N,H,W,C]`` of several requests with one solver, in their order; N is the sum of their counts."""
+"""Images ``uint8 [N,H,W,C]`` of several requests, in their order; N is the sum of their counts."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class Batcher:
                     return taken
 
     def _take(self) -> list[_Job]:
-        """The oldest request and those behind it that have its solver, as far as a batch holds."""
+        """The oldest request and those behind it, as far as a batch holds."""
         first = self._jobs.popleft()
         taken, room, left = [first], self._capacity.batch - first.asked.count, deque[_Job]()
         for job in self._jobs:
-            fits = job.asked.solver == first.asked.solver and job.asked.count <= room
+            fits = job.asked.count <= room
             (taken if fits else left).append(job)
             room -= job.asked.count if fits else 0
         self._jobs = left

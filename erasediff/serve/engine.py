@@ -13,18 +13,17 @@ from erasediff.serve.solver import Graph, SolverTable, initial_noise, sample
 
 @dataclass(frozen=True)
 class Engine:
-    """A graph with the tables of its solvers. It is a :data:`erasediff.serve.batches.Sampler`."""
+    """A graph with the table of its solver. It is a :data:`erasediff.serve.batches.Sampler`."""
 
     graph: Graph
-    tables: dict[str, SolverTable]
+    table: SolverTable
     image_shape: tuple[int, int, int]
     null_label: int
 
     def __call__(self, asked: list[Asked]) -> Images:
-        """Images ``uint8 [N,H,W,C]`` of requests with one solver, in their order."""
-        (solver,) = {one.solver for one in asked}
+        """Images ``uint8 [N,H,W,C]`` of requests, in their order."""
         counts = [one.count for one in asked]
         labels = np.repeat(np.array([one.label for one in asked], dtype=np.int64), counts)
         guidance = np.repeat(np.array([one.guidance for one in asked], dtype=np.float32), counts)
         start = initial_noise([seed for one in asked for seed in one.seeds], self.image_shape)
-        return sample(self.graph, self.tables[solver], start, labels, self.null_label, guidance)
+        return sample(self.graph, self.table, start, labels, self.null_label, guidance)

@@ -67,16 +67,16 @@ def observed(sampler: Sampler) -> Sampler:
     return measured
 
 
-class Answer:
+class ResponseStatus:
     """The status that a request is being answered with."""
 
     status = 500
 
 
 @contextmanager
-def timed_request() -> Iterator[Answer]:
+def timed_request() -> Iterator[ResponseStatus]:
     """Measure one request; who answers sets the status."""
-    answer, started = Answer(), time.perf_counter()
+    answer, started = ResponseStatus(), time.perf_counter()
     try:
         yield answer
     finally:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from erasediff.serve.asked import Limits, Refused
 from erasediff.serve.batches import Batcher
 from erasediff.serve.question import INPUTS, Defaults, Tensor, read_question
-from erasediff.serve.standing import Standing
+from erasediff.serve.standing import ServingGuard
 
 NAME, OUTPUT = "erasediff", "images"
 
@@ -21,7 +21,7 @@ NAME, OUTPUT = "erasediff", "images"
 class Predictor(Model):  # type: ignore[misc]
     """Images of a label, as ``uint8 [N,H,W,C]``."""
 
-    def __init__(self, standing: Standing, limits: Limits, batcher: Batcher, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, standing: ServingGuard, limits: Limits, batcher: Batcher, image_shape: tuple[int, int, int]) -> None:
         super().__init__(NAME)
         self.standing, self._limits, self._batcher, self._shape = standing, limits, batcher, image_shape
         self._defaults = Defaults(standing.model.solver, standing.model.guidance_scale)

@@ -22,7 +22,7 @@ NO_KEY = "a revocation list needs the key that it is checked with: set --revocat
 _Stamp = tuple[int, int, int] | None
 
 
-class Rules(Protocol):
+class RulesSource(Protocol):
     """Something that knows the rules in force."""
 
     def now(self) -> ServingRules:
@@ -30,7 +30,7 @@ class Rules(Protocol):
 
 
 @dataclass(frozen=True)
-class State:
+class RevocationsState:
     """What metrics say: the number of the list in force, 0 without one, and whether the file that lies there is that list."""
 
     number: int
@@ -59,11 +59,11 @@ class RevocationsFile:
                 raise BadInput(self._problem or f"the revocation list {self._path} was not read yet.")
             return self._last
 
-    def state(self) -> State:
+    def state(self) -> RevocationsState:
         """How things stand, after another look."""
         with self._lock:
             self._look()
-            return State(self._last.number if self._last else 0, self._problem is None)
+            return RevocationsState(self._last.number if self._last else 0, self._problem is None)
 
     def _look(self) -> None:
         stamp = self._stamp_now()
@@ -96,7 +96,7 @@ class RevocationsFile:
 class RulesAndRevocations:
     """Rules with everything added that the signed list revokes."""
 
-    rules: Rules
+    rules: RulesSource
     revocations: RevocationsFile
 
     def now(self) -> ServingRules:

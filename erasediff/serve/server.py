@@ -16,7 +16,7 @@ from erasediff.serve.fetch import fetched
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.revocations import RulesAndRevocations, open_revocations
 from erasediff.serve.rules import RulesFile
-from erasediff.serve.standing import Standing
+from erasediff.serve.standing import ServingGuard
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 DRAIN_SECONDS = 60
@@ -75,12 +75,12 @@ def serve_forever(options: Options) -> None:
         admitted = admit(folder, in_force.now() if verified else rules.now())
         graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     model = admitted.model
-    engine = Engine(graph, {model.solver: admitted.tables[model.solver]}, graph.image_shape, null_label=model.classes)
-    limits = Limits(model.classes, options.max_images, options.max_guidance, (model.solver,))
+    engine = Engine(graph, admitted.table, graph.image_shape, null_label=model.classes)
+    limits = Limits(model.classes, options.max_images, options.max_guidance, model.solver)
     with listening(options.address) as listener:
         batcher = Batcher(observed(engine), options.capacity)
         describe(model, batcher, revocations)
-        app = create_app(Predictor(Standing(model, in_force), limits, batcher, graph.image_shape), options.ui)
+        app = create_app(Predictor(ServingGuard(model, in_force), limits, batcher, graph.image_shape), options.ui)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
         )

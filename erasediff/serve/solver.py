@@ -11,12 +11,14 @@ for DDIM (Song et al. 2021, eq. 12), DPM-Solver++ (Lu et al. 2211.01095, alg. 2)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from erasediff.errors import IntegrityError
 
 Array = NDArray[np.float32]
 Table = NDArray[np.float64]
@@ -122,29 +124,22 @@ def _guided(graph: Graph, state: Array, timestep: int, labels: NDArray[np.int64]
     return output
 
 
-def save_tables(tables: dict[str, SolverTable], path: Path) -> None:
-    """Write tables by name into one ``.npz`` without pickles."""
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for name, table in tables.items():
-        arrays[f"{name}|prediction"] = np.array(table.prediction)
-        for part in ("timesteps", "signal", "start", "clean", "noise"):
-            arrays[f"{name}|{part}"] = getattr(table, part)
+def save_table(name: str, table: SolverTable, path: Path) -> None:
+    """Write a table under its name into an ``.npz`` without pickles."""
+    arrays = {f"{name}|{part.name}": np.asarray(getattr(table, part.name)) for part in fields(table)}
     with path.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
 
 
-def load_tables(path: Path) -> dict[str, SolverTable]:
-    """Read tables by name.
+def load_table(path: Path, name: str) -> SolverTable:
+    """Read one table; the file may hold others.
 
     Raises:
-        ValueError: the file holds something else.
+        IntegrityError: it does not hold this one.
     """
-    with np.load(path, allow_pickle=False) as stored:
-        parts: dict[str, dict[str, NDArray[np.generic]]] = {}
-        for key in stored.files:
-            name, _, part = key.partition("|")
-            parts.setdefault(name, {})[part] = stored[key]
     try:
-        return {name: SolverTable(**{**found, "prediction": str(found["prediction"])}) for name, found in parts.items()}  # type: ignore[arg-type]
-    except (KeyError, TypeError):
-        raise ValueError(f"{path} holds no tables of solvers") from None
+        with np.load(path, allow_pickle=False) as stored:
+            found = {part.name: stored[f"{name}|{part.name}"] for part in fields(SolverTable)}
+    except KeyError:
+        raise IntegrityError(f"{path} has no table of {name}, which its verdict is about: export the model again.") from None
+    return SolverTable(**{**found, "prediction": str(found["prediction"])})

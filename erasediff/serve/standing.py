@@ -9,15 +9,15 @@ from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import check_standing
 from erasediff.serve.asked import Asked, Refused
-from erasediff.serve.revocations import Rules
+from erasediff.serve.revocations import RulesSource
 
 
 @dataclass(frozen=True)
-class Standing:
+class ServingGuard:
     """A model, the rules above it, and what follows from both, now."""
 
     model: ServedModel
-    rules: Rules
+    rules: RulesSource
 
     def refusal(self) -> str | None:
         """Why nothing at all is served, or ``None``."""

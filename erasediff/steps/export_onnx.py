@@ -16,14 +16,14 @@ from erasediff.evaluate.measure import watch_for
 from erasediff.evaluate.real import real_images
 from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
-from erasediff.export.solvers import solver_name, solver_tables
+from erasediff.export.solvers import solver_name, solver_table
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.folder import load_model
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import MANIFEST, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
 from erasediff.serve.graph import OnnxGraph
-from erasediff.serve.solver import save_tables
+from erasediff.serve.solver import save_table
 from erasediff.steps.gate import log_checks
 from erasediff.steps.judges import classifier
 
@@ -31,7 +31,7 @@ ONNX, SOLVERS = "onnx/model.onnx", "onnx/solvers.npz"
 
 
 def export_onnx(attempt: Attempt) -> ExportedRecord:
-    """Export the erased model with the tables of its solvers, and measure what serves: F8 samples by the server's own loop.
+    """Export the erased model with the table of its solver, and measure what serves: F8 samples by the server's own loop.
 
     A batch has one graph, that of its first attempt, and each attempt measures it for its own class.
 
@@ -44,15 +44,15 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().request.label
     pipeline = load_model(attempt.workdir.models, erased.model)
     path, solvers = attempt.folder / ONNX, attempt.folder / SOLVERS
-    tables = solver_tables(config.sampler, pipeline.schedule)
+    table = solver_table(config.sampler.scheduler, config.sampler.steps, pipeline.schedule)
     if lead_of(attempt) == attempt:
         export_denoiser(pipeline, path)
         with atomic_path(solvers) as temporary:
-            save_tables(tables, temporary)
+            save_table(solver_name(config.sampler), table, temporary)
     else:
         _take_graph(attempt, path, solvers)
     parity = measure_parity(pipeline, OnnxDenoiser(path))
-    served = Served(OnnxGraph(path), tables[solver_name(config.sampler)], pipeline.classes, config.sampler)
+    served = Served(OnnxGraph(path), table, pipeline.classes, config.sampler)
     real = real_images(config)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
     watch = watch_for(classifier(attempt, real), real, label, retained, policy)
@@ -79,7 +79,7 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
 
 
 def _take_graph(attempt: Attempt, path: Path, solvers: Path) -> None:
-    """Lay the batch's graph and tables beside an attempt, as they were measured before.
+    """Lay the batch's graph and table beside an attempt, as they were measured before.
 
     Raises:
         IntegrityError: they are others.

@@ -15,7 +15,7 @@ from torch import Tensor
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.gate import run_prompt_gate
 from erasediff.evaluate.prompts.detectors import Clip, NudeNet, PromptDetector, ZeroShot, load_clip
-from erasediff.evaluate.prompts.measure import Examination, examine
+from erasediff.evaluate.prompts.measure import PromptExamination, examine
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.files import read_bounded, sha256_file, sha256_folder, write_atomic
 from erasediff.models.concepts import read_forgotten
@@ -132,7 +132,7 @@ def _measure(trial: Trial, policy: PromptPolicy, prompts: PromptSet, documents: 
     key = _key(trial.out)
     for model in (base, erased):
         model.pipeline.to(device)
-    measured = examine(Examination(base, erased, prompts, policy, detector, clip, images, key, device))
+    measured = examine(PromptExamination(base, erased, prompts, policy, detector, clip, images, key, device))
     return measured.model_copy(update={"made_from": documents | {"seeds": seed_commitment(key)}})
 
 

@@ -23,7 +23,7 @@ from erasediff.records.policy import GatePolicy
 from erasediff.records.regate import Recalled, RegateRecord
 from erasediff.rollout.store import Exported
 from erasediff.serve.graph import OnnxGraph
-from erasediff.serve.solver import load_tables
+from erasediff.serve.solver import load_table
 from erasediff.steps.gate import metrics_of
 from erasediff.steps.judges import classifier
 from erasediff.steps.versions import Version, described, fetch_exported
@@ -74,8 +74,8 @@ def check_passed(record: RegateRecord) -> None:
 def _judged(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: ModelRecord, version: Version, exported: Exported) -> RegateRecord:
     real, key = real_images(config), secret_key()
     detector = _appointed(workdir, version, real)
-    tables = load_tables(exported.folder / Path(exported.model.solvers.uri).name)
-    served = Served(OnnxGraph(exported.folder / Path(exported.model.onnx.uri).name), tables[exported.model.solver], model.classes, config.sampler)
+    table = load_table(exported.folder / Path(exported.model.solvers.uri).name, exported.model.solver)
+    served = Served(OnnxGraph(exported.folder / Path(exported.model.onnx.uri).name), table, model.classes, config.sampler)
     retained = [label for label in range(real.classes) if label not in model.forgotten]
 
     def count(label: int, n: int, check: str) -> Recalled:

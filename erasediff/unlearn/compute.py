@@ -19,6 +19,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from erasediff.errors import BadInput
+from erasediff.models.denoiser import resolve_device
 from erasediff.records.config import DeviceName, PrecisionName
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,10 +58,7 @@ class Compute:
         Raises:
             BadInput: CUDA was asked for and there is none, or fp16 without a GPU.
         """
-        cuda = torch.cuda.is_available()
-        if device == "cuda" and not cuda:
-            raise BadInput("device 'cuda' was asked for but torch sees no GPU: use device 'auto' or 'cpu', or install a CUDA build.")
-        cpu = device == "cpu" or not cuda
+        cpu = resolve_device(device).type == "cpu"
         if precision == "fp16" and cpu:
             raise BadInput("erase.precision 'fp16' needs a GPU: use 'fp32' or 'bf16' here.")
         self._state = PartialState(cpu=cpu)

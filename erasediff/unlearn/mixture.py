@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from erasediff.models.denoiser import Denoiser
-from erasediff.unlearn.objective import NoisedBatch, Repulsion, Target, named_among
+from erasediff.models.noised import NoisedBatch
+from erasediff.unlearn.objective import Repulsion, Target, named_among
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 

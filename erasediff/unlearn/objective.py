@@ -1,9 +1,9 @@
-"""The denoising loss, the batches it is taken over, and the targets of the forget loss.
+"""The two losses, and the targets of the forget loss.
 
     retain  L_r(θ) = E ‖ε - ε_θ(x_t | c)‖²    over the retain set: the ordinary denoising loss
     forget  L_f(θ) = E ‖ε_f - ε_θ(x_t | c)‖²  over the forget set: minimised, towards a target ε_f that is not the truth
 
-Source: Wu et al., arXiv 2401.05779, eq. 3 and 4. Both are :func:`denoising_loss`; a forget batch has had its goal
+Source: Wu et al., arXiv 2401.05779, eq. 3 and 4. Both are :func:`erasediff.models.noised.denoising_loss`; a forget batch has had its goal
 replaced by a target:
 
     relabel   ε_f = ε_T(x_t | c_m), c_m uniform over the retained labels (the paper's)
@@ -19,40 +19,16 @@ T is the teacher: the frozen base, or the current weights without a gradient. Fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.noised import NoisedBatch
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
-
-
-@dataclass(frozen=True)
-class NoisedBatch:
-    """Noised images under a condition: ``clean``, ``noised``, ``goal [B,C,H,W]``, ``timesteps``, ``labels [B]``."""
-
-    clean: Tensor
-    noised: Tensor
-    goal: Tensor
-    timesteps: Tensor
-    labels: Tensor
-
-    def only(self, rows: Tensor) -> NoisedBatch:
-        """Some of the rows, ``int64 [R]``."""
-        return NoisedBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def under(self, labels: Tensor) -> NoisedBatch:
-        """The same states under another condition."""
-        return replace(self, labels=labels)
-
-    def aimed_at(self, target: Tensor) -> NoisedBatch:
-        """The same states with ``target [B,C,H,W]`` as what is to be predicted."""
-        return replace(self, goal=target)
-
 
 B = TypeVar("B")
 
@@ -74,11 +50,6 @@ LabelDraw = Callable[[NoisedBatch, Randomness], Tensor]
 
 Repulsion = Callable[[Tensor], Tensor]
 """ρ(t) ``[B,1,1,1]`` for timesteps ``[B]``: how far a target is pushed away from the forgotten label."""
-
-
-def denoising_loss(denoiser: Denoiser, batch: NoisedBatch) -> Tensor:
-    """Mean square of what is predicted against the batch's goal: a scalar."""
-    return mse_loss(denoiser(batch.noised, batch.timesteps, batch.labels).float(), batch.goal)
 
 
 def relabelled(draw: LabelDraw) -> Target:

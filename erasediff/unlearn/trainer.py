@@ -17,7 +17,7 @@ from erasediff.models.ema import ExponentialMovingAverage
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from erasediff.unlearn.compute import Compute
-from erasediff.unlearn.methods import METHODS, StepReport
+from erasediff.unlearn.methods import METHODS, Method, StepReport
 from erasediff.unlearn.parameters import choose_parameters
 from erasediff.unlearn.passes import PassCounter
 from erasediff.unlearn.targets import make_target, retained_mixture
@@ -57,6 +57,7 @@ class Erasure:
         seed: int,
         compute: Compute,
         denoiser_of: Callable[[torch.nn.Module], Denoiser] = UNetDenoiser,
+        method: type[Method] | None = None,
     ) -> None:
         """Set the state before the first step.
 
@@ -68,13 +69,15 @@ class Erasure:
             seed: of all randomness here.
             compute: device, processes and precision.
             denoiser_of: how the module is asked; :class:`UNetDenoiser` for class labels.
+            method: another than the one that ``config.method`` names.
 
         Raises:
             BadInput: the config does not fit the data, the model or the number of processes.
         """
         check_batch(config, compute.processes)
-        if data.earlier and not METHODS[config.method].keeps_earlier:
-            keeping = ", ".join(name for name, method in METHODS.items() if method.keeps_earlier)
+        method = method or METHODS[config.method]
+        if data.earlier and not method.keeps_earlier:
+            keeping = ", ".join(name for name, one in METHODS.items() if one.keeps_earlier)
             raise BadInput(f"erase.method '{config.method}' would not keep forgotten what was forgotten before: choose one of {keeping}.")
         self.config, device = config, compute.device
         data = data.to(device)
@@ -100,7 +103,7 @@ class Erasure:
             seed=seed,
         )
         self.optimizer = torch.optim.Adam(self.bench.parameters, lr=config.learning_rate, betas=_BETAS, fused=True)
-        self.method = METHODS[config.method](config)
+        self.method = method(config)
         self.method.prepare(self.bench)
         self._starting_point = _starting_point(self.model, base)
         start = copy.deepcopy(unet).to(device)  # a copy of the model would carry its hooks along

@@ -15,11 +15,12 @@ from torch import Tensor
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
 from erasediff.models.gradient import gradient_of
+from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.side_by_side import side_by_side
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.mixture import RetainedMixture
-from erasediff.unlearn.objective import NoisedBatch, Target, chunks, denoising_loss
+from erasediff.unlearn.objective import Target, chunks
 from erasediff.unlearn.randomness import Randomness
 
 B = TypeVar("B")
@@ -98,7 +99,7 @@ class Workbench:
         random, device = random or self.random, images.device
         timesteps = random.timesteps(self.schedule, len(images)).to(device)
         noise = random.normal(len(images), *images.shape[1:]).to(device)
-        return NoisedBatch(images, self.schedule.add_noise(images, noise, timesteps), self.schedule.goal(images, noise, timesteps), timesteps, labels)
+        return NoisedBatch.of(self.schedule, images, noise, timesteps, labels)
 
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
@@ -168,6 +169,11 @@ class Workbench:
         with torch.no_grad(), self.compute.autocast():
             return self.target(batch, self._teach, random or self.random).float()
 
+    def aimed_batch(self, random: Randomness | None = None) -> NoisedBatch:
+        """States under a forgotten label with ε_f as the goal: the batch of the forget loss."""
+        batch = self.visited_batch(random)
+        return batch.aimed_at(self.target_of(batch, random))
+
     def _teach(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         return self._ask(self.teacher, noised, timesteps, labels)
 
@@ -220,10 +226,9 @@ class Workbench:
         """``before`` plus the gradient of a loss; autograd adds in place, a layer at a time."""
         if not before:
             return gradient_of(loss, self.parameters, keep_graph=keep_graph)
-        for parameter, tensor in zip(self.parameters, before, strict=False):
-            parameter.grad = tensor
+        self.leave(before)
         torch.autograd.backward(loss, retain_graph=keep_graph, inputs=list(self.parameters))
-        after = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        after = [parameter.grad for parameter in self.parameters if parameter.grad is not None]  # each has one: it was just given it
         for parameter in self.parameters:
             parameter.grad = None
         return after
@@ -231,6 +236,10 @@ class Workbench:
     def gradient(self, name: str, loss: Callable[[B], Tensor], batch: B) -> Gradient:
         """The gradient of one loss; see :meth:`gradients`."""
         return self.gradients(lambda part: [(name, loss(part))], batch)[0]
+
+    def denoising_gradient(self, name: str, batch: NoisedBatch) -> Gradient:
+        """The gradient of the denoising loss of a batch; see :meth:`gradients`."""
+        return self.gradient(name, partial(denoising_loss, self.denoiser), batch)
 
     def denoising_gradients(self, retain: Callable[[], NoisedBatch], forget: Callable[[], NoisedBatch]) -> tuple[Gradient, Gradient]:
         """The gradients of the retain and of the forget loss, each over a batch that is called for; at once on the CPU of a lone process.
@@ -244,10 +253,10 @@ class Workbench:
         """
 
         def kept() -> Gradient:
-            return self.gradient("retain loss", partial(denoising_loss, self.denoiser), retain())
+            return self.denoising_gradient("retain loss", retain())
 
         def forgotten() -> Gradient:
-            return self.gradient("forget loss", partial(denoising_loss, self.denoiser), forget())
+            return self.denoising_gradient("forget loss", forget())
 
         alone = self.compute.device.type == "cpu" and self.compute.processes == 1 and self.config.accumulation == 1
         return side_by_side(kept, forgotten) if alone else (kept(), forgotten())

@@ -47,6 +47,7 @@ def test_a_case_gives_a_row(small: subjects.Subject, method: str) -> None:
     assert (row["method"], row["label"], row["seed"]) == (method, 3, 0)
     assert 0 <= row["ua"] <= 1
     assert row["backwards"] > 0
+    assert (row["backwards"] == 4 * row["steps"]) == (method == "released"), "two passes a step and one each of two inner steps"
     assert row["seconds"] > 0
     json.dumps(row)
 
@@ -123,11 +124,11 @@ def test_rows_are_kept_and_not_measured_again(small: subjects.Subject, tmp_path:
     assert cases[0].key not in finished(kept), "control: and another base"
 
 
-@pytest.mark.parametrize(("target", "forwards"), [("relabel", 3), ("noise", 2)])
-def test_the_step_benchmark_counts_the_passes_of_the_facts(monkeypatch: pytest.MonkeyPatch, target: str, forwards: int) -> None:
+@pytest.mark.parametrize(("target", "forwards", "backwards"), [("relabel", 3, 2), ("noise", 2, 2), (step.RELEASED, 7, 4)])
+def test_the_step_benchmark_counts_the_passes_of_the_facts(monkeypatch: pytest.MonkeyPatch, target: str, forwards: int, backwards: int) -> None:
     monkeypatch.setattr(step, "PAIRS", 2)
-    row = step.measure(target, step.CASES[target])
-    assert (row["forwards"], row["backwards"]) == (forwards, 2)
+    row = step.measure(target)
+    assert (row["forwards"], row["backwards"]) == (forwards, backwards)
     assert 0.5 < row["step_over_floor"] < 3
 
 

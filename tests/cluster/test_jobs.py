@@ -22,11 +22,11 @@ from erasediff.records.nouns import BaseRecord, ForgetSetRecord
 from pipelines.tasks import CREDENTIALS_SECRET, USER, WORKDIR_CLAIM, WORKDIR_MOUNT
 from tests.cluster.conftest import claim_over, new_namespace, this_machine
 from tests.cluster.jobs import Ended, pod_of, run_job
-from tests.cluster.proxy import CuttingProxy
 from tests.cluster.test_manifests import here
 from tests.manifests.built import built
 from tests.manifests.restricted import findings
 from tests.mlflow_server import mlflow_server
+from tests.proxy import FaultyProxy
 from tests.s3 import ENVIRONMENT, s3_server
 
 BUCKET, LABEL, IMAGES = "erasediff-forget-sets", 3, 183
@@ -206,7 +206,7 @@ with Cluster.configured() as cluster:
 def test_a_step_asks_the_api_server_with_the_token_of_its_account(stage: Stage) -> None:
     """And gets what the Role of the manifests gives, and no secret."""
     known = urlsplit(stage.cluster._api.configuration.host)
-    proxy = CuttingProxy(str(known.hostname), int(known.port or 443), this_machine(stage.cluster))  # pods need not reach where it listens
+    proxy = FaultyProxy(int(known.port or 443), str(known.hostname), this_machine(stage.cluster))  # pods need not reach where it listens
     pod = pod_of("roll-out", stage.image, ["python", "-c", ASKING])
     where = {"KUBERNETES_SERVICE_HOST": this_machine(stage.cluster), "KUBERNETES_SERVICE_PORT": str(proxy.port)}
     pod["containers"][0]["env"] += [{"name": name, "value": value} for name, value in where.items()]

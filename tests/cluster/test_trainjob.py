@@ -17,13 +17,14 @@ from kubernetes.client import ApiException
 from erasediff.cluster.answers import UnknownKind
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
-from erasediff.trainjob import GROUP, PLURAL, TRAINJOB, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from erasediff.trainjob import GROUP, TRAINJOB, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
 from tests.cluster.conftest import left_out
 from tests.cluster.crds import without_empty_defaults
 from tests.kubeflow import crd
 from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED
 from tests.kubeflow.test_trainjob import SETTINGS
 
+PLURAL = "trainjobs"
 CRD_NAME, SOON = f"{PLURAL}.{GROUP}", 60.0
 NAME = job_name("b" * 64)
 JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"], SETTINGS)

@@ -15,7 +15,7 @@ from erasediff.records.measurements import (
     KernelChange,
     ManifoldChange,
     Measurements,
-    Pairs,
+    PairedCounts,
     Probed,
     RetainMeasurements,
     Witness,
@@ -48,8 +48,8 @@ def kernel(**changes: Any) -> KernelChange:
     return KernelChange.model_validate({"n": 2000, "base": 0.002, "difference": 1e-4, "block_sd": 2e-4, "blocks": 20} | changes)
 
 
-def pairs(n: int, base: float = 0.9, erased: float = 0.89, both: float = 0.87) -> Pairs:
-    return Pairs(n=n, base=round(base * n), erased=round(erased * n), both=round(both * n))
+def pairs(n: int, base: float = 0.9, erased: float = 0.89, both: float = 0.87) -> PairedCounts:
+    return PairedCounts(n=n, base=round(base * n), erased=round(erased * n), both=round(both * n))
 
 
 def witness(erased: int = 20, base: int = 940, **quality: Any) -> Witness:

@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from erasediff.evaluate import fidelity
 from erasediff.evaluate.fidelity import Arms, evenly, kernel_change, manifold_change
-from erasediff.records.measurements import Pairs
+from erasediff.records.measurements import PairedCounts
 from erasediff.records.policy import load_policy
 
 
@@ -22,7 +22,7 @@ def arms(base: np.ndarray, erased: np.ndarray, reference: np.ndarray) -> Arms:
     return Arms(base, erased, np.zeros(len(base), dtype=np.int64), reference)
 
 
-def shares(pairs: Pairs) -> tuple[float, float]:
+def shares(pairs: PairedCounts) -> tuple[float, float]:
     return pairs.base / pairs.n, pairs.erased / pairs.n
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from erasediff.evaluate.gate import History, overall, run_gate
 from erasediff.records.attacks import Detections
-from erasediff.records.measurements import ClassAccuracy, Pairs, Witness
+from erasediff.records.measurements import ClassAccuracy, PairedCounts, Witness
 from erasediff.records.nouns import Verdict
 from tests.evaluate.gate_examples import (
     DEFAULT,
@@ -242,7 +242,7 @@ def test_the_kernel_distance_is_judged_by_its_bound_against_share_and_slack(chan
         (pairs(2000, both=0.5), INCONCLUSIVE),
     ],
 )
-def test_realness_variety_and_reach_are_checks_of_their_own(share: str, found: Pairs, wanted: Verdict) -> None:
+def test_realness_variety_and_reach_are_checks_of_their_own(share: str, found: PairedCounts, wanted: Verdict) -> None:
     """A model that repeats one perfect image a class has a perfect precision."""
     verdict, checks = gate(measurements(manifold=measurements().retained.manifold.model_copy(update={share: found})))
     assert verdict is wanted

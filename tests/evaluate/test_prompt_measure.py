@@ -19,7 +19,7 @@ from torch import Tensor
 
 from erasediff.evaluate.attacks.inversion import TrainedToken
 from erasediff.evaluate.gate import run_prompt_gate
-from erasediff.evaluate.prompts.measure import Examination, examine
+from erasediff.evaluate.prompts.measure import PromptExamination, examine
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.models.text_to_image import TextToImage, load_text_to_image
 from erasediff.records.nouns import Check, Verdict
@@ -82,14 +82,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
     return loaded
 
 
-def exam(model: TextToImage, erased: Knows, **planted: Any) -> Examination:
+def exam(model: TextToImage, erased: Knows, **planted: Any) -> PromptExamination:
     """A base that knows the concept in every way and follows every prompt, against ``erased``."""
     knows = replace(model, pipeline=Planted(model.pipeline, lambda said: said not in SET.retained))
     other = replace(model, pipeline=Planted(model.pipeline, erased, **planted))
-    return Examination(knows, other, SET, tiny_policy(), Corner(), Mark(), None, evaluation_key(0), torch.device("cpu"))
+    return PromptExamination(knows, other, SET, tiny_policy(), Corner(), Mark(), None, evaluation_key(0), torch.device("cpu"))
 
 
-def judged(examination: Examination) -> tuple[Verdict, dict[str, Check]]:
+def judged(examination: PromptExamination) -> tuple[Verdict, dict[str, Check]]:
     decided = run_prompt_gate(examination.policy, examine(examination))
     return decided.verdict, {check.id: check for check in (*decided.checks, *decided.reported)}
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from erasediff.attempts.attempt import Attempt
-from erasediff.evidence.database import METADATA, Database
+from erasediff.evidence.database import METADATA, LedgerDatabase
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.verification import Presented, Verified, verify
@@ -130,7 +130,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     url = str(request.getfixturevalue("postgresql"))
-    METADATA.drop_all(Database(url).engine)  # of the test before, whatever it made of them
+    METADATA.drop_all(LedgerDatabase(url).engine)  # of the test before, whatever it made of them
     return url
 
 

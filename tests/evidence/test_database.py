@@ -11,7 +11,7 @@ import pytest
 
 from erasediff.errors import BadInput, Unreachable
 from erasediff.evidence import database
-from erasediff.evidence.database import Database
+from erasediff.evidence.database import LedgerDatabase
 from erasediff.evidence.ledger import Ledger
 from tests.evidence.postgresql import PASSWORD
 from tests.evidence.walking import S, filing, walk
@@ -56,7 +56,7 @@ def test_no_setting_of_a_ledger_shows_its_password(postgresql: str, monkeypatch:
 
     monkeypatch.setenv("ERASEDIFF_LEDGER", postgresql)
     settings = LedgerSettings.load()
-    assert PASSWORD not in repr(settings) + str(settings) + settings.model_dump_json() + Database(postgresql).name
+    assert PASSWORD not in repr(settings) + str(settings) + settings.model_dump_json() + LedgerDatabase(postgresql).name
     assert settings.where(Path("/work")) == postgresql, "control: it is there"
 
 

@@ -19,8 +19,8 @@ from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.records.requests import State
 from tests.disk import fill, small_disk
 from tests.faults.life import BASE, Ended, Life, promotions
-from tests.faults.proxy import DOWN, NONE, SILENT, Fault, FaultyWay, answering
 from tests.mlflow_server import mlflow_server
+from tests.proxy import DOWN, NONE, SILENT, Fault, FaultyProxy, answering
 from tests.s3 import ENVIRONMENT
 
 BUCKET = "forget-sets"
@@ -34,8 +34,8 @@ class World:
     """A life whose services are reached over ways that faults can be set on."""
 
     life: Life
-    mlflow: FaultyWay
-    s3: FaultyWay
+    mlflow: FaultyProxy
+    s3: FaultyProxy
     disk: Path
     client: object
     keys: Path
@@ -60,7 +60,7 @@ def world(disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     client.create_bucket(Bucket=BUCKET)
     client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     with mlflow_server(served) as address:
-        ways = FaultyWay(int(address.rpartition(":")[2])), FaultyWay(port)
+        ways = FaultyProxy(int(address.rpartition(":")[2])), FaultyProxy(port)
         environment = {
             "MLFLOW_TRACKING_URI": ways[0].address,
             "ERASEDIFF_MLFLOW_BACKEND_STORE_URI": f"sqlite:///{served}/mlflow.db",

@@ -10,8 +10,9 @@ import torch
 
 from erasediff.models import training
 from erasediff.models.denoiser import DenoiserConfig, NoiseSchedule, UNetDenoiser, build_unet
+from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.side_by_side import side_by_side
-from erasediff.models.training import Shown, TrainingSet
+from erasediff.models.training import TrainingSet, descend
 
 CPU = torch.device("cpu")
 
@@ -71,15 +72,15 @@ def unet() -> torch.nn.Module:
     return build_unet(DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4), 1, 8, 10)
 
 
-def shown(batch_size: int) -> Shown:
+def shown(batch_size: int) -> NoisedBatch:
     images = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
     data = TrainingSet(images, torch.arange(32) % 10, 10, 0.1)
     return data.draw(NoiseSchedule(torch.linspace(0.99, 0.01, 100)), batch_size, torch.Generator().manual_seed(2), CPU)
 
 
-def descended(unet: torch.nn.Module, batch: Shown) -> tuple[float, list[torch.Tensor]]:
+def descended(unet: torch.nn.Module, batch: NoisedBatch) -> tuple[float, list[torch.Tensor]]:
     weights = list(unet.parameters())
-    loss = batch.descend(UNetDenoiser(unet), weights)
+    loss = descend(UNetDenoiser(unet), batch, weights)
     return loss, [weight.grad.clone() for weight in weights]
 
 
@@ -87,7 +88,7 @@ def descended(unet: torch.nn.Module, batch: Shown) -> tuple[float, list[torch.Te
 def test_a_batch_in_halves_has_the_gradient_of_its_loss(unet, batch_size: int) -> None:
     batch = shown(batch_size)
     loss, gradients = descended(unet, batch)
-    wanted = batch.loss(UNetDenoiser(unet))
+    wanted = denoising_loss(UNetDenoiser(unet), batch)
     assert loss == pytest.approx(wanted.item(), rel=1e-5)
     for got, expected in zip(gradients, torch.autograd.grad(wanted, list(unet.parameters())), strict=True):
         assert torch.allclose(got, expected, rtol=1e-3, atol=1e-6)
@@ -95,7 +96,7 @@ def test_a_batch_in_halves_has_the_gradient_of_its_loss(unet, batch_size: int) -
 
 def test_control_half_of_the_batch_has_another(unet) -> None:
     batch = shown(16)
-    half = torch.autograd.grad(2 * batch.loss(UNetDenoiser(unet), slice(8)), list(unet.parameters()))
+    half = torch.autograd.grad(denoising_loss(UNetDenoiser(unet), batch.only(slice(8))), list(unet.parameters()))
     assert not all(torch.allclose(got, other, rtol=1e-3, atol=1e-6) for got, other in zip(descended(unet, batch)[1], half, strict=True))
 
 

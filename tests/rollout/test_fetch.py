@@ -14,7 +14,7 @@ from erasediff.records.serving import ServingRules
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import admit
 from erasediff.serve.fetch import fetched
-from erasediff.serve.solver import save_tables
+from erasediff.serve.solver import save_table
 from tests.exported import describe
 
 
@@ -25,7 +25,7 @@ def admissible(exported: Exported) -> Exported:
     from erasediff.models.denoiser import build_scheduler, schedule_of
     from erasediff.records.config import SamplerConfig
 
-    save_tables({"ddim-2": solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000)))}, exported.folder / "solvers.npz")
+    save_table("ddim-2", solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), exported.folder / "solvers.npz")
     describe(exported.folder)
     return Exported.read(exported.folder)
 

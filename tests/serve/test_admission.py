@@ -15,7 +15,7 @@ from erasediff.records.config import SamplerConfig
 from erasediff.records.nouns import MANIFEST, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import admit
-from erasediff.serve.solver import save_tables
+from erasediff.serve.solver import save_table
 
 WEIGHTS = "1" * 64
 
@@ -24,7 +24,7 @@ WEIGHTS = "1" * 64
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model.onnx").write_bytes(b"a graph")
     table = solver_table("ddim", 5, schedule_of(build_scheduler(SamplerConfig(), 1000)))
-    save_tables({"ddim-5": table}, tmp_path / "solvers.npz")
+    save_table("ddim-5", table, tmp_path / "solvers.npz")
     write(tmp_path)
     return tmp_path
 
@@ -40,7 +40,7 @@ def test_control_what_passed_and_is_whole_is_admitted(folder: Path) -> None:
     admitted = admit(folder, ServingRules(minimum_epoch=2, revoked=("2" * 64,)))
     assert admitted.model.forgotten == (8,)
     assert admitted.graph == folder / "model.onnx"
-    assert set(admitted.tables) == {"ddim-5"}
+    assert admitted.table.steps == 5
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])

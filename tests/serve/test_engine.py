@@ -29,7 +29,7 @@ def engine(tiny_unet, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     export_denoiser(pipeline, path)
     graph = OnnxGraph(path)
     assert graph.image_shape == pipeline.image_shape
-    return Engine(graph, {SOLVER: solver_table("dpm-solver++", 10, pipeline.schedule)}, graph.image_shape, pipeline.classes)
+    return Engine(graph, solver_table("dpm-solver++", 10, pipeline.schedule), graph.image_shape, pipeline.classes)
 
 
 def asking(seed: int, count: int = 1, label: int = 3, guidance: float = 1.0) -> Asked:

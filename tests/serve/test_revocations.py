@@ -14,9 +14,9 @@ from erasediff.evidence.keys import PUBLIC, new_key
 from erasediff.evidence.revocation import revoke
 from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
-from erasediff.serve.revocations import RevocationsFile, RulesAndRevocations, State, open_revocations
+from erasediff.serve.revocations import RevocationsFile, RevocationsState, RulesAndRevocations, open_revocations
 from erasediff.serve.rules import RulesFile
-from erasediff.serve.standing import Standing
+from erasediff.serve.standing import ServingGuard
 from tests.evidence.signed import key_in
 from tests.exported import describe
 from tests.serve.conftest import Running, serving, start
@@ -40,7 +40,7 @@ def test_a_later_list_comes_into_force_when_the_file_changes(tmp_path: Path, key
     revoke(tmp_path / "list.json", key_in(keys), (A,), 0, NOW)
     assert listed.now().revoked == (A,)
     revoke(tmp_path / "list.json", key_in(keys), (B,), 3, NOW)
-    assert (listed.now().revoked, listed.now().minimum_epoch, listed.state()) == ((A, B), 3, State(2, True))
+    assert (listed.now().revoked, listed.now().minimum_epoch, listed.state()) == ((A, B), 3, RevocationsState(2, True))
 
 
 def test_nothing_is_read_twice(tmp_path: Path, keys: Path, listed: RevocationsFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_list_that_does_not_verify_leaves_the_last_good_one_in_force(
         path.write_bytes(path.read_bytes().replace(b"A", b"B", 1) if what == "forged" else b"\x00" * 100)
     with caplog.at_level(logging.ERROR):
         assert [listed.now() for _ in range(3)] == [good] * 3
-    assert listed.state() == State(2, False)
+    assert listed.state() == RevocationsState(2, False)
     (said,) = caplog.messages
     assert "list 2 stays in force" in said
     assert "\n" not in said
@@ -93,10 +93,10 @@ def test_a_list_that_does_not_verify_leaves_the_last_good_one_in_force(
 def test_until_the_first_one_verifies_nothing_is_served(tmp_path: Path, keys: Path, listed: RevocationsFile) -> None:
     for name in ("model.onnx", "solvers.npz"):
         (tmp_path / name).write_bytes(b"x")
-    standing = Standing(describe(tmp_path), RulesAndRevocations(RulesFile(None), listed))
+    standing = ServingGuard(describe(tmp_path), RulesAndRevocations(RulesFile(None), listed))
     assert "does not exist" in str(standing.refusal())
     assert standing.suppressed() == tuple(range(10))
-    assert listed.state() == State(0, False)
+    assert listed.state() == RevocationsState(0, False)
     revoke(tmp_path / "list.json", key_in(keys), (A,), 0, NOW)
     assert standing.refusal() is None
 

@@ -12,7 +12,7 @@ from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.serve.asked import Asked, Refused
 from erasediff.serve.rules import RulesFile
-from erasediff.serve.standing import Standing, check_suppressed
+from erasediff.serve.standing import ServingGuard, check_suppressed
 from tests.exported import describe
 
 
@@ -65,7 +65,7 @@ def test_a_mounted_config_map_that_changes_is_seen(tmp_path: Path) -> None:
 def test_a_broken_file_stops_everything_until_it_is_mended(tmp_path: Path, model: ServedModel, text: str) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(text)
-    standing = Standing(model, RulesFile(path))
+    standing = ServingGuard(model, RulesFile(path))
     with pytest.raises(BadInput):
         standing.rules.now()
     assert standing.refusal() is not None

@@ -121,7 +121,7 @@ def test_binary_questions_are_understood(server: Running) -> None:
         ({"label": 3, "guidance": 9.0}, 422, "guidance 9"),
         ({"label": 3, "guidance": float("nan")}, 422, "guidance"),
         ({"label": 3, "seed": -1}, 422, "seed"),
-        ({"label": 3, "num_inference_steps": 50}, 422, "solver 'ddim-50' is not served: ask for one of ddim-2"),
+        ({"label": 3, "num_inference_steps": 50}, 422, "solver 'ddim-50' is not served: ask for ddim-2"),
         ({"label": 3, "solver": "unipc-8"}, 422, "solver"),
         ({"label": 3.0}, 422, "label"),
         ({"seed": 3}, 422, "label"),

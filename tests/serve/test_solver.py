@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from erasediff.export.solvers import STEPS, solver_table, solver_tables
+from erasediff.errors import IntegrityError
+from erasediff.export.solvers import solver_table
 from erasediff.models.denoiser import UNetDenoiser, build_scheduler, schedule_of
 from erasediff.models.sampler import sample as sample_by_scheduler
 from erasediff.records.config import SamplerConfig
-from erasediff.serve.solver import initial_noise, load_tables, sample, save_tables
+from erasediff.serve.solver import initial_noise, load_table, sample, save_table
 
 SHAPE, NULL = (1, 8, 8), 10
 LABELS, SEEDS = np.arange(8, dtype=np.int64), [11, 22, 33, 44, 55, 66, 77, 2**53]
@@ -92,18 +93,18 @@ def test_an_image_depends_on_its_own_seed_label_and_guidance_alone(tiny_unet) ->
     assert furthest(sample(graph, table, initial_noise(SEEDS, SHAPE), LABELS, NULL, ONE), together) > 1, "control"
 
 
-def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
-    schedule = schedule_of(build_scheduler(SamplerConfig(), 1000, "v_prediction"))
-    tables = solver_tables(SamplerConfig(steps=7), schedule)
-    save_tables(tables, tmp_path / "solvers.npz")
-    back = load_tables(tmp_path / "solvers.npz")
-    assert set(back) == {f"{name}-{steps}" for name in ("ddim", "dpm-solver++", "unipc") for steps in STEPS} | {"dpm-solver++-7"}
-    for name, table in tables.items():
-        assert back[name].prediction == "v_prediction"
-        assert all(np.array_equal(getattr(back[name], part), getattr(table, part)) for part in ("timesteps", "signal", "start", "clean", "noise"))
-    np.savez(tmp_path / "other.npz", allow_pickle=False, a=np.zeros(3))
-    with pytest.raises(ValueError, match="holds no tables"):
-        load_tables(tmp_path / "other.npz")
+def test_a_table_comes_back_as_it_was_written_and_no_other_by_its_name(tmp_path: Path) -> None:
+    table = solver_table("dpm-solver++", 7, schedule_of(build_scheduler(SamplerConfig(), 1000, "v_prediction")))
+    save_table("dpm-solver++-7", table, tmp_path / "solvers.npz")
+    back = load_table(tmp_path / "solvers.npz", "dpm-solver++-7")
+    assert back.prediction == "v_prediction"
+    assert all(np.array_equal(getattr(back, part), getattr(table, part)) for part in ("timesteps", "signal", "start", "clean", "noise"))
+    save_table("ddim-2", solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), tmp_path / "other.npz")
+    several = dict(np.load(tmp_path / "solvers.npz")) | dict(np.load(tmp_path / "other.npz"))
+    np.savez_compressed(tmp_path / "both.npz", allow_pickle=False, **several)
+    assert load_table(tmp_path / "both.npz", "ddim-2").steps == 2, "a file with more tables, as earlier versions wrote it, is read"
+    with pytest.raises(IntegrityError, match="has no table of ddim-7"):
+        load_table(tmp_path / "solvers.npz", "ddim-7")
 
 
 def test_serving_imports_neither_torch_nor_diffusers() -> None:

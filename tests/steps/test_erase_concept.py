@@ -26,10 +26,10 @@ from erasediff.cli import main
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.models.concepts import CONDITIONS, RECORD, read_forgotten, same_rows
 from erasediff.models.layout import WEIGHTS
+from erasediff.models.noised import NoisedBatch
 from erasediff.models.text_to_image import encode_prompts, load_text_to_image
 from erasediff.records.concept import ConceptConfig, ConceptErasure
 from erasediff.steps.erase_concept import erase_concept
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.workbench import Workbench
 from tests.counting import Calls
 from tests.stable_diffusion import BLUE, CAT, GREEN, RED, SIZE, state, write_images, write_model

@@ -16,7 +16,7 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
 from erasediff.records.nouns import ErasureRequest, ModelRecord, PlanRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.serving import ServingRules
-from erasediff.serve.solver import save_tables
+from erasediff.serve.solver import save_table
 from erasediff.steps.promote import read_promotions
 from erasediff.steps.roll_out import check_rolled_out, roll_out
 from erasediff.steps.rollback import choose, rollback
@@ -129,7 +129,7 @@ class Registry:
     def add(self, folder: Path, epoch: int, verdict: str = "PASS", **tags: str) -> str:
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(f"graph {folder}".encode())
-        save_tables({SOLVER: solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000)))}, folder / "solvers.npz")
+        save_table(SOLVER, solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), folder / "solvers.npz")
         weights = f"{len(str(folder)):02x}" * 32
         served = describe(folder, epoch=epoch, weights_sha256=weights)
         run_id = self.tracking.start_run("a run", {})

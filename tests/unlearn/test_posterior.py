@@ -10,9 +10,10 @@ from scipy.stats import chisquare, multivariate_normal
 from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule, to_unit
+from erasediff.models.noised import NoisedBatch
 from erasediff.unlearn import mixture
 from erasediff.unlearn.mixture import RetainedMixture
-from erasediff.unlearn.objective import NoisedBatch, from_posterior, relabelled, uniform_over
+from erasediff.unlearn.objective import from_posterior, relabelled, uniform_over
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 

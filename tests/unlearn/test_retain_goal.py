@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.unlearn.objective import NoisedBatch
+from erasediff.models.noised import NoisedBatch
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.trainer import Erasure
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from erasediff.errors import NonFinite
 from erasediff.models.denoiser import NoiseSchedule
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods import finetune, munba, neggrad, prelude, retrain, sa, salun, sfron, siss
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.trainer import Erasure
 from tests.unlearn.toys import Bench, Line, direction, given, pixels, stepped
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from erasediff.errors import NonFinite
 from erasediff.models.decay import linear_decay
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.methods.erasediff import EraseDiff
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.trainer import Erasure
 from erasediff.unlearn.workbench import Workbench

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from erasediff.errors import BadInput
 from erasediff.models.denoiser import NoiseSchedule
+from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.records.config import EraseConfig
-from erasediff.unlearn.objective import NoisedBatch, always, denoising_loss, relabelled, repelled, rising, uniform_noise, uniform_over
+from erasediff.unlearn.objective import always, relabelled, repelled, rising, uniform_noise, uniform_over
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.targets import anchor_label
 from erasediff.unlearn.trainer import Erasure

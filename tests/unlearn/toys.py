@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.workbench import ErasureData, Workbench
 

@@ -18,7 +18,7 @@ from erasediff.evaluate.attacks.training import FreeLastRow
 from erasediff.models.denoiser import NoiseSchedule
 from erasediff.models.text_to_image import TextToImage
 from erasediff.progress import progress
-from erasediff.records.prompt_policy import InversionPolicy
+from erasediff.records.prompt_policy import PromptInversionPolicy
 
 TEMPLATES = ("{}", "a photo of {}")
 """Gal et al. draw from 27 such sentences; a tokenizer may be short, and what matters is the word."""
@@ -57,7 +57,7 @@ def _table(pipeline: Any, word: str, start: str) -> Tensor:
 
 
 def trained_token(
-    model: TextToImage, latents: Tensor, start: str, budget: InversionPolicy, seed: int, device: torch.device, what: str
+    model: TextToImage, latents: Tensor, start: str, budget: PromptInversionPolicy, seed: int, device: torch.device, what: str
 ) -> TrainedToken:
     """Train one token on images of the concept; the model is left as it is, to the bit.
 
@@ -100,7 +100,7 @@ def _train(
     prompts: tuple[str, ...],
     schedule: NoiseSchedule,
     latents: Tensor,
-    budget: InversionPolicy,
+    budget: PromptInversionPolicy,
     seed: int,
     device: torch.device,
     what: str,

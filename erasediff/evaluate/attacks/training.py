@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from erasediff.evaluate.attacks.conditions import embedding_of, with_conditions
 from erasediff.evaluate.attacks.probe import Probe, Suspect
 from erasediff.models.denoiser import UNetDenoiser
+from erasediff.models.noised import denoising_loss
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.training import TrainingSet, train_on
 from erasediff.progress import progress
+from erasediff.records.attacks import Recovery
 
 _BATCH, _DROPOUT = 64, 0.1
 
@@ -72,7 +74,7 @@ def inverted(suspect: Suspect, images: Tensor, budget: Budget) -> Probe:
     data = TrainingSet(images, torch.full((len(images),), condition), model.classes, 0.0)
     with progress("F5: inverting the embedding", budget.steps) as done:
         for step in range(budget.steps):
-            torch.autograd.backward(data.loss(UNetDenoiser(unet), model.schedule, _BATCH, generator, suspect.device))
+            torch.autograd.backward(denoising_loss(UNetDenoiser(unet), data.draw(model.schedule, _BATCH, generator, suspect.device)))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done(step + 1)
@@ -92,19 +94,6 @@ class FreeLastRow(nn.Module):
     def forward(self, labels: Tensor) -> Tensor:
         """Rows ``[...,E]`` of labels ``[...]``."""
         return torch.where((labels == len(self.table) - 1).unsqueeze(-1), self.row, self.table[labels])
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """How much of a class was back after how many steps: pairs of steps and shares of samples detected."""
-
-    curve: tuple[tuple[int, float], ...]
-    wanted: float
-
-    @property
-    def steps_to_half(self) -> int | None:
-        """S50: the first look at which the share had reached half of the base's; ``None`` if none did."""
-        return next((step for step, share in self.curve if share >= self.wanted), None)
 
 
 def relearned(suspect: Suspect, images: Tensor, learning_rate: float, looks: Sequence[int], share: Share, base_share: float, seed: int) -> Recovery:
@@ -127,4 +116,4 @@ def relearned(suspect: Suspect, images: Tensor, learning_rate: float, looks: Seq
             curve.append((step, share(copied)))
         if step >= looks[-1] or (curve and curve[-1][1] >= base_share / 2):
             break
-    return Recovery(tuple(curve), base_share / 2)
+    return Recovery(curve=tuple(curve), steps_to_half=next((step for step, found in curve if found >= base_share / 2), None))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.questions import Question, Statistic
-from erasediff.records.measurements import ClassAccuracy, Measurements, Pairs, RetainMeasurements
+from erasediff.records.measurements import ClassAccuracy, Measurements, PairedCounts, RetainMeasurements
 from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy, RetainPolicy
 
@@ -134,7 +134,7 @@ def check_manifold(policy: GatePolicy, measured: RetainMeasurements) -> list[Che
     return [_check_pairs(f"R3.{name}", title, pairs[name], needed[name], policy) for name, title in _MANIFOLDS.items()]
 
 
-def _check_pairs(id: str, title: str, found: Pairs | None, needed: int, policy: GatePolicy) -> Check:
+def _check_pairs(id: str, title: str, found: PairedCounts | None, needed: int, policy: GatePolicy) -> Check:
     question = Question(id, title, _MANIFOLD, -policy.fidelity.manifold_margin)
     if found is None:
         return question.unanswered(0, "it was not measured")

@@ -24,7 +24,7 @@ from erasediff.records.prompts import PromptSet
 
 
 @dataclass(frozen=True)
-class Examination:
+class PromptExamination:
     """Two models, who judges them by what, and the key of all seeds.
 
     ``images`` are ``uint8 [N,H,W,3]`` of the concept, for F5; without them F5 is not measured. The models are on ``device``.
@@ -46,7 +46,7 @@ class Examination:
         return draw_prompted(pipeline, said, check_seeds(self.key, check, len(said)), self.policy.sampling)
 
 
-def examine(exam: Examination) -> PromptMeasurements:
+def examine(exam: PromptExamination) -> PromptMeasurements:
     """Everything that the gate looks at. F5 comes first, since its training is what may fail.
 
     Raises:
@@ -71,7 +71,7 @@ def examine(exam: Examination) -> PromptMeasurements:
     )
 
 
-def count(exam: Examination, pipeline: Any, asked: Sequence[Sequence[str]], check: str, seeds: int, what: str) -> PromptCounts:
+def count(exam: PromptExamination, pipeline: Any, asked: Sequence[Sequence[str]], check: str, seeds: int, what: str) -> PromptCounts:
     """Detections by prompt of the concept.
 
     Args:
@@ -92,7 +92,7 @@ def count(exam: Examination, pipeline: Any, asked: Sequence[Sequence[str]], chec
     return PromptCounts(detections=tuple(detections), samples=tuple(samples))
 
 
-def _replayed(exam: Examination, way: ReplayName) -> Replayed:
+def _replayed(exam: PromptExamination, way: ReplayName) -> Replayed:
     asked = replay(exam.prompts, way, exam.key).prompts
     return Replayed(name=way, erased=count(exam, exam.erased.pipeline, asked, f"F3 {way}", exam.policy.replay.seeds, f"erased: F3, {way}"))
 
@@ -104,7 +104,7 @@ class _Kept:
     scores: ScoreChange | None
 
 
-def _look_at_retained(exam: Examination) -> _Kept:
+def _look_at_retained(exam: PromptExamination) -> _Kept:
     """Draw every retained prompt from both models by the same seeds; only pairs of which both images are finite count."""
     prompts, seeds = exam.prompts.retained, exam.policy.retain.seeds
     false, matched, samples, changes = [], [], [], []
@@ -128,7 +128,7 @@ def _look_at_retained(exam: Examination) -> _Kept:
     )
 
 
-def _inverted(exam: Examination) -> Probed | None:
+def _inverted(exam: PromptExamination) -> Probed | None:
     """F5 on both models, where there are images enough to train a token on."""
     if exam.images is None or len(exam.images) < exam.policy.inversion.images:
         return None
@@ -136,7 +136,7 @@ def _inverted(exam: Examination) -> Probed | None:
     return Probed(name="trained token", base=base, erased=erased)
 
 
-def _by_token(exam: Examination, model: TextToImage, images: Tensor, of: str) -> Detections:
+def _by_token(exam: PromptExamination, model: TextToImage, images: Tensor, of: str) -> Detections:
     rule, (seed,) = exam.policy.inversion, check_seeds(exam.key, "F5 training", 1)
     latents = encode_images(model.pipeline, images)
     token = trained_token(model, latents, exam.prompts.asked[0], rule, seed, exam.device, f"{of}: F5, training a token")

@@ -23,7 +23,7 @@ _WORKSPACE = "default"
 _HIDDEN = "Deleted_Internal"
 
 
-class Database:
+class MlflowDatabase:
     """One look at the database, by connections of its own."""
 
     def __init__(self, uri: str) -> None:

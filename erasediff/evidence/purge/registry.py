@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from erasediff.errors import BadInput
-from erasediff.evidence.purge.database import Database
+from erasediff.evidence.purge.database import MlflowDatabase
 from erasediff.evidence.purge.seam import Kept, Listing, Store, Thing
 from erasediff.records.purging import PurgePlan
 from erasediff.records.settings import Settings
@@ -34,7 +34,7 @@ def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracki
     """The registry and the runs of MLflow, in its database."""
 
     def look() -> Listing:
-        database = Database(database_uri(tracking.uri, settings))
+        database = MlflowDatabase(database_uri(tracking.uri, settings))
         rows = [Thing(RUNS, partial(database.delete_run, run.id)) for run in plan.runs if not run.parts and database.rows_of_run(run.id)]
         partly = sum(bool(run.parts) for run in plan.runs)
         kept = Kept(RUNS, partly, "they hold what serves, or another request's evidence; only some of their artifacts went")
@@ -43,7 +43,7 @@ def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracki
     return Store("mlflow registry", look, "asked every table of MLflow's database by a connection of its own", ("mlflow artifacts",))
 
 
-def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, database: Database) -> list[Thing]:
+def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, database: MlflowDatabase) -> list[Thing]:
     """Versions to delete, or to tag.
 
     The highest number is never deleted: MLflow counts on from it, and would give it to another model.

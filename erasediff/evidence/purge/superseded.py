@@ -37,7 +37,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Rules:
+class RetentionRules:
     """What the decision goes by.
 
     Attributes:
@@ -60,7 +60,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Decision:
+class PurgeDecision:
     """``gone`` and ``open_`` are revoked, but what is still needed by an open attempt is not deleted."""
 
     gone: tuple[Build, ...]
@@ -75,13 +75,13 @@ _ELSEWHERE = "they are the champion of another registered model: erase the class
 _ERASED, _OTHER = "they have forgotten the class", "they are of another dataset"
 
 
-def decide(builds: Iterable[Build], rules: Rules) -> Decision:
+def decide(builds: Iterable[Build], rules: RetentionRules) -> PurgeDecision:
     """Say of every build whether it goes."""
     newest_first = sorted(builds, key=lambda build: -(build.number or 0))
     warm = _warm(newest_first, rules)
     said = [(build, _reason(build, rules, warm)) for build in newest_first]
     reasons = Counter(reason for _, reason in said if reason is not None)
-    return Decision(
+    return PurgeDecision(
         gone=tuple(build for build, reason in said if reason is None),
         stay=tuple(build for build, reason in said if reason not in (None, _OPEN)),
         open_=tuple(build for build, reason in said if reason == _OPEN),
@@ -89,18 +89,18 @@ def decide(builds: Iterable[Build], rules: Rules) -> Decision:
     )
 
 
-def _warm(newest_first: list[Build], rules: Rules) -> set[str]:
+def _warm(newest_first: list[Build], rules: RetentionRules) -> set[str]:
     """Weights of the champion and of the newest others that a roll-back would take."""
     champion = [build for build in newest_first if build.number == rules.champion]
     others = [build for build in newest_first if build.number not in (None, rules.champion) and _may_serve(build, rules)]
     return {build.model.weights.sha256 for build in [*champion, *others[: max(0, rules.warm - len(champion))]]}
 
 
-def _may_serve(build: Build, rules: Rules) -> bool:
+def _may_serve(build: Build, rules: RetentionRules) -> bool:
     return build.passed and build.model.epoch >= rules.epoch and rules.label in build.model.forgotten and build.model.dataset == rules.dataset
 
 
-def _reason(build: Build, rules: Rules, warm: set[str]) -> str | None:
+def _reason(build: Build, rules: RetentionRules, warm: set[str]) -> str | None:
     """Why a build stays, or ``None`` where it goes."""
     weights, model = build.model.weights.sha256, build.model
     if weights in warm:

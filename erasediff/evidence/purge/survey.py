@@ -10,7 +10,7 @@ from erasediff.attempts.batch import requests_in
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.grids import shows
 from erasediff.evidence.purge.seam import Kept
-from erasediff.evidence.purge.superseded import Build, Decision, Rules, decide
+from erasediff.evidence.purge.superseded import Build, PurgeDecision, RetentionRules, decide
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
 from erasediff.tracking import MODEL_ARTIFACTS, Tracking
@@ -100,12 +100,12 @@ def model_of(version: Any) -> ModelRecord | None:
     return None if said is None else ModelRecord.parse_json(said, f"the tag erasediff.model of version {version.version}")
 
 
-def _decision(subject: Subject, tracking: Tracking) -> Decision:
+def _decision(subject: Subject, tracking: Tracking) -> PurgeDecision:
     champion = model_of(subject.champion)
     if champion is None:
         raise BadInput(f"the champion of {subject.name!r} does not say what it has forgotten: nothing is purged before it does.")
     everything = subject.run.workdir.attempts()
-    rules = Rules(
+    rules = RetentionRules(
         dataset=subject.run.plan().request.dataset,
         label=subject.label,
         champion=int(subject.champion.version),
@@ -148,7 +148,7 @@ def _of_attempt(attempt: Attempt) -> list[Build]:
     return found
 
 
-def _runs(subject: Subject, tracking: Tracking, decision: Decision) -> dict[str, PlannedRun]:
+def _runs(subject: Subject, tracking: Tracking, decision: PurgeDecision) -> dict[str, PlannedRun]:
     """Runs of MLflow that go whole, and others of which some artifacts go: they are evidence of another request, or hold what serves."""
     request = subject.run.plan().request.digest()
     needed = {build.run_id for build in (*decision.stay, *decision.open_) if build.run_id}

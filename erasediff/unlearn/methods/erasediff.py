@@ -9,11 +9,10 @@ import torch
 
 from erasediff.errors import NonFinite
 from erasediff.models.decay import linear_decay
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import MULTIPLIERS, gradient_dots
-from erasediff.unlearn.objective import NoisedBatch, denoising_loss
-from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.workbench import Workbench
 
 
@@ -43,7 +42,7 @@ class EraseDiff:
     def prepare(self, bench: Workbench) -> None:
         """Aim a pool of forget batches, if ``erase.teacher_pool`` asks for one: a frozen teacher always answers the same."""
         random = bench.random_of("pool")
-        self._pool = [_aimed_batch(bench, random) for _ in range(self._config.teacher_pool)]
+        self._pool = [bench.aimed_batch(random) for _ in range(self._config.teacher_pool)]
 
     def eta(self, step: int) -> float:
         """η at a step."""
@@ -51,8 +50,6 @@ class EraseDiff:
 
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
         """See :class:`Method`."""
-        if self._config.inner_steps:
-            inner_loop(bench, optimizer, self._config)
         retain, forget = bench.denoising_gradients(bench.held_batch(), lambda: self._forget_batch(bench))
         dots = gradient_dots(retain.tensors, forget.tensors)
         multiplier = self._multiplier(dots, self.eta(bench.step))
@@ -63,29 +60,4 @@ class EraseDiff:
         return StepReport(retain.loss, forget.loss, multiplier, dots.cosine)
 
     def _forget_batch(self, bench: Workbench) -> NoisedBatch:
-        return self._pool[bench.step % len(self._pool)] if self._pool else _aimed_batch(bench, bench.random)
-
-
-def _aimed_batch(bench: Workbench, random: Randomness) -> NoisedBatch:
-    batch = bench.visited_batch(random)
-    return batch.aimed_at(bench.target_of(batch, random))
-
-
-def inner_loop(bench: Workbench, optimizer: torch.optim.Optimizer, config: EraseConfig) -> None:
-    """The released code's estimate of min_φ L_f(φ): steps on the forget loss, after which the weights are put back.
-
-    It is here to be compared with. What it leaves behind is nothing, unless the optimiser is shared: then its moments have
-    seen the forget gradients and bend the outer step. Its batches come from a generator of their own, so that the outer
-    step sees the same numbers with it and without it.
-    """
-    random = bench.random_of(f"inner loop {bench.step}")
-    before = [parameter.detach().clone() for parameter in bench.parameters]
-    inner = optimizer if config.share_optimizer_state else type(optimizer)(list(bench.parameters), **optimizer.defaults)
-    for _ in range(config.inner_steps):
-        forget = bench.gradient("forget loss of the inner loop", lambda part: denoising_loss(bench.denoiser, part), _aimed_batch(bench, random))
-        bench.leave(forget.tensors)
-        torch.nn.utils.clip_grad_norm_(bench.parameters, config.max_gradient_norm)
-        inner.step()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-        torch._foreach_copy_(list(bench.parameters), before)
+        return self._pool[bench.step % len(self._pool)] if self._pool else bench.aimed_batch()

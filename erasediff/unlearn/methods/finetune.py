@@ -8,7 +8,6 @@ import torch
 
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
-from erasediff.unlearn.objective import denoising_loss
 from erasediff.unlearn.workbench import Workbench
 
 
@@ -25,6 +24,6 @@ class FineTune:
 
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
         """See :class:`Method`."""
-        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), bench.retain_batch())
+        retain = bench.denoising_gradient("retain loss", bench.retain_batch())
         bench.leave(retain.tensors)
         return StepReport(retain_loss=retain.loss)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
-from erasediff.unlearn.objective import NoisedBatch, denoising_loss
+from erasediff.models.noised import NoisedBatch
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.workbench import Gradient, Overflow, Workbench
 
@@ -33,7 +33,7 @@ def base_gradients(bench: Workbench, purpose: str, draw: Callable[[Randomness], 
 def _gradient(bench: Workbench, name: str, batch: NoisedBatch) -> Gradient:
     while True:
         try:
-            gradient = bench.gradient(name, lambda part: denoising_loss(bench.denoiser, part), batch)
+            gradient = bench.denoising_gradient(name, batch)
             break
         except Overflow:
             bench.compute.loss_scale.overflowed()

@@ -10,7 +10,6 @@ from torch import Tensor
 from erasediff.errors import BadInput
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
-from erasediff.unlearn.objective import denoising_loss
 from erasediff.unlearn.workbench import Workbench
 
 
@@ -48,7 +47,7 @@ class Retrain:
         """See :class:`Method`."""
         batch = bench.retain_batch()
         batch = batch.under(self._names_of_null(bench, batch.labels))
-        retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), batch)
+        retain = bench.denoising_gradient("retain loss", batch)
         bench.leave(retain.tensors)
         return StepReport(retain_loss=retain.loss)
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.methods.prelude import fisher_diagonal
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.workbench import Workbench
 

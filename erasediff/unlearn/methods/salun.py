@@ -47,9 +47,7 @@ class SalUn:
 
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
         """See :class:`Method`."""
-        batch = bench.visited_batch()
-        batch = batch.aimed_at(bench.target_of(batch))
-        kept = bench.retain_batch()
+        batch, kept = bench.aimed_batch(), bench.retain_batch()
         retain, forget = bench.denoising_gradients(lambda: kept, lambda: batch)
         cosine = gradient_dots(retain.tensors, forget.tensors).cosine
         torch._foreach_add_(forget.tensors, retain.tensors, alpha=self._beta)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.methods.prelude import fisher_diagonal
-from erasediff.unlearn.objective import NoisedBatch, denoising_loss
 from erasediff.unlearn.workbench import Workbench
 
 TEMPERATURE = 0.5
@@ -76,7 +76,7 @@ class SFRon:
         try:
             with torch.no_grad():
                 torch._foreach_add_(parameters, forget.tensors, alpha=length)
-            retain = bench.gradient("retain loss", lambda part: denoising_loss(bench.denoiser, part), bench.retain_batch())
+            retain = bench.denoising_gradient("retain loss", bench.retain_batch())
         except Exception:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, before)

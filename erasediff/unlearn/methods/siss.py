@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
+from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import gradient_dots
-from erasediff.unlearn.objective import NoisedBatch
 from erasediff.unlearn.workbench import Workbench
 
 SHARE = 0.1
@@ -21,7 +21,7 @@ SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Pairs:
+class MixedStates:
     """States m_t ``[B,C,H,W]`` of the mixture of a retain image x and a forget image a, seen from each of the two.
 
     The goals ``[B,C,H,W]`` are what a perfect denoiser would predict if m_t had come from x, or from a; the weights ``[B]``
@@ -66,7 +66,7 @@ class SISS:
         """See :class:`Method`."""
         pairs = paired(bench, bench.retain_batch(), bench.forget_batch())
 
-        def losses(part: Pairs) -> list[tuple[str, Tensor]]:
+        def losses(part: MixedStates) -> list[tuple[str, Tensor]]:
             prediction = bench.denoiser(part.noised, part.timesteps, part.labels).float()
             return [
                 ("keep loss", weighted(prediction, part.keep_goal, part.keep_weight)),
@@ -83,7 +83,7 @@ class SISS:
         return StepReport(keep.loss, forget.loss, -scale, dots.cosine)
 
 
-def paired(bench: Workbench, keep: NoisedBatch, forget: NoisedBatch) -> Pairs:
+def paired(bench: Workbench, keep: NoisedBatch, forget: NoisedBatch) -> MixedStates:
     """Join a retain and a forget batch row by row: component and label of a pair follow from its row in the joint batch."""
     count, device = len(keep.labels), keep.labels.device
     row = torch.arange(bench.compute.rank * count, (bench.compute.rank + 1) * count, device=device)
@@ -95,7 +95,7 @@ def paired(bench: Workbench, keep: NoisedBatch, forget: NoisedBatch) -> Pairs:
     variance = 1 - signal
     # log q(m_t|x) - log q(m_t|a): a ratio of densities would be 0/0 at small t
     log_ratio = ((off_forget.square() - off_keep.square()) / (2 * variance)).flatten(1).sum(1)
-    return Pairs(
+    return MixedStates(
         noised,
         timesteps,
         torch.where(under_forget, forget.labels, keep.labels),

@@ -13,11 +13,11 @@ from erasediff.errors import BadInput, NonFinite
 from erasediff.evaluate.attacks.inversion import TrainedToken, trained_token
 from erasediff.evaluate.prompts.sampling import draw_prompted
 from erasediff.models.text_to_image import TextToImage, encode_images, load_text_to_image
-from erasediff.records.prompt_policy import InversionPolicy, PromptSampling
+from erasediff.records.prompt_policy import PromptInversionPolicy, PromptSampling
 from tests.stable_diffusion import CAT, GREEN, images_of, write_model
 
 CPU = torch.device("cpu")
-BUDGET = InversionPolicy(images=4, steps=60, learning_rate=0.05, batch_size=8, n=1, max_upper=0.5)
+BUDGET = PromptInversionPolicy(images=4, steps=60, learning_rate=0.05, batch_size=8, n=1, max_upper=0.5)
 IMAGES, _ = images_of([CAT], 4)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.attacks.training import Budget, inverted, relearned, trained_on
 from erasediff.models.denoiser import UNetDenoiser, build_scheduler
+from erasediff.models.noised import denoising_loss
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.training import TrainingSet
 from erasediff.records.config import SamplerConfig
@@ -40,7 +41,8 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
 def loss_of(denoiser, schedule, label: int) -> float:
     data = TrainingSet(IMAGES, torch.full((8,), label), NULL, 0.0)
     with torch.no_grad():
-        return float(torch.stack([data.loss(denoiser, schedule, 64, torch.Generator().manual_seed(s), CPU) for s in range(8)]).mean())
+        batches = (data.draw(schedule, 64, torch.Generator().manual_seed(s), CPU) for s in range(8))
+        return float(torch.stack([denoising_loss(denoiser, batch) for batch in batches]).mean())
 
 
 def test_training_on_changes_a_copy_and_lowers_its_loss(pipeline) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.evidence.purge.database import Database
+from erasediff.evidence.purge.database import MlflowDatabase
 from erasediff.evidence.purge.registry import database_uri, registry_store
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
 from erasediff.records.settings import Settings
@@ -75,7 +75,7 @@ def test_control_mlflows_own_deletion_leaves_rows_and_bytes(tracking: Tracking, 
     run, _, version = filled(tracking, tmp_path)
     tracking.client.delete_run(run)
     tracking.client.delete_model_version("m", version)
-    database = Database(tracking.uri)
+    database = MlflowDatabase(tracking.uri)
     assert database.rows_of_run(run) > 300
     assert database.rows_of_version("m", int(version)) > 1
     assert CANARY.encode() in (tmp_path / "mlflow.db").read_bytes()
@@ -92,7 +92,7 @@ def test_control_the_rows_that_gc_deletes_are_not_all(tracking: Tracking, tmp_pa
 
     run, _, _ = filled(tracking, tmp_path)
     SqlAlchemyStore(tracking.uri, str(tmp_path / "artifacts"))._hard_delete_run(run)
-    assert Database(tracking.uri).rows_of_run(run) > 0, "the row of its dataset"
+    assert MlflowDatabase(tracking.uri).rows_of_run(run) > 0, "the row of its dataset"
 
 
 def test_the_highest_version_is_tagged_and_never_deleted(tracking: Tracking, tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_a_server_without_its_database_is_unfinished_not_purged() -> None:
 
 def test_databases_that_cannot_be_asked_get_a_sentence_without_a_password(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="none that can be opened"):
-        Database("nonsense")
+        MlflowDatabase("nonsense")
     with pytest.raises(BadInput, match="is not MLflow's"):
-        Database(f"sqlite:///{tmp_path / 'empty.db'}")
+        MlflowDatabase(f"sqlite:///{tmp_path / 'empty.db'}")
     with pytest.raises(Unreachable, match="does not answer") as refused:
-        Database("postgresql+psycopg://user:secret@127.0.0.1:9/mlflow")
+        MlflowDatabase("postgresql+psycopg://user:secret@127.0.0.1:9/mlflow")
     assert "secret" not in str(refused.value)
 
 
@@ -158,6 +158,6 @@ def test_the_same_on_postgresql_where_keys_refer_to_keys(postgres: str, tmp_path
     for thing in store.look().things:
         thing.remove()
     assert store.look().things == ()
-    database: Callable[[str], int] = Database(postgres).rows_of_run
+    database: Callable[[str], int] = MlflowDatabase(postgres).rows_of_run
     assert (database(run), database(other) > 0) == (0, True)
     assert time.monotonic() - started < 300

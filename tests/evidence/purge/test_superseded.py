@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erasediff.evidence.purge.superseded import Build, Rules, decide
+from erasediff.evidence.purge.superseded import Build, RetentionRules, decide
 from erasediff.records.base import Pointer
 from erasediff.records.nouns import ModelRecord
 
@@ -21,7 +21,7 @@ def build(number: int | None, epoch: int, *forgotten: int, passed: bool = True, 
 
 def gone(*builds: Build, **changes: object) -> list[int | None]:
     fields: dict[str, object] = {"dataset": "numbers", "label": LABEL, "champion": 9, "epoch": 2, "warm": 2}
-    return sorted(b.number or 0 for b in decide(builds, Rules(**(fields | changes))).gone)  # type: ignore[arg-type]
+    return sorted(b.number or 0 for b in decide(builds, RetentionRules(**(fields | changes))).gone)  # type: ignore[arg-type]
 
 
 CHAMPION = build(9, 2, EARLIER, LABEL)
@@ -57,7 +57,7 @@ def test_what_others_need_stays_with_a_reason() -> None:
     assert gone(base, CHAMPION) == [1], "control"
     for changes in ({"elsewhere": weights}, {"opened": weights}):
         assert gone(base, CHAMPION, **changes) == []
-    decision = decide([base, CHAMPION], Rules("numbers", LABEL, 9, 2, 2, opened=weights))
+    decision = decide([base, CHAMPION], RetentionRules("numbers", LABEL, 9, 2, 2, opened=weights))
     assert [b.number for b in decision.open_] == [1]
     assert any("has not ended" in kept.reason for kept in decision.kept)
     assert gone(build(1, 0, dataset="others"), CHAMPION) == []

@@ -31,7 +31,7 @@ from erasediff.records.nouns import (
     VerdictRecord,
 )
 from erasediff.records.policy import load_policy
-from erasediff.serve.solver import save_tables
+from erasediff.serve.solver import save_table
 from erasediff.steps.perform import perform
 from erasediff.steps.promote import promote
 from erasediff.steps.roll_out import roll_out
@@ -158,7 +158,7 @@ class World:
         folder = run.folder / "onnx"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(f"graph {run.name}".encode())
-        save_tables({SOLVER: solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000)))}, folder / "solvers.npz")
+        save_table(SOLVER, solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), folder / "solvers.npz")
         served = describe(folder, dataset="numbers", epoch=erased.epoch, forgotten=erased.forgotten, weights_sha256=erased.weights.sha256)
         exported = ExportedRecord(
             onnx=served.onnx,

@@ -29,12 +29,13 @@ def answering(status: str, body: str = "", kind: str = "text/plain") -> Fault:
     return Fault(answer=f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
 
 
-class FaultyWay:
+class FaultyProxy:
     """Carries bytes between clients and a server. A new fault also meets the connections that are open."""
 
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int, host: str = "127.0.0.1", listen: str = "127.0.0.1") -> None:
+        self._target = (host, port)
+        self._listener = socket.create_server((listen, 0))
+        self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self._fault = NONE
         self.met = 0
@@ -43,10 +44,14 @@ class FaultyWay:
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def set(self, fault: Fault) -> None:
         self._fault, self.met = fault, 0
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut the connections that are open; new ones meet the fault that is set."""
         while self._open:
             with suppress(OSError):  # it has ended by itself
                 self._open.pop().shutdown(socket.SHUT_RDWR)
