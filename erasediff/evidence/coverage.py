@@ -23,7 +23,7 @@ class ThreatCoverage:
 
 
 _TIER_1 = "the policy did not ask for it: it is a check of tier 2"
-ANSWERS = (
+THREATS = (
     ThreatCoverage(
         "membership inference",
         ("F9",),
@@ -50,14 +50,14 @@ ANSWERS = (
 
 def coverage(checks: Sequence[Check]) -> tuple[Threat, ...]:
     """The table, from every check that decided or was reported."""
-    return tuple(_threat(answer, checks) for answer in ANSWERS)
+    return tuple(_threat(threat, checks) for threat in THREATS)
 
 
-def _threat(answer: ThreatCoverage, checks: Sequence[Check]) -> Threat:
-    asked = [check for check in checks if any(check.id == known or check.id.startswith(f"{known}.") for known in answer.ids)]
+def _threat(threat: ThreatCoverage, checks: Sequence[Check]) -> Threat:
+    asked = [check for check in checks if any(check.id == known or check.id.startswith(f"{known}.") for known in threat.ids)]
     made = [check for check in asked if check.value is not None]
     if made:
         ids, verdicts = tuple(check.id for check in made), tuple(check.verdict for check in made)
-        return Threat(threat=answer.threat, executed=True, checks=ids, verdicts=verdicts, note=answer.executed)
-    note = answer.missing if not asked else f"the policy asked for {asked[0].id} and it was not measured"
-    return Threat(threat=answer.threat, executed=False, checks=(), verdicts=(), note=note)
+        return Threat(threat=threat.threat, executed=True, checks=ids, verdicts=verdicts, note=threat.executed)
+    note = threat.missing if not asked else f"the policy asked for {asked[0].id} and it was not measured"
+    return Threat(threat=threat.threat, executed=False, checks=(), verdicts=(), note=note)

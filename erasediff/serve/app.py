@@ -75,8 +75,8 @@ class Api:
 
     async def served(self) -> dict[str, Any]:
         """Which model serves, on which verdict, and what is suppressed."""
-        standing = self._predictor.standing
-        model = standing.model
+        guard = self._predictor.guard
+        model = guard.model
         return {
             "dataset": model.dataset,
             "classes": model.classes,
@@ -87,8 +87,8 @@ class Api:
             "verdict": str(model.verdict),
             "solver": model.solver,
             "guidance_scale": model.guidance_scale,
-            "suppressed": list(standing.suppressed()),
-            "refusal": standing.refusal(),
+            "suppressed": list(guard.suppressed()),
+            "refusal": guard.refusal(),
         }
 
     async def infer(self, request: Request, model_name: ModelName) -> Response:
@@ -131,7 +131,7 @@ class Api:
             raise Refused(404, f"there is no such model here: the model's name is {NAME}.")
 
     def _check_ready(self) -> None:
-        if reason := self._predictor.standing.refusal():
+        if reason := self._predictor.guard.refusal():
             raise Refused(503, reason)
 
 

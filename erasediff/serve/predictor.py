@@ -21,15 +21,15 @@ NAME, OUTPUT = "erasediff", "images"
 class Predictor(Model):  # type: ignore[misc]
     """Images of a label, as ``uint8 [N,H,W,C]``."""
 
-    def __init__(self, standing: ServingGuard, limits: Limits, batcher: Batcher, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, guard: ServingGuard, limits: Limits, batcher: Batcher, image_shape: tuple[int, int, int]) -> None:
         super().__init__(NAME)
-        self.standing, self._limits, self._batcher, self._shape = standing, limits, batcher, image_shape
-        self._defaults = Defaults(standing.model.solver, standing.model.guidance_scale)
+        self.guard, self._limits, self._batcher, self._shape = guard, limits, batcher, image_shape
+        self._defaults = Defaults(guard.model.solver, guard.model.guidance_scale)
         self.ready = True
 
     async def healthy(self) -> bool:
         """Whether the rules still admit the model."""
-        return self.standing.refusal() is None
+        return self.guard.refusal() is None
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Of the protocol's metadata."""
@@ -51,9 +51,9 @@ class Predictor(Model):  # type: ignore[misc]
             raise Refused(422, f"output {str(unknown[0])[:40]!r} is not known: the output is {OUTPUT}.")
         asked = read_question([Tensor(given.name, given.datatype, values_of(given)) for given in payload.inputs], self._defaults)
         self._limits.check(asked)
-        self.standing.check(asked)
+        self.guard.check(asked)
         images = await asyncio.wrap_future(self._batcher.submit(asked))
-        self.standing.check(asked)  # what was suppressed while it waited is not handed out
+        self.guard.check(asked)  # what was suppressed while it waited is not handed out
         return response(payload, images)
 
 

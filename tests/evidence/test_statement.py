@@ -11,7 +11,7 @@ import pytest
 from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence.certificate import Facts, commitment_to, statement_of
-from erasediff.evidence.coverage import ANSWERS, coverage
+from erasediff.evidence.coverage import THREATS, coverage
 from erasediff.records.certificate import CommitmentRecord, Statement
 from erasediff.records.nouns import (
     BaseRecord,
@@ -189,7 +189,7 @@ def test_an_attack_is_executed_only_if_its_check_was_made() -> None:
 
 def test_every_row_says_why_or_how(facts: Facts) -> None:
     rows = statement_of(facts, AT).predicate.coverage
-    assert [row.threat for row in rows] == [answer.threat for answer in ANSWERS]
+    assert [row.threat for row in rows] == [known.threat for known in THREATS]
     assert all(row.note for row in rows)
     (asked,) = (row for row in coverage([check("F7", value=None, verdict=Verdict.INCONCLUSIVE)]) if row.threat == "regurgitation")
     assert "F7 and it was not measured" in asked.note

@@ -93,12 +93,12 @@ def test_a_list_that_does_not_verify_leaves_the_last_good_one_in_force(
 def test_until_the_first_one_verifies_nothing_is_served(tmp_path: Path, keys: Path, listed: RevocationsFile) -> None:
     for name in ("model.onnx", "solvers.npz"):
         (tmp_path / name).write_bytes(b"x")
-    standing = ServingGuard(describe(tmp_path), RulesAndRevocations(RulesFile(None), listed))
-    assert "does not exist" in str(standing.refusal())
-    assert standing.suppressed() == tuple(range(10))
+    guard = ServingGuard(describe(tmp_path), RulesAndRevocations(RulesFile(None), listed))
+    assert "does not exist" in str(guard.refusal())
+    assert guard.suppressed() == tuple(range(10))
     assert listed.state() == RevocationsState(0, False)
     revoke(tmp_path / "list.json", key_in(keys), (A,), 0, NOW)
-    assert standing.refusal() is None
+    assert guard.refusal() is None
 
 
 def test_both_the_rules_and_the_list_revoke(tmp_path: Path, keys: Path, listed: RevocationsFile) -> None:

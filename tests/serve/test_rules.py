@@ -65,16 +65,16 @@ def test_a_mounted_config_map_that_changes_is_seen(tmp_path: Path) -> None:
 def test_a_broken_file_stops_everything_until_it_is_mended(tmp_path: Path, model: ServedModel, text: str) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(text)
-    standing = ServingGuard(model, RulesFile(path))
+    guard = ServingGuard(model, RulesFile(path))
     with pytest.raises(BadInput):
-        standing.rules.now()
-    assert standing.refusal() is not None
-    assert standing.suppressed() == tuple(range(10))
+        guard.rules.now()
+    assert guard.refusal() is not None
+    assert guard.suppressed() == tuple(range(10))
     with pytest.raises(Refused) as refused:
-        standing.check(asked(4))
+        guard.check(asked(4))
     assert refused.value.status == 503
     path.write_text("{}\n")
-    standing.check(asked(4))
+    guard.check(asked(4))
 
 
 @pytest.mark.parametrize(
