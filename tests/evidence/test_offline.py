@@ -54,7 +54,14 @@ def test_it_verifies_where_nothing_heavy_can_be_imported(issued: Issued) -> None
 
 @pytest.mark.parametrize(
     "arguments",
-    [("evaluate",), ("train-base",), ("demo",), ("certify",), ("sample", "--model", "x", "--label", "1", "--out", "x.png"), ("rollback",)],
+    [
+        ("evaluate",),
+        ("regate",),
+        ("demo",),
+        ("certify",),
+        ("sample", "--model", "x", "--label", "1", "--out", "x.png"),
+        ("rollback", "--name", "digits"),
+    ],
 )
 def test_control_the_other_commands_say_what_is_missing(issued: Issued, arguments: tuple[str, ...]) -> None:
     done = without(*arguments, "--workdir", issued.run.workdir.root)
@@ -102,7 +109,12 @@ def test_it_verifies_in_an_environment_of_the_extra_alone(issued: Issued, elsewh
 
 def test_the_other_commands_say_there_what_is_missing(elsewhere: Path, tmp_path: Path) -> None:
     clean = {"PATH": "/usr/bin:/bin"}
-    for arguments in (["demo"], ["run"], ["rollback"], ["submit", "--host", "http://127.0.0.1:9"]):
+    for arguments in (
+        ["demo"],
+        ["run", "--forget-label", "0"],
+        ["rollback", "--name", "digits"],
+        ["submit", "--forget-label", "0", "--host", "http://127.0.0.1:9"],
+    ):
         command = [str(elsewhere / "bin/erasediff"), *arguments] + ([] if arguments[0] == "submit" else ["--workdir", str(tmp_path / "work")])
         done = subprocess.run(command, capture_output=True, text=True, env=clean, cwd="/", check=False)
         assert done.returncode == 2, done.stderr
