@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in subprocesses
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule, build_scheduler, build_unet, schedule_of
 from erasediff.records.config import DenoiserConfig, SamplerConfig
+
+hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None)  # `make test-thorough`
+hypothesis.settings.load_profile("quick")
 
 TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
 
