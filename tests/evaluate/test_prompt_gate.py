@@ -151,7 +151,7 @@ FAULTS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], dict[str, Any]]]
 @pytest.mark.parametrize("first", FAULTS)
 @given(data=st.data())
 def test_no_fault_ever_passes(first: str, data: st.DataObject) -> None:
-    """280 damaged measurements, and 2,800 in `make test-thorough`: one fault of each kind, alone or with others, on top of the example that passes."""
+    """280 damaged measurements (`make test-thorough`: 2,800): one fault of each kind, alone or with others, on top of the example that passes."""
     others = data.draw(st.sets(st.sampled_from(sorted(FAULTS)), max_size=2))
     changes: dict[str, Any] = {}
     for name in {*others, first}:
