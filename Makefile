@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test fuzz-serve test-faults test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
+.PHONY: install demo test fuzz-serve test-thorough test-faults test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
 
 install: $(STAMP)
 
@@ -42,6 +42,10 @@ test: install $(SERVE_STAMP)
 FAULTS ?= tests
 test-faults: install
 	$(BIN)/pytest -m faults -n 2 --dist loadgroup --durations 20 $(FAULTS)
+
+# Properties on ten times as many random examples, and tests that are marked as thorough.
+test-thorough: install
+	$(BIN)/pytest -m 'hypothesis or thorough' --hypothesis-profile thorough -n 2 --durations 20 tests
 
 # Against KUBECONFIG where it is set; else as root on Debian 12, where a one-node cluster is compiled once a machine (20 minutes) and started
 # by the tool that ERASEDIFF_ONE_NODE_CLUSTER names. Pods run ERASEDIFF_TEST_SERVE_IMAGE and ERASEDIFF_TEST_PIPELINE_IMAGE where those are

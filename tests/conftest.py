@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in subprocesses
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule, build_scheduler, build_unet, schedule_of
 from erasediff.records.config import DenoiserConfig, SamplerConfig
+from tests.shared import share_in
+
+hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None)  # `make test-thorough`
+hypothesis.settings.load_profile("quick")
 
 TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
 
@@ -23,6 +29,13 @@ TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
 def _one_thread() -> None:
     """Sums in another order differ in their last bits, so tests that compare bits fix the number of threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The folder of this run; a worker of xdist has a folder of its own inside it."""
+    own = tmp_path_factory.getbasetemp()
+    share_in((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,22 +10,29 @@ import torch
 
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
-from erasediff.files import sha256_file
+from erasediff.files import sha256_bytes, sha256_file
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
 from erasediff.records.nouns import ServedModel, Verdict
 from erasediff.serve.solver import save_table
+from tests.shared import shared
 
 SOLVER = "ddim-2"
+
+
+def export_once(pipeline: ClassConditionalPipeline, to: Path) -> None:
+    """Put the graph of a denoiser into a file; the same weights are exported once, for that takes five seconds."""
+    weights = sha256_bytes(b"".join(value.numpy().tobytes() for value in pipeline.unet.state_dict().values()))
+    shutil.copyfile(shared(f"exported/{weights}.onnx", lambda path: export_denoiser(pipeline, path)), to)
 
 
 def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int, epoch: int, forgotten: tuple[int, ...] = ()) -> ServedModel:
     """Export a random denoiser: what it draws is noise, and everything else is as it will be."""
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = ClassConditionalPipeline(unet(seed), build_scheduler(SamplerConfig(), 1000))
-    export_denoiser(pipeline, folder / "model.onnx")
+    export_once(pipeline, folder / "model.onnx")
     save_table(SOLVER, solver_table("ddim", 2, pipeline.schedule), folder / "solvers.npz")
     return describe(folder, epoch=epoch, forgotten=forgotten, weights_sha256=f"{seed:064x}")
 

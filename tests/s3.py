@@ -27,6 +27,7 @@ def s3_server(monkeypatch: pytest.MonkeyPatch, bucket: str, host: str = "127.0.0
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)  # tried again as often, with no pause
     server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
     server.start()
     try:

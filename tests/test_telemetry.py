@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 MLFLOW = "from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
 HUB = "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
@@ -21,17 +19,13 @@ def said(code: str, temporary: Path, **variables: str) -> str:
     return done.stdout.strip()
 
 
-def test_onnxruntime_opens_no_session_with_its_maker(tmp_path: Path) -> None:
-    said("from erasediff.serve import graph; import onnxruntime", tmp_path)
+def test_every_library_sees_that_it_is_turned_off_and_onnxruntime_opens_no_session_with_its_maker(tmp_path: Path) -> None:
+    off = said(f"import erasediff; {MLFLOW}; {HUB}; {DVC}; from erasediff.serve import graph; import onnxruntime", tmp_path)
+    assert off.splitlines() == ["True"] * 3
     assert not (tmp_path / ".ses").exists()
-    said("import onnxruntime", tmp_path)
+    on = said(f"{MLFLOW}; {HUB}; {DVC}; import onnxruntime", tmp_path)
+    assert on.splitlines() == ["False"] * 3, "control: left alone, it is on"
     assert (tmp_path / ".ses").exists(), "control: left alone, it writes down the session's name"
-
-
-@pytest.mark.parametrize("library", [MLFLOW, HUB, DVC], ids=["mlflow", "huggingface_hub", "dvc"])
-def test_a_library_sees_that_it_is_turned_off(tmp_path: Path, library: str) -> None:
-    assert said(f"import erasediff; {library}", tmp_path) == "True"
-    assert said(library, tmp_path) == "False", "control: left alone, it is on"
 
 
 def test_what_an_operator_chose_stands(tmp_path: Path) -> None:

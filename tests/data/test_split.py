@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from erasediff.data.split import Split, check_split, split_dataset
 from erasediff.errors import BadInput, IntegrityError
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     labels=st.lists(st.integers(0, 5), min_size=1, max_size=60),
     label=st.integers(0, 5),

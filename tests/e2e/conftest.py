@@ -1,16 +1,22 @@
 """Real services for the end-to-end tests: an MLflow server over HTTP on SQLite, and an S3 store."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.e2e import warm
 from tests.mlflow_server import mlflow_server
 
+ROOT = Path(__file__).parents[2]
 BUCKET = "forget-sets"
 
 
@@ -76,13 +82,68 @@ def services(mlflow):
         server.stop()
 
 
+def clean(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a command inherits: nothing that points it anywhere, but what it is given."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))} | dict(environment or {})
+
+
 @pytest.fixture(scope="session")
-def erasediff():
+def erasediff_alone():
     """Run the command line as a user does; the answer holds the exit code and the output."""
 
-    def run(*arguments: str, environment: dict[str, str] | None = None, timeout: float = 1700) -> subprocess.CompletedProcess:
+    def run(*arguments: object, environment: dict[str, str] | None = None, timeout: float = 1700) -> subprocess.CompletedProcess:
         command = [str(Path(sys.executable).parent / "erasediff"), *map(str, arguments)]
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
-        return subprocess.run(command, env={**inherited, **(environment or {})}, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(command, env=clean(environment), capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Programs that are forked from a process which has made their imports; see warm.py."""
+
+    address: str
+
+    def __call__(self, *command: object, environment: dict[str, str], folder: str = "/") -> subprocess.CompletedProcess:
+        """Run one to its end."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+            words = [str(word) for word in command]
+            code = warm.ask(self.address, words, environment, folder, (out.fileno(), errors.fileno()), 1700)
+            out.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(words, code, out.read(), errors.read())
+
+    def programs(self, folder: Path) -> Path:
+        """A folder for PATH, in which ``erasediff`` is one."""
+        folder.mkdir()
+        (folder / "erasediff").write_text(f'#!/bin/sh\nexec {sys.executable} -IS {warm.__file__} ask {self.address} erasediff "$@"\n')
+        (folder / "erasediff").chmod(0o755)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def warmed():
+    """Where to ask for programs without their imports."""
+    folder = Path(tempfile.mkdtemp(prefix="erasediff-", dir="/tmp"))  # a socket needs a short path
+    process = subprocess.Popen([sys.executable, "-P", warm.__file__, "serve", str(folder / "socket")], cwd=ROOT, env=clean())
+    try:
+        deadline = time.monotonic() + 300
+        while not (folder / "socket").exists():
+            assert process.poll() is None, "it ended while it made its imports"
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield Warm(str(folder / "socket"))
+    finally:
+        process.kill()
+        process.wait(60)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def erasediff(warmed):
+    """The command line in a process of its own that has no imports to make."""
+
+    def run(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+        return warmed("erasediff", *arguments, environment=clean(environment))
 
     return run

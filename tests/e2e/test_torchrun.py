@@ -1,9 +1,9 @@
 """``torchrun … python -m erasediff erase`` on two processes writes one record, of the model that one process would have made."""
 
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,46 +13,47 @@ from safetensors.torch import load_file
 from erasediff.attempts.workdir import Workdir
 from erasediff.models.layout import WEIGHTS
 from erasediff.records.nouns import ErasedRecord
+from tests.e2e.conftest import clean
 
 QUICK = Path(__file__).parent / "quick"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "erasediff")
-ALONE = (sys.executable, "-m", "erasediff")
 TOLERANCE = 2e-4  # 20 steps of Adam at 2e-3: a rounding error of 1e-7 can grow to a small part of a step
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
-    done = subprocess.run([str(a) for a in arguments], env=environment, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    return done
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TORCHRUN, *map(str, arguments)], env=clean(), capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ready(tmp_path_factory: pytest.TempPathFactory, erasediff: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
     """A workdir in which the erasure is the next step."""
     folder = tmp_path_factory.mktemp("torchrun")
     document = yaml.safe_load((QUICK / "config.yaml").read_text())
     document["base_training"] |= {"steps": 60}
     document["erase"] |= {"steps": 20, "checkpoint_every": 100}
     (folder / "config.yaml").write_text(yaml.safe_dump(document))
-    options = ("--workdir", folder / "work")
-    command(*ALONE, "check-prerequisites", "--forget-label", "0", *options, "--config", folder / "config.yaml", "--policy", QUICK / "policy.yaml")
-    run = Workdir.open(folder / "work").attempt().name
-    command(*ALONE, "train-base", *options, "--run", run)
-    command(*ALONE, "version-forget-set", *options)
+
+    def run(*arguments: object) -> None:
+        done = erasediff(*arguments, "--workdir", folder / "work")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("check-prerequisites", "--forget-label", 0, "--config", folder / "config.yaml", "--policy", QUICK / "policy.yaml")
+    run("train-base", "--run", Workdir.open(folder / "work").attempt().name)
+    run("version-forget-set")
     return folder / "work"
 
 
-def erased(ready: Path, name: str, program: tuple[str, ...]) -> tuple[ErasedRecord, dict, Workdir, str]:
+def erased(ready: Path, name: str, program: Callable[..., subprocess.CompletedProcess[str]]) -> tuple[ErasedRecord, dict, Workdir, str]:
     workdir = Workdir(shutil.copytree(ready, ready.parent / name))
-    done = command(*program, "erase", "--workdir", workdir.root)
+    done = program("erase", "--workdir", workdir.root)
+    assert done.returncode == 0, done.stdout + done.stderr
     record = workdir.attempt().need(ErasedRecord)
     return record, load_file(workdir.models / record.model.weights.uri / WEIGHTS), workdir, done.stdout
 
 
-def test_two_processes_write_the_record_of_one(ready: Path) -> None:
-    alone, wanted, _, _ = erased(ready, "alone", ALONE)
-    together, found, workdir, said = erased(ready, "together", TORCHRUN)
+def test_two_processes_write_the_record_of_one(ready: Path, erasediff: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    alone, wanted, _, _ = erased(ready, "alone", erasediff)
+    together, found, workdir, said = erased(ready, "together", torchrun)
     worst = max(float((wanted[name] - found[name]).abs().max()) for name in wanted)
     base = load_file(next(p for p in (ready / "models").glob(f"*/{WEIGHTS}")))
     moved = max(float((wanted[name] - base[name]).abs().max()) for name in wanted)

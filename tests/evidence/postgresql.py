@@ -43,7 +43,7 @@ def postgresql_server() -> Iterator[str]:
         data = str(folder / "data")
         secure = ("--username=ledger", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
         _run(initdb, "--pgdata", data, *secure, "--no-sync", folder=folder)
-        options = f"-c listen_addresses='' -c unix_socket_directories='{folder}'"
+        options = f"-c fsync=off -c listen_addresses='' -c unix_socket_directories='{folder}'"
         _run(pg_ctl, "--pgdata", data, "--wait", "--options", options, "start", folder=folder)
         try:
             yield f"postgresql://ledger:{PASSWORD}@/postgres?host={folder}"

@@ -91,6 +91,7 @@ def elsewhere() -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_it_verifies_in_an_environment_of_the_extra_alone(issued: Issued, elsewhere: Path) -> None:
     command, clean = [str(elsewhere / "bin/erasediff"), *map(str, everything(issued))], {"PATH": "/usr/bin:/bin"}
     installed = subprocess.run([str(elsewhere / "bin/python"), "-m", "pip", "list"], capture_output=True, text=True, env=clean, check=True).stdout
@@ -107,6 +108,7 @@ def test_it_verifies_in_an_environment_of_the_extra_alone(issued: Issued, elsewh
     assert "is not the one that was certified" in refused.stderr
 
 
+@pytest.mark.thorough
 def test_the_other_commands_say_there_what_is_missing(elsewhere: Path, tmp_path: Path) -> None:
     clean = {"PATH": "/usr/bin:/bin"}
     for arguments in (
@@ -122,6 +124,7 @@ def test_the_other_commands_say_there_what_is_missing(elsewhere: Path, tmp_path:
         assert done.stderr.strip().count("\n") == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_a_key_can_be_made_and_a_list_issued_there(elsewhere: Path, tmp_path: Path) -> None:
     clean = {"PATH": "/usr/bin:/bin", "ERASEDIFF_SIGNING_KEY": str(tmp_path / "signing-key.pem")}
     for arguments in (["keys", "new", "--to", tmp_path], ["revoke", "--to", tmp_path / "list.json", "--digest", "0" * 64]):

@@ -90,7 +90,7 @@ def wrong_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[I
         client = boto3.client("kms", endpoint_url=url)
         key = client.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
         write_public(tmp_path / "public.pem", client.get_public_key(KeyId=key)["PublicKey"])
-        yield Issuer(tmp_path, ENVIRONMENT | {"AWS_ENDPOINT_URL": url, "ERASEDIFF_SIGNING_KEY": f"awskms:{key}"})
+        yield Issuer(tmp_path, ENVIRONMENT | {"AWS_MAX_ATTEMPTS": "1", "AWS_ENDPOINT_URL": url, "ERASEDIFF_SIGNING_KEY": f"awskms:{key}"})
 
 
 def test_a_list_that_a_token_signed_verifies_with_its_public_key(token: Issuer) -> None:

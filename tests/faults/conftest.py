@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import erasediff
+from tests.e2e.conftest import erasediff_alone as erasediff
 from tests.faults.life import Life
 
 __all__ = ["erasediff"]

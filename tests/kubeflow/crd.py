@@ -7,9 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.cluster.tier import CRDS_BESIDE_THE_CHECKOUT, CRDS_VARIABLE
-
-FOLDER = Path(os.environ.get(CRDS_VARIABLE) or CRDS_BESIDE_THE_CHECKOUT)
+FOLDER = Path(os.environ.get("ERASEDIFF_CRDS") or Path(__file__).parents[3] / "shared/crds")
 TRAINJOB = FOLDER / "trainer.kubeflow.org_trainjobs.yaml"
 
 

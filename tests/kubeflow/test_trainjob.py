@@ -26,6 +26,13 @@ JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--ru
 SOON = 20.0
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    """Look as often, and pause less in between."""
+    monkeypatch.setattr("erasediff.trainjob._POLL_SECONDS", 0.05)
+    monkeypatch.setattr("erasediff.trainjob._FIRST_POLL_SECONDS", 0.05)
+
+
 def client_of(fake: FakeTrainerApi) -> ClusterTrainJobs:
     configuration = kubernetes.client.Configuration(host=fake.host)
     return ClusterTrainJobs(Cluster(kubernetes.client.ApiClient(configuration), "erasure"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from erasediff.errors import BadInput
@@ -40,7 +40,6 @@ def shuffled(value: Any, rng: random.Random) -> Any:
     return [shuffled(inner, rng) for inner in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=200, deadline=None)
 @given(document=DOCUMENTS, rng=st.randoms(use_true_random=False))
 def test_key_order_does_not_matter_and_nothing_is_lost(document: Any, rng: random.Random) -> None:
     encoded = canonical_json(document)
@@ -61,7 +60,6 @@ def test_canonical_json_is_that_of_rfc_8785() -> None:
 REQUESTS = st.builds(ErasureRequest, dataset=st.sampled_from(["a", "b", "A", "a1", "a.1"]), label=st.integers(0, 3))
 
 
-@settings(max_examples=200, deadline=None)
 @given(left=REQUESTS, right=REQUESTS)
 def test_digests_are_equal_exactly_where_contents_are(left: ErasureRequest, right: ErasureRequest) -> None:
     """Two requests are the same request only if they say the same."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from erasediff.serve.asked import Asked, Limits, Refused
@@ -156,7 +156,6 @@ def test_draining_answers_what_was_accepted_and_takes_nothing_more(sampler: Reco
     assert (busy.result(0).ravel().tolist(), waiting.result(0).ravel().tolist()) == ([0], [1])
 
 
-@settings(max_examples=60, deadline=None)
 @given(wanted=st.lists(st.tuples(st.integers(0, 255), st.integers(1, 5)), max_size=40), threads=st.integers(1, 6))
 def test_under_load_from_many_clients_everybody_gets_the_images_of_their_seeds(wanted, threads: int) -> None:
     batcher = Batcher(Recorder(), Capacity(batch=7, waiting=10**6, deadline_seconds=60))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from erasediff.errors import BadInput
-from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
@@ -17,6 +16,7 @@ from erasediff.serve.asked import Asked
 from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
+from tests.exported import export_once
 
 SOLVER = "dpm-solver++-10"
 
@@ -26,7 +26,7 @@ def engine(tiny_unet, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Real onnxruntime over a real export."""
     path = tmp_path_factory.mktemp("engine") / "model.onnx"
     pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), 1000))
-    export_denoiser(pipeline, path)
+    export_once(pipeline, path)
     graph = OnnxGraph(path)
     assert graph.image_shape == pipeline.image_shape
     return Engine(graph, solver_table("dpm-solver++", 10, pipeline.schedule), graph.image_shape, pipeline.classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,50 +18,53 @@ from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.trainer import run
 
 JOINT = Path(__file__).with_name("joint.py")
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 TOLERANCE = 5e-5
 """Gradients of the two halves are averaged in float32, so they differ from the joint gradient by rounding, about 1e-7 of it;
 Adam divides by the root of a second moment that starts near 0, which lets a rounding error grow to a part of a step (5e-4)."""
 
 
-def together(folder: Path, **settings: object) -> list[dict[str, Tensor]]:
-    folder.mkdir()
-    subprocess.run([*TORCHRUN, str(JOINT), str(folder), json.dumps(settings)], check=True, timeout=300)
-    return [load_file(folder / f"result-{rank}") for rank in range(2)]
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What joint.py wrote."""
+    folder = tmp_path_factory.mktemp("two")
+    subprocess.run([sys.executable, str(JOINT), str(folder)], check=True, timeout=300)
+    return folder
 
 
 def distance(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left if name != "numbers")
 
 
-@pytest.fixture(scope="module")
-def alone(program, make_erasure: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+@pytest.fixture
+def alone(program, make_erasure: Callable[..., object], tmp_path: Path) -> Callable[..., dict[str, Tensor]]:
+    """The same erasure in this process, with other settings where they are given."""
     from importlib.util import module_from_spec, spec_from_file_location
 
     spec = spec_from_file_location("joint", JOINT)
     joint = module_from_spec(spec)
     spec.loader.exec_module(joint)
-    erasure = make_erasure(earlier=(1,), **joint.SETTINGS)
-    return program.everything(run(erasure, tmp_path_factory.mktemp("alone") / "c", program.KEY, lambda _: None))
+
+    def ended(name: str, **settings: object) -> dict[str, Tensor]:
+        erasure = make_erasure(earlier=(1,), **joint.SETTINGS | settings)
+        return program.everything(run(erasure, tmp_path / name, program.KEY, lambda _: None))
+
+    return ended
 
 
-def test_two_processes_end_where_one_with_the_joint_batch_ends(tmp_path: Path, alone: dict[str, Tensor]) -> None:
+def test_two_processes_end_where_one_with_the_joint_batch_ends(together: Path, alone: Callable[..., dict[str, Tensor]]) -> None:
     """Weights, losses, λ and cosine of every step. With λ from each process's own gradients the curves would part at step 0."""
-    first, second = together(tmp_path / "two")
+    first, second = (load_file(together / f"result-{rank}") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first), "both processes hold the same model"
-    assert distance(first, alone) < TOLERANCE
-    other, _ = together(tmp_path / "other", eta=0.6)
-    assert distance(other, alone) > 5 * TOLERANCE, "control: the comparison sees another λ"
+    assert distance(first, alone("same")) < TOLERANCE
+    assert distance(first, alone("other", eta=0.6)) > 5 * TOLERANCE, "control: the comparison sees another λ"
 
 
-def test_a_run_of_two_resumes_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_run_of_two_resumes_from_its_checkpoint(together: Path) -> None:
     """The first process writes the checkpoint, both read it."""
-    whole = together(tmp_path / "whole")[0]
-    assert (tmp_path / "whole" / "checkpoint").is_file()
-    resumed = subprocess.run([*TORCHRUN, str(JOINT), str(tmp_path / "whole"), "{}"], check=True, timeout=300)
-    assert resumed.returncode == 0
-    again = load_file(tmp_path / "whole" / "result-0")
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert (together / "checkpoint").is_file()
+    for rank in range(2):
+        whole, again = (load_file(together / f"{name}-{rank}") for name in ("result", "again"))
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_every_process_has_its_own_rows_of_the_joint_numbers(schedule: NoiseSchedule) -> None:

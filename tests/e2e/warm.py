@@ -1,0 +1,108 @@
+"""``erasediff`` and ``dvc`` without their imports, which cost a command six seconds: a process that has made them forks a child for each command.
+
+A child is a process of its own with the folder, the environment, the output and the exit code that the command would have.
+``python -P warm.py serve SOCKET`` listens; ``python -IS warm.py ask SOCKET PROGRAM …`` is one command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+
+LAZY = (
+    *("boto3", "dvc.cli", "dvc.repo", "dvc_s3", "matplotlib.pyplot", "mlflow", "mlflow.store.model_registry.sqlalchemy_store"),
+    *("mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxruntime", "onnxscript", "sklearn.datasets", "torch.onnx._internal.exporter._core"),
+)
+"""What a command imports when it comes to it."""
+
+
+def serve(address: str) -> None:
+    """Fork for every connection; a child ends as a program does."""
+    import importlib
+    import pkgutil
+
+    import erasediff
+
+    for found in pkgutil.walk_packages(erasediff.__path__, "erasediff."):
+        if not found.name.startswith(("erasediff.serve", "erasediff.__main__")):
+            importlib.import_module(found.name)
+    for name in LAZY:
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    signal.signal(signal.SIGCHLD, lambda *_: _reap())
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listener.close()
+            _run(connection)
+        connection.close()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _run(connection: socket.socket) -> None:
+    header, given, _, _ = socket.recv_fds(connection, 8, 2)
+    (length,) = struct.unpack("!q", header)
+    text = bytearray()
+    while len(text) < length:
+        text += connection.recv(length - len(text))
+    asked = json.loads(text)
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    for descriptor, wanted in zip(given, (1, 2), strict=True):
+        os.dup2(descriptor, wanted)
+        os.close(descriptor)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    import tempfile
+
+    tempfile.tempdir = None
+    program, *arguments = asked["command"]
+    sys.argv = [program, *arguments]
+    if program == "dvc":
+        from dvc.cli import main
+    else:
+        from erasediff.cli import main
+    code = main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(struct.pack("!q", int(code or 0)))
+    sys.exit(0)  # whoever asked waits until this process has ended
+
+
+def ask(address: str, command: Sequence[str], environment: Mapping[str, str], folder: str, outputs: tuple[int, int], seconds: float) -> int:
+    """Run one command to its end; its exit code, and minus SIGKILL where it was killed."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(seconds)
+        connection.connect(address)
+        text = json.dumps({"command": list(command), "environment": dict(environment), "folder": folder}).encode()
+        socket.send_fds(connection, [struct.pack("!q", len(text))], list(outputs))
+        connection.sendall(text)
+        said = bytearray()
+        while part := connection.recv(8):
+            said += part
+    return struct.unpack("!q", said)[0] if len(said) == 8 else -signal.SIGKILL
+
+
+if __name__ == "__main__":
+    what, address, *command = sys.argv[1:]
+    if what == "serve":
+        serve(address)
+    sys.exit(ask(address, command, os.environ, os.getcwd(), (1, 2), 3600))  # noqa: PTH109
