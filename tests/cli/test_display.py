@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from erasediff.cli import main
 from erasediff.display import display
 from erasediff.errors import ExitCode
 from erasediff.files import shipped
@@ -86,6 +87,7 @@ def test_what_libraries_print_goes_to_the_log_and_the_display_to_the_terminal(tm
     """Also what is written past Python. Control: afterwards both are as before."""
     code = f"""
 import os, pathlib
+from erasediff.cli import main
 from erasediff.display import output_into
 with output_into(pathlib.Path({str(tmp_path / "log")!r})) as terminal:
     print("a library")
@@ -96,3 +98,18 @@ print("afterwards")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("a step\nafterwards\n", "")
     assert sorted((tmp_path / "log").read_text()) == sorted("a library\nin C")
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    """Control: without it the same command fails of what is wrong."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    arguments = ["run", "--forget-label", "0", "--workdir", str(tmp_path / "work")]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert main(arguments) == 2
+    capsys.readouterr()
+    monkeypatch.setattr("erasediff.runner.open_attempt", stop)
+    assert main(arguments) == 130
+    assert capsys.readouterr().err == "erasediff: stopped; what was done is kept, and the same command goes on from there.\n"

@@ -29,9 +29,9 @@ def champion(workdir: Path) -> str:
     return str(MlflowClient(f"sqlite:///{workdir}/mlflow.db").get_model_version_by_alias("numbers", "champion").version)
 
 
-def kill_when(workdir: Path, sign: str, seconds: float = 400) -> int:
+def kill_when(workdir: Path, sign: str, *options: str, seconds: float = 400) -> int:
     """Start the quick run and kill its whole process group with SIGKILL as soon as a file appears."""
-    command = [str(Path(sys.executable).parent / "erasediff"), "run", "--workdir", workdir, *asking("zero", workdir)]
+    command = [str(Path(sys.executable).parent / "erasediff"), "run", "--workdir", workdir, *asking("zero", workdir), *options]
     process = subprocess.Popen(
         [str(c) for c in command], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -71,6 +71,20 @@ def test_the_same_command_completes_from_the_checkpoint(resumed):
     assert done.returncode == 0, done.stdout + done.stderr + (workdir / "pipeline.log").read_text()[-3000:]
     assert champion(workdir) == "2"
     assert len(list(workdir.glob("runs/*/plan.json"))) == 1, "the crashed attempt was taken up, not repeated"
+
+
+def test_a_run_of_the_compiled_pipeline_that_was_killed_is_completed_by_either_runner(tmp_path, erasediff):
+    workdir = tmp_path / "work"
+    write_images(tmp_path / "numbers")
+    assert kill_when(workdir, "runs/*/checkpoint.safetensors", "--runner", "kubeflow-local") == -signal.SIGKILL
+    assert champion(workdir) == "1"
+    done = erasediff("run", "--workdir", workdir, *asking("zero", workdir))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert champion(workdir) == "2"
+    assert len(list(workdir.glob("runs/*/plan.json"))) == 1, "the attempt was taken up, not repeated"
+    again = erasediff("run", "--workdir", workdir, *asking("zero", workdir), "--runner", "kubeflow-local")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert champion(workdir) == "2"
 
 
 def test_nothing_of_the_forget_set_is_left_in_the_workdir(resumed):

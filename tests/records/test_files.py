@@ -190,3 +190,13 @@ def test_a_file_from_outside_is_bounded(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadInput, match=what):
             read_bounded(path, limit, "the policy")
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [("022", "644", "755"), ("077", "600", "700")])
+def test_what_is_written_obeys_the_umask(tmp_path: Path, mask: str, file: str, folder: str) -> None:
+    code = (
+        "import sys, pathlib; from erasediff.files import publish_folder, write_atomic; at = pathlib.Path(sys.argv[1]); "
+        "write_atomic(at / 'file', b''); publish_folder(at, lambda new: 'folder')"
+    )
+    subprocess.run(["/bin/sh", "-c", f'umask {mask}; exec "$@"', "sh", sys.executable, "-c", code, tmp_path], check=True)
+    assert [f"{(tmp_path / name).stat().st_mode & 0o777:o}" for name in ("file", "folder")] == [file, folder]

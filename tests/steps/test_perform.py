@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.journal import FAILURE, keep_seconds, read_failure, read_seconds
 from erasediff.attempts.workdir import Workdir
+from erasediff.errors import BadInput
+from erasediff.files import alone
 from erasediff.records.nouns import BaseRecord, ErasedRecord
 from erasediff.steps.perform import decided, perform, standing
 from erasediff.steps.table import CHECKPOINT, step
@@ -79,3 +82,31 @@ def test_a_checkpoint_that_a_killed_erasure_left_beside_its_record_goes(run: Att
 
 def test_a_step_that_is_not_decided_by_records_is_always_performed(run: Attempt) -> None:
     assert standing(step("promote"), run) is None
+
+
+def test_a_second_command_is_refused_and_leaves_no_failure_in_the_attempt_under_way(run: Attempt) -> None:
+    """Control: a step that fails of itself leaves one, which another step's end leaves alone, and its own end takes away."""
+    with alone(run.folder, "held by this test"), pytest.raises(BadInput, match="under way in another process"):
+        perform(step("gate"), run)
+    assert read_failure(run.folder) is None
+    with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
+        perform(step("gate"), run)
+    perform(ERASE, run)
+    failure = read_failure(run.folder)
+    assert failure is not None
+    assert failure.step == "gate"
+    failure.model_copy(update={"step": "erase"}).write(run.folder / FAILURE)
+    perform(ERASE, run)
+    assert read_failure(run.folder) is None
+
+
+def test_the_time_of_a_step_is_that_of_its_last_work(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that has nothing left to do keeps it; one that worked again writes the new one, be it shorter."""
+    keep_seconds(run, "erase", 1000.0)
+    perform(ERASE, run)
+    assert read_seconds(run)["erase"] == 1000.0
+    record = run.need(ErasedRecord)
+    run.need(BaseRecord).model_copy(update={"drift": 2.0}).write(run.path(BaseRecord))
+    monkeypatch.setattr("erasediff.steps.erase.erase", lambda attempt: record)
+    perform(ERASE, run)
+    assert read_seconds(run)["erase"] < 100
