@@ -17,6 +17,7 @@ from torch import Tensor
 from erasediff.models.denoiser import NoiseSchedule, build_scheduler, build_unet, schedule_of
 from erasediff.records.config import DenoiserConfig, SamplerConfig
 from tests.shared import share_in
+from tests.unsynced import unsynced
 
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None)  # `make test-thorough`
@@ -29,6 +30,12 @@ TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
 def _one_thread() -> None:
     """Sums in another order differ in their last bits, so tests that compare bits fix the number of threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unsynced() -> Iterator[None]:
+    with unsynced():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

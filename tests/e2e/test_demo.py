@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from erasediff.attempts.batch import batch_of
 from erasediff.attempts.workdir import Workdir
@@ -17,10 +18,10 @@ FORGET, NEXT, BESIDE = 0, 3, 5
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory, services, erasediff):
-    """``erasediff demo`` on an empty workdir, at its default configuration."""
+def first(tmp_path_factory, services, erasediff_alone):
+    """``erasediff demo`` on an empty workdir, at its default configuration, as a user starts it."""
     workdir = tmp_path_factory.mktemp("demo") / "work"
-    done = erasediff("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment)
+    done = erasediff_alone("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment)
     return workdir, done
 
 
@@ -34,7 +35,10 @@ def second(first, services, erasediff):
         added = erasediff("request", "add", "--dataset", "digits", "--label", label, "--by", "desk-1", "--workdir", workdir, environment=environment)
         for verb in ("verify", "locate", "accept"):
             erasediff("request", verb, added.stdout.partition(":")[0], "--by", "desk-1", "--workdir", workdir, environment=environment)
-    documents = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml")
+    config = yaml.safe_load((QUICK / "config.yaml").read_text())
+    config["erase"]["steps"] *= 3  # two classes need more than one does
+    (workdir.parent / "config.yaml").write_text(yaml.safe_dump(config))
+    documents = ("--config", workdir.parent / "config.yaml", "--policy", QUICK / "policy.yaml")
     done = erasediff("process", "--workdir", workdir, *documents, environment=environment)
     return workdir, done, before
 

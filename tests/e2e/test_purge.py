@@ -1,4 +1,8 @@
-"""A whole run and its purge through the command line: what was forgotten is gone, and what serves goes on serving."""
+"""A whole run on tier 2 and its purge through the command line.
+
+The lies: 'attacked', of a run whose attacks were left out somewhere on the way from the command to the report; 'gone', of what was
+forgotten and is still there. What serves goes on serving.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from tests.e2e.numbers import QUICK, asking, write_images
 
+DECISIVE, REPORTED = {"F4", "F5", "F7", "F3.partial"}, {"F6", "F9.loss", "F9.sima", "F9.secmi", "F9.pia"}
 HIDDEN = b"report.show_forgotten is off"
 
 
@@ -87,7 +92,7 @@ def everywhere(finished, services, scratch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, erasediff, canary, name):
-    """A run that was promoted, on images of which one forget image carries the canary in its pixels and a name in its file's."""
+    """A run that was attacked and promoted, on images of which one forget image carries the canary in its pixels and a name in its file's."""
     workdir = tmp_path_factory.mktemp("purge") / "work"
     write_images(workdir.parent / "numbers")
     numbers = workdir.parent / "numbers"
@@ -102,9 +107,41 @@ def finished(tmp_path_factory, erasediff, canary, name):
     (workdir.parent / "config.yaml").write_text(yaml.safe_dump(config))
     options = asking("zero", workdir)
     options[1] = workdir.parent / "config.yaml"
-    done = erasediff("run", "--workdir", workdir, *options)
+    done = erasediff("run", "--workdir", workdir, *options, "--tier", 2)
     assert done.returncode == 0, done.stdout + done.stderr
     return workdir
+
+
+def test_tier_2_attacks_three_models_decides_and_reports(finished):
+    run = Workdir(finished).run().folder
+    verdict, measured, exported = (json.loads((run / f"{name}.json").read_text()) for name in ("verdict", "measurements", "exported"))
+    assert {check["id"] for check in verdict["checks"]} >= DECISIVE
+    assert {check["id"] for check in verdict["reported"]} == REPORTED
+    found = measured["attacks"]
+    for attack in ("finetuned", "inverted", "partial"):
+        assert all(found[attack][model]["n"] == 40 for model in ("base", "erased", "retrained"))
+    assert found["finetuned"]["base"]["detections"] > found["finetuned"]["retrained"]["detections"], "the base knows the class and the other does not"
+    assert exported["forget_int8"]["n"] == 200
+    assert {check["id"] for check in exported["checks"]} == {"F8", "F8.parity", "F8.int8"}
+    assert not list(run.rglob("*int8*")), "the rounded graph was for asking alone"
+
+
+def test_the_report_and_the_tracking_show_them(finished, services):
+    page = (finished / "report.html").read_text()
+    assert all(words in page for words in ("Attacked", "Reported, not decisive", "Learning it again", "without the class"))
+    from mlflow import MlflowClient
+
+    metrics = MlflowClient(services.mlflow_uri).get_run(Workdir(finished).run().plan().mlflow_run_id).data.metrics
+    assert {"gate.f1.upper95", "gate.f4.upper95", "gate.f9.pia.upper95", "gate.f6.lower95", "gate.f8.int8.upper95", "gate.f8.int8.passed"} <= set(
+        metrics
+    )
+
+
+def test_the_tier_was_fixed_in_the_plan_before_anything_was_erased(finished, erasediff):
+    """A PASS on tier 2 is no PASS that tier 1 could have given: the policies have different digests."""
+    assert json.loads((Workdir(finished).run().folder / "policy.json").read_text())["tier"] == 2
+    refused = erasediff("run", "--workdir", finished, "--forget-label", 1, "--tier", 3)
+    assert refused.returncode == 2
 
 
 def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere, canary):
@@ -155,7 +192,9 @@ def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_
     assert erasediff("keys", "new", "--to", tmp_path / "keys").returncode == 0
     environment = {"ERASEDIFF_SIGNING_KEY": str(tmp_path / "keys/signing-key.pem")}
     options = asking("zero", finished)[:-2]
-    options[1] = finished.parent / "config.yaml"
+    policy = yaml.safe_load((QUICK / "policy.yaml").read_text()) | {"tier": 2}
+    (finished.parent / "policy.yaml").write_text(yaml.safe_dump(policy))
+    options[1], options[3] = finished.parent / "config.yaml", finished.parent / "policy.yaml"  # else it would be another run's request
     done = erasediff("process", "--workdir", finished, *options, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{request}  CERTIFIED" in erasediff("request", "list", "--workdir", finished).stdout

@@ -36,18 +36,21 @@ def serve(address: str) -> None:
         importlib.import_module(name)
     import torch
 
+    from tests.unsynced import unsynced
+
     torch.set_num_threads(1)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
-    while True:
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            listener.close()
-            _run(connection)
-        connection.close()
+    with unsynced():
+        while True:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                _run(connection)
+            connection.close()
 
 
 def _reap() -> None:
