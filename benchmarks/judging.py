@@ -21,7 +21,7 @@ from benchmarks.demo import COMMAND
 from benchmarks.results_file import Row, write_rows
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.evaluate import measure, sampling
 from erasediff.steps.perform import perform
 from erasediff.steps.table import step
@@ -73,7 +73,7 @@ def main() -> None:
     workdir = parser.parse_args().workdir
     if workdir.exists():
         raise SystemExit(f"{workdir} exists: name an empty place, for an evaluation that is there would not be made again.")
-    settle()
+    configure_process()
     write_rows("judging", [timed(ready_to_evaluate(workdir))])
 
 

@@ -23,7 +23,7 @@ import torch
 from benchmarks.client import Client, serving
 from benchmarks.results_file import ROOT, Row, write_rows
 from benchmarks.subjects import Prepared, prepare, subject
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.evaluate.statistics.frechet import frechet_distance
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
@@ -216,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     asked = parser.parse_args()
-    settle()
+    configure_process()
     torch.set_num_threads(1)
     ready = prepare(subject("digits"))
     solvers = compared(ready)

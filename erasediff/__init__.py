@@ -4,8 +4,8 @@ The package says everything that can be said without Kubeflow. Start reading at 
 (one module per step of the pipeline) and :mod:`erasediff.unlearn.methods.erasediff` (the algorithm).
 """
 
-from erasediff.environment import tell_nobody
+from erasediff.environment import disable_telemetry
 
 __version__ = "0.1.0"
 
-tell_nobody()
+disable_telemetry()

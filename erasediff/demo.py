@@ -15,10 +15,10 @@ from erasediff.records.settings import LedgerSettings
 from erasediff.records.signing import SigningSettings
 
 BY = "demo"
-_ROAD = (State.RECEIVED, State.VERIFIED, State.LOCATED, State.ACCEPTED)
+_TO_ACCEPTED = (State.RECEIVED, State.VERIFIED, State.LOCATED, State.ACCEPTED)
 
 
-def own_key(workdir: Workdir) -> None:
+def ensure_signing_key(workdir: Workdir) -> None:
     """Let the workdir's own key sign where none is set; it is made at the first demo.
 
     A key beside what it signs shows nothing to anybody else: a house keeps its own elsewhere (docs/certificate.md).
@@ -36,7 +36,7 @@ def file_request(workdir: Workdir, erasure: ErasureRequest) -> RequestFacts:
     settings = LedgerSettings.load()
     ledger = Ledger.open(settings.where(workdir.root), settings.terms())
     facts = ledger.file(Filing(regime=Regime.OWN, scope="class", erasure=erasure), BY, datetime.now(UTC))
-    for before, after in pairwise(_ROAD):
+    for before, after in pairwise(_TO_ACCEPTED):
         if facts.state is before:
             facts = ledger.advance(facts.id, before, after, BY, datetime.now(UTC))
     return facts

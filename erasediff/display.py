@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from erasediff.files import explained
+from erasediff.files import explain_disk_errors
 from erasediff.progress import LINE_SECONDS, Event, at_most_every
 from erasediff.steps.table import step
 
@@ -104,7 +104,7 @@ def output_into(log: Path) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    with explained(log), log.open("ab") as target:
+    with explain_disk_errors(log), log.open("ab") as target:
         try:
             for descriptor in (1, 2):
                 os.dup2(target.fileno(), descriptor)

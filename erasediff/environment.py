@@ -13,7 +13,7 @@ import ctypes
 import os
 import sys
 
-UNTOLD = {
+TELEMETRY_OFF = {
     "ORT_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -30,9 +30,9 @@ ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def tell_nobody() -> None:
+def disable_telemetry() -> None:
     """Turn off what libraries send to their makers, here and in children, where the environment does not say otherwise."""
-    for name, value in UNTOLD.items():
+    for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
 
 
@@ -41,7 +41,7 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def settle() -> None:
+def configure_process() -> None:
     """Set thread counts and allocator of this process and its children, where the environment does not say otherwise."""
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)

@@ -50,7 +50,7 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turn the disk's own errors (full, read-only, no permission) into sentences that name ``path``."""
     try:
         yield
@@ -66,7 +66,7 @@ def append_line(path: Path, line: bytes) -> None:
     Raises:
         EraseDiffError: the disk is full or cannot be written.
     """
-    with explained(path), path.open("ab") as handle:
+    with explain_disk_errors(path), path.open("ab") as handle:
         handle.write(line + b"\n")
         handle.flush()
         os.fsync(handle.fileno())
@@ -83,7 +83,7 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     Raises:
         BadInput: the disk is full or not writable; nothing is left behind.
     """
-    with explained(path):
+    with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(descriptor)
@@ -114,7 +114,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
     Returns:
         The final folder. One that is already there under this name is replaced.
     """
-    with explained(parent):
+    with explain_disk_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-", suffix=".part"))
         try:
@@ -139,7 +139,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, busy: str) -> Iterator[int]:
+def exclusive_lock(folder: Path, busy: str) -> Iterator[int]:
     """Hold a folder for one process at a time; the lock ends with the process, and with those that inherit the descriptor.
 
     Raises:
@@ -157,7 +157,7 @@ def alone(folder: Path, busy: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[None]:
+def mark_in_use(folder: Path) -> Iterator[None]:
     """Say that a folder is in use, until the block or the process ends; see :func:`is_in_use`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

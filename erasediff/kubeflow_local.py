@@ -14,7 +14,7 @@ from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
 from erasediff.display import display
 from erasediff.environment import ALLOCATOR, THREADS
 from erasediff.errors import EraseDiffError
-from erasediff.files import alone, explained, in_use, shipped, write_atomic
+from erasediff.files import exclusive_lock, explain_disk_errors, mark_in_use, shipped, write_atomic
 from erasediff.progress import FILE_VARIABLE, Event
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, requests_text
@@ -35,10 +35,10 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
         BadInput: another pipeline is under way in this workdir.
         EraseDiffError: the pipeline left no outcome.
     """
-    with explained(workdir.root), alone(workdir.root, busy(workdir)) as held:
+    with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)) as held:
         workdir.outcome.unlink(missing_ok=True)
         log = workdir.root / "pipeline.log"
-        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, in_use(Path(scratch)):
+        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, mark_in_use(Path(scratch)):
             arguments, events = Path(scratch) / "arguments.json", Path(scratch) / "progress.jsonl"
             documents = {"config": config.canonical().decode(), "policy": policy.canonical().decode(), "workdir": str(workdir.root)}
             arguments.write_text(json.dumps({"request": requests_text(requests), **documents}))
@@ -53,7 +53,7 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
             ):
                 _watch(process, events, show)
     if not workdir.outcome.is_file():
-        with explained(workdir.root):
+        with explain_disk_errors(workdir.root):
             write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # a disk that is full took no outcome either, nor the sentence
             (workdir.root / PROBE).unlink()
         raise EraseDiffError(f"the pipeline ended without an outcome: the log is {log}.")

@@ -9,7 +9,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError, ExitCode
-from erasediff.files import alone, explained
+from erasediff.files import exclusive_lock, explain_disk_errors
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import GatePolicy
@@ -27,7 +27,7 @@ def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig,
     Raises:
         BadInput: another run is under way in this workdir, or nothing can be written there.
     """
-    with explained(workdir.root), alone(workdir.root, busy(workdir)):
+    with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)):
         workdir.outcome.unlink(missing_ok=True)
         attempt: Attempt | None = None
         try:

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from erasediff.cli.app import app
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
 
 # Each registers its subcommands, in the order that --help has.
@@ -28,7 +28,7 @@ def _write_traceback() -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; see :class:`erasediff.errors.ExitCode`."""
-    settle()
+    configure_process()
     try:
         app(args=arguments, prog_name="erasediff")
         return ExitCode.OK

@@ -58,13 +58,13 @@ def demo(
     runner: RunnerOption = Runner.HERE,
 ) -> int:
     """Erase a digit from a model of handwritten digits: train it once, then go from a request to its certificate."""
-    from erasediff.demo import file_request, own_key
+    from erasediff.demo import ensure_signing_key, file_request
     from erasediff.runner import exit_code
 
     config, policy, opened = read_config(None, seed), read_policy(None, tier), open_workdir(workdir)
     public = config.report.model_copy(update={"show_forgotten": True})  # the digits are public data
     config, request = config.model_copy(update={"report": public}), read_request(config, forget_label)
-    own_key(opened)
+    ensure_signing_key(opened)
     file_request(opened, request)
     outcome = _performed(runner, opened, (request,), config, policy)
     print_outcome(outcome, workdir)

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 
-from erasediff.attempts.attempt import Attempt, noun
+from erasediff.attempts.attempt import Attempt, kind_name
 from erasediff.attempts.batch import batch_of, lead_of, others_of, requests_in
 from erasediff.attempts.journal import FAILURE, journaled, keep_seconds, read_failure
 from erasediff.attempts.workdir import Workdir
 from erasediff.environment import is_main_process
 from erasediff.errors import EraseDiffError
-from erasediff.files import alone
+from erasediff.files import exclusive_lock
 from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
@@ -34,9 +34,9 @@ def decided(row: Step, attempt: Attempt) -> dict[str, str]:
     Raises:
         BadInput: an earlier step has not ended.
     """
-    digests = {noun(kind): attempt.digest_of(kind) for kind in row.decided_by}
+    digests = {kind_name(kind): attempt.digest_of(kind) for kind in row.decided_by}
     if (kind := row.decided_beside) is not None:
-        digests |= {f"{noun(kind)}.{other.name}": other.digest_of(kind) for other in others_of(attempt)}
+        digests |= {f"{kind_name(kind)}.{other.name}": other.digest_of(kind) for other in others_of(attempt)}
     return digests
 
 
@@ -64,7 +64,7 @@ def perform(row: Step, attempt: Attempt) -> Record:
     busy = f"a step of run {attempt.name} is under way in another process: wait for its end and run the same command again."
     started = time.monotonic()
     # A TrainJob holds the attempt itself, in a process of its own.
-    with nullcontext() if trainjob is not None else alone(attempt.folder, busy), journaled(row.name, attempt.folder, of):
+    with nullcontext() if trainjob is not None else exclusive_lock(attempt.folder, busy), journaled(row.name, attempt.folder, of):
         found = standing(row, attempt)
         record = found or (_work(row, attempt) if trainjob is None else _work_elsewhere(row, attempt, trainjob))
         for name in row.leaves:

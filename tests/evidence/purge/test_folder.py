@@ -14,7 +14,7 @@ from erasediff.evidence.purge.folder import FolderPlace
 from erasediff.evidence.purge.owned import owned_store
 from erasediff.evidence.purge.pipeline import pipeline_store
 from erasediff.evidence.purge.seam import Listing, Store, Thing
-from erasediff.files import in_use
+from erasediff.files import mark_in_use
 from erasediff.records.config import PurgeConfig, RunConfig
 
 
@@ -87,7 +87,7 @@ def test_a_folder_of_a_pipeline_that_runs_stays_and_one_of_a_killed_run_goes(tmp
         folder.mkdir(parents=True)
         (folder / "report").write_text("x")
     store = pipeline_store(Workdir.open(tmp_path / "work"))
-    with in_use(tmp_path / "work" / ".launch-alive"):
+    with mark_in_use(tmp_path / "work" / ".launch-alive"):
         done = purge_stores([store], (), lambda _: None)
         assert {line.action: line.count for line in done.lines} == {"deleted": 2, "kept": 1}
     assert [path.name for path in (tmp_path / "work").iterdir()] == [".launch-alive"]
