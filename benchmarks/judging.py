@@ -24,7 +24,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.environment import configure_process
 from erasediff.evaluate import measure, sampling
 from erasediff.steps.perform import perform
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def timed(run: Attempt) -> Row:
     """One evaluation, timed."""
     started = time.perf_counter()
     with stopwatch() as taken:
-        perform(step("evaluate"), run)
+        perform(step_named("evaluate"), run)
     seconds = time.perf_counter() - started
     return {"tier": run.policy().tier, "seconds": round(seconds, 1), "sampling_share": round(sum(taken) / seconds, 3), "draws": len(taken)}
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, TextIO
 
 from erasediff.files import explain_disk_errors
 from erasediff.progress import LINE_SECONDS, Event, at_most_every
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
 def _title(event: Event) -> str:
-    title = step(event["step"]).title
+    title = step_named(event["step"]).title
     return f"{title}, {event['of']}" if event["of"] else title
 
 

@@ -63,7 +63,7 @@ def document_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def described(key: ec.EllipticCurvePublicKey, path: Path) -> PublicKey:
+def with_document(key: ec.EllipticCurvePublicKey, path: Path) -> PublicKey:
     """A key with what its document says, if one lies beside it.
 
     Raises:
@@ -95,7 +95,7 @@ def read_public_key(path: Path) -> PublicKey:
         raise BadInput(f"{path} is no public key in PEM: hand in the file signing-key.pub that `erasediff keys new` wrote.") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BadInput(f"{path} is no key on the curve P-256: hand in the file signing-key.pub that `erasediff keys new` wrote.")
-    return described(key, path)
+    return with_document(key, path)
 
 
 def signed_bytes(payload_type: str, payload: bytes) -> bytes:

@@ -14,8 +14,8 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.perform import all_passed, close_attempt, open_attempt, perform_batch
-from erasediff.steps.request_lifecycle import answered
-from erasediff.steps.table import Role, work
+from erasediff.steps.request_lifecycle import answered_requests
+from erasediff.steps.table import Role, work_steps
 
 
 def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
@@ -32,8 +32,8 @@ def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig,
         attempt: Attempt | None = None
         try:
             attempt = open_attempt(workdir, requests, config, policy)
-            for row in work():
-                if row.role is Role.ANSWERS and not any(answered(one) for one in batch_of(attempt)):
+            for row in work_steps():
+                if row.role is Role.ANSWERS and not any(answered_requests(one) for one in batch_of(attempt)):
                     break
                 records = perform_batch(row, attempt)
                 if row.role is Role.DECIDES and not all_passed(records):

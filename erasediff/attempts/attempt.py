@@ -17,7 +17,7 @@ from erasediff.records.base import Record, Strict, canonical_json
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import PlanRecord
 from erasediff.records.policy import GatePolicy
-from erasediff.steps.table import maker
+from erasediff.steps.table import maker_of
 
 if TYPE_CHECKING:
     from erasediff.attempts.workdir import Workdir
@@ -107,7 +107,7 @@ class Attempt:
         """
         record = self.find(kind)
         if record is None:
-            raise BadInput(f"run {self.name} has no {self.path(kind).name}: run `erasediff {maker(kind).command}` first.")
+            raise BadInput(f"run {self.name} has no {self.path(kind).name}: run `erasediff {maker_of(kind).command}` first.")
         return record
 
     def digest_of(self, kind: type[Strict]) -> str:

@@ -43,11 +43,11 @@ def judge_concept(
 ) -> int:
     """Measure whether prompts are forgotten and others kept: PASS (0), FAIL (10) or INCONCLUSIVE (11)."""
     from erasediff.files import shipped
-    from erasediff.steps.judge_concept import Trial
+    from erasediff.steps.judge_concept import ConceptTrial
     from erasediff.steps.judge_concept import judge_concept as judge
 
     document = shipped("policies/text-to-image.yaml") if str(policy) == "text-to-image" else policy
-    verdict = judge(Trial(base, erased, document, prompts, detector, out, images, device))
+    verdict = judge(ConceptTrial(base, erased, document, prompts, detector, out, images, device))
     for check in verdict.checks:
         print(f"{check.id}: {check.verdict}, {check.title}" + (f" ({check.reason})" if check.reason else ""))
     print(f"wrote {out / 'verdict.json'}")

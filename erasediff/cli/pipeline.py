@@ -122,7 +122,7 @@ def process(
     from erasediff.attempts.batch import others_of
     from erasediff.records.nouns import ErasureRequest, Outcome
     from erasediff.runner import exit_code
-    from erasediff.steps.batches import held_back, next_batch
+    from erasediff.steps.batches import next_batch, sent_back_with_batch
 
     configured, decided, opened = read_config(config, seed, dataset), read_policy(policy, tier), open_workdir(workdir)
     tried, codes = set[ErasureRequest](), dict[ErasureRequest, ExitCode]()
@@ -133,7 +133,7 @@ def process(
             print(f"class {outcome.forget.label} of {configured.dataset.name}:")
             print_outcome(outcome, workdir)
             codes[ErasureRequest(dataset=configured.dataset.name, label=outcome.forget.label)] = exit_code(outcome)
-        tried |= (set(batch) - held_back(opened, batch)) or set(batch)
+        tried |= (set(batch) - sent_back_with_batch(opened, batch)) or set(batch)
     if not codes:
         print(f"nothing is asked of {configured.dataset.name}: no request waits that is decided and not held.")
         return regate_here(opened, configured, decided)

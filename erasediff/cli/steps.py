@@ -33,7 +33,7 @@ from erasediff.cli.options import (
 )
 from erasediff.environment import is_main_process
 from erasediff.errors import ExitCode
-from erasediff.steps.table import STEPS, Role, Step, step
+from erasediff.steps.table import STEPS, Role, Step, step_named
 
 
 def _plain(row: Step) -> Callable[..., int]:
@@ -85,7 +85,7 @@ def train_base(
 ) -> int:
     """See the table of steps."""
     if config is None and dataset is None:
-        return _plain(step("train_base"))(workdir, run)
+        return _plain(step_named("train_base"))(workdir, run)
     from erasediff.steps.train_base import ensure_champion
 
     with resumable():
@@ -101,7 +101,7 @@ def purge(
 ) -> int:
     """See the table of steps."""
     if not dry_run:
-        return _plain(step("purge"))(workdir, run)
+        return _plain(step_named("purge"))(workdir, run)
     from erasediff.steps.purge import preview
 
     return print_purge(preview(open_workdir(workdir).attempt(run)))
@@ -114,7 +114,7 @@ def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     from erasediff.steps.perform import perform
 
     attempt = open_workdir(workdir).attempt(run)
-    perform(step("certify"), attempt)
+    perform(step_named("certify"), attempt)
     record = attempt.need(CertificateRecord)
     print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
     for file in record.files:

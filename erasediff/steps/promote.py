@@ -14,7 +14,7 @@ from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line, explain_disk_errors
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
-from erasediff.steps.request_lifecycle import check_releasable
+from erasediff.steps.request_lifecycle import check_approved
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.tracking import CHAMPION, Tracking
 
@@ -32,7 +32,7 @@ def promote(attempt: Attempt) -> PromotionRecord:
     """
     registered, base = attempt.need(RegisteredRecord), attempt.need(BaseRecord)
     for one in batch_of(attempt):
-        check_releasable(one)
+        check_approved(one)
     check_rolled_out(attempt, registered)
     if {registered.weights_sha256, registered.onnx_sha256} & set(workdir_rules(attempt.workdir).revoked):
         raise BadInput(f"version {registered.version} of {registered.name!r} was revoked by a purge: run the same command again from the champion.")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from erasediff.steps.table import Role, the, work
+from erasediff.steps.table import Role, step_for, work_steps
 from tests.faults.life import SIX, Ended, Life
 
 MOMENTS = int(os.environ.get("ERASEDIFF_FAULT_MOMENTS", "50"))
 SEED = int(os.environ.get("ERASEDIFF_FAULT_SEED", str(time.time_ns())))
-STEPS = [the(Role.OPENS).name, *(row.name for row in work()), the(Role.CLOSES).name]
+STEPS = [step_for(Role.OPENS).name, *(row.name for row in work_steps()), step_for(Role.CLOSES).name]
 """Of a request that passes, in their order; certified provisionally before the purge, finally after it."""
 
 

@@ -29,7 +29,7 @@ from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.steps import judges
 from erasediff.steps.perform import perform
 from erasediff.steps.record_outcome import confidence
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 from erasediff.tracking import Tracking
 from tests.e2e.numbers import QUICK
 from tests.evaluate.gate_examples import EARLIER, LABEL, POLICY, detected, measurements, witness
@@ -80,7 +80,7 @@ def measured(run: Attempt, **changes: Any) -> None:
 
 
 def said(run: Attempt) -> Verdict:
-    perform(step("gate"), run)
+    perform(step_named("gate"), run)
     return run.need(VerdictRecord).verdict
 
 
@@ -99,7 +99,7 @@ def test_the_clock_has_no_say(run: Attempt, monkeypatch: pytest.MonkeyPatch, clo
 def test_measurements_by_another_judge_leave_no_verdict(run: Attempt) -> None:
     measured(run, detector=measurements().detector)
     with pytest.raises(IntegrityError, match="other detectors"):
-        perform(step("gate"), run)
+        perform(step_named("gate"), run)
     assert run.find(VerdictRecord) is None
 
 
@@ -120,11 +120,11 @@ def test_a_detector_that_breaks_down_leaves_no_measurements_and_the_gate_refuses
 
     monkeypatch.setattr(Detector, "look", break_down)
     with pytest.raises(EraseDiffError, match="step evaluate failed unexpectedly"):
-        perform(step("evaluate"), run)
+        perform(step_named("evaluate"), run)
     assert next(seen) > 2, "control: it had begun"
     assert run.find(Measurements) is None
     with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
-        perform(step("gate"), run)
+        perform(step_named("gate"), run)
     assert run.find(VerdictRecord) is None
 
 

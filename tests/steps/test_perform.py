@@ -15,19 +15,19 @@ import torch
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.records.nouns import BaseRecord, ErasedRecord
-from erasediff.steps.perform import decided, perform, standing
-from erasediff.steps.table import CHECKPOINT, step
+from erasediff.steps.perform import finished_record, input_digests, perform
+from erasediff.steps.table import CHECKPOINT, step_named
 from tests.certified import promoted_run
 
-ERASE = step("erase")
+ERASE = step_named("erase")
 PERFORM = """
 import sys
 from pathlib import Path
 from erasediff.attempts.workdir import Workdir
 from erasediff.steps.perform import perform
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 try:
-    perform(step("erase"), Workdir.open(Path(sys.argv[1])).attempt())
+    perform(step_named("erase"), Workdir.open(Path(sys.argv[1])).attempt())
 finally:
     print("torch" in sys.modules)
 """
@@ -44,7 +44,7 @@ def run(promoted: Attempt, tmp_path: Path) -> Attempt:
     """A copy of it whose erasure is done."""
     shutil.copytree(promoted.workdir.root, tmp_path / "work")
     run = Workdir.open(tmp_path / "work").attempt(promoted.name)
-    run.need(ErasedRecord).model_copy(update={"made_from": decided(ERASE, run)}).write(run.path(ErasedRecord))
+    run.need(ErasedRecord).model_copy(update={"made_from": input_digests(ERASE, run)}).write(run.path(ErasedRecord))
     return run
 
 
@@ -62,12 +62,12 @@ def test_a_step_that_is_done_loads_no_torch(run: Attempt) -> None:
 
 
 def test_only_the_very_same_inputs_are_the_same(run: Attempt) -> None:
-    assert standing(ERASE, run) == run.need(ErasedRecord)
+    assert finished_record(ERASE, run) == run.need(ErasedRecord)
     base = run.need(BaseRecord)
     base.model_copy(update={"drift": 2.0}).write(run.path(BaseRecord))
-    assert standing(ERASE, run) is None
+    assert finished_record(ERASE, run) is None
     base.write(run.path(BaseRecord))
-    assert standing(ERASE, run) is not None
+    assert finished_record(ERASE, run) is not None
 
 
 def test_a_checkpoint_that_a_killed_erasure_left_beside_its_record_goes(run: Attempt) -> None:
@@ -78,4 +78,4 @@ def test_a_checkpoint_that_a_killed_erasure_left_beside_its_record_goes(run: Att
 
 
 def test_a_step_that_is_not_decided_by_records_is_always_performed(run: Attempt) -> None:
-    assert standing(step("promote"), run) is None
+    assert finished_record(step_named("promote"), run) is None

@@ -50,7 +50,7 @@ def purge_stores(stores: Sequence[Store], seen: tuple[Seen, ...], keep: Keep) ->
     return Purged(tuple(lines), tuple(unfinished))
 
 
-def look_only(stores: Sequence[Store]) -> Purged:
+def preview_stores(stores: Sequence[Store]) -> Purged:
     """What purging would find, without changing anything."""
     lines: list[PurgeLine] = []
     unfinished: list[Unfinished] = []
