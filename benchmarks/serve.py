@@ -33,9 +33,9 @@ from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig, SchedulerName
 from erasediff.records.nouns import ServedModel, Verdict
-from erasediff.serve.asked import Asked
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.request import SamplingRequest
 from erasediff.serve.solver import save_table
 
 REFERENCE: tuple[SchedulerName, int] = ("ddim", 50)
@@ -150,7 +150,7 @@ def bare(engine: Engine, solver: Solver, batch: int) -> Setting:
     count = max(4, 32 // batch) * (1 if solver.steps > 20 else 4)
 
     def turn() -> list[float]:
-        return [_seconds(lambda: engine([Asked(LABEL, batch, 0, solver.title, 1.0)])) for _ in range(count)]
+        return [_seconds(lambda: engine([SamplingRequest(LABEL, batch, 0, solver.title, 1.0)])) for _ in range(count)]
 
     return Setting(BARE, solver, batch, 0, batch * count, turn)
 

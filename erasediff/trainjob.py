@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from erasediff.cluster.answers import Forbidden, Lost, ObjectConflict, ObjectRejected, UnknownKind
+from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, ObjectRejected, UnknownKind
 from erasediff.cluster.api import Cluster, Kind
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
@@ -190,7 +190,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
     name, end = str(document["metadata"]["name"]), time.monotonic() + deadline_seconds
     pause, seen, state = _FIRST_POLL_SECONDS, False, "is not there yet"
     while True:
-        problem: Lost | None = None
+        problem: ConnectionLost | None = None
         try:
             found = jobs.find(name)
             leaving = found is not None and "deletionTimestamp" in found["metadata"]
@@ -202,7 +202,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
                 seen, state = True, _state(found)
                 if _ended(jobs, name, found):
                     return
-        except Lost as error:
+        except ConnectionLost as error:
             problem = error
         if time.monotonic() >= end:
             raise problem or _late(jobs, name, state, deadline_seconds)

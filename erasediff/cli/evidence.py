@@ -70,16 +70,16 @@ def verify(
     final: Annotated[bool, typer.Option("--final", help="Refuse a provisional certificate.")] = False,
 ) -> int:
     """Check a certificate and what it is about; offline, with the extra 'verify' alone. 0: everything handed in is as certified."""
-    from erasediff.evidence.verification import Presented, check_final
+    from erasediff.evidence.verification import CertificateFiles, check_final
     from erasediff.evidence.verification import verify as check
 
     signatures = (model_signature, onnx_signature, timestamp, timestamp_root)
-    verified = check(Presented(certificate, key, model, onnx, purge, revocations, *signatures))
+    verified = check(CertificateFiles(certificate, key, model, onnx, purge, revocations, *signatures))
     if final:
         check_final(verified.statement)
     predicate = verified.statement.predicate
     print(f"{predicate.phase} certificate {verified.statement.digest()[:12]} of {predicate.issued_at.isoformat()}: {predicate.judged.verdict}")
-    print(f"held against it and as certified: {', '.join(verified.held)}")
+    print(f"held against it and as certified: {', '.join(verified.checks_passed)}")
     if missing := [name for name, path in (("--model", model), ("--onnx", onnx)) if path is None]:
         print(f"not looked at: {' and '.join(missing)} were not handed in")
     print(f"not carried out: {', '.join(row.threat for row in predicate.coverage if not row.executed) or 'none'}")

@@ -20,7 +20,7 @@ _PREFIX = "erasediff-model-"
 
 
 @contextlib.contextmanager
-def fetched(model: str) -> Iterator[Path]:
+def fetch_model(model: str) -> Iterator[Path]:
     """The folder of a model that is named by a folder or by ``s3://BUCKET/PREFIX``; what came from a bucket is deleted after the block.
 
     Raises:

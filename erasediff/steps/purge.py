@@ -10,7 +10,7 @@ from erasediff.errors import BadInput, EraseDiffError, PurgeUnfinished, Unreacha
 from erasediff.evidence.purge.artifacts import artifacts_store
 from erasediff.evidence.purge.attempts import cache_store, workdir_store
 from erasediff.evidence.purge.engine import Purged, preview_stores, purge_stores
-from erasediff.evidence.purge.grids import without
+from erasediff.evidence.purge.grids import remove_label
 from erasediff.evidence.purge.keys import keys_store
 from erasediff.evidence.purge.models import models_store
 from erasediff.evidence.purge.owned import owned_store
@@ -18,7 +18,7 @@ from erasediff.evidence.purge.pipeline import pipeline_store
 from erasediff.evidence.purge.published import published_store
 from erasediff.evidence.purge.registry import registry_store
 from erasediff.evidence.purge.remote import remote_store
-from erasediff.evidence.purge.seam import AGAIN, Store
+from erasediff.evidence.purge.store import RETRY_LATER, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, survey
 from erasediff.evidence.served_rules import revoke
 from erasediff.files import sha256_bytes
@@ -82,7 +82,7 @@ def preview(attempt: Attempt) -> Purged:
 
 def _has_deferred(record: PurgeRecord) -> bool:
     """Whether something was kept for an attempt that had not ended then."""
-    return any(line.action == "kept" and line.verified.endswith(AGAIN) for line in record.lines)
+    return any(line.action == "kept" and line.verified.endswith(RETRY_LATER) for line in record.lines)
 
 
 def _promoted(attempt: Attempt) -> PromotionRecord:
@@ -187,4 +187,4 @@ def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store,
 
 
 def _conceal(attempt: Attempt, label: int) -> None:
-    without(attempt, label, attempt.workdir.report, report_with)
+    remove_label(attempt, label, attempt.workdir.report, report_with)

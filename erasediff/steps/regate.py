@@ -10,7 +10,7 @@ from pathlib import Path
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, ExitCode, NotPassed
 from erasediff.evaluate.detectors import Detector
-from erasediff.evaluate.gate import run_again
+from erasediff.evaluate.gate import run_regate
 from erasediff.evaluate.measure import watch_for
 from erasediff.evaluate.real import RealImages, real_images
 from erasediff.evaluate.seeds import secret_key
@@ -85,7 +85,7 @@ def _judge(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: Model
     recalled = tuple(count(label, policy.export.n, f"F8.{label}") for label in model.forgotten)
     each = -(-policy.export.n // len(retained))
     made = reduce(_sum, (count(label, each, f"C0.{label}").found for label in retained))
-    decision = run_again(policy, recalled, made)
+    decision = run_regate(policy, recalled, made)
     return RegateRecord(
         made_from={"model": model.digest(), "classifier": detector.digest},
         name=config.model_name,

@@ -8,10 +8,10 @@ from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError, RolledBack
 from erasediff.records.nouns import ExportedRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.run import Address, RollOut
-from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
-from erasediff.serve.admission import check_standing
+from erasediff.serve.admission import check_servable
 from erasediff.steps.request_lifecycle import check_approved
 
 
@@ -43,7 +43,7 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
         uri = store_for(settings.publish_to or "").publish(exported)
         record = record.model_copy(update={"uri": uri})
         try:
-            revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
+            revision = RollOut(cluster, settings, check_servable, address).run(Candidate(uri, exported.model))
         except RolledBack as error:
             _write(attempt, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
             raise

@@ -17,11 +17,11 @@ from erasediff.files import append_line
 from erasediff.records.nouns import PromotionRecord, Verdict
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.run import Address, RollOut
-from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import store_for
-from erasediff.serve.admission import check_standing
+from erasediff.serve.admission import check_servable
 from erasediff.steps.promote import move_champion, one_at_a_time
 from erasediff.steps.versions import Version, epoch_of, fetch_exported, version_of
 from erasediff.tracking import CHAMPION, Tracking
@@ -67,7 +67,7 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
             target = choose(tracking.versions(name), champion, in_force, version)
             exported = fetch_exported(tracking, champion.name, target, Path(folder), in_force)
             uri = store_for(settings.publish_to or "").publish(exported)
-            revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
+            revision = RollOut(cluster, settings, check_servable, address).run(Candidate(uri, exported.model))
         return _move(workdir, tracking, name, target, str(champion.version), revision)
 
 

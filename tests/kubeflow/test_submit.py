@@ -87,8 +87,8 @@ def test_another_content_is_another_version_of_the_same_pipeline(kfp, tmp_path):
 
 def test_whoever_submits_at_the_same_time_gets_the_same_pipeline(kfp, monkeypatch):
     hand_in(kfp)
-    found, looks = script.Desk.pipeline, iter([None])
-    monkeypatch.setattr(script.Desk, "pipeline", lambda self: next(looks, found(self)))
+    found, looks = script.KubeflowClient.pipeline, iter([None])
+    monkeypatch.setattr(script.KubeflowClient, "pipeline", lambda self: next(looks, found(self)))
     hand_in(kfp)
     assert len(kfp.pipelines) == 1
     assert any("already exists" in said for said in kfp.refusals)

@@ -7,7 +7,7 @@ import kubernetes
 import pytest
 import yaml
 
-from erasediff.cluster.answers import Lost
+from erasediff.cluster.answers import ConnectionLost
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
@@ -163,7 +163,7 @@ def test_a_server_that_stays_away_is_named():
     fake = FakeTrainerApi()
     with fake:
         jobs = client_of(fake)
-    with pytest.raises(Lost, match="the API server does not answer"):
+    with pytest.raises(ConnectionLost, match="the API server does not answer"):
         run_to_end(jobs, JOB, 0.2)
 
 

@@ -64,7 +64,7 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
     opened = workdir.open_attempt(plan, CONFIG, policy, KEY)
     scheduler = build_scheduler(CONFIG.sampler, 1000)
     before, after = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
-    BaseRecord(name="digits", version="2", model=before, judges=judges.appoint(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
+    BaseRecord(name="digits", version="2", model=before, judges=judges.pin_judges(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
     curves = Pointer(uri="curves.npz", sha256=DIGEST)
     ErasedRecord(model=after, steps=1, forward_passes=3, backward_passes=2, ema_base_share=0, curves=curves).write(opened.path(ErasedRecord))
     return opened
