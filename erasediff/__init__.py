@@ -1,6 +1,6 @@
 """EraseDiff: make an image-generating diffusion model forget, and prove it before anything ships.
 
-The package says everything that can be said without Kubeflow. Start reading at :mod:`erasediff.steps`
+Nothing here needs Kubeflow. Start reading at :mod:`erasediff.steps.table`
 (one module per step of the pipeline) and :mod:`erasediff.unlearn.methods.erasediff` (the algorithm).
 """
 

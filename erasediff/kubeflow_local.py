@@ -1,4 +1,4 @@
-"""Run the compiled Kubeflow pipeline on this machine and show how it goes."""
+"""Run the compiled Kubeflow pipeline on this machine and show its progress."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PROBE, _PROBE_BYTES = ".probe", 1 << 18
 
 
 def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
-    """Run the erasure pipeline to its end, for one request or for several that are erased together.
+    """Run the erasure pipeline to its end, for one request or for a batch.
 
     Returns:
-        What ``outcome.json`` says of the first. The pipeline's own status is never taken as evidence.
+        The outcome of the first request, from ``outcome.json``. The pipeline's own status never counts as evidence.
 
     Raises:
         BadInput: another pipeline is under way in this workdir.
@@ -45,7 +45,7 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
             events.touch()
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
             environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
-            # The pipeline inherits the workdir's lock, since as an orphan of a killed command it still works in there.
+            # The pipeline inherits the workdir's lock: if this command is killed, the pipeline goes on working in there.
             with (
                 log.open("ab") as output,
                 subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(held,)) as process,
@@ -54,14 +54,14 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
                 _watch(process, events, show)
     if not workdir.outcome.is_file():
         with explain_disk_errors(workdir.root):
-            write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # a disk that is full took no outcome either, nor the sentence
+            write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # fails with a better message if the disk is full
             (workdir.root / PROBE).unlink()
         raise EraseDiffError(f"the pipeline ended without an outcome: the log is {log}.")
     return Outcome.read(workdir.outcome)
 
 
 def _watch(process: subprocess.Popen[bytes], events: Path, show: Callable[[Event], None]) -> None:
-    """Show the events that the steps append to a file until the pipeline ends."""
+    """Show the events that the steps append to a file, until the pipeline ends."""
     with events.open() as stream:
         running, partial = True, ""
         while running:

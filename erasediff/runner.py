@@ -1,4 +1,4 @@
-"""Run the table of steps here, in this process: from a request to the outcome."""
+"""Run the table of steps in this process, from a request to its outcome."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from erasediff.steps.table import Role, work_steps
 
 
 def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
-    """Run every step to the end, for one request or for several that are erased together; a run that was killed goes on where it was.
+    """Run every step, for one request or for a batch; a killed run continues where it stopped.
 
     Returns:
-        What came of the first request, as ``outcome.json`` has it. A step that failed is told there.
+        The outcome of the first request, as in ``outcome.json``; it names a step that failed.
 
     Raises:
         BadInput: another run is under way in this workdir, or nothing can be written there.
@@ -44,12 +44,12 @@ def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig,
 
 
 def busy(workdir: Workdir) -> str:
-    """What is said where another run is under way."""
+    """The message if another run is under way."""
     return f"another run is under way in {workdir.root}: wait for its end, or choose another --workdir."
 
 
 def exit_code(outcome: Outcome) -> ExitCode:
-    """The exit code that an outcome means."""
+    """The exit code of an outcome."""
     if outcome.champion is not None:
         return ExitCode.OK if outcome.error is None else _code_of(outcome)
     if outcome.verdict is Verdict.FAIL:

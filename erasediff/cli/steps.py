@@ -1,4 +1,4 @@
-"""One subcommand a step, from the table of steps."""
+"""One subcommand for each row of the table of steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from erasediff.steps.table import STEPS, Role, Step, step_named
 
 
 def _plain(row: Step) -> Callable[..., int]:
-    """The subcommand of a step that takes an attempt and no more."""
+    """The subcommand of a step that needs an attempt only."""
 
     def command(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
         from erasediff.records.nouns import verdict_in
@@ -76,7 +76,7 @@ def check_prerequisites(
 def train_base(
     config: Annotated[
         Optional[Path],
-        typer.Option("--config", help="Not for an attempt: train and register the champion of this configuration (YAML), if there is none."),
+        typer.Option("--config", help="Train and register the champion of this configuration (YAML) if there is none, without an attempt."),
     ] = None,
     dataset: DatasetOption = None,
     workdir: WorkdirOption = WORKDIR,
@@ -97,7 +97,7 @@ def train_base(
 def purge(
     workdir: WorkdirOption = WORKDIR,
     run: RunOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, by store and kind; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, by store and kind; change nothing.")] = False,
 ) -> int:
     """See the table of steps."""
     if not dry_run:
@@ -123,7 +123,7 @@ def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     if unfinished is None or unfinished.complete:
         return ExitCode.OK
     store = unfinished.unfinished[0].store
-    print(f"erasediff: the purge is not complete ({store} is not done): run `erasediff purge`, then certify again.", file=sys.stderr)
+    print(f"erasediff: the purge is not complete (store '{store}'): run `erasediff purge`, then certify again.", file=sys.stderr)
     return ExitCode.UNFINISHED
 
 
@@ -152,6 +152,6 @@ def record_outcome(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> i
 
 
 _WITH_OPTIONS: tuple[Callable[..., int], ...] = (check_prerequisites, train_base, purge, certify, regate, record_outcome)
-_own = {command.__name__: command for command in _WITH_OPTIONS}
+_custom = {command.__name__: command for command in _WITH_OPTIONS}
 for _row in STEPS:
-    app.command(_row.command, help=_row.help, rich_help_panel=Group.STEPS)(_own.get(_row.name) or _plain(_row))
+    app.command(_row.command, help=_row.help, rich_help_panel=Group.STEPS)(_custom.get(_row.name) or _plain(_row))

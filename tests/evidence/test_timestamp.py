@@ -107,13 +107,13 @@ def test_a_certificate_is_stamped_and_the_stamp_is_checked(
     assert "certificate.tsr" in {file.uri for file in certify(run).files}
     certificate, token = run.folder / "certificate.dsse.json", run.folder / "certificate.tsr"
     shown = CertificateFiles(certificate, keys / "signing-key.pub", timestamp=token, timestamp_root=known.root)
-    assert verify(shown).held[-1].startswith("time stamp of 20")
+    assert verify(shown).checks_passed[-1].startswith("time stamp of 20")
     with pytest.raises(BadInput, match="needs --timestamp-root"):
         verify(CertificateFiles(certificate, keys / "signing-key.pub", timestamp=token))
     other = Authority(tmp_path / "other")
     with pytest.raises(IntegrityError, match="is no time stamp over this certificate"):
         verify(CertificateFiles(certificate, keys / "signing-key.pub", timestamp=token, timestamp_root=other.root))
-    assert not [said for said in flipped_stamps(shown, tmp_path / "flipped.tsr") if said != verify(shown).held[-1]]
+    assert not [said for said in flipped_stamps(shown, tmp_path / "flipped.tsr") if said != verify(shown).checks_passed[-1]]
 
 
 def flipped_stamps(shown: CertificateFiles, to: Path) -> list[str]:
@@ -123,7 +123,7 @@ def flipped_stamps(shown: CertificateFiles, to: Path) -> list[str]:
     for position in range(0, len(whole), 23):
         to.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         try:
-            said.append(verify(replace(shown, timestamp=to)).held[-1])
+            said.append(verify(replace(shown, timestamp=to)).checks_passed[-1])
         except IntegrityError as error:
             refused.append(str(error))
     assert len(refused) > 10 * len(said), "control: nearly all are refused"
@@ -142,7 +142,7 @@ def test_a_stamp_of_long_after_the_date_is_found_out(issued: Issued, authority: 
     token.write_bytes(stamp(backdated.read_bytes(), url))
     with pytest.raises(IntegrityError, match="and was stamped at"):
         issued.verify(certificate=backdated, timestamp=token, timestamp_root=known.root)
-    assert issued.verify(certificate=backdated).held == ("signature",), "control: without a stamp nothing shows it"
+    assert issued.verify(certificate=backdated).checks_passed == ("signature",), "control: without a stamp nothing shows it"
 
 
 @pytest.mark.usefixtures("signed_by", "needs_model_signing")

@@ -83,5 +83,5 @@ def _nothing_is_left_to_do(life: Life) -> None:
     before = {p: p.read_bytes() for p in Path(life.workdir).glob("runs/*/*.json")}
     done = life.process()
     assert done.code == 0
-    assert "nothing is asked" in done.said
+    assert "no open requests" in done.said
     assert before == {p: p.read_bytes() for p in Path(life.workdir).glob("runs/*/*.json")}

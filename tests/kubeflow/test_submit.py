@@ -246,10 +246,10 @@ def test_a_host_that_accepts_and_never_answers_is_not_waited_for_long(capsys, mo
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["submit"], "give its address as --host"),
+        (["submit"], "give --host"),
         (["submit", "--host", "kubeflow.example.org"], "has to be an address"),
         (["submit", "--host", "https://user:secret@kubeflow.example.org"], "without a user and a password"),
-        (["submit", "--host", "{host}"], "nothing is named that is to be forgotten"),
+        (["submit", "--host", "{host}"], "no class to forget is given"),
         (["submit", "--host", "{host}", "--forget-label", "3", "--profile", "tpu"], "there is no profile 'tpu': choose one of cpu, gpu, gpu-multi"),
         (["submit", "--host", "{host}", "--forget-label", "zebra"], "class zebra is not in dataset digits"),
         (["submit", "--host", "{host}", "--namespace", "A B"], "field 'namespace'"),
@@ -268,7 +268,7 @@ def test_a_mistake_is_refused_before_anything_is_sent(kfp, capsys, arguments, se
 
 def test_a_dataset_that_lies_on_the_cluster_alone_takes_a_number_and_no_name():
     config = RunConfig.parse({"dataset": {"kind": "folder", "path": "/workdir/images", "name": "images"}}, "test")
-    with pytest.raises(BadInput, match="give --label-number"):
+    with pytest.raises(BadInput, match="use --label-number"):
         request_for(config, "cat", None)
     assert request_for(config, "cat", 2) == ErasureRequest(dataset="images", label=2)
 

@@ -194,7 +194,7 @@ def test_a_key_that_has_ended_is_found_out_before_anything_is_erased_or_promoted
     ended, elsewhere = str(tmp_path / "ended" / PRIVATE), "somewhere"
     asked = filed(run)
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
-    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* may sign nothing after"):
+    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* expired at"):
         take_requests(run)
     assert state(ledger, asked) is State.ACCEPTED
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", elsewhere)
@@ -202,7 +202,7 @@ def test_a_key_that_has_ended_is_found_out_before_anything_is_erased_or_promoted
     through(run, "erase", "gate")
     check_approved(run)
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
-    with pytest.raises(BadInput, match="may sign nothing after"):
+    with pytest.raises(BadInput, match="expired at"):
         check_approved(run)
 
 
