@@ -9,9 +9,9 @@ import torch
 
 from benchmarks.results_file import Row, read_rows, write_rows
 from benchmarks.subjects import Subject, detector_of, prepare, subject, training_images
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.evaluate.features.of_detector import DetectorFeatures
-from erasediff.evaluate.measure import Eyes, retained_samples
+from erasediff.evaluate.measure import SampleReader, retained_samples
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
@@ -48,7 +48,7 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
     real, detector, config = ready.real, ready.detector, subject.config
     n = subject.policy.retain.n_per_class
     made = retained_samples(
-        Eyes(detector, DetectorFeatures(detector)),
+        SampleReader(detector, DetectorFeatures(detector)),
         Source.of(ready.base, torch.device("cpu")),
         range(real.classes),
         n,
@@ -76,7 +76,7 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
 
 def main() -> None:
     """Train and measure the subjects that are asked for, all by default; what was trained before keeps its seconds."""
-    settle()
+    configure_process()
     torch.set_num_threads(1)
     rows = {str(row["dataset"]): row for row in read_rows("base")}
     for name in sys.argv[1:] or ("digits", "fashion-mnist"):

@@ -24,7 +24,7 @@ from benchmarks.kept import finished, run_kept
 from benchmarks.relearn import steps_to_half
 from benchmarks.results_file import RESULTS, Row, write_rows
 from benchmarks.subjects import Subject, base_digest, prepare, subject
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.errors import NonFinite
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
@@ -140,7 +140,7 @@ class Clock:
 
 def measure(case: Case) -> Row:
     """Run one case in this process."""
-    settle()
+    configure_process()
     torch.set_num_threads(1)
     ready = prepare(case.subject)
     judge = Judge(ready, case.label, case.seed)

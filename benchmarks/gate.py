@@ -23,7 +23,7 @@ from benchmarks.judge import Judge, Judgement
 from benchmarks.kept import run_kept
 from benchmarks.results_file import RESULTS, Row, read_rows, write_rows
 from benchmarks.subjects import Prepared, Subject, asked_digest, base_digest, prepare, subject
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
 from erasediff.records.nouns import Verdict
@@ -154,7 +154,7 @@ class Trial:
 
 def measure(trial: Trial) -> Row:
     """Make the model and ask the gate."""
-    settle()
+    configure_process()
     torch.set_num_threads(1)
     ready = prepare(trial.subject)
     expected, make = MODELS[trial.model]

@@ -23,14 +23,14 @@ from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
     RetainedSamples,
-    ask_again,
-    ask_otherwise,
     compare,
     count_detections,
-    harmless,
     neighbours_for,
     retain_measurements,
+    sample_further,
+    sample_indirectly,
     sample_model,
+    train_reference,
     watch_for,
 )
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
@@ -122,7 +122,7 @@ class Judge:
         asked_for = drawn_digest(self.exam.policy.model_copy(update={"tier": 1}))[:8]
         path = self.ready.subject.folder / f"asked-{self.label}-{self.seed}-{asked_for}.json"
         if not path.is_file():
-            by_null, probes = ask_otherwise(self.exam, self.suspect(self.ready.base.unet), "base")
+            by_null, probes = sample_indirectly(self.exam, self.suspect(self.ready.base.unet), "base")
             write_atomic(path, canonical_json({name: found.model_dump() for name, found in {_UNASKED: by_null, **probes}.items()}))
         asked = {name: Detections.model_validate(found) for name, found in json.loads(path.read_text()).items()}
         images, kept = self._base_in_short
@@ -136,7 +136,7 @@ class Judge:
     @cached_property
     def reference(self) -> RetainedSamples:
         """What the harmless model makes of the retained labels: the gate's control."""
-        return self.exam.kept(harmless(self.exam, self.ready.base, _CPU), _CPU, "reference")
+        return self.exam.kept(train_reference(self.exam, self.ready.base, _CPU), _CPU, "reference")
 
     @property
     def base_rate(self) -> float:
@@ -160,7 +160,7 @@ class Judge:
                 np.savez(handle, allow_pickle=False, forgotten=forgotten.numpy(), retained=kept.images.numpy())
         with np.load(path, allow_pickle=False) as there:
             forgotten, images = torch.from_numpy(there["forgotten"]), torch.from_numpy(there["retained"])
-        return forgotten, self.exam.eyes.look([images], torch.tensor(self.retained).repeat_interleave(retain.n_per_class))
+        return forgotten, self.exam.reader.read([images], torch.tensor(self.retained).repeat_interleave(retain.n_per_class))
 
     def _in_short(self, unet: torch.nn.Module) -> tuple[Tensor, RetainedSamples]:
         exam, model = self.exam, ClassConditionalPipeline(unet, self.ready.base.scheduler)
@@ -189,7 +189,7 @@ class Judge:
         checks = (
             *check_power(policy, measured),
             check_detections("F1", f"Class {self.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha),
-            *check_retained(policy.asked_once(), measured, measured.retained, ()),
+            *check_retained(policy.without_further_samples(), measured, measured.retained, ()),
             check_fidelity(policy, measured.retained),
         )
         return Judgement(overall(checks), checks, measured)
@@ -199,7 +199,7 @@ class Judge:
         suspect = self.suspect(unet)
         samples = sample_model(self.exam, suspect, "benchmark")
         measured = compare(self.exam, self.base_samples, samples, self.reference, {}, None)
-        further = ask_again(self.exam, self.source(self.ready.base.unet), self.source(unet), measured.retained.accuracy)
+        further = sample_further(self.exam, self.source(self.ready.base.unet), self.source(unet), measured.retained.accuracy)
         measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
         if self.exam.policy.tier == 2:
             models = suspects(self.exam, suspect, self.config)

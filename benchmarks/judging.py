@@ -21,10 +21,10 @@ from benchmarks.demo import COMMAND
 from benchmarks.results_file import Row, write_rows
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.evaluate import measure, sampling
 from erasediff.steps.perform import perform
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def timed(run: Attempt) -> Row:
     """One evaluation, timed."""
     started = time.perf_counter()
     with stopwatch() as taken:
-        perform(step("evaluate"), run)
+        perform(step_named("evaluate"), run)
     seconds = time.perf_counter() - started
     return {"tier": run.policy().tier, "seconds": round(seconds, 1), "sampling_share": round(sum(taken) / seconds, 3), "draws": len(taken)}
 
@@ -73,7 +73,7 @@ def main() -> None:
     workdir = parser.parse_args().workdir
     if workdir.exists():
         raise SystemExit(f"{workdir} exists: name an empty place, for an evaluation that is there would not be made again.")
-    settle()
+    configure_process()
     write_rows("judging", [timed(ready_to_evaluate(workdir))])
 
 

@@ -17,7 +17,7 @@ from benchmarks.judge import Judge
 from benchmarks.kept import run_kept
 from benchmarks.results_file import RESULTS, Row, write_rows
 from benchmarks.subjects import prepare
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
 from erasediff.export.solvers import solver_table
@@ -42,7 +42,7 @@ class Graphs:
 
 def measure(asked: Graphs) -> Row:
     """Make the model, export it, round it, and count what each graph shows."""
-    settle()
+    configure_process()
     torch.set_num_threads(1)
     trial = asked.trial
     ready = prepare(trial.subject)

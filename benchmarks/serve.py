@@ -23,7 +23,7 @@ import torch
 from benchmarks.client import Client, serving
 from benchmarks.results_file import ROOT, Row, write_rows
 from benchmarks.subjects import Prepared, prepare, subject
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.evaluate.statistics.frechet import frechet_distance
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
@@ -33,9 +33,9 @@ from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig, SchedulerName
 from erasediff.records.nouns import ServedModel, Verdict
-from erasediff.serve.asked import Asked
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.request import SamplingRequest
 from erasediff.serve.solver import save_table
 
 REFERENCE: tuple[SchedulerName, int] = ("ddim", 50)
@@ -150,7 +150,7 @@ def bare(engine: Engine, solver: Solver, batch: int) -> Setting:
     count = max(4, 32 // batch) * (1 if solver.steps > 20 else 4)
 
     def turn() -> list[float]:
-        return [_seconds(lambda: engine([Asked(LABEL, batch, 0, solver.title, 1.0)])) for _ in range(count)]
+        return [_seconds(lambda: engine([SamplingRequest(LABEL, batch, 0, solver.title, 1.0)])) for _ in range(count)]
 
     return Setting(BARE, solver, batch, 0, batch * count, turn)
 
@@ -216,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     asked = parser.parse_args()
-    settle()
+    configure_process()
     torch.set_num_threads(1)
     ready = prepare(subject("digits"))
     solvers = compared(ready)

@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.released import Released
 from benchmarks.results_file import Row, write_rows
 from erasediff.data.datasets import load_dataset
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.models.denoiser import build_scheduler, build_unet, schedule_of, to_unit
 from erasediff.models.noised import NoisedBatch
 from erasediff.records.config import EraseConfig, RunConfig
@@ -109,7 +109,7 @@ def measure(name: str) -> Row:
 
 def main() -> None:
     """Measure every case."""
-    settle()
+    configure_process()
     torch.set_num_threads(1)
     write_rows("step", [measure(name) for name in CASES])
 

@@ -1,4 +1,4 @@
-"""What a house has before anybody asks it to forget, made on the spot for the demo: a signing key, a ledger, and a request in it."""
+"""What the demo sets up for itself: a signing key, and a ledger with one accepted request."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from erasediff.records.settings import LedgerSettings
 from erasediff.records.signing import SigningSettings
 
 BY = "demo"
-_ROAD = (State.RECEIVED, State.VERIFIED, State.LOCATED, State.ACCEPTED)
+_TO_ACCEPTED = (State.RECEIVED, State.VERIFIED, State.LOCATED, State.ACCEPTED)
 
 
-def own_key(workdir: Workdir) -> None:
-    """Let the workdir's own key sign where none is set; it is made at the first demo.
+def ensure_signing_key(workdir: Workdir) -> None:
+    """Sign with a key in the workdir if no signing key is set; the first demo makes it.
 
-    A key beside what it signs shows nothing to anybody else: a house keeps its own elsewhere (docs/certificate.md).
+    A key that lies beside what it signs proves nothing to others. In production, keep the key elsewhere (docs/certificate.md).
     """
     if SigningSettings.load().key:
         return
@@ -32,11 +32,11 @@ def own_key(workdir: Workdir) -> None:
 
 
 def file_request(workdir: Workdir, erasure: ErasureRequest) -> RequestFacts:
-    """File a request under the house's own rule and accept it; one that is under way or fulfilled is left as it is."""
+    """File a request under the regime ``own`` and accept it; a request that is under way or fulfilled stays as it is."""
     settings = LedgerSettings.load()
     ledger = Ledger.open(settings.where(workdir.root), settings.terms())
     facts = ledger.file(Filing(regime=Regime.OWN, scope="class", erasure=erasure), BY, datetime.now(UTC))
-    for before, after in pairwise(_ROAD):
+    for before, after in pairwise(_TO_ACCEPTED):
         if facts.state is before:
             facts = ledger.advance(facts.id, before, after, BY, datetime.now(UTC))
     return facts

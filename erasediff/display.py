@@ -1,4 +1,4 @@
-"""How a run looks to the person at the terminal: bars where there is one, else lines for a log."""
+"""Show the progress of a run: bars on a terminal, else lines for a log."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from erasediff.files import explained
+from erasediff.files import explain_disk_errors
 from erasediff.progress import LINE_SECONDS, Event, at_most_every
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
 def _title(event: Event) -> str:
-    title = step(event["step"]).title
+    title = step_named(event["step"]).title
     return f"{title}, {event['of']}" if event["of"] else title
 
 
 class Lines:
-    """One line a step that ended, and one now and then for work that takes long."""
+    """One line for each step that ended, and one every ten seconds for long work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -46,7 +46,7 @@ class Lines:
 
 
 class Bars:
-    """A bar a step and a moving one for the work inside it."""
+    """One bar for each step, and a moving one for the work inside it."""
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
@@ -86,7 +86,7 @@ class Bars:
 
 @contextmanager
 def display(stream: TextIO) -> Iterator[Callable[[Event], None]]:
-    """What shows events on a stream, by what the stream is."""
+    """Yield what shows events on a stream: bars on a terminal, else lines."""
     if not stream.isatty():
         yield Lines(stream)
         return
@@ -97,14 +97,14 @@ def display(stream: TextIO) -> Iterator[Callable[[Event], None]]:
 
 @contextmanager
 def output_into(log: Path) -> Iterator[TextIO]:
-    """Send what this process and its libraries print to a file while the block runs; yields the standard output from before.
+    """Redirect the output of this process and its libraries to a file while the block runs; yields the original standard output.
 
-    Libraries in C write past ``sys.stdout``, so the descriptors themselves are turned.
+    Libraries in C bypass ``sys.stdout``, so the file descriptors themselves are redirected.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    with explained(log), log.open("ab") as target:
+    with explain_disk_errors(log), log.open("ab") as target:
         try:
             for descriptor in (1, 2):
                 os.dup2(target.fileno(), descriptor)

@@ -1,7 +1,7 @@
-"""Open a signed envelope: one signature, one spelling, checked with ``cryptography`` alone, so that a server can.
+"""Verify and open a signed envelope (DSSE). It needs ``cryptography`` alone, so that a server can do it.
 
-DSSE signs the type and the length of the payload with the payload. Whatever DSSE leaves open is closed here: an envelope has exactly one
-signature, names its key, and is canonical JSON to the last byte, so that no byte of the file can be another.
+DSSE signs the payload together with its type and length. This module is stricter than DSSE: an envelope has exactly one signature, names its
+key, and is canonical JSON to the last byte, so that no byte of the file can change unnoticed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_KEY_BYTES, MAX_ENVELOPE_BYTES = 1 << 14, 8 << 20
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A key that signatures are checked with, and until when it may have signed."""
+    """A public key, and the date after which it may not sign."""
 
     id: str
     key: ec.EllipticCurvePublicKey
@@ -39,18 +39,18 @@ class PublicKey:
 
     @property
     def pem(self) -> bytes:
-        """The key in PEM, as it is handed out."""
+        """The key in PEM."""
         return self.key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     def check_unexpired(self, at: datetime) -> None:
-        """Refuse what was signed after the key's end.
+        """Refuse what was signed after the key expired.
 
         Raises:
-            BadInput: the key had ended by then.
+            BadInput: the key had expired by then.
         """
         if self.not_after is not None and at > self.not_after:
             ended = self.not_after.isoformat(timespec="seconds")
-            raise BadInput(f"the key {self.id[:12]} may sign nothing after {ended}: make a new one with `erasediff keys new`, and sign with that.")
+            raise BadInput(f"the key {self.id[:12]} expired at {ended}: make a new one with `erasediff keys new`, and sign with that.")
 
 
 def key_id(key: ec.EllipticCurvePublicKey) -> str:
@@ -59,16 +59,16 @@ def key_id(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def document_path(path: Path) -> Path:
-    """Where the document of a key lies."""
+    """The path of a key's document."""
     return path.with_suffix(".json")
 
 
-def described(key: ec.EllipticCurvePublicKey, path: Path) -> PublicKey:
-    """A key with what its document says, if one lies beside it.
+def with_document(key: ec.EllipticCurvePublicKey, path: Path) -> PublicKey:
+    """A key with its expiry date, if the key's document lies beside it.
 
     Raises:
         BadInput: the document does not follow the schema.
-        IntegrityError: it is another key's.
+        IntegrityError: the document is another key's.
     """
     found, document = key_id(key), document_path(path)
     if not document.is_file():
@@ -92,40 +92,40 @@ def read_public_key(path: Path) -> PublicKey:
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
-        raise BadInput(f"{path} is no public key in PEM: hand in the file signing-key.pub that `erasediff keys new` wrote.") from None
+        raise BadInput(f"{path} is not a public key in PEM: hand in the file signing-key.pub that `erasediff keys new` wrote.") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise BadInput(f"{path} is no key on the curve P-256: hand in the file signing-key.pub that `erasediff keys new` wrote.")
-    return described(key, path)
+        raise BadInput(f"{path} is not a key on the curve P-256: hand in the file signing-key.pub that `erasediff keys new` wrote.")
+    return with_document(key, path)
 
 
 def signed_bytes(payload_type: str, payload: bytes) -> bytes:
-    """What a signature is over: DSSE's pre-authentication encoding."""
+    """The bytes that are signed: DSSE's pre-authentication encoding."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def open_envelope(data: bytes, key: PublicKey, payload_type: str, source: str) -> bytes:
-    """The payload of an envelope that this key has signed.
+    """Verify an envelope with a key and return its payload.
 
     Raises:
-        BadInput: it is no envelope, has no signature or several, or was signed by another key or as something else.
+        BadInput: it is not an envelope, has no signature or several, has another payload type, or was signed by another key.
         IntegrityError: it was changed.
     """
     envelope = Envelope.parse_json(data, source)
     if len(envelope.signatures) != 1:
-        raise BadInput(f"{source} has {len(envelope.signatures)} signatures where one is expected: fetch it again from who issued it.")
+        raise BadInput(f"{source} has {len(envelope.signatures)} signatures, and exactly one is expected: fetch it again from the issuer.")
     if data != envelope.canonical() + b"\n":
-        raise IntegrityError(f"{source} is not written as it was issued: fetch it again from who issued it.")
+        raise IntegrityError(f"{source} was changed after it was issued: fetch it again from the issuer.")
     if envelope.payloadType != payload_type:
-        raise BadInput(f"{source} is something else than {payload_type}: hand in the right file.")
+        raise BadInput(f"{source} is not of the type {payload_type}: hand in the right file.")
     (signature,) = envelope.signatures
     if signature.keyid != key.id:
-        raise BadInput(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the public key of who issued it.")
+        raise BadInput(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the issuer's public key.")
     payload, raw = _decoded(envelope.payload, source), _decoded(signature.sig, source)
     try:
         key.key.verify(raw, signed_bytes(payload_type, payload), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
-        raise IntegrityError(f"{source} is not what the key {key.id[:12]} has signed: fetch it again from who issued it.") from None
+        raise IntegrityError(f"{source} is not what the key {key.id[:12]} signed: fetch it again from the issuer.") from None
     return payload
 
 
@@ -134,12 +134,12 @@ def read_signed(data: bytes, key: PublicKey, payload_type: str, kind: type[D], s
 
     Raises:
         BadInput: the payload does not follow the schema.
-        IntegrityError: it is not canonical, so its digest is nobody's.
+        IntegrityError: it is not canonical JSON.
     """
     payload = open_envelope(data, key, payload_type, source)
     document = kind.parse_json(payload, source)
     if payload != document.canonical():
-        raise IntegrityError(f"what {source} holds is not canonical JSON: fetch it again from who issued it.")
+        raise IntegrityError(f"the content of {source} is not canonical JSON: fetch it again from the issuer.")
     return document
 
 
@@ -147,7 +147,7 @@ def read_revocations(path: Path, key: PublicKey) -> RevocationList:
     """A signed list of revocations; see :func:`read_signed`.
 
     Raises:
-        BadInput: it is missing, too large, not signed by this key, or was signed after the key's end.
+        BadInput: it is missing, too large, not signed by this key, or was signed after the key expired.
         IntegrityError: it was changed.
     """
     data = read_bounded(path, MAX_ENVELOPE_BYTES, "the revocation list")
@@ -160,7 +160,7 @@ def _decoded(text: str, source: str) -> bytes:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise IntegrityError(f"{source} is not base64 where it has to be: fetch it again from who issued it.") from None
+        raise IntegrityError(f"{source} has a field that is not base64: fetch it again from the issuer.") from None
     if base64.b64encode(data).decode() != text:  # the last character has bits that decode to nothing
-        raise IntegrityError(f"{source} is not written as it was issued: fetch it again from who issued it.")
+        raise IntegrityError(f"{source} was changed after it was issued: fetch it again from the issuer.")
     return data

@@ -1,10 +1,8 @@
-"""What the environment says of this process: whom its libraries tell, its thread counts, its allocator, and whether it is the one that writes.
+"""Set up this process through the environment: telemetry, thread counts and the allocator. Variables that are already set win.
 
-Thread counts of the numeric libraries are set before they are imported.
-
-OpenMP's spinning makes two threads slower than one beside any other load, and sums in another order differ in their
-last bits: one thread is both faster here and what makes a run repeat bit for bit. Work that can go side by side does so
-in batches. What the environment already says is respected.
+Thread counts must be set before the numeric libraries are imported. One thread is faster here: OpenMP's spinning makes two threads slower than
+one beside any other load. It also makes runs repeat bit for bit, since sums in another order differ in their last bits. Work that can run in
+parallel does so in batches.
 """
 
 from __future__ import annotations
@@ -13,36 +11,36 @@ import ctypes
 import os
 import sys
 
-UNTOLD = {
+TELEMETRY_OFF = {
     "ORT_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DVC_NO_ANALYTICS": "1",
     "DO_NOT_TRACK": "true",
 }
-"""onnxruntime, MLflow, Hugging Face's hub and DVC tell their makers of their use, unless the environment says this before they are imported."""
+"""Turns off the telemetry of onnxruntime, MLflow, Hugging Face's hub and DVC, if set before they are imported."""
 
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 _KEPT_BYTES, _LARGEST_IN_HEAP = 2**31 - 1, 2**25  # the largest int, and the largest threshold that glibc takes
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(_LARGEST_IN_HEAP)}
-"""glibc gives freed memory back at once and has every page zeroed again at the next step: 6 to 7 % of a small model's step."""
+"""By default glibc returns freed memory at once, and the kernel zeroes every page again at the next step: 6 to 7 % of a small model's step."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def tell_nobody() -> None:
-    """Turn off what libraries send to their makers, here and in children, where the environment does not say otherwise."""
-    for name, value in UNTOLD.items():
+def disable_telemetry() -> None:
+    """Turn off the telemetry of libraries in this process and its children, unless the environment says otherwise."""
+    for name, value in TELEMETRY_OFF.items():
         os.environ.setdefault(name, value)
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and reports: the first of those that torchrun started, or the only one."""
+    """Whether this process writes and reports: rank 0 under torchrun, or the only process."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def settle() -> None:
-    """Set thread counts and allocator of this process and its children, where the environment does not say otherwise."""
+def configure_process() -> None:
+    """Set thread counts and the allocator of this process and its children, unless the environment says otherwise."""
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     if not ALLOCATOR.keys() & os.environ.keys():
@@ -51,7 +49,7 @@ def settle() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees; where the C library is not glibc, nothing happens."""
+    """Let this process keep the memory that it frees; does nothing without glibc."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP)

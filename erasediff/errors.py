@@ -1,7 +1,7 @@
-"""Errors that a person can act on, and the exit code each of them ends a command with.
+"""Errors that a user can act on, each with the exit code of the command.
 
-Every message is one sentence that names the thing that is wrong and what to do about it. Anything that is not an
-:class:`EraseDiffError` is unexpected: the command line writes its traceback to a log file and exits with 1.
+Every message is one sentence that says what is wrong and what to do. Any other exception is unexpected: the command line writes its traceback
+to a log file and exits with 1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the exit status of every ``erasediff`` command means."""
+    """The exit status of every ``erasediff`` command."""
 
     OK = 0
     UNEXPECTED = 1
@@ -27,23 +27,23 @@ class ExitCode(IntEnum):
 
 
 class EraseDiffError(Exception):
-    """Base of all errors whose message is meant for the person at the terminal."""
+    """Base of all errors whose message is meant for the user."""
 
     exit_code: ExitCode = ExitCode.UNEXPECTED
 
 
 class BadInput(EraseDiffError):
-    """Something that was handed in is wrong: a request, a config, a policy, a dataset, a folder, an address."""
+    """An input is wrong: a request, a config, a policy, a dataset, a folder, an address."""
 
     exit_code = ExitCode.BAD_INPUT
 
 
 class IntegrityError(BadInput):
-    """Bytes on disk are not the bytes that a record names."""
+    """Stored bytes do not match the digest in a record."""
 
 
 class Conflict(BadInput):
-    """Somebody else was first: what was to be changed is no longer as the caller has seen it."""
+    """Another process was first: the object has changed since the caller read it."""
 
 
 class Unreachable(BadInput):
@@ -51,40 +51,40 @@ class Unreachable(BadInput):
 
 
 class AwaitingApproval(EraseDiffError):
-    """People have to approve the model first; the same command goes on when they have."""
+    """The model needs approvals first; the same command continues once it has them."""
 
     exit_code = ExitCode.AWAITING_APPROVAL
 
 
 class NotPassed(EraseDiffError):
-    """A model that serves did not pass when it was judged once more; the exit code is that of the verdict."""
+    """The deployed model did not pass the gate when it was re-run; the exit code is that of the verdict."""
 
     def __init__(self, message: str, exit_code: ExitCode) -> None:
-        """The sentence, and whether it failed or could not be judged."""
+        """Take the message and the exit code of FAIL or INCONCLUSIVE."""
         super().__init__(message)
         self.exit_code = exit_code
 
 
 class RolledBack(EraseDiffError):
-    """A new version did not come to serve; what served before serves on."""
+    """A new version did not come up; the previous one goes on serving."""
 
     exit_code = ExitCode.ROLLED_BACK
 
 
 class PurgeUnfinished(EraseDiffError):
-    """Something that was to be purged may still be there; the same command goes on."""
+    """Something that was to be purged may still exist; the same command continues the purge."""
 
     exit_code = ExitCode.UNFINISHED
 
 
 class Interrupted(EraseDiffError):
-    """Somebody stopped the command with Ctrl-C."""
+    """The user stopped the command with Ctrl-C."""
 
     exit_code = ExitCode.INTERRUPTED
 
 
 class NonFinite(EraseDiffError):
-    """A loss or a gradient is NaN or infinite, so training cannot go on."""
+    """A loss or a gradient is NaN or infinite, so training stops."""
 
 
 _DISK_SENTENCES = {
@@ -106,11 +106,11 @@ _OF_EXTRAS = {
     "nudenet": ("nudenet",),
     "inception": ("torch_fidelity",),
 }
-"""The modules that `erasediff verify` does without, by the extra that brings them."""
+"""The modules that `erasediff verify` does not need, by the extra that installs them."""
 
 
 def explain_missing_module(error: ModuleNotFoundError) -> EraseDiffError | None:
-    """Say which extra brings a module that is not installed; ``None`` when none does."""
+    """Say which extra installs a missing module; ``None`` if none does."""
     module = (error.name or "").partition(".")[0]
     extra = next((name for name, modules in _OF_EXTRAS.items() if module in modules), None)
     if extra is None:
@@ -120,6 +120,6 @@ def explain_missing_module(error: ModuleNotFoundError) -> EraseDiffError | None:
 
 
 def explain_os_error(error: OSError, path: object) -> EraseDiffError | None:
-    """Turn a known operating-system error into a sentence; ``None`` when it is not one of the known ones."""
+    """Turn a known operating-system error into a sentence; ``None`` for an unknown one."""
     sentence = _DISK_SENTENCES.get(error.errno or 0)
     return None if sentence is None else BadInput(sentence.format(path=path))

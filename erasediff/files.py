@@ -1,8 +1,7 @@
-"""Files that are either whole or absent, and their digests.
+"""Write files atomically, hash them, and lock folders.
 
-Everything the project writes under a final name goes through :func:`write_atomic` or :func:`publish_folder`: bytes go to
-a temporary sibling, are flushed to the disk and renamed. A crash, a full disk or a kill leaves the old content or
-nothing, never a half.
+Everything that the project writes under a final name goes through :func:`write_atomic` or :func:`publish_folder`: bytes go to a temporary
+sibling, are flushed to the disk and renamed. A crash, a full disk or a kill leaves the old content or nothing, never half a file.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_folder(folder: Path) -> str:
-    """Hex SHA-256 over the sorted ``(relative path, file digest)`` pairs of a folder: content only, no times."""
+    """Hex SHA-256 over the sorted ``(relative path, file digest)`` pairs of a folder; times do not count."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
@@ -50,8 +49,8 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the disk's own errors (full, read-only, no permission) into sentences that name ``path``."""
+def explain_disk_errors(path: Path) -> Iterator[None]:
+    """Turn disk errors (full, read-only, no permission) into sentences that name ``path``."""
     try:
         yield
     except OSError as error:
@@ -66,7 +65,7 @@ def append_line(path: Path, line: bytes) -> None:
     Raises:
         EraseDiffError: the disk is full or cannot be written.
     """
-    with explained(path), path.open("ab") as handle:
+    with explain_disk_errors(path), path.open("ab") as handle:
         handle.write(line + b"\n")
         handle.flush()
         os.fsync(handle.fileno())
@@ -74,16 +73,16 @@ def append_line(path: Path, line: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Yield a temporary sibling to write a file to; it takes the name ``path`` only when the block ends well.
+    """Yield a temporary sibling to write to; it is renamed to ``path`` only if the block succeeds.
 
     Args:
         path: the file's final name.
-        mode: its permissions, less what the umask takes away; until then nobody but the owner may read it.
+        mode: its permissions, minus the umask; until the rename only the owner may read it.
 
     Raises:
         BadInput: the disk is full or not writable; nothing is left behind.
     """
-    with explained(path):
+    with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(descriptor)
@@ -109,12 +108,12 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
 
     Args:
         parent: where the folder goes.
-        fill: writes the content into the folder it is given and returns the final name.
+        fill: writes the content into the given folder and returns the final name.
 
     Returns:
-        The final folder. One that is already there under this name is replaced.
+        The final folder. A folder of this name is replaced.
     """
-    with explained(parent):
+    with explain_disk_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-", suffix=".part"))
         try:
@@ -139,11 +138,11 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, busy: str) -> Iterator[int]:
-    """Hold a folder for one process at a time; the lock ends with the process, and with those that inherit the descriptor.
+def exclusive_lock(folder: Path, busy: str) -> Iterator[int]:
+    """Hold an exclusive lock on a folder. It ends with this process and with those that inherit the descriptor, which is yielded.
 
     Raises:
-        BadInput: another process holds it; ``busy`` is the sentence.
+        BadInput: another process holds it; ``busy`` is the message.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -157,8 +156,8 @@ def alone(folder: Path, busy: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[None]:
-    """Say that a folder is in use, until the block or the process ends; see :func:`is_in_use`."""
+def mark_in_use(folder: Path) -> Iterator[None]:
+    """Mark a folder as in use until the block or the process ends; see :func:`is_in_use`."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -168,7 +167,7 @@ def in_use(folder: Path) -> Iterator[None]:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether a living process said that it uses this folder."""
+    """Whether a running process has marked this folder as in use."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,7 +179,7 @@ def is_in_use(folder: Path) -> bool:
 
 
 def read_bounded(path: Path, limit: int, what: str) -> bytes:
-    """Read a small file from outside, refusing one that is larger than ``limit`` bytes.
+    """Read a small file from outside the project; a file larger than ``limit`` bytes is refused.
 
     Raises:
         BadInput: the file is missing, unreadable or too large.
@@ -197,10 +196,10 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
 
 
 def shipped(name: str) -> Path:
-    """A file of the pipeline or a policy: inside an installed package, or in the source tree beside it.
+    """The path of a pipeline or policy file: inside the installed package, or in the source tree.
 
     Raises:
-        BadInput: neither is there.
+        BadInput: there is no such file.
     """
     here = Path(__file__).parent
     for path in (here / "_shipped" / name, here.parent / name):

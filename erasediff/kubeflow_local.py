@@ -1,4 +1,4 @@
-"""Run the compiled Kubeflow pipeline on this machine and show how it goes."""
+"""Run the compiled Kubeflow pipeline on this machine and show its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
 from erasediff.display import display
 from erasediff.environment import ALLOCATOR, THREADS
 from erasediff.errors import EraseDiffError
-from erasediff.files import alone, explained, in_use, shipped, write_atomic
+from erasediff.files import exclusive_lock, explain_disk_errors, mark_in_use, shipped, write_atomic
 from erasediff.progress import FILE_VARIABLE, Event
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, requests_text
@@ -26,26 +26,26 @@ PROBE, _PROBE_BYTES = ".probe", 1 << 18
 
 
 def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
-    """Run the erasure pipeline to its end, for one request or for several that are erased together.
+    """Run the erasure pipeline to its end, for one request or for a batch.
 
     Returns:
-        What ``outcome.json`` says of the first. The pipeline's own status is never taken as evidence.
+        The outcome of the first request, from ``outcome.json``. The pipeline's own status never counts as evidence.
 
     Raises:
         BadInput: another pipeline is under way in this workdir.
         EraseDiffError: the pipeline left no outcome.
     """
-    with explained(workdir.root), alone(workdir.root, busy(workdir)) as held:
+    with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)) as held:
         workdir.outcome.unlink(missing_ok=True)
         log = workdir.root / "pipeline.log"
-        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, in_use(Path(scratch)):
+        with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, mark_in_use(Path(scratch)):
             arguments, events = Path(scratch) / "arguments.json", Path(scratch) / "progress.jsonl"
             documents = {"config": config.canonical().decode(), "policy": policy.canonical().decode(), "workdir": str(workdir.root)}
             arguments.write_text(json.dumps({"request": requests_text(requests), **documents}))
             events.touch()
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
             environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
-            # The pipeline inherits the workdir's lock, since as an orphan of a killed command it still works in there.
+            # The pipeline inherits the workdir's lock: if this command is killed, the pipeline goes on working in there.
             with (
                 log.open("ab") as output,
                 subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(held,)) as process,
@@ -53,15 +53,15 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
             ):
                 _watch(process, events, show)
     if not workdir.outcome.is_file():
-        with explained(workdir.root):
-            write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # a disk that is full took no outcome either, nor the sentence
+        with explain_disk_errors(workdir.root):
+            write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # fails with a better message if the disk is full
             (workdir.root / PROBE).unlink()
         raise EraseDiffError(f"the pipeline ended without an outcome: the log is {log}.")
     return Outcome.read(workdir.outcome)
 
 
 def _watch(process: subprocess.Popen[bytes], events: Path, show: Callable[[Event], None]) -> None:
-    """Show the events that the steps append to a file until the pipeline ends."""
+    """Show the events that the steps append to a file, until the pipeline ends."""
     with events.open() as stream:
         running, partial = True, ""
         while running:

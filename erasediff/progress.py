@@ -1,4 +1,4 @@
-"""Progress of long work, as events: to whoever shows them in this process, and to a file for whoever watches from outside.
+"""Progress of long work as events: to viewers in this process, and to a file for other processes.
 
 An event is ``{"step", "state", "seconds", "of"}`` where a step starts or ends, and ``{"what", "done", "total"}`` inside it.
 """
@@ -18,7 +18,7 @@ from erasediff.environment import is_main_process
 
 FILE_VARIABLE = "ERASEDIFF_PROGRESS"
 LINE_SECONDS = 10.0
-"""Where there is no terminal, work that takes long says how far it is once in so many seconds."""
+"""Without a terminal, long work reports its progress once in this many seconds."""
 _INTERVAL_SECONDS = 0.5
 
 Event = dict[str, Any]
@@ -27,7 +27,7 @@ _viewers: list[Callable[[Event], None]] = []
 
 @contextmanager
 def shown_by(viewer: Callable[[Event], None]) -> Iterator[None]:
-    """Hand every event of this process to a viewer while the block runs."""
+    """Send every event of this process to a viewer while the block runs."""
     _viewers.append(viewer)
     try:
         yield
@@ -36,7 +36,7 @@ def shown_by(viewer: Callable[[Event], None]) -> Iterator[None]:
 
 
 def announce(step: str, state: str, seconds: float = 0.0, of: str = "") -> None:
-    """Say that a step has ``started``, is ``done`` or has ``failed``, and ``of`` which class where a run has several."""
+    """Announce that a step has ``started``, is ``done`` or has ``failed``; ``of`` names the class if the run has several."""
     _send({"step": step, "state": state, "seconds": round(seconds, 3), "of": of})
 
 
@@ -44,7 +44,7 @@ def announce(step: str, state: str, seconds: float = 0.0, of: str = "") -> None:
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function that takes the number of units done so far.
 
-    They become events where somebody shows or watches them, else a bar on a terminal, else a line now and then on standard error.
+    The numbers become events if there is a viewer or a file, else a bar on a terminal, else a line every ten seconds on standard error.
     """
     if not is_main_process():
         yield lambda done: None
@@ -63,7 +63,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def at_most_every(seconds: float, total: int | None, report: Callable[[int], None]) -> Callable[[int], None]:
-    """A report that is made at most once in some seconds, and always of the last unit where ``total`` is given."""
+    """Limit ``report`` to one call in ``seconds``; the last unit is always reported if ``total`` is given."""
     last = time.monotonic() if total is None else 0.0
 
     def maybe(done: int) -> None:

@@ -1,4 +1,4 @@
-"""Run the table of steps here, in this process: from a request to the outcome."""
+"""Run the table of steps in this process, from a request to its outcome."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError, ExitCode
-from erasediff.files import alone, explained
+from erasediff.files import exclusive_lock, explain_disk_errors
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.perform import all_passed, close_attempt, open_attempt, perform_batch
-from erasediff.steps.request_lifecycle import answered
-from erasediff.steps.table import Role, work
+from erasediff.steps.request_lifecycle import answered_requests
+from erasediff.steps.table import Role, work_steps
 
 
 def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Outcome:
-    """Run every step to the end, for one request or for several that are erased together; a run that was killed goes on where it was.
+    """Run every step, for one request or for a batch; a killed run continues where it stopped.
 
     Returns:
-        What came of the first request, as ``outcome.json`` has it. A step that failed is told there.
+        The outcome of the first request, as in ``outcome.json``; it names a step that failed.
 
     Raises:
         BadInput: another run is under way in this workdir, or nothing can be written there.
     """
-    with explained(workdir.root), alone(workdir.root, busy(workdir)):
+    with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)):
         workdir.outcome.unlink(missing_ok=True)
         attempt: Attempt | None = None
         try:
             attempt = open_attempt(workdir, requests, config, policy)
-            for row in work():
-                if row.role is Role.ANSWERS and not any(answered(one) for one in batch_of(attempt)):
+            for row in work_steps():
+                if row.role is Role.ANSWERS and not any(answered_requests(one) for one in batch_of(attempt)):
                     break
                 records = perform_batch(row, attempt)
                 if row.role is Role.DECIDES and not all_passed(records):
@@ -44,12 +44,12 @@ def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig,
 
 
 def busy(workdir: Workdir) -> str:
-    """What is said where another run is under way."""
+    """The message if another run is under way."""
     return f"another run is under way in {workdir.root}: wait for its end, or choose another --workdir."
 
 
 def exit_code(outcome: Outcome) -> ExitCode:
-    """The exit code that an outcome means."""
+    """The exit code of an outcome."""
     if outcome.champion is not None:
         return ExitCode.OK if outcome.error is None else _code_of(outcome)
     if outcome.verdict is Verdict.FAIL:

@@ -1,4 +1,4 @@
-"""The client for S3 that publishing, serving and the purge share. Address and credentials are boto3's own (``AWS_ENDPOINT_URL_S3``, …)."""
+"""The S3 client of publishing, serving and the purge. boto3 finds the address and the credentials (``AWS_ENDPOINT_URL_S3``, …)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def s3_client(endpoint_url: str | None = None) -> Any:
-    """A client of its own: no connection, no answer is shared with an earlier one; and one that gives up within minutes."""
+    """A new client that shares no connection with an earlier one and gives up within minutes."""
     import boto3
     from botocore.config import Config
 
@@ -15,5 +15,5 @@ def s3_client(endpoint_url: str | None = None) -> Any:
 
 
 def code(error: Any) -> str:
-    """The code of what S3 answered, of a ``ClientError``."""
+    """The S3 error code of a ``ClientError``."""
     return str(error.response.get("Error", {}).get("Code", "unknown"))

@@ -1,4 +1,4 @@
-"""Submit a run to Kubeflow Pipelines, or schedule it: ``pipelines/submit.py`` speaks to the API, in a process of its own."""
+"""Submit or schedule a run on Kubeflow Pipelines: ``pipelines/submit.py`` calls the API in a process of its own."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from erasediff.records.settings import Settings
 from erasediff.records.submission import PROFILES, Backend, Scheduled, Submission, Submitted
 
 _REQUESTS = 30
-"""More requests than a submission makes, each of which may take as long as the settings say."""
+"""An upper limit of the HTTP requests of one submission; each may take as long as the settings say."""
 
 
 def backend(host: str | None, namespace: str | None, experiment: str, service_account: str | None) -> Backend:
-    """Where to submit to, by the options or the environment.
+    """The Kubeflow API to submit to, from the options or the environment.
 
     Raises:
-        BadInput: no address is given, or it is none.
+        BadInput: no address is given, or it is not valid.
     """
     settings = Settings()
     address = host or settings.kfp_host
     if not address:
-        raise BadInput("no Kubeflow Pipelines is named: give its address as --host, or set ERASEDIFF_KFP_HOST.")
+        raise BadInput("no address of Kubeflow Pipelines is set: give --host, or set ERASEDIFF_KFP_HOST.")
     fields = {"host": address, "namespace": namespace, "experiment": experiment, "service_account": service_account}
     return Backend.parse(fields | {"timeout_seconds": settings.http_timeout_seconds}, "what names the cluster")
 
 
 def request_for(config: RunConfig, label: str | None, number: int | None) -> ErasureRequest:
-    """The request for a run on a cluster, whose dataset may lie there alone: then the class is given by its position.
+    """The request of a run on a cluster. If the dataset lies on the cluster only, the class is given by its number.
 
     Raises:
-        BadInput: the class cannot be looked up here, or there is none of this name.
+        BadInput: the class cannot be looked up here, or there is no class of this name.
     """
     if number is not None:
         return ErasureRequest(dataset=config.dataset.name, label=number)
     if label is None:
-        raise BadInput("nothing is named that is to be forgotten: give --forget-label, --label-number, or --requests.")
+        raise BadInput("no class to forget is given: use --forget-label, --label-number or --requests.")
     if config.dataset.path is not None and not Path(config.dataset.path).exists():
-        raise BadInput(f"dataset {config.dataset.path} is not on this machine, so no class can be looked up by its name: give --label-number.")
+        raise BadInput(f"dataset {config.dataset.path} is not on this machine, so the class cannot be looked up by its name: use --label-number.")
     from erasediff.data.datasets import load_dataset
 
     dataset = load_dataset(config.dataset)
@@ -57,9 +57,9 @@ def request_for(config: RunConfig, label: str | None, number: int | None) -> Era
 def submission(
     where: Backend, profile: str, request: ErasureRequest | None, config: RunConfig, policy: GatePolicy, cron: str | None = None
 ) -> Submission:
-    """The document of a run or of a schedule. The name says which class of which dataset, so another class is another schedule.
+    """The document of a run or of a schedule. Its name holds the class and the dataset, so each class has a schedule of its own.
 
-    Without a request it is of what the ledger on the cluster owes first, whenever the run begins.
+    Without a request, each run takes the next batch from the ledger on the cluster.
 
     Raises:
         BadInput: there is no such profile, or the cron expression is not one of Kubeflow's.
@@ -90,7 +90,7 @@ def submit(asked: Submission) -> Submitted:
 
 
 def schedule(asked: Submission) -> Scheduled:
-    """Create a schedule, or bring the one of this name to what is asked.
+    """Create a schedule, or update the schedule of this name.
 
     Raises:
         BadInput: Kubeflow cannot be reached or refuses.
@@ -104,13 +104,13 @@ def _handed_in(asked: Submission) -> dict[str, object]:
         asked.write(document)
         command = [sys.executable, str(shipped("pipelines/submit.py")), str(document), str(result)]
         token = Settings().kfp_token
-        # kfp keeps a namespace and cookies under the home of whoever used it last: options and environment decide, not those.
+        # kfp reads a namespace and cookies from the user's home; only the options and the environment may decide.
         environment = os.environ | {"HOME": folder, "ERASEDIFF_KFP_TOKEN": token.get_secret_value() if token else ""}
         try:
             seconds = asked.timeout_seconds * _REQUESTS
             done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise BadInput(f"{asked.host} takes longer than {seconds} seconds: whether it was done is not known, look there.") from None
+            raise BadInput(f"{asked.host} did not answer within {seconds} seconds: check there whether the run was created.") from None
         answer = json.loads(result.read_text()) if result.is_file() else None
     if answer is None:
         raise EraseDiffError(f"handing the pipeline to {asked.host} failed unexpectedly: the log is {_log(done.stdout + done.stderr)}.")

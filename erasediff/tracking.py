@@ -1,6 +1,6 @@
-"""The one adapter over MLflow: runs with metrics in batches, and the registry with its aliases.
+"""The adapter over MLflow: runs with metrics in batches, and the registry with its aliases.
 
-Only ``MlflowClient`` is used. The fluent API would resume whatever run ``MLFLOW_RUN_ID`` names in the environment.
+It uses ``MlflowClient`` only: the fluent API would resume the run that ``MLFLOW_RUN_ID`` names.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ EXPERIMENT = "erasediff"
 MODEL_ARTIFACTS = "model"
 _DATABASE = "mlflow.db"
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"), ("model_versions", "storage_location"))
-"""The columns of MLflow's tables that hold a place of artifacts."""
+"""The columns of MLflow's tables that hold the location of artifacts."""
 _BATCH = 1000  # the server's limit of metrics a call
 _TAG_LENGTH = 5000
-# The second is what the registry answers for an alias that a model does not have.
+# The registry answers with the second one if a model lacks an alias.
 _NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 T = TypeVar("T")
 
 
 class Tracking:
-    """MLflow as this project uses it: one experiment, one run an attempt, one registered model a dataset."""
+    """MLflow as this project uses it: one experiment, one run per attempt, one registered model per dataset."""
 
     def __init__(self, workdir: Path) -> None:
         """Connect to the server that the settings name, or to a SQLite file in the workdir."""
@@ -70,7 +70,7 @@ class Tracking:
             ) from error
 
     def _found(self, look_up: Callable[[], T]) -> T | None:
-        """The result of a look-up, or ``None`` where there is nothing under that name."""
+        """The result of a look-up, or ``None`` if nothing has that name."""
         from mlflow.exceptions import MlflowException
 
         def look() -> T | None:
@@ -85,11 +85,11 @@ class Tracking:
 
     @property
     def _artifacts(self) -> str:
-        """Where artifacts go that belong to the database in the workdir."""
+        """Where the artifacts of the workdir's own database lie."""
         return (self._workdir / "mlflow-artifacts").as_uri()
 
     def _follow_the_workdir(self) -> None:
-        """Where the workdir was moved, move what the database in it says of places: MLflow writes them down as whole paths."""
+        """After the workdir was moved, update the artifact locations in its database: MLflow stores absolute paths."""
         experiment = self.client.get_experiment_by_name(EXPERIMENT)
         if experiment is None or experiment.artifact_location == self._artifacts:
             return
@@ -107,7 +107,7 @@ class Tracking:
         existing = self._call(lambda: self.client.get_experiment_by_name(EXPERIMENT))
         if existing is not None:
             return str(existing.experiment_id)
-        # A database without a server has no artifact store of its own: artifacts go beside it.
+        # Without a server, artifacts go beside the database.
         local = None if self.uri.startswith("http") else self._artifacts
         return str(self._call(lambda: self.client.create_experiment(EXPERIMENT, artifact_location=local)))
 
@@ -135,7 +135,7 @@ class Tracking:
         self.log_curves(run_id, {name: [value] for name, value in metrics.items()})
 
     def log_curves(self, run_id: str, curves: Mapping[str, Iterable[float]]) -> None:
-        """Log one number a step and name, in batches: a call a number costs 30 to 140 ms."""
+        """Log one number per step and name, in batches: a call for each number would cost 30 to 140 ms."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -145,7 +145,7 @@ class Tracking:
             self._call(lambda part=part: self.client.log_batch(run_id, metrics=part))  # type: ignore[misc]
 
     def log_artifacts(self, run_id: str, folder: Path, name: str) -> str:
-        """Upload a folder and return where it lies."""
+        """Upload a folder and return its address."""
         self._call(lambda: self.client.log_artifacts(run_id, str(folder), name))
         return f"{self._call(lambda: self.client.get_run(run_id)).info.artifact_uri}/{name}"
 
@@ -154,13 +154,13 @@ class Tracking:
         self._call(lambda: self.client.log_artifact(run_id, str(path)))
 
     def register(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
-        """Register a model version with its tags; a version with the same digests of the same run is returned instead.
+        """Register a model version with its tags; if the run already has a version with the same digests, return that one.
 
         Raises:
-            BadInput: a tag is longer than MLflow keeps, which would cut it.
+            BadInput: a tag is longer than MLflow's limit; MLflow would cut it.
         """
         if long := next((key for key, value in tags.items() if len(value) > _TAG_LENGTH), None):
-            raise BadInput(f"the tag {long} of {name!r} has {len(tags[long])} characters, and MLflow keeps {_TAG_LENGTH}: report this.")
+            raise BadInput(f"the tag {long} of {name!r} has {len(tags[long])} characters, MLflow keeps {_TAG_LENGTH}: report this.")
         if self._found(lambda: self.client.get_registered_model(name)) is None:
             self._call(lambda: self.client.create_registered_model(name))
         for version in self._call(lambda: self.client.search_model_versions(f"name='{name}'")):
@@ -188,11 +188,11 @@ class Tracking:
         return found
 
     def find_run(self, run_id: str) -> Any | None:
-        """A run, also one that was deleted softly, or ``None``."""
+        """A run, even if soft-deleted, or ``None``."""
         return self._found(lambda: self.client.get_run(run_id))
 
     def runs_of_request(self, request: str) -> list[Any]:
-        """Every run that was started for a request, also those that were deleted softly."""
+        """Every run that was started for a request, even if soft-deleted."""
         from mlflow.entities import ViewType
 
         experiment, asked = self._experiment(), f"tags.`erasediff.request` = '{request}'"
@@ -208,7 +208,7 @@ class Tracking:
         self._call(lambda: self.client.set_model_version_tag(name, version, key, value))
 
     def artifacts_of(self, version: Any, name: str) -> str:
-        """Where a folder lies that was uploaded to the run that registered a version."""
+        """The address of a folder that was uploaded to the run of a version."""
         return f"{self._call(lambda: self.client.get_run(version.run_id)).info.artifact_uri}/{name}"
 
     def alias(self, name: str, alias: str) -> Any | None:
@@ -220,7 +220,7 @@ class Tracking:
         self._call(lambda: self.client.set_registered_model_alias(name, alias, version))
 
     def download(self, source: str, target: Path) -> Path:
-        """Fetch artifacts from where a version's ``source`` points."""
+        """Download artifacts from an address."""
         from mlflow.artifacts import download_artifacts
 
         return Path(self._call(lambda: download_artifacts(artifact_uri=source, dst_path=str(target), tracking_uri=self.uri)))
@@ -243,10 +243,10 @@ class Tracking:
 
 
 def _own_database(workdir: Path) -> str:
-    """The address of the database in a workdir, which is used where no server is set."""
+    """The address of the database in a workdir, the default if no server is set."""
     return f"sqlite:///{workdir / _DATABASE}"
 
 
 def _without_credentials(text: str) -> str:
-    """The text with user and password taken out of every address in it."""
+    """The text without the user and password of any address in it."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)

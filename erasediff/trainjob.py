@@ -1,8 +1,7 @@
-"""Kubeflow Trainer: make a ``TrainJob``, wait until it ends, delete it.
+"""Kubeflow Trainer: create a ``TrainJob``, wait until it ends, delete it.
 
-Plain documents and the adapter over the cluster, for Trainer's own SDK asks for another version of that client than kfp.
-A TrainJob is named by the attempt that it belongs to. One that is already there is the work of a pod that was killed
-while it waited, so it is waited for and not made again.
+It uses plain documents and the adapter over the cluster, since Trainer's own SDK needs another version of the Kubernetes client than kfp does.
+A TrainJob is named after its attempt. If it already exists, a pod that was killed while it waited has created it, so this one waits for it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from erasediff.cluster.answers import Forbidden, Lost, ObjectConflict, ObjectRejected, UnknownKind
+from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, ObjectRejected, UnknownKind
 from erasediff.cluster.api import Cluster, Kind
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
@@ -21,14 +20,14 @@ GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 TRAINJOB = Kind(f"{GROUP}/{VERSION}", "TrainJob")
 GRACE_MINUTES = 60
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.25, 10.0
-# The names that the ClusterTrainingRuntime `torch-distributed` gives its job and its container.
+# The name of the job and the container in the ClusterTrainingRuntime `torch-distributed`.
 _NODE = "node"
 
 Document = dict[str, Any]
 
 
 class TrainJobFailed(EraseDiffError):
-    """A TrainJob ended badly, or did not end in time."""
+    """A TrainJob failed, or did not end in time."""
 
 
 class TrainJobs(Protocol):
@@ -37,17 +36,17 @@ class TrainJobs(Protocol):
     namespace: str
 
     def create(self, document: Document) -> bool:
-        """Create one; ``False`` if there is one of this name."""
+        """Create it; ``False`` if the name is taken."""
 
     def find(self, name: str) -> Document | None:
-        """The one of this name."""
+        """The TrainJob of this name."""
 
     def delete(self, name: str) -> None:
-        """Delete it with everything it made; one that is gone already is no error."""
+        """Delete it with everything it created; no error if it is already gone."""
 
 
 def job_name(plan_digest: str) -> str:
-    """The name of an attempt's TrainJob: a DNS label that another attempt, even in another workdir, does not have."""
+    """The name of an attempt's TrainJob: a DNS label that is unique across workdirs."""
     return f"erase-{plan_digest[:24]}"
 
 
@@ -68,7 +67,7 @@ def trainjob(name: str, command: list[str], settings: TrainJobSettings) -> Docum
             "activeDeadlineSeconds": settings.minutes * 60,
             "trainer": {
                 "image": settings.image,
-                # Trainer puts PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK and the master's address where torchrun reads them.
+                # Trainer sets PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK and the master's address, which torchrun reads.
                 "command": ["torchrun"],
                 "args": command,
                 "env": _environment(settings),
@@ -90,7 +89,7 @@ def _environment(settings: TrainJobSettings) -> list[Document]:
 
 
 def _patch(settings: TrainJobSettings) -> Document:
-    """What the runtime's pods need besides: the workdir, shared memory, and a security context that admission accepts."""
+    """What the runtime's pods need in addition: the workdir, shared memory, and a security context that admission accepts."""
     pod = {
         "securityContext": {
             "runAsNonRoot": True,
@@ -123,11 +122,11 @@ class ClusterTrainJobs:
     """The TrainJobs of a cluster's namespace."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Speak through the adapter."""
+        """Use the adapter of a cluster."""
         self._cluster, self.namespace = cluster, cluster.namespace
 
     def create(self, document: Document) -> bool:
-        """Create one; ``False`` if there is one of this name."""
+        """Create it; ``False`` if the name is taken."""
         try:
             with self._advice():
                 self._cluster.create(TRAINJOB, document)
@@ -136,19 +135,19 @@ class ClusterTrainJobs:
         return True
 
     def find(self, name: str) -> Document | None:
-        """The one of this name."""
+        """The TrainJob of this name."""
         with self._advice():
             return self._cluster.get(TRAINJOB, name)
 
     def delete(self, name: str) -> None:
-        """Delete it with everything it made; one that is gone already is no error."""
+        """Delete it with everything it created; no error if it is already gone."""
         with self._advice():
-            # Until its pods are gone it stays and is seen to go, so no second one writes into the workdir beside them.
+            # It exists until its pods are gone, so no second TrainJob writes into the workdir beside them.
             self._cluster.delete(TRAINJOB, name, "Foreground")
 
     @contextmanager
     def _advice(self) -> Iterator[None]:
-        """Say what to do about an answer where that is another thing for TrainJobs.
+        """Turn the cluster's refusals into sentences about TrainJobs.
 
         Raises:
             BadInput: the cluster refuses.
@@ -171,17 +170,17 @@ def connected() -> Iterator[ClusterTrainJobs]:
     """The TrainJobs of the namespace that this pod runs in, or that the kubeconfig's context names.
 
     Raises:
-        BadInput: there is no cluster to speak to.
+        BadInput: no cluster is configured.
     """
     with Cluster.configured() as cluster:
         yield ClusterTrainJobs(cluster)
 
 
 def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> None:
-    """Run a TrainJob to its end and delete it; one of this name that is there is waited for.
+    """Run a TrainJob to its end and delete it; if it already exists, wait for it.
 
-    A server that is away for a moment is waited for too, until the deadline. Where the wait itself is cut short, by a kill
-    or a refusal, the TrainJob is left: the next try of the step finds it by its name.
+    If the API server does not answer, it is tried again until the deadline. If the wait is cut short by a kill or a refusal, the TrainJob stays,
+    and the next try of the step finds it by its name.
 
     Raises:
         TrainJobFailed: it failed, was deleted by somebody else, or did not end in time.
@@ -190,7 +189,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
     name, end = str(document["metadata"]["name"]), time.monotonic() + deadline_seconds
     pause, seen, state = _FIRST_POLL_SECONDS, False, "is not there yet"
     while True:
-        problem: Lost | None = None
+        problem: ConnectionLost | None = None
         try:
             found = jobs.find(name)
             leaving = found is not None and "deletionTimestamp" in found["metadata"]
@@ -198,11 +197,11 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
                 raise TrainJobFailed(f"TrainJob {name} was deleted while it ran: find out by whom, and run the step again.")
             if found is None:
                 jobs.create(document)
-            elif not leaving:  # else it is of an earlier try: it goes, and another is made
+            elif not leaving:  # else it is of an earlier try and is being deleted: wait, then create another
                 seen, state = True, _state(found)
                 if _ended(jobs, name, found):
                     return
-        except Lost as error:
+        except ConnectionLost as error:
             problem = error
         if time.monotonic() >= end:
             raise problem or _late(jobs, name, state, deadline_seconds)
@@ -211,7 +210,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
 
 
 def _condition(found: Document, kind: str) -> Document | None:
-    """A condition that is true."""
+    """A condition of this kind that is true."""
     conditions: list[Document] = found.get("status", {}).get("conditions", [])
     return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
 
@@ -224,10 +223,10 @@ def _state(found: Document) -> str:
 
 
 def _ended(jobs: TrainJobs, name: str, found: Document) -> bool:
-    """Whether a TrainJob has ended; one that has is deleted.
+    """Whether a TrainJob has ended; it is deleted then.
 
     Raises:
-        TrainJobFailed: it ended badly.
+        TrainJobFailed: it failed.
     """
     failed, complete = _condition(found, "Failed"), _condition(found, "Complete")
     if failed is None and complete is None:
@@ -241,4 +240,4 @@ def _ended(jobs: TrainJobs, name: str, found: Document) -> bool:
 
 def _late(jobs: TrainJobs, name: str, state: str, seconds: float) -> TrainJobFailed:
     jobs.delete(name)
-    return TrainJobFailed(f"TrainJob {name} {state} after {seconds / 60:.0f} minutes and was deleted: has the cluster the nodes that it asks for?")
+    return TrainJobFailed(f"TrainJob {name} {state} after {seconds / 60:.0f} minutes and was deleted: check that the cluster has such nodes.")

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
-from erasediff.steps.table import Role, the, work
+from erasediff.steps.table import Role, step_for, work_steps
 from pipelines.tasks import WORKDIR_MOUNT, Profile, compiled_for, task_of
 
 
@@ -23,15 +23,15 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
         workdir: Folder that all steps share.
     """
     documents = {"config": config, "policy": policy}
-    outcome = task_of(the(Role.CLOSES), workdir=workdir, request=request, **documents)
+    outcome = task_of(step_for(Role.CLOSES), workdir=workdir, request=request, **documents)
     with dsl.ExitHandler(outcome, name="erasure"):
-        run = task_of(the(Role.OPENS), workdir=workdir, request=request, **documents).output
+        run = task_of(step_for(Role.OPENS), workdir=workdir, request=request, **documents).output
         with dsl.If(run == "", name="nothing-asked"):
-            task_of(the(Role.IDLES), workdir=workdir, **documents)
+            task_of(step_for(Role.IDLES), workdir=workdir, **documents)
         with ExitStack() as inside:
             inside.enter_context(dsl.If(run != "", name="asked"))
             after = run
-            for row in work():
+            for row in work_steps():
                 # What a function returns is the output "Output", beside its artifacts. A condition on any other name is silently false in kfp's
                 # local runner.
                 told = task_of(row, workdir=workdir, run=run, after=after).outputs["Output"]

@@ -32,9 +32,9 @@ def _stage(row: Step, before: Step | None) -> dict[str, object]:
         command += " --config params.yaml --policy ${policy} --forget-label ${forget_label}"
         deps = ["params.yaml", "${policy}", "${data}"]
     else:
-        kinds = [kind for kind in row.decided_by if issubclass(kind, Record)] or [before.makes]
+        kinds = [kind for kind in row.inputs if issubclass(kind, Record)] or [before.makes]
         deps = [_record(kind) for kind in kinds]
-    kept = {"cache": False, "persist": not row.decided_by}  # what its inputs decide is made again where they or the code changed
+    kept = {"cache": False, "persist": not row.inputs}  # what its inputs decide is made again where they or the code changed
     made = [{"${workdir}/runs/${run}/outcome.json" if row.makes is None else _record(row.makes): kept}]
     return {"cmd": command, "deps": [*deps, _CODE], "metrics" if row.role is Role.CLOSES else "outs": made}
 

@@ -32,11 +32,11 @@ def answer(document: dict) -> dict:
     socket.setdefaulttimeout(document["timeout_seconds"])  # the generated client has no timeout of its own
     token = os.environ.get("ERASEDIFF_KFP_TOKEN") or None
     try:
-        look(host, document["namespace"], token, document["timeout_seconds"])
+        check_server(host, document["namespace"], token, document["timeout_seconds"])
         client = kfp.Client(
             host=host, namespace=document["namespace"] or "kubeflow", existing_token=token, ssl_ca_cert=os.environ.get("SSL_CERT_FILE")
         )
-        desk = Desk(client, document)
+        desk = KubeflowClient(client, document)
         return desk.run() if document["cron"] is None else desk.schedule()
     except ApiException as error:
         if not error.status:  # the client's own, for an answer that it cannot read
@@ -48,7 +48,7 @@ def answer(document: dict) -> dict:
         raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host.") from None
 
 
-def look(host: str, namespace: str | None, token: str | None, seconds: int) -> None:
+def check_server(host: str, namespace: str | None, token: str | None, seconds: int) -> None:
     """Ask for the API's health, once: the client would ask five times, and would take a login page for an empty answer."""
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     pool = urllib3.PoolManager(timeout=seconds, retries=False, ca_certs=os.environ.get("SSL_CERT_FILE"))
@@ -81,7 +81,7 @@ def refusal(host: str, status: int, body: object) -> str:
     return f"{host} answers {status}{quoted}: {advice}."
 
 
-class Desk:
+class KubeflowClient:
     """One client and what is to be handed in."""
 
     def __init__(self, client: kfp.Client, document: dict) -> None:

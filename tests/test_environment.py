@@ -31,7 +31,7 @@ def faults(prelude: str, **variables: str) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's; run on Linux")
 class TestFreedMemory:
     def test_is_kept_by_a_process_that_settled(self):
-        assert faults("environment.settle()") < PAGES
+        assert faults("environment.configure_process()") < PAGES
 
     def test_is_kept_by_its_children(self):
         assert faults("", **environment_of_children()) < PAGES
@@ -41,11 +41,11 @@ class TestFreedMemory:
         assert faults("") > 8 * PAGES
 
     def test_is_given_back_where_the_environment_says_so(self):
-        assert faults("environment.settle()", MALLOC_TRIM_THRESHOLD_="1", MALLOC_MMAP_THRESHOLD_="65536") > 8 * PAGES
+        assert faults("environment.configure_process()", MALLOC_TRIM_THRESHOLD_="1", MALLOC_MMAP_THRESHOLD_="65536") > 8 * PAGES
 
 
 def environment_of_children() -> dict[str, str]:
-    """What ``settle`` leaves in the environment, seen from a process of its own."""
-    code = "import json, os; from erasediff import environment; environment.settle(); print(json.dumps(dict(os.environ)))"
+    """What ``configure_process`` leaves in the environment, seen from a process of its own."""
+    code = "import json, os; from erasediff import environment; environment.configure_process(); print(json.dumps(dict(os.environ)))"
     done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
     return {name: value for name, value in json.loads(done.stdout).items() if name.startswith("MALLOC_")}

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.files import explained, sha256_bytes
+from erasediff.files import explain_disk_errors, sha256_bytes
 from erasediff.records.base import Record, Strict, canonical_json
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import PlanRecord
 from erasediff.records.policy import GatePolicy
-from erasediff.steps.table import maker
+from erasediff.steps.table import maker_of
 
 if TYPE_CHECKING:
     from erasediff.attempts.workdir import Workdir
@@ -30,7 +30,7 @@ GRIDS = ("samples.npz", "samples.remaining.npz")
 """A few samples for the report: as they were measured, and as a purge left them. The second is looked at where both are there."""
 
 
-def noun(kind: type[Strict]) -> str:
+def kind_name(kind: type[Strict]) -> str:
     """What a kind of record or document is called in ``made_from``, such as ``forget_set`` or ``config``."""
     bare = kind.__name__.removesuffix("Record").removeprefix("Run").removeprefix("Gate")
     return re.sub(r"(?<!^)(?=[A-Z])", "_", bare).lower()
@@ -107,7 +107,7 @@ class Attempt:
         """
         record = self.find(kind)
         if record is None:
-            raise BadInput(f"run {self.name} has no {self.path(kind).name}: run `erasediff {maker(kind).command}` first.")
+            raise BadInput(f"run {self.name} has no {self.path(kind).name}: run `erasediff {maker_of(kind).command}` first.")
         return record
 
     def digest_of(self, kind: type[Strict]) -> str:
@@ -146,7 +146,7 @@ class Attempt:
     def scratch(self) -> Iterator[Path]:
         """An empty folder for forget images, removed at the end; what a killed step left in it is removed first."""
         folder = self.folder / f".scratch{os.environ.get('RANK', '')}"  # one a process, under torchrun
-        with explained(folder):
+        with explain_disk_errors(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             try:

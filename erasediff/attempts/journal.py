@@ -34,7 +34,7 @@ def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = _told(step, folder, error)
+        told = _as_sentence(step, folder, error)
         with contextlib.suppress(EraseDiffError):  # a full disk cannot take the sentence either; it still goes to the terminal
             Failure(step=step, message=str(told), exit_code=int(told.exit_code)).write(folder / FAILURE)
         announce(step, "failed", of=of)
@@ -46,7 +46,7 @@ def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
         (folder / FAILURE).unlink()
 
 
-def _told(step: str, folder: Path, error: Exception) -> EraseDiffError:
+def _as_sentence(step: str, folder: Path, error: Exception) -> EraseDiffError:
     """The error as a sentence for the person at the terminal."""
     if isinstance(error, EraseDiffError):
         return error
@@ -60,7 +60,7 @@ def _told(step: str, folder: Path, error: Exception) -> EraseDiffError:
     return EraseDiffError(f"step {step} failed unexpectedly ({type(error).__name__}): the traceback is in {log}.")
 
 
-def keep_seconds(attempt: Attempt, step: str, seconds: float) -> None:
+def record_seconds(attempt: Attempt, step: str, seconds: float) -> None:
     """Write how long a step took that had work to do."""
     write_atomic(attempt.folder / "seconds.json", json.dumps({**read_seconds(attempt), step: round(seconds, 3)}, sort_keys=True).encode())
 

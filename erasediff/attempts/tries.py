@@ -15,7 +15,7 @@ def tries(attempt: Attempt) -> int:
     return 1 + len(judged - {own})
 
 
-def keep_try(attempt: Attempt, step: str, verdict: Verdict) -> None:
+def record_try(attempt: Attempt, step: str, verdict: Verdict) -> None:
     """Add what a step said of this attempt to the list."""
     plan = attempt.plan()
     found = Try(request=plan.request.digest(), plan=plan.digest(), step=step, verdict=verdict)

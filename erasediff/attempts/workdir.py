@@ -27,7 +27,7 @@ from erasediff.files import write_atomic
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import ErasureRequest, PlanRecord
 from erasediff.records.policy import GatePolicy
-from erasediff.steps.table import CHECKPOINT, Role, the
+from erasediff.steps.table import CHECKPOINT, Role, step_for
 
 LAUNCH_PREFIX = ".launch-"
 """Of folders in the workdir that a run of the compiled pipeline on this machine uses while it lives."""
@@ -103,7 +103,7 @@ class Workdir:
         return self.keys / f"{request.digest()[:16]}.key"
 
     @property
-    def asked(self) -> Path:
+    def batch_file(self) -> Path:
         """The requests that a run took from the ledger, where it was not handed one."""
         return self.root / "asked.json"
 
@@ -128,7 +128,7 @@ class Workdir:
         Raises:
             BadInput: there is no such attempt.
         """
-        first = f"run `erasediff {the(Role.OPENS).command}` first."
+        first = f"run `erasediff {step_for(Role.OPENS).command}` first."
         if name is None:
             if not self.current.is_file():
                 raise BadInput(f"no run was opened in {self.root}: {first}")

@@ -1,6 +1,6 @@
-"""``erasediff …``: one subcommand a step, and those that do several or look after what came of them.
+"""The command line: one subcommand for each step, and those for whole runs, requests, evidence, serving and models.
 
-Nothing heavy is imported before a subcommand needs it, so that ``--help`` answers at once.
+Subcommands import heavy modules only when they run, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import traceback
 from pathlib import Path
 
 from erasediff.cli.app import app
-from erasediff.environment import settle
+from erasediff.environment import configure_process
 from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
 
-# Each registers its subcommands, in the order that --help has.
+# Each module registers its subcommands, in the order of --help.
 # isort: off
 from erasediff.cli import pipeline, requests, evidence, serving, models, concepts, steps  # noqa: F401
 # isort: on
@@ -28,16 +28,16 @@ def _write_traceback() -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; see :class:`erasediff.errors.ExitCode`."""
-    settle()
+    configure_process()
     try:
         app(args=arguments, prog_name="erasediff")
         return ExitCode.OK
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else ExitCode.UNEXPECTED
-    except Exception as error:  # the one place where anything unexpected becomes a sentence; the traceback is kept
+    except Exception as error:  # the only place where an unexpected error becomes a sentence; the traceback goes to a file
         known = explain_missing_module(error) if isinstance(error, ModuleNotFoundError) else error
         if isinstance(known, EraseDiffError):
             print(f"erasediff: {known}", file=sys.stderr)
             return known.exit_code
-        print(f"erasediff: {type(error).__name__} was not expected; the traceback is in {_write_traceback()}.", file=sys.stderr)
+        print(f"erasediff: {type(error).__name__} was not expected: the traceback is in {_write_traceback()}.", file=sys.stderr)
         return ExitCode.UNEXPECTED

@@ -1,4 +1,4 @@
-"""The application that the subcommands join, in the groups that ``--help`` shows."""
+"""The Typer application, and the groups of subcommands that ``--help`` shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Group(StrEnum):
 
 
 class _Grouped(TyperGroup):
-    """Lists subcommands by group; typer's own panels need its boxes around errors too, which break sentences apart."""
+    """Lists subcommands by group. Typer's own panels would also draw boxes around errors and wrap their sentences."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the groups."""
@@ -33,7 +33,7 @@ class _Grouped(TyperGroup):
 
 
 def _exit_with(code: int, **_: object) -> None:
-    """Turn what a subcommand returned into the exit status."""
+    """Exit with the code that a subcommand returned."""
     raise typer.Exit(int(code))
 
 
@@ -41,7 +41,7 @@ app = typer.Typer(
     cls=_Grouped,
     result_callback=_exit_with,
     name="erasediff",
-    help="Make an image-generating diffusion model forget, and ship it only if a gate says PASS.",
+    help="Make a diffusion model forget, and ship it only if a gate says PASS.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,4 +61,4 @@ def _version(value: bool) -> None:
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
-    """Make an image-generating diffusion model forget, and ship it only if a gate says PASS."""
+    """Make a diffusion model forget, and ship it only if a gate says PASS."""

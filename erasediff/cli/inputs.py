@@ -1,4 +1,4 @@
-"""From what was typed to records, and from records to what is printed."""
+"""Turn options into records, and print records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def open_workdir(path: Path) -> Workdir:
 
 
 def read_config(path: Path | None, seed: int | None, dataset: str | None = None) -> RunConfig:
-    """The configuration of a file, or the demo's, with what the options change in it."""
+    """The configuration from a file, or the demo's, with the changes that the options make."""
     from erasediff.records.config import RunConfig, load_config
 
     config = RunConfig() if path is None else load_config(path)
@@ -37,7 +37,7 @@ def read_config(path: Path | None, seed: int | None, dataset: str | None = None)
 
 
 def read_policy(path: Path | None, tier: int | None) -> GatePolicy:
-    """A shipped policy by its name, or that of a file."""
+    """A shipped policy by its name, or the policy of a file."""
     from erasediff.files import shipped
     from erasediff.records.policy import load_policy
 
@@ -47,7 +47,7 @@ def read_policy(path: Path | None, tier: int | None) -> GatePolicy:
 
 
 def read_dataset(text: str, config: RunConfig) -> dict[str, object]:
-    """What ``--dataset`` changes in a configuration: the model is named after the dataset, unless the configuration names it."""
+    """The changes that ``--dataset`` makes. The model is named after the dataset unless the configuration sets ``model_name``."""
     from erasediff.records.config import DatasetConfig
 
     kind, separator, path = text.partition(":")
@@ -73,15 +73,15 @@ def read_request(config: RunConfig, label: str) -> ErasureRequest:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say how to go on where somebody stops a run with Ctrl-C.
+    """Tell the user how to continue after Ctrl-C.
 
     Raises:
-        Interrupted: they did.
+        Interrupted: the user pressed Ctrl-C.
     """
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted("stopped; what was done is kept, and the same command goes on from there.") from None
+        raise Interrupted("stopped: the work so far is kept, and the same command continues it.") from None
 
 
 def verdict_code(verdict: str) -> int:
@@ -91,7 +91,7 @@ def verdict_code(verdict: str) -> int:
 
 
 def print_purge(found: Purged) -> int:
-    """Say what a purge would delete and keep, by store and kind, and what it could not look into."""
+    """Print what a purge would delete and keep, by store and kind, and which stores it could not read."""
     for line in found.lines:
         why = f" ({line.verified})" if line.action == "kept" else ""
         print(f"{line.store:<20} {line.action:<8} {line.count:>7}  {line.what}{why}")
@@ -101,7 +101,7 @@ def print_purge(found: Purged) -> int:
 
 
 def print_outcome(outcome: Outcome, workdir: Path) -> None:
-    """Say how a run went."""
+    """Print the outcome of a run."""
     if outcome.error is not None:
         print(f"erasediff {outcome.error.step}: {outcome.error.message}", file=sys.stderr)
     if outcome.verdict is not None:
@@ -113,4 +113,4 @@ def print_outcome(outcome: Outcome, workdir: Path) -> None:
     if outcome.report is not None:
         print(f"report: {workdir / outcome.report}")
     if outcome.certificate is not None:
-        print(f"certificate: {workdir / outcome.certificate}, to be checked with the public key {workdir / str(outcome.public_key)}")
+        print(f"certificate: {workdir / outcome.certificate}; its public key: {workdir / str(outcome.public_key)}")

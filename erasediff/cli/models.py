@@ -1,4 +1,4 @@
-"""Models that are there already: sampled, rolled back; and what a policy may say."""
+"""Sample a model, roll back to an earlier version, print the schema of policies."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def sample(
     model: Annotated[str, typer.Option("--model", help="A model folder, models:/NAME@champion or models:/NAME/VERSION.")],
     label: Annotated[int, typer.Option("--label", min=0, help="The class to sample.")],
     out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")],
-    count: Annotated[int, typer.Option("--count", min=1, max=1024, help="How many images, side by side in a square.")] = 1,
+    count: Annotated[int, typer.Option("--count", min=1, max=1024, help="How many images, tiled in a square.")] = 1,
     scale: Annotated[int, typer.Option("--scale", min=1, max=64, help="Enlarge every pixel this many times.")] = 1,
-    steps: Annotated[Optional[int], typer.Option("--steps", min=1, max=1000, help="Denoiser calls an image.")] = None,
+    steps: Annotated[Optional[int], typer.Option("--steps", min=1, max=1000, help="Denoiser calls for each image.")] = None,
     seed: SeedOption = None,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
@@ -35,11 +35,11 @@ def sample(
 @app.command(rich_help_panel=Group.SERVING)
 def rollback(
     name: Annotated[str, typer.Option("--name", help="The registered model's name.")],
-    version: Annotated[Optional[str], typer.Option("--version", help="A version; the newest that may be served if unset.")] = None,
-    rules: Annotated[Optional[Path], typer.Option("--rules", help="Rules (YAML) beside those of the cluster.")] = None,
+    version: Annotated[Optional[str], typer.Option("--version", help="A version; the newest one that may be served if unset.")] = None,
+    rules: Annotated[Optional[Path], typer.Option("--rules", help="Serving rules (YAML) in addition to the cluster's.")] = None,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """Roll out the newest other version that passed, is not revoked and knows nothing forgotten since; make it the champion."""
+    """Roll back to the newest other version that may be served, and make it the champion."""
     from erasediff.steps.rollback import rollback as go_back
 
     went = go_back(open_workdir(workdir), name, version, rules)
@@ -49,7 +49,7 @@ def rollback(
 
 @app.command("policy-schema", rich_help_panel=Group.MODELS)
 def policy_schema() -> int:
-    """Print the JSON schema of a gate policy, for editors and for checks of your own."""
+    """Print the JSON schema of a gate policy, for editors and your own checks."""
     import json
 
     from erasediff.records.policy import GatePolicy

@@ -1,4 +1,4 @@
-"""Options that several subcommands have."""
+"""Options that several subcommands share."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ ConfigOption = Annotated[Optional[Path], typer.Option("--config", help="The run'
 PolicyOption = Annotated[
     Optional[Path], typer.Option("--policy", help="The gate's policy: a YAML file, 'class-conditional' (if unset) or 'class-conditional-strict'.")
 ]
-TierOption = Annotated[Optional[int], typer.Option("--tier", min=1, max=2, help="2: the gate asks for the attacks too; the policy's if unset.")]
+TierOption = Annotated[Optional[int], typer.Option("--tier", min=1, max=2, help="2: the gate runs the attacks too; the policy's tier if unset.")]
 DatasetOption = Annotated[Optional[str], typer.Option("--dataset", help="'digits', or KIND:PATH with KIND folder, shards or idx.")]
-RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the one opened last if unset.")]
+RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the latest one if unset.")]
 ProfileOption = Annotated[str, typer.Option("--profile", help="The kind of cluster: 'cpu', 'gpu' or 'gpu-multi' (needs Kubeflow Trainer).")]
 HostOption = Annotated[Optional[str], typer.Option("--host", help="Address of Kubeflow Pipelines; ERASEDIFF_KFP_HOST or KFP_HOST if unset.")]
-NamespaceOption = Annotated[Optional[str], typer.Option("--namespace", help="Your namespace, where Kubeflow serves several users.")]
+NamespaceOption = Annotated[Optional[str], typer.Option("--namespace", help="Your namespace, if Kubeflow has several users.")]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Kubeflow's folder for runs; made if missing.")]
-ServiceAccountOption = Annotated[Optional[str], typer.Option("--service-account", help="Of the pods; Kubeflow's own if unset.")]
+ServiceAccountOption = Annotated[Optional[str], typer.Option("--service-account", help="The pods' service account; Kubeflow's default if unset.")]
 NumberOption = Annotated[
-    Optional[int], typer.Option("--label-number", min=0, help="The class by its position, where the dataset is on the cluster and not here.")
+    Optional[int], typer.Option("--label-number", min=0, help="The class by its number, if the dataset is on the cluster and not here.")
 ]
-RequestsOption = Annotated[bool, typer.Option("--requests", help="Not one class, but what the ledger on the cluster owes whenever a run begins.")]
+RequestsOption = Annotated[bool, typer.Option("--requests", help="Instead of one class: the open requests in the cluster's ledger.")]
 LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
 OptionalLabelOption = Annotated[Optional[str], typer.Option("--forget-label", help="The class to forget: its name or its number.")]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]

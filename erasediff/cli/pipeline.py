@@ -1,4 +1,4 @@
-"""The whole pipeline: here, or on Kubeflow."""
+"""The whole pipeline: on this machine, or on Kubeflow."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 
 class Runner(StrEnum):
-    """What performs the steps of a run on this machine."""
+    """What runs the steps on this machine."""
 
     HERE = "here"
     KUBEFLOW_LOCAL = "kubeflow-local"
 
 
 RunnerOption = Annotated[
-    Runner, typer.Option("--runner", help="'here': this process; 'kubeflow-local': the compiled Kubeflow pipeline, a process a step.")
+    Runner, typer.Option("--runner", help="'here': this process; 'kubeflow-local': the compiled pipeline, one process per step.")
 ]
 
 
@@ -57,14 +57,14 @@ def demo(
     tier: TierOption = None,
     runner: RunnerOption = Runner.HERE,
 ) -> int:
-    """Erase a digit from a model of handwritten digits: train it once, then go from a request to its certificate."""
-    from erasediff.demo import file_request, own_key
+    """Erase a digit from a small model of handwritten digits, from the request to the certificate."""
+    from erasediff.demo import ensure_signing_key, file_request
     from erasediff.runner import exit_code
 
     config, policy, opened = read_config(None, seed), read_policy(None, tier), open_workdir(workdir)
     public = config.report.model_copy(update={"show_forgotten": True})  # the digits are public data
     config, request = config.model_copy(update={"report": public}), read_request(config, forget_label)
-    own_key(opened)
+    ensure_signing_key(opened)
     file_request(opened, request)
     outcome = _performed(runner, opened, (request,), config, policy)
     print_outcome(outcome, workdir)
@@ -82,7 +82,7 @@ def run(
     tier: TierOption = None,
     runner: RunnerOption = Runner.HERE,
 ) -> int:
-    """Erase a class from a model of your own data: train or find the model, erase, judge, export, promote."""
+    """Erase a class from a model of your own data: train, erase, gate, export, promote."""
     from erasediff.runner import exit_code
 
     configured, decided = read_config(config, seed, dataset), read_policy(policy, tier)
@@ -115,14 +115,14 @@ def process(
     tier: TierOption = None,
     runner: RunnerOption = Runner.HERE,
 ) -> int:
-    """Do what the ledger's requests ask of a model, several classes in one run; where they ask nothing, re-run the gate on the deployed model.
+    """Fulfil the ledger's open requests; if there are none, re-run the gate on the deployed model.
 
-    A class that does not pass is left out, and the others of its run go again without it. The exit code is that of the first class that is left.
+    One run erases several classes. If a class does not pass, the others run again without it. The exit code is that of the first class that failed.
     """
     from erasediff.attempts.batch import others_of
     from erasediff.records.nouns import ErasureRequest, Outcome
     from erasediff.runner import exit_code
-    from erasediff.steps.batches import held_back, next_batch
+    from erasediff.steps.batches import next_batch, sent_back_with_batch
 
     configured, decided, opened = read_config(config, seed, dataset), read_policy(policy, tier), open_workdir(workdir)
     tried, codes = set[ErasureRequest](), dict[ErasureRequest, ExitCode]()
@@ -133,25 +133,25 @@ def process(
             print(f"class {outcome.forget.label} of {configured.dataset.name}:")
             print_outcome(outcome, workdir)
             codes[ErasureRequest(dataset=configured.dataset.name, label=outcome.forget.label)] = exit_code(outcome)
-        tried |= (set(batch) - held_back(opened, batch)) or set(batch)
+        tried |= (set(batch) - sent_back_with_batch(opened, batch)) or set(batch)
     if not codes:
-        print(f"nothing is asked of {configured.dataset.name}: no request waits that is decided and not held.")
+        print(f"no open requests for {configured.dataset.name}: every accepted request is fulfilled or held.")
         return regate_here(opened, configured, decided)
     return next((code for code in codes.values() if code), ExitCode.OK)
 
 
 def regate_here(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> int:
-    """Re-run the gate on the model that serves."""
+    """Re-run the gate on the deployed model."""
     from erasediff.steps.regate import regate
 
     record = regate(workdir, config, policy)
     if record is None:
-        print(f"no champion of {config.model_name} has forgotten anything: there is nothing to ask it again.")
+        print(f"the champion of {config.model_name} has not forgotten anything yet: there is no gate to re-run.")
         return ExitCode.OK
     for check in record.checks:
         shown = "not measured" if check.bound is None else f"{check.bound:.4f}"
         print(f"{check.id:<16} {check.verdict:<12} {shown:>12} ({check.bound_kind} bound; threshold {check.threshold:g})  {check.title}")
-    print(f"version {record.version} of {record.name}, as it serves:", end=" ")
+    print(f"deployed version {record.version} of {record.name}:", end=" ")
     return verdict_code(record.verdict)
 
 
@@ -170,7 +170,7 @@ def submit(
     experiment: ExperimentOption = "erasediff",
     service_account: ServiceAccountOption = None,
 ) -> int:
-    """Run the pipeline on Kubeflow Pipelines; the token is in ERASEDIFF_KFP_TOKEN."""
+    """Run the pipeline on Kubeflow Pipelines; ERASEDIFF_KFP_TOKEN holds the token."""
     from erasediff.submit import backend, request_for, submission
     from erasediff.submit import submit as hand_in
 
@@ -184,7 +184,7 @@ def submit(
 
 @app.command(rich_help_panel=Group.RUN)
 def schedule(
-    cron: Annotated[str, typer.Option("--cron", help="When: six fields, seconds first, such as '0 0 3 * * *'.")],
+    cron: Annotated[str, typer.Option("--cron", help="When to run: six fields, seconds first, such as '0 0 3 * * *'.")],
     config: ConfigOption = None,
     forget_label: OptionalLabelOption = None,
     label_number: NumberOption = None,
@@ -198,7 +198,7 @@ def schedule(
     experiment: ExperimentOption = "erasediff",
     service_account: ServiceAccountOption = None,
 ) -> int:
-    """Run the pipeline on Kubeflow Pipelines again and again, one run at a time; a schedule of the same class is replaced."""
+    """Schedule the pipeline on Kubeflow Pipelines; a schedule of the same class is replaced."""
     from erasediff.submit import backend, request_for, submission
     from erasediff.submit import schedule as hand_in
 

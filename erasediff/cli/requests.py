@@ -1,4 +1,4 @@
-"""Requests to be forgotten: taken in, decided, held, answered; what is due; how they stand."""
+"""Erasure requests: file, decide, hold and close them; list what is due; verify the ledger."""
 
 from __future__ import annotations
 
@@ -18,27 +18,25 @@ if TYPE_CHECKING:
     from erasediff.records.requests import Reason, RequestFacts, State
 
 requests_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(
-    requests_app, name="request", rich_help_panel=Group.REQUESTS, help="Take in a request to be forgotten, decide it, hold it, see where it stands."
-)
+app.add_typer(requests_app, name="request", rich_help_panel=Group.REQUESTS, help="File, decide, hold, close and show erasure requests.")
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The request's id, as `request add` and `request list` print it.")]
 ByOption = Annotated[str, typer.Option("--by", envvar="ERASEDIFF_BY", help="Who does it: an opaque name of a role, a key or a service.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="A code; a wrong one is answered with the list.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="A reason code; a wrong one prints the list.")]
 
 
 @requests_app.command()
 def add(
-    dataset: Annotated[str, typer.Option("--dataset", help="The dataset's name, as the configuration has it.")],
-    label: Annotated[int, typer.Option("--label", min=0, help="The class, by its number.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="The dataset's name, as in the configuration.")],
+    label: Annotated[int, typer.Option("--label", min=0, help="The class number.")],
     by: ByOption,
-    regime: Annotated[str, typer.Option("--regime", help="GDPR, CCPA or own: it sets the clocks.")] = "GDPR",
+    regime: Annotated[str, typer.Option("--regime", help="GDPR, CCPA or own; it sets the deadlines.")] = "GDPR",
     scope: Annotated[str, typer.Option("--scope", help="class, concept or instance.")] = "class",
-    commitments: Annotated[Optional[Path], typer.Option("--commitments", help="For 'instance': a file with an HMAC (64 hex digits) a line.")] = None,
-    received: Annotated[Optional[str], typer.Option("--received", help="The day it came, YYYY-MM-DD, if that was before today.")] = None,
+    commitments: Annotated[Optional[Path], typer.Option("--commitments", help="For 'instance': a file of HMACs, 64 hex digits a line.")] = None,
+    received: Annotated[Optional[str], typer.Option("--received", help="The day of receipt, YYYY-MM-DD; today if unset.")] = None,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """File a request and print its id; the same content filed again is the same request."""
+    """File a request and print its id; filing the same content again gives the same request."""
     from erasediff.evidence.clocks import zone_of
     from erasediff.evidence.ledger import Ledger
     from erasediff.records.requests import Filing
@@ -58,7 +56,7 @@ def list_(
     state: Annotated[Optional[list[str]], typer.Option("--state", help="Only these states; may be given several times.")] = None,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """List requests, the earliest due first."""
+    """List requests, earliest deadline first."""
     wanted = None if not state else [_state(name) for name in state]
     for facts in _ledger(workdir).requests(wanted):
         held = f"  held: {', '.join(facts.holds)}" if facts.held else ""
@@ -71,7 +69,7 @@ def show(
     id: IdArgument,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """Show a request and everything that happened to it, as JSON."""
+    """Show a request and its events as JSON."""
     import json
 
     from erasediff.evidence.clocks import kept_until
@@ -86,37 +84,40 @@ def show(
 
 @requests_app.command()
 def confirm(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Write down that the person was told of the receipt (CCPA: within 10 business days)."""
+    """Record that the receipt was confirmed to the person (CCPA: within 10 business days)."""
     return _say(_ledger(workdir).confirm(id, by, _now()))
 
 
 @requests_app.command()
 def verify(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Write down that whoever asks may ask."""
+    """Record that the requester's identity and right to ask were verified."""
     return _advance(id, "VERIFIED", by, workdir)
 
 
 @requests_app.command()
 def locate(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Write down that there are data of this request."""
+    """Record that the data of a request were located."""
     return _advance(id, "LOCATED", by, workdir)
 
 
 @requests_app.command("not-found")
 def not_found(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Write down that there are no data of this request; close it when the person has been told."""
+    """Record that there are no data of a request; close it after informing the person."""
     return _advance(id, "NOT_FOUND", by, workdir)
 
 
 @requests_app.command()
 def accept(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Decide that the request is to be fulfilled; a hold keeps its data until it is released."""
+    """Accept a request, so that a run fulfils it."""
     return _advance(id, "ACCEPTED", by, workdir)
 
 
 @requests_app.command()
 def suppress(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Let nobody have the request's label from now on, by the workdir's rules.json and, with a roll-out, by the cluster's rules."""
+    """Block the request's label in serving now, before the erasure.
+
+    This changes the workdir's rules.json and, if a roll-out is configured, the cluster's rules.
+    """
     from erasediff.attempts.workdir import Workdir
     from erasediff.steps.request_lifecycle import suppress_request
 
@@ -126,7 +127,7 @@ def suppress(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> 
 
 @requests_app.command()
 def hold(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Stop the purge of a request's data from now on; nothing else is stopped."""
+    """Put a legal hold on a request: its data are not purged until it is released."""
     from erasediff.evidence.states import HOLDS
 
     return _say(_ledger(workdir).hold(id, _reason(reason, HOLDS), by, _now()))
@@ -134,7 +135,7 @@ def hold(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: WorkdirOpt
 
 @requests_app.command()
 def release(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """End the hold that has this reason; others stay."""
+    """Release the legal hold with this reason; other holds stay."""
     from erasediff.evidence.states import HOLDS
 
     return _say(_ledger(workdir).release(id, _reason(reason, HOLDS), by, _now()))
@@ -144,11 +145,11 @@ def release(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: Workdir
 def extend(
     id: IdArgument,
     reason: ReasonOption,
-    noticed: Annotated[str, typer.Option("--noticed", help="The day on which the person was told of it, with the reason: YYYY-MM-DD.")],
+    noticed: Annotated[str, typer.Option("--noticed", help="The day on which the person was told, with the reason: YYYY-MM-DD.")],
     by: ByOption,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """Take the one extension that the regime has, after the person was told of it in time."""
+    """Extend the deadline once, after the person was told in time."""
     from erasediff.evidence.clocks import end_of, zone_of
     from erasediff.evidence.states import EXTENSIONS
 
@@ -161,7 +162,7 @@ def extend(
 
 @requests_app.command()
 def refuse(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """Refuse a request; close it when the person has been told, with the reason and how to complain."""
+    """Refuse a request; close it after telling the person the reason and how to complain."""
     from erasediff.evidence.states import REFUSALS
 
     return _say(_ledger(workdir).refuse(id, _reason(reason, REFUSALS), by, _now()))
@@ -169,7 +170,7 @@ def refuse(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: WorkdirO
 
 @requests_app.command()
 def withdraw(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """End a request that was taken back before its erasure began."""
+    """End a request that was withdrawn before its erasure began."""
     from erasediff.evidence.states import WITHDRAWALS
 
     return _say(_ledger(workdir).withdraw(id, _reason(reason, WITHDRAWALS), by, _now()))
@@ -177,7 +178,7 @@ def withdraw(id: IdArgument, reason: ReasonOption, by: ByOption, workdir: Workdi
 
 @requests_app.command()
 def close(id: IdArgument, by: ByOption, workdir: WorkdirOption = WORKDIR) -> int:
-    """End a request that was certified, refused or not found, when the person has been told."""
+    """Close a request that was certified, refused or not found, after informing the person."""
     return _advance(id, "CLOSED", by, workdir)
 
 
@@ -186,7 +187,7 @@ def due(
     within: Annotated[int, typer.Option("--within", min=0, max=3650, help="Days.")] = 14,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """List what is due within some days. Exit code 0: nothing; 20: something; 21: something is overdue."""
+    """List the deadlines of the next days. Exit code 0: none; 20: some; 21: some are overdue."""
     from datetime import timedelta
 
     ledger, now = _ledger(workdir), _now()
@@ -203,24 +204,24 @@ def due(
 
 @app.command(rich_help_panel=Group.REQUESTS)
 def status(
-    html: Annotated[Optional[Path], typer.Option("--html", help="Write a page to this file, too.")] = None,
-    quoted: Annotated[Optional[list[str]], typer.Option("--quoted", help="A digest that must be in the chain, such as a certificate's.")] = None,
+    html: Annotated[Optional[Path], typer.Option("--html", help="Also write an HTML page to this file.")] = None,
+    quoted: Annotated[Optional[list[str]], typer.Option("--quoted", help="A digest that the ledger must contain, from a certificate.")] = None,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """Verify the whole ledger and say how the requests stand."""
+    """Verify the whole ledger and count the requests by state."""
     from erasediff.evidence.status import bars, render_status
     from erasediff.files import write_atomic
 
     ledger = _ledger(workdir)
     verification = ledger.verify(quoted or ())
-    requests = ledger.requests() if verification.holds else ()  # what does not verify is not shown as if it did
+    requests = ledger.requests() if verification.holds else ()  # show nothing of a ledger that does not verify
     if html is not None:
         write_atomic(html, render_status(requests, verification, _now()).encode())
         print(f"wrote {html}")
     if not verification.holds:
         problems = verification.problems
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise IntegrityError(f"{ledger.database.name} does not verify: {problems[0]}{more} Restore a copy that does.")
+        raise IntegrityError(f"{ledger.database.name} does not verify: {problems[0]}{more} Restore a copy that verifies.")
     for bar in bars(requests):
         print(f"{bar.state:<10}  {bar.count}")
     print(f"{ledger.database.name} verifies: {verification.events} events, head {verification.head}")
@@ -253,7 +254,7 @@ def _now() -> datetime:
 
 
 def _local(at: datetime, facts: RequestFacts) -> str:
-    """A day where the house is."""
+    """The date in the request's time zone."""
     from erasediff.evidence.clocks import zone_of
 
     return f"{at.astimezone(zone_of(facts.clocks.zone)):%Y-%m-%d}"
@@ -271,7 +272,7 @@ def _day(text: str, option: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise BadInput(f"{option} is no date: write it as YYYY-MM-DD.") from None
+        raise BadInput(f"{option} is not a date: write it as YYYY-MM-DD.") from None
 
 
 def _state(name: str) -> State:
@@ -280,15 +281,15 @@ def _state(name: str) -> State:
     try:
         return State(name.upper().replace("-", "_"))
     except ValueError:
-        raise BadInput(f"there is no such state: name one of {', '.join(State)}.") from None
+        raise BadInput(f"there is no such state: use one of {', '.join(State)}.") from None
 
 
 def _reason(text: str, allowed: frozenset[Reason]) -> Reason:
-    """The reason of this code. What was typed is not repeated: it may name somebody."""
+    """The reason of a code. The error does not repeat the input: it may name a person."""
     for reason in allowed:
         if reason == text:
             return reason
-    raise BadInput(f"--reason is none that fits: name one of {', '.join(sorted(allowed))}.")
+    raise BadInput(f"--reason is not a code for this command: use one of {', '.join(sorted(allowed))}.")
 
 
 def _ended() -> frozenset[State]:

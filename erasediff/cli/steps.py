@@ -1,4 +1,4 @@
-"""One subcommand a step, from the table of steps."""
+"""One subcommand for each row of the table of steps."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from erasediff.cli.options import (
 )
 from erasediff.environment import is_main_process
 from erasediff.errors import ExitCode
-from erasediff.steps.table import STEPS, Role, Step, step
+from erasediff.steps.table import STEPS, Role, Step, step_named
 
 
 def _plain(row: Step) -> Callable[..., int]:
-    """The subcommand of a step that takes an attempt and no more."""
+    """The subcommand of a step that needs an attempt only."""
 
     def command(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
         from erasediff.records.nouns import verdict_in
@@ -76,7 +76,7 @@ def check_prerequisites(
 def train_base(
     config: Annotated[
         Optional[Path],
-        typer.Option("--config", help="Not for an attempt: train and register the champion of this configuration (YAML), if there is none."),
+        typer.Option("--config", help="Train and register the champion of this configuration (YAML) if there is none, without an attempt."),
     ] = None,
     dataset: DatasetOption = None,
     workdir: WorkdirOption = WORKDIR,
@@ -85,7 +85,7 @@ def train_base(
 ) -> int:
     """See the table of steps."""
     if config is None and dataset is None:
-        return _plain(step("train_base"))(workdir, run)
+        return _plain(step_named("train_base"))(workdir, run)
     from erasediff.steps.train_base import ensure_champion
 
     with resumable():
@@ -97,11 +97,11 @@ def train_base(
 def purge(
     workdir: WorkdirOption = WORKDIR,
     run: RunOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, by store and kind; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, by store and kind; change nothing.")] = False,
 ) -> int:
     """See the table of steps."""
     if not dry_run:
-        return _plain(step("purge"))(workdir, run)
+        return _plain(step_named("purge"))(workdir, run)
     from erasediff.steps.purge import preview
 
     return print_purge(preview(open_workdir(workdir).attempt(run)))
@@ -114,7 +114,7 @@ def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     from erasediff.steps.perform import perform
 
     attempt = open_workdir(workdir).attempt(run)
-    perform(step("certify"), attempt)
+    perform(step_named("certify"), attempt)
     record = attempt.need(CertificateRecord)
     print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
     for file in record.files:
@@ -123,7 +123,7 @@ def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     if unfinished is None or unfinished.complete:
         return ExitCode.OK
     store = unfinished.unfinished[0].store
-    print(f"erasediff: the purge is not complete ({store} is not done): run `erasediff purge`, then certify again.", file=sys.stderr)
+    print(f"erasediff: the purge is not complete (store '{store}'): run `erasediff purge`, then certify again.", file=sys.stderr)
     return ExitCode.UNFINISHED
 
 
@@ -152,6 +152,6 @@ def record_outcome(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> i
 
 
 _WITH_OPTIONS: tuple[Callable[..., int], ...] = (check_prerequisites, train_base, purge, certify, regate, record_outcome)
-_own = {command.__name__: command for command in _WITH_OPTIONS}
+_custom = {command.__name__: command for command in _WITH_OPTIONS}
 for _row in STEPS:
-    app.command(_row.command, help=_row.help, rich_help_panel=Group.STEPS)(_own.get(_row.name) or _plain(_row))
+    app.command(_row.command, help=_row.help, rich_help_panel=Group.STEPS)(_custom.get(_row.name) or _plain(_row))

@@ -13,7 +13,7 @@ class ObjectConflict(EraseDiffError):
     """Somebody else changed the same object, or owns the same field."""
 
 
-class Lost(Unreachable):
+class ConnectionLost(Unreachable):
     """The API server did not answer this time; it may the next."""
 
 
@@ -40,9 +40,11 @@ def sentences(verb: str, what: str) -> Iterator[None]:
     except ApiException as error:
         raise explain(error.status, _message(error.body, error.reason), verb, what) from None
     except (HTTPError, OSError) as error:
-        raise Lost(f"the API server does not answer ({type(error).__name__}) when asked to {verb} {what}: check the address and run again.") from None
+        raise ConnectionLost(
+            f"the API server does not answer ({type(error).__name__}) when asked to {verb} {what}: check the address and run again."
+        ) from None
     except json.JSONDecodeError:
-        raise Lost(f"the API server's answer broke off when asked to {verb} {what}: run again.") from None
+        raise ConnectionLost(f"the API server's answer broke off when asked to {verb} {what}: run again.") from None
 
 
 def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiffError:
@@ -54,9 +56,9 @@ def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiff
     if status == 409:
         return ObjectConflict(f"{what} was changed by somebody else meanwhile ({message})")
     if not status:  # the client's word for a TLS connection that was cut
-        return Lost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
+        return ConnectionLost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
     if status in (429, 500, 502, 503, 504):
-        return Lost(f"the API server answers {status} when asked to {verb} {what}: run again later.")
+        return ConnectionLost(f"the API server answers {status} when asked to {verb} {what}: run again later.")
     return ObjectRejected(f"the cluster refuses to {verb} {what} ({status}: {message}).")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from erasediff.cluster.answers import Lost, ObjectConflict, UnknownKind, sentences
+from erasediff.cluster.answers import ConnectionLost, ObjectConflict, UnknownKind, sentences
 from erasediff.cluster.connection import configuration
 from erasediff.cluster.deadline import Deadline
 
@@ -93,7 +93,7 @@ class Cluster:
     def _resource(self, kind: Kind) -> Any:
         try:
             return self._discover(kind)
-        except Lost:
+        except ConnectionLost:
             self.__dict__.pop("_client", None)  # a discovery that broke off leaves it with half of what it knew
             raise
 
@@ -110,7 +110,7 @@ class Cluster:
                     client.request("get", f"/{prefix}/{kind.api_version}")
         raise UnknownKind(f"the cluster knows no {kind.kind} of {kind.api_version}: install what brings it, or choose another backend.")
 
-    def _say(self, kind: Kind, name: str) -> str:
+    def _describe(self, kind: Kind, name: str) -> str:
         return f"{kind.kind} {self.namespace}/{name}"
 
     def get(self, kind: Kind, name: str) -> Object | None:
@@ -118,7 +118,7 @@ class Cluster:
         from kubernetes.dynamic.exceptions import NotFoundError
 
         resource = self._resource(kind)
-        with sentences("read", self._say(kind, name)):
+        with sentences("read", self._describe(kind, name)):
             try:
                 return _plain(resource.get(name=name, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
             except NotFoundError:
@@ -138,7 +138,7 @@ class Cluster:
             ObjectConflict: there is one of that name.
         """
         resource = self._resource(kind)
-        with sentences("create", self._say(kind, body["metadata"]["name"])):
+        with sentences("create", self._describe(kind, body["metadata"]["name"])):
             return _plain(resource.create(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
 
     def replace(self, kind: Kind, body: Object) -> Object:
@@ -148,7 +148,7 @@ class Cluster:
             ObjectConflict: it is not.
         """
         resource = self._resource(kind)
-        with sentences("change", self._say(kind, body["metadata"]["name"])):
+        with sentences("change", self._describe(kind, body["metadata"]["name"])):
             return _plain(resource.replace(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
 
     def change(self, kind: Kind, name: str, edit: Callable[[Object], Object | None]) -> Object:
@@ -162,7 +162,7 @@ class Cluster:
             attempt += 1
             present = self.get(kind, name)
             if present is None:
-                raise ObjectConflict(f"{self._say(kind, name)} was deleted by somebody else meanwhile")
+                raise ObjectConflict(f"{self._describe(kind, name)} was deleted by somebody else meanwhile")
             edited = edit(present)
             if edited is None:
                 return present
@@ -179,7 +179,7 @@ class Cluster:
             ObjectConflict: another manager owns one of them.
         """
         resource, name = self._resource(kind), body["metadata"]["name"]
-        with sentences("apply", self._say(kind, name)):
+        with sentences("apply", self._describe(kind, name)):
             return _plain(
                 resource.server_side_apply(
                     body=body, name=name, namespace=self.namespace, field_manager=MANAGER, force_conflicts=False, _request_timeout=_CALL_SECONDS
@@ -198,7 +198,7 @@ class Cluster:
 
         resource = self._resource(kind)
         options = {"propagationPolicy": propagation}
-        with sentences("delete", self._say(kind, name)):
+        with sentences("delete", self._describe(kind, name)):
             try:
                 resource.delete(name=name, namespace=self.namespace, body=options, _request_timeout=_CALL_SECONDS)
             except NotFoundError:
@@ -213,7 +213,7 @@ class Cluster:
             TimeUp: there is no time left.
             EraseDiffError: what ``decide`` raised.
         """
-        lost: Lost | None = None
+        lost: ConnectionLost | None = None
         while True:
             try:
                 present = self.get(kind, name)
@@ -224,7 +224,7 @@ class Cluster:
                 for changed in self._changes(kind, name, version, min(_LOOK_SECONDS, deadline.left())):
                     if (found := decide(changed)) is not None:
                         return found
-            except Lost as error:
+            except ConnectionLost as error:
                 lost = error
                 deadline.pause(0.5)
             if lost is not None and not deadline.left():
@@ -240,7 +240,7 @@ class Cluster:
         if version is not None:
             query["resource_version"] = version
         resource = self._resource(kind)
-        with sentences("watch", self._say(kind, name)):
+        with sentences("watch", self._describe(kind, name)):
             try:
                 stream = Watch().stream(resource.get, timeout_seconds=max(1, int(seconds)), _request_timeout=seconds + _CALL_SECONDS, **query)
                 for event in stream:
@@ -248,7 +248,7 @@ class Cluster:
             except ApiException as error:
                 if error.status != 410:
                     raise
-                raise Lost(f"the watch of {self._say(kind, name)} has expired: run again.") from None
+                raise ConnectionLost(f"the watch of {self._describe(kind, name)} has expired: run again.") from None
 
 
 def _plain(found: Any) -> Object:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.files import explained
+from erasediff.files import explain_disk_errors
 
 KEY_BYTES = 32
 
@@ -30,7 +30,7 @@ def request_key(path: Path) -> bytes:
         IntegrityError: what is there is no key.
         BadInput: the disk is full or cannot be written.
     """
-    with explained(path):
+    with explain_disk_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _make(path)

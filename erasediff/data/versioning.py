@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from erasediff.data.workspace import throwaway_workspace
 from erasediff.errors import BadInput, EraseDiffError, IntegrityError, Unreachable, explain_os_error
-from erasediff.files import explained, publish_folder, write_atomic
+from erasediff.files import explain_disk_errors, publish_folder, write_atomic
 
 _OUT = "forget"
 _REMOTE = "forget"
@@ -93,7 +93,7 @@ class ForgetStore:
         self._check_writable()
         with self._workspace(scratch) as repo:
             copy = Path(repo.root_dir) / _OUT
-            with explained(scratch):
+            with explain_disk_errors(scratch):
                 shutil.copytree(folder, copy)
             expected = _inventory(copy)
             (stage,) = repo.add(str(copy))

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from erasediff.files import alone, explained
+from erasediff.files import exclusive_lock, explain_disk_errors
 
 WORKSPACE = ".forget-store"
 _LOGGERS = ("dvc", "dvc_data", "dvc_objects", "dvc_s3")
@@ -27,9 +27,9 @@ def throwaway_workspace(scratch: Path) -> Iterator[Path]:
     """
     workspace = scratch.absolute() / WORKSPACE
     busy = f"the scratch folder {scratch} is in use by another run: wait for it or choose another."
-    with explained(scratch):
+    with explain_disk_errors(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
-        with alone(scratch, busy):
+        with exclusive_lock(scratch, busy):
             try:
                 _remove(workspace)
                 workspace.mkdir()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from erasediff.evaluate.attacks import Probe, Suspect, look
+from erasediff.evaluate.attacks import Probe, Suspect, sample_and_count
 from erasediff.evaluate.attacks.partial import partial
 from erasediff.evaluate.attacks.training import Budget, inverted, relearned, trained_on
 from erasediff.evaluate.attacks.without import trained_without
@@ -88,7 +88,7 @@ def _held_out(exam: Examination) -> Tensor:
 
 
 def _compared(exam: Examination, models: Suspects, check: str, attacked: Callable[[Suspect], Probe]) -> Compared:
-    found = {name: look(exam.watch, attacked(suspect), exam.policy.attacks.n, exam.key, check, name) for name, suspect in models}
+    found = {name: sample_and_count(exam.watch, attacked(suspect), exam.policy.attacks.n, exam.key, check, name) for name, suspect in models}
     return Compared(base=found["base"], erased=found["erased"], retrained=found.get("retrained"))
 
 

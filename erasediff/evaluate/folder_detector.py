@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from erasediff.errors import BadInput
 from erasediff.evaluate.detectors import Detector
-from erasediff.evaluate.features.extractor import tried
+from erasediff.evaluate.features.extractor import check_extractor
 from erasediff.evaluate.features.of_detector import DetectorFeatures
 from erasediff.evaluate.features.pretrained import load_pretrained, pooled
 from erasediff.records.config import DetectorConfig
@@ -49,7 +49,7 @@ def folder_detector(config: DetectorConfig, classes: int, images: Tensor) -> Det
     _check_labels(config, classes, loaded.model)
     network = FolderClassifier(loaded.model, config.labels).eval()
     detector = Detector(network, loaded.digest, loaded.preprocessing, config.batch_size)
-    tried(DetectorFeatures(detector), images, f"the model of detector.path {config.path}")
+    check_extractor(DetectorFeatures(detector), images, f"the model of detector.path {config.path}")
     return detector
 
 

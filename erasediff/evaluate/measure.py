@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from erasediff.evaluate.attacks import Suspect, look, probe_named, unasked
+from erasediff.evaluate.attacks import Suspect, null_label_probe, probe_named, sample_and_count
 from erasediff.evaluate.attacks.kinship import kinship
 from erasediff.evaluate.attacks.training import Budget, trained_on
 from erasediff.evaluate.detectors import Detector, Watch
@@ -47,13 +47,13 @@ class RetainedSamples:
 
 
 @dataclass(frozen=True)
-class Eyes:
+class SampleReader:
     """Who looks at retained samples: the detector says what they are, the extractor what they look like."""
 
     detector: Detector
     extractor: FeatureExtractor
 
-    def look(self, batches: Iterable[Tensor], labels: Tensor) -> RetainedSamples:
+    def read(self, batches: Iterable[Tensor], labels: Tensor) -> RetainedSamples:
         """Look at images ``uint8 [N,H,W,C]`` of ``labels [N]`` that come in batches; no more than a block of them is in memory."""
         images, features, found = Writer(), Writer(), []
         for block in blocks(batches):
@@ -98,10 +98,12 @@ def count_detections(watch: Watch, source: Source, n: int, check: str, key: byte
     return watch.count(images), images
 
 
-def retained_samples(eyes: Eyes, source: Source, labels: Sequence[int], n: int, key: bytes, sampler: SamplerConfig, what: str) -> RetainedSamples:
+def retained_samples(
+    reader: SampleReader, source: Source, labels: Sequence[int], n: int, key: bytes, sampler: SamplerConfig, what: str
+) -> RetainedSamples:
     """Sample ``n`` images of each of the labels with the seeds of R1 and look at them as they come."""
     wanted = torch.tensor(labels, dtype=torch.int64).repeat_interleave(n)
-    return eyes.look(draw_batches(source, wanted, check_seeds(key, "R1", len(wanted)), sampler, what), wanted)
+    return reader.read(draw_batches(source, wanted, check_seeds(key, "R1", len(wanted)), sampler, what), wanted)
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,12 @@ class Examination:
     def kept(self, model: ClassConditionalPipeline, device: torch.device, name: str) -> RetainedSamples:
         """Sample what R1 to R3 ask of one model; all with the same seeds."""
         n, what = self.policy.retain.n_per_class, f"{name}: retained labels"
-        return retained_samples(self.eyes, Source.of(model, device), self.retained, n, self.key, self.sampler, what)
+        return retained_samples(self.reader, Source.of(model, device), self.retained, n, self.key, self.sampler, what)
 
     @property
-    def eyes(self) -> Eyes:
+    def reader(self) -> SampleReader:
         """Who looks at retained samples."""
-        return Eyes(self.watch.detector, self.extractor)
+        return SampleReader(self.watch.detector, self.extractor)
 
     @cached_property
     def reference(self) -> Table:
@@ -142,19 +144,19 @@ def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples
     """Sample all that is asked of one model; base and candidate with the same seeds."""
     source = Source.of(suspect.model, suspect.device)
     found, images = count_detections(exam.watch, source, exam.policy.forget.n, "F1", exam.key, exam.sampler, f"{name}: forgotten label")
-    by_null, probes = ask_otherwise(exam, suspect, name)
+    by_null, probes = sample_indirectly(exam, suspect, name)
     near, kept = exam.neighbours.count(images), exam.kept(suspect.model, suspect.device, name)
     return ModelSamples(found, images, near, by_null, probes, kept, kinship(suspect.base.unet, suspect.model.unet))
 
 
-def ask_otherwise(exam: Examination, suspect: Suspect, name: str) -> tuple[Detections, dict[str, Detections]]:
+def sample_indirectly(exam: Examination, suspect: Suspect, name: str) -> tuple[Detections, dict[str, Detections]]:
     """F2 and F3: what is seen of the class unasked, and by each way of asking that the policy names."""
     watch, policy, key = exam.watch, exam.policy, exam.key
-    by_null = look(watch, unasked(suspect), policy.unasked.n, key, "F2", name)
-    return by_null, {way: look(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
+    by_null = sample_and_count(watch, null_label_probe(suspect), policy.unasked.n, key, "F2", name)
+    return by_null, {way: sample_and_count(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
 
 
-def harmless(exam: Examination, base: ClassConditionalPipeline, device: torch.device) -> ClassConditionalPipeline:
+def train_reference(exam: Examination, base: ClassConditionalPipeline, device: torch.device) -> ClassConditionalPipeline:
     """The base after a little training on retained images: the model that the gate's control C0.reference lets pass."""
     rule, stays = exam.policy.control, torch.isin(exam.real.train_labels, torch.tensor(exam.retained))
     images, labels = to_unit(exam.real.train[stays]), exam.real.train_labels[stays]
@@ -190,7 +192,7 @@ def compare(
     )
 
 
-def ask_again(exam: Examination, base: Source, erased: Source, rows: Sequence[ClassAccuracy]) -> tuple[ClassAccuracy, ...]:
+def sample_further(exam: Examination, base: Source, erased: Source, rows: Sequence[ClassAccuracy]) -> tuple[ClassAccuracy, ...]:
     """R1.class once more for the classes on which base and candidate disagree often, with seeds of its own; each with all its samples."""
     found = []
     for row in rows:

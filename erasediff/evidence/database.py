@@ -85,7 +85,7 @@ class LedgerDatabase:
             BadInput: it is neither.
         """
         self.url = _url_of(where)
-        self.name = f"the ledger {shown(self.url)}"
+        self.name = f"the ledger {display_url(self.url)}"
         self.engine = _engine(self.url)
 
     def create(self) -> None:
@@ -106,7 +106,7 @@ class LedgerDatabase:
         Raises:
             BadInput: there is none, or it is of another version.
         """
-        missing = f"there is no ledger at {shown(self.url)}: file a request first, or correct --workdir or ERASEDIFF_LEDGER."
+        missing = f"there is no ledger at {display_url(self.url)}: file a request first, or correct --workdir or ERASEDIFF_LEDGER."
         if self.url.get_backend_name() == "sqlite" and not Path(str(self.url.database)).is_file():
             raise BadInput(missing)
         with self.reading() as connection:
@@ -141,7 +141,7 @@ class LedgerDatabase:
     def _sentence(self, error: DBAPIError) -> Exception:
         """What a person can do about it; an error that nobody can do anything about is given back."""
         reason = str(error.orig).lower()
-        for words, mend in _MENDS.items():
+        for words, mend in _REMEDIES.items():
             if words in reason:
                 return BadInput(f"{self.name} cannot be used: {mend}")
         if "malformed" in reason or "not a database" in reason:
@@ -151,7 +151,7 @@ class LedgerDatabase:
         return error
 
 
-_MENDS = {
+_REMEDIES = {
     "database is locked": "other processes kept it busy; run the same command again.",
     "lock timeout": "other processes kept it busy; run the same command again.",
     "database or disk is full": "no space is left; free some and run the same command again.",
@@ -167,7 +167,7 @@ _MENDS = {
 }
 
 
-def shown(url: URL) -> str:
+def display_url(url: URL) -> str:
     """A database's address without user, password and options."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
@@ -191,7 +191,7 @@ def _url_of(where: str | Path) -> URL:
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args={"timeout": WAIT_SECONDS})
-        event.listen(engine, "connect", _settle_sqlite)
+        event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
@@ -204,7 +204,7 @@ def _engine(url: URL) -> Engine:
     return engine
 
 
-def _settle_sqlite(connection: object, _: object) -> None:
+def _set_up_sqlite(connection: object, _: object) -> None:
     """Leave transactions to :func:`_begin_sqlite`: the driver would begin them late, after others have written."""
     connection.isolation_level = None  # type: ignore[attr-defined]
     connection.execute("PRAGMA synchronous = FULL")  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, described, document_path, key_id, read_public_key
+from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, document_path, key_id, read_public_key, with_document
 from erasediff.errors import BadInput
 from erasediff.files import read_bounded, write_atomic
 from erasediff.records.keys import KeyDocument
@@ -74,4 +74,4 @@ def read_private_key(path: Path, passphrase: str | None) -> tuple[ec.EllipticCur
         raise BadInput(f"the signing key {path} cannot be opened: it is no private key in PEM, or ERASEDIFF_SIGNING_PASSPHRASE is wrong.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BadInput(f"the signing key {path} is not on the curve P-256: make one with `erasediff keys new`.")
-    return key, described(key.public_key(), path)
+    return key, with_document(key.public_key(), path)

@@ -20,7 +20,7 @@ from erasediff.errors import AwaitingApproval, Conflict
 from erasediff.evidence import chain, clocks, states
 from erasediff.evidence.chain import Entry
 from erasediff.evidence.database import EVENTS, HEAD, REQUESTS, LedgerDatabase
-from erasediff.evidence.known import Known, entry_of, line_of, read_known, read_one
+from erasediff.evidence.stored import StoredRequest, entry_of, line_of, read_known, read_one
 from erasediff.evidence.turn import check_clock, take_turn
 from erasediff.records.requests import Approval, DueDate, Event, Filing, Reason, RequestFacts, State, Terms, Verification
 
@@ -84,7 +84,7 @@ class Ledger:
             facts = {"filing": digest, **_times(received=begun.received, confirm_by=begun.confirm_by, due=begun.due), "zone": begun.zone}
             event = turn.event("received", f"r-{secrets.token_hex(8)}", None, State.RECEIVED, by, facts)
             standing = states.begin(event)
-            known = Known(chain.columns(event.request, filing, standing), filing, standing)
+            known = StoredRequest(chain.columns(event.request, filing, standing), filing, standing)
             turn.write(event)
             connection.execute(insert(REQUESTS).values(**asdict(known.entry)))
             return known.facts()
@@ -102,7 +102,7 @@ class Ledger:
             BadInput: the table has no such move, a hold stops it, or a fact is missing or none.
         """
 
-        def plan(known: Known) -> Plan:
+        def plan(known: StoredRequest) -> Plan:
             if known.standing.state is not expected:
                 raise Conflict(f"request {id} is {known.standing.state} and no longer {expected}: somebody else was first, or this was done before.")
             if (expected, to) == (State.GATED, State.ROLLED_OUT) and self.terms.approvals:
@@ -117,7 +117,7 @@ class Ledger:
     def hold(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
         """Stop the purge for a reason, from now on; a request that waits for its decision becomes LEGAL_HOLD. There is one hold a reason."""
 
-        def plan(known: Known) -> Plan | None:
+        def plan(known: StoredRequest) -> Plan | None:
             state = known.standing.state
             after = State.LEGAL_HOLD if state is State.LOCATED else state
             return None if reason in known.standing.holds else Plan("held", after, {"reason": reason.value})
@@ -127,7 +127,7 @@ class Ledger:
     def release(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
         """End the hold for a reason; without another hold a request in LEGAL_HOLD waits for its decision again."""
 
-        def plan(known: Known) -> Plan:
+        def plan(known: StoredRequest) -> Plan:
             state, left = known.standing.state, known.standing.holds - {reason}
             after = State.LOCATED if state is State.LEGAL_HOLD and not left else state
             return Plan("released", after, {"reason": reason.value})
@@ -137,7 +137,7 @@ class Ledger:
     def extend(self, id: str, reason: Reason, noticed: datetime, by: str, now: datetime) -> RequestFacts:
         """Take the one extension that the regime has; ``noticed`` is when the person was told, with the reason."""
 
-        def plan(known: Known) -> Plan:
+        def plan(known: StoredRequest) -> Plan:
             later = clocks.extended(known.filing.regime, known.standing.clocks)
             return Plan("extended", known.standing.state, {"reason": reason.value, **_times(due=later.due, noticed=noticed)})
 
@@ -146,7 +146,7 @@ class Ledger:
     def confirm(self, id: str, by: str, now: datetime) -> RequestFacts:
         """Write down that the person was told of the receipt, as the CCPA asks."""
 
-        def plan(known: Known) -> Plan | None:
+        def plan(known: StoredRequest) -> Plan | None:
             return None if known.standing.clocks.confirmed else Plan("confirmed", known.standing.state, {})
 
         return self._change(id, by, now, plan)
@@ -162,7 +162,7 @@ class Ledger:
     def wait(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
         """Write down why a purge that was begun cannot end yet."""
 
-        def plan(known: Known) -> Plan | None:
+        def plan(known: StoredRequest) -> Plan | None:
             return None if known.standing.waiting is reason else Plan("waiting", known.standing.state, {"reason": reason.value})
 
         return self._change(id, by, now, plan)
@@ -173,7 +173,7 @@ class Ledger:
         Whether the signature is one is for the caller to check, before.
         """
 
-        def plan(known: Known) -> Plan | None:
+        def plan(known: StoredRequest) -> Plan | None:
             standing = known.standing
             if approval in standing.approvals:
                 return None
@@ -228,7 +228,7 @@ class Ledger:
             entries = [entry_of(row) for row in connection.execute(select(REQUESTS)).all()]
             return chain.verify(lines, entries, (number, digest), quoted)
 
-    def _change(self, id: str, by: str, now: datetime, plan: Callable[[Known], Plan | None]) -> RequestFacts:
+    def _change(self, id: str, by: str, now: datetime, plan: Callable[[StoredRequest], Plan | None]) -> RequestFacts:
         """Write one event and move the columns with it; nothing where the plan is that nothing is to be done."""
         with self.database.writing() as connection:
             turn = take_turn(connection, now)
@@ -239,7 +239,7 @@ class Ledger:
             event = turn.event(planned.kind, id, known.standing.state, planned.after, by, planned.facts)
             standing = states.follow(known.standing, event)
             turn.write(event)
-            after = Known(chain.columns(id, known.filing, standing), known.filing, standing)
+            after = StoredRequest(chain.columns(id, known.filing, standing), known.filing, standing)
             _compare_and_set(connection, known.entry, after.entry)
             return after.facts()
 

@@ -35,15 +35,15 @@ def revoke(workdir: Workdir, digests: Iterable[str], settings: RollOutSettings) 
         IntegrityError: a list does not read back.
     """
     wanted = sorted(set(digests))
-    return _forbid(workdir, "revoked", wanted, settings, lambda rules: rules.revoke(wanted))
+    return _add_rule(workdir, "revoked", wanted, settings, lambda rules: rules.revoke(wanted))
 
 
 def suppress(workdir: Workdir, label: int, settings: RollOutSettings) -> str:
     """Put a label on the same lists, so that nobody gets it from a server that goes by them; see :func:`revoke`."""
-    return _forbid(workdir, "suppress", [label], settings, lambda rules: rules.suppress([label]))
+    return _add_rule(workdir, "suppress", [label], settings, lambda rules: rules.suppress([label]))
 
 
-def _forbid(
+def _add_rule(
     workdir: Workdir, field: Field, values: Sequence[str] | Sequence[int], settings: RollOutSettings, tell: Callable[[ClusterRules], None]
 ) -> str:
     present = workdir_rules(workdir)

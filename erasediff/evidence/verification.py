@@ -22,7 +22,7 @@ NO_PUBLIC_KEY = "no public key is given: hand in --key signing-key.pub, got from
 
 
 @dataclass(frozen=True)
-class Presented:
+class CertificateFiles:
     """A certificate and what is held against it. The signatures are model-signing's files, ``timestamp`` is RFC 3161's."""
 
     certificate: Path
@@ -38,14 +38,14 @@ class Presented:
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedCertificate:
     """A certificate that holds, and what it was held against, in words."""
 
     statement: Statement
-    held: tuple[str, ...]
+    checks_passed: tuple[str, ...]
 
 
-def verify(presented: Presented) -> Verified:
+def verify(presented: CertificateFiles) -> VerifiedCertificate:
     """Check a certificate, and everything that was handed in with it.
 
     Raises:
@@ -71,7 +71,7 @@ def verify(presented: Presented) -> Verified:
         held.append(f"revocation list {number}")
     held += _check_signatures(presented, presented.key)
     held += _check_timestamp(presented, key, statement)
-    return Verified(statement, tuple(held))
+    return VerifiedCertificate(statement, tuple(held))
 
 
 def read_certificate(path: Path, key: PublicKey) -> Statement:
@@ -138,7 +138,7 @@ def _check_revocations(path: Path, key: PublicKey, statement: Statement) -> int:
     return listed.number
 
 
-def _check_timestamp(presented: Presented, key: PublicKey, statement: Statement) -> list[str]:
+def _check_timestamp(presented: CertificateFiles, key: PublicKey, statement: Statement) -> list[str]:
     if presented.timestamp is None:
         return []
     if presented.timestamp_root is None:
@@ -155,7 +155,7 @@ def _check_timestamp(presented: Presented, key: PublicKey, statement: Statement)
     return [f"time stamp of {stamped.isoformat()}"]
 
 
-def _check_signatures(presented: Presented, key: Path) -> list[str]:
+def _check_signatures(presented: CertificateFiles, key: Path) -> list[str]:
     pairs = (
         ("the weights' signature", "--model-signature", presented.model, presented.model_signature),
         ("the graph's signature", "--onnx-signature", presented.onnx, presented.onnx_signature),

@@ -147,8 +147,8 @@ class GatePolicy(Strict):
         """α of the n-th try, n from 1: whoever may try again passes more often by luck, so each try is judged harder."""
         return float(self.alpha / 2 ** (attempt - 1))
 
-    def asked_once(self) -> GatePolicy:
-        """The same policy, by which no class is asked again."""
+    def without_further_samples(self) -> GatePolicy:
+        """The same policy, by which no class gets further samples."""
         return self.model_copy(update={"retain": self.retain.model_copy(update={"max_per_class": None})})
 
     def for_attempt(self, attempt: int) -> GatePolicy:

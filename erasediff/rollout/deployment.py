@@ -9,9 +9,9 @@ from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, 
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate, serving_candidate
 from erasediff.rollout.objects import Track, deployment, deployment_name, selector, service
 from erasediff.rollout.progress import gave_up, is_rolled_out, restarted, trouble_of
-from erasediff.rollout.seam import Candidate, standing_of
 
 
 class CanaryFailed(EraseDiffError):
@@ -45,7 +45,7 @@ class DeploymentBackend:
                 raise BadInput(
                     f"{kind.kind} {self._settings.namespace}/{self._stable} was not made by a roll-out: choose another ERASEDIFF_ROLL_OUT_NAME."
                 )
-        return None if self._before is None else standing_of(self._before["spec"]["template"]["metadata"].get("annotations"))
+        return None if self._before is None else serving_candidate(self._before["spec"]["template"]["metadata"].get("annotations"))
 
     def bring_up(self, candidate: Candidate, deadline: Deadline) -> None:
         """Start one pod of the candidate, after removing what a roll-out that was killed has left."""
@@ -82,21 +82,21 @@ class DeploymentBackend:
         else:
             written = self._cluster.change(DEPLOYMENT, self._stable, lambda present: self._updated(present, wanted))
         present = self._wait("stable", deadline, f"the new version of {self._stable} did not become available")
-        if _essence(present) != _essence(written):
-            raise self._meddled()
+        if _spec_without_replicas(present) != _spec_without_replicas(written):
+            raise self._changed_by_others()
         self.remove_canary(deadline)
         return f"deployment/{self._stable} generation {present['metadata']['generation']}"
 
     def _updated(self, present: Object, wanted: Object) -> Object:
         """The Deployment as it is, with our spec; its number of pods is not ours, an autoscaler may own it."""
-        if _essence(present) != _essence(self._before or {}):
-            raise self._meddled()
+        if _spec_without_replicas(present) != _spec_without_replicas(self._before or {}):
+            raise self._changed_by_others()
         self._may_have_written = True  # from here on: an answer that is lost may have been a yes
         metadata = present["metadata"]
         metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), **wanted["metadata"]["annotations"]}}
         return {**present, "metadata": metadata, "spec": {**wanted["spec"], "replicas": present["spec"].get("replicas", 1)}}
 
-    def _meddled(self) -> ObjectConflict:
+    def _changed_by_others(self) -> ObjectConflict:
         return ObjectConflict(f"Deployment {self._settings.namespace}/{self._stable} was changed by somebody else meanwhile")
 
     def changed(self) -> bool:
@@ -118,11 +118,11 @@ class DeploymentBackend:
             return
 
         def edit(present: Object) -> Object | None:
-            if _essence(present) == _essence(before):
+            if _spec_without_replicas(present) == _spec_without_replicas(before):
                 return None
-            if standing_of(present["spec"]["template"]["metadata"].get("annotations")) != self._candidate:
-                raise self._meddled()
-            annotations = {**present["metadata"].get("annotations", {}), **_ours(before["metadata"].get("annotations", {}))}
+            if serving_candidate(present["spec"]["template"]["metadata"].get("annotations")) != self._candidate:
+                raise self._changed_by_others()
+            annotations = {**present["metadata"].get("annotations", {}), **_own_annotations(before["metadata"].get("annotations", {}))}
             spec = {**before["spec"], "replicas": present["spec"].get("replicas", 1)}
             return {**present, "metadata": {**present["metadata"], "annotations": annotations}, "spec": spec}
 
@@ -191,8 +191,8 @@ class DeploymentBackend:
 
     def _newest(self, track: Track, present: Object) -> list[Object]:
         """The pods that were made from the Deployment as it is; a rolling update has older ones beside them."""
-        wanted = standing_of(present["spec"]["template"]["metadata"].get("annotations"))
-        return [pod for pod in self._pods(track) if standing_of(pod["metadata"].get("annotations")) == wanted]
+        wanted = serving_candidate(present["spec"]["template"]["metadata"].get("annotations"))
+        return [pod for pod in self._pods(track) if serving_candidate(pod["metadata"].get("annotations")) == wanted]
 
     def _delete(self, track: Track, deadline: Deadline) -> None:
         """Delete a track's Deployment and wait until its pods end too.
@@ -207,10 +207,10 @@ class DeploymentBackend:
             deadline.pause(0.5)
 
 
-def _essence(present: Object) -> dict[str, Any]:
+def _spec_without_replicas(present: Object) -> dict[str, Any]:
     """What a person changes; the number of pods is an autoscaler's."""
     return {name: value for name, value in present.get("spec", {}).items() if name != "replicas"}
 
 
-def _ours(annotations: dict[str, str]) -> dict[str, str]:
+def _own_annotations(annotations: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in annotations.items() if name.startswith("erasediff.io/")}

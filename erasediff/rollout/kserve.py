@@ -15,7 +15,7 @@ from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import sha256_bytes
 from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.seam import Candidate, standing_of
+from erasediff.rollout.backend import Candidate, serving_candidate
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
 FORMAT = "erasediff"  # the ServingRuntime's own; the manifests bring it
@@ -57,7 +57,7 @@ def inference_service(settings: RollOutSettings, stable: Object | None, standing
 
 def owned(present: Object) -> Object | None:
     """Of a predictor that is there, the fields that a roll-out claims; ``None`` if none made it."""
-    if standing_of(present["metadata"].get("annotations")) is None:
+    if serving_candidate(present["metadata"].get("annotations")) is None:
         return None
     found = present["spec"]["predictor"]
     kept = {name: found[name] for name in ("name", "minReplicas", "serviceAccountName") if name in found}
@@ -115,9 +115,9 @@ class KServeBackend:
         mode = self._before["metadata"].get("annotations", {}).get(MODE_ANNOTATION)
         if mode not in (None, self._settings.mode):
             raise BadInput(
-                f"{self._say()} is in mode {mode} and the roll-out is set to {self._settings.mode}: set ERASEDIFF_ROLL_OUT_MODE to {mode}."
+                f"{self._describe()} is in mode {mode} and the roll-out is set to {self._settings.mode}: set ERASEDIFF_ROLL_OUT_MODE to {mode}."
             )
-        self._standing = standing_of(self._before["metadata"].get("annotations"))
+        self._standing = serving_candidate(self._before["metadata"].get("annotations"))
         self._revision_before = self._predictor_status(self._before).get("latestReadyRevision")
         return self._standing
 
@@ -168,7 +168,7 @@ class KServeBackend:
         written = self._apply_stable(self._candidate)
         present = self._wait_ready(deadline, "the promoted version did not become ready")
         if present["spec"] != written["spec"]:
-            raise ObjectConflict(f"{self._say()} was changed by somebody else meanwhile")
+            raise ObjectConflict(f"{self._describe()} was changed by somebody else meanwhile")
         return f"inferenceservice/{self._settings.name} generation {present['metadata']['generation']}"
 
     def changed(self) -> bool:
@@ -243,12 +243,12 @@ class KServeBackend:
 
     def _there(self, present: Object | None) -> Object:
         if present is None:
-            raise ObjectConflict(f"{self._say()} was deleted by somebody else meanwhile")
+            raise ObjectConflict(f"{self._describe()} was deleted by somebody else meanwhile")
         return present
 
     @staticmethod
     def _predictor_status(present: Object) -> Object:
         return dict(present.get("status", {}).get("components", {}).get("predictor", {}))
 
-    def _say(self) -> str:
+    def _describe(self) -> str:
         return f"InferenceService {self._settings.namespace}/{self._settings.name}"

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from erasediff.cluster.api import Object
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import PREFIX, Candidate
 from erasediff.rollout.rules import CONFIG_MAP_NAME, KEY
-from erasediff.rollout.seam import PREFIX, Candidate
 
 Track = Literal["stable", "canary"]
 

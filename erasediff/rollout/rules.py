@@ -14,7 +14,7 @@ from erasediff.records.yaml import dump_yaml, edit_yaml
 CONFIG_MAP_NAME, KEY = "erasediff-serving", "rules.yaml"
 
 
-def raised(text: str, epoch: int, source: str) -> str | None:
+def raise_epoch(text: str, epoch: int, source: str) -> str | None:
     """The rules with their minimum epoch raised; ``None`` where it is as high already. Comments stay.
 
     Raises:
@@ -24,7 +24,7 @@ def raised(text: str, epoch: int, source: str) -> str | None:
     return None if rules.minimum_epoch >= epoch else _with(text, rules.model_copy(update={"minimum_epoch": epoch}), "minimum_epoch", source)
 
 
-def with_more(text: str, field: Literal["revoked", "suppress"], values: Iterable[Any], source: str) -> str | None:
+def add_values(text: str, field: Literal["revoked", "suppress"], values: Iterable[Any], source: str) -> str | None:
     """The rules with more digests revoked, or more labels suppressed, behind those that are; ``None`` where they all are already. Comments stay.
 
     Raises:
@@ -82,7 +82,7 @@ class ClusterRules:
             ObjectConflict: somebody else changed the rules each time that this was tried.
         """
         named = tuple(digests)
-        self._edit(lambda text: with_more(text, "revoked", named, self._source))
+        self._edit(lambda text: add_values(text, "revoked", named, self._source))
 
     def suppress(self, labels: Iterable[int]) -> None:
         """Let nobody have these labels, whatever the model has learnt.
@@ -91,7 +91,7 @@ class ClusterRules:
             ObjectConflict: see :meth:`revoke`.
         """
         named = tuple(labels)
-        self._edit(lambda text: with_more(text, "suppress", named, self._source))
+        self._edit(lambda text: add_values(text, "suppress", named, self._source))
 
     def raise_minimum(self, epoch: int) -> None:
         """Forbid what is older than an erasure epoch that has been promoted.
@@ -99,7 +99,7 @@ class ClusterRules:
         Raises:
             ObjectConflict: see :meth:`revoke`.
         """
-        self._edit(lambda text: raised(text, epoch, self._source))
+        self._edit(lambda text: raise_epoch(text, epoch, self._source))
 
     def _edit(self, change: Callable[[str], str | None]) -> None:
         def edit(present: Object) -> Object | None:

@@ -15,11 +15,11 @@ from erasediff.errors import BadInput, EraseDiffError, RolledBack
 from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Admit, Candidate, RollOutBackend
 from erasediff.rollout.deployment import DeploymentBackend
 from erasediff.rollout.kserve import KServeBackend
 from erasediff.rollout.lease import Lease
 from erasediff.rollout.rules import ClusterRules
-from erasediff.rollout.seam import Admit, Candidate, RollOutBackend
 from erasediff.rollout.smoke import smoke_test
 
 Address = Callable[[], str]
@@ -54,7 +54,7 @@ class RollOut:
             RolledBack: it did not come to serve, and what was there does again.
         """
         lease = Lease(self.cluster, f"{self.settings.name}-roll-out")
-        with lease.held(), _told_to_end():
+        with lease.held(), _raise_on_sigterm():
             rules = ClusterRules(self.cluster)
             self.admit(candidate.model, rules.read())
             backend = backend_for(self.cluster, self.settings)
@@ -108,7 +108,7 @@ def sentence(candidate: Candidate, settings: RollOutSettings, reason: str, undon
 
 
 @contextmanager
-def _told_to_end() -> Iterator[None]:
+def _raise_on_sigterm() -> Iterator[None]:
     """Let a pod that is deleted, or a cancelled task, go back first."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -39,25 +39,25 @@ def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: f
     with session:
         served = _json(_answer(session, "GET", f"{address}/served", None, seconds), "/served")
         check_served(served, model)
-        labels = askable(model, rules)
+        labels = allowed_labels(model, rules)
         if labels:
-            answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", question(labels[0]), seconds)
+            answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", request_body(labels[0]), seconds)
             if answer.status_code != 200:
                 raise SmokeFailed(f"the canary answers {answer.status_code} when asked for label {labels[0]}{_reason(answer)}")
             check_images(_json(answer, "infer"))
         for label in sorted(set(rules.suppress) & set(range(model.classes)))[:1]:
-            answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", question(label), seconds)
+            answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", request_body(label), seconds)
             if answer.status_code != 403:
                 raise SmokeFailed(f"the canary answers {answer.status_code} and not 403 when asked for label {label}, which is suppressed")
 
 
-def askable(model: ServedModel, rules: ServingRules) -> list[int]:
+def allowed_labels(model: ServedModel, rules: ServingRules) -> list[int]:
     """The labels that may be asked for, those that were not forgotten first."""
     allowed = [label for label in range(model.classes) if label not in rules.suppress]
     return sorted(allowed, key=lambda label: (label in model.forgotten, label))
 
 
-def question(label: int) -> dict[str, Any]:
+def request_body(label: int) -> dict[str, Any]:
     """A request of the Open Inference Protocol for one image."""
     inputs = {"label": label, "num_images": 1, "seed": 0}
     return {"inputs": [{"name": name, "datatype": "INT64", "shape": [1], "data": [value]} for name, value in inputs.items()]}

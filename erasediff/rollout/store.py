@@ -111,7 +111,7 @@ class S3Store:
         """Upload file by file, the manifest last, and read all of it back."""
         exported.check()
         uri = "/".join(part for part in (f"s3://{self.bucket}", self.prefix, exported.place) if part)
-        self._spoken(uri, lambda: self._publish(s3_client(), exported, uri))
+        self._explained(uri, lambda: self._publish(s3_client(), exported, uri))
         return uri
 
     def _publish(self, client: Any, exported: Exported, uri: str) -> None:
@@ -141,7 +141,7 @@ class S3Store:
         return found
 
     @staticmethod
-    def _spoken(uri: str, action: Callable[[], None]) -> None:
+    def _explained(uri: str, action: Callable[[], None]) -> None:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -35,7 +35,7 @@ def admit(folder: Path, rules: ServingRules) -> Admitted:
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
         raise BadInput(f"{path} is too large to be a manifest: hand in the folder `onnx` of a run that passed.")
     model = ServedModel.parse_json(path.read_bytes(), str(path))
-    check_standing(model, rules)
+    check_servable(model, rules)
     for pointer in (model.onnx, model.solvers):
         file = folder / Path(pointer.uri).name
         if not file.is_file() or sha256_file(file) != pointer.sha256:
@@ -44,7 +44,7 @@ def admit(folder: Path, rules: ServingRules) -> Admitted:
     return Admitted(model, folder / Path(model.onnx.uri).name, table)
 
 
-def check_standing(model: ServedModel, rules: ServingRules) -> None:
+def check_servable(model: ServedModel, rules: ServingRules) -> None:
     """Whether rules let a whole model be served; asked again whenever they change.
 
     Raises:

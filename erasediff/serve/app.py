@@ -28,9 +28,9 @@ from starlette.requests import ClientDisconnect
 
 from erasediff import __version__
 from erasediff.serve import openapi, page
-from erasediff.serve.asked import Refused
 from erasediff.serve.metrics import timed_request
 from erasediff.serve.predictor import NAME, Predictor
+from erasediff.serve.request import Refused
 
 MAX_BODY_BYTES = 1 << 20
 ModelName = Annotated[str, PathParameter(json_schema_extra={"enum": [NAME]})]  # for the document alone: another name is answered with 404

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from erasediff.serve.asked import Asked, Refused
+from erasediff.serve.request import Refused, SamplingRequest
 
 Images = NDArray[np.uint8]
-Sampler = Callable[[list[Asked]], Images]
+Sampler = Callable[[list[SamplingRequest]], Images]
 """Images ``uint8 [N,H,W,C]`` of several requests, in their order; N is the sum of their counts."""
 
 
@@ -47,7 +47,7 @@ class Load:
 
 @dataclass
 class _Job:
-    asked: Asked
+    asked: SamplingRequest
     due: float
     answer: Future[Images] = field(default_factory=Future)
 
@@ -70,7 +70,7 @@ class Batcher:
         with self._changed:
             return self._images_waiting()
 
-    def submit(self, asked: Asked) -> Future[Images]:
+    def submit(self, asked: SamplingRequest) -> Future[Images]:
         """Put a request in the queue; the future holds its images ``uint8 [count,H,W,C]``, or a :class:`Refused` if it came to be too late.
 
         Raises:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from erasediff.serve.asked import Asked
 from erasediff.serve.batches import Images
+from erasediff.serve.request import SamplingRequest
 from erasediff.serve.solver import Graph, SolverTable, initial_noise, sample
 
 
@@ -20,7 +20,7 @@ class Engine:
     image_shape: tuple[int, int, int]
     null_label: int
 
-    def __call__(self, asked: list[Asked]) -> Images:
+    def __call__(self, asked: list[SamplingRequest]) -> Images:
         """Images ``uint8 [N,H,W,C]`` of requests, in their order."""
         counts = [one.count for one in asked]
         labels = np.repeat(np.array([one.label for one in asked], dtype=np.int64), counts)

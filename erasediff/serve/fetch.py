@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.files import explained, in_use, is_in_use
+from erasediff.files import explain_disk_errors, is_in_use, mark_in_use
 from erasediff.records.nouns import MANIFEST, ServedModel
 from erasediff.s3 import code, s3_client
 
@@ -20,7 +20,7 @@ _PREFIX = "erasediff-model-"
 
 
 @contextlib.contextmanager
-def fetched(model: str) -> Iterator[Path]:
+def fetch_model(model: str) -> Iterator[Path]:
     """The folder of a model that is named by a folder or by ``s3://BUCKET/PREFIX``; what came from a bucket is deleted after the block.
 
     Raises:
@@ -43,7 +43,7 @@ def fetched(model: str) -> Iterator[Path]:
 def _own_folder() -> Iterator[Path]:
     """A temporary folder, without those that killed servers left: each restart of a pod would add a model to its disk."""
     _sweep(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, in_use(Path(name)):
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, mark_in_use(Path(name)):
         yield Path(name)
 
 
@@ -79,5 +79,5 @@ def _object(client: Any, bucket: str, key: str, path: Path) -> None:
     size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
     if size > MAX_BYTES:
         raise BadInput(f"s3://{bucket}/{key} has {size} bytes, more than the {MAX_BYTES} allowed: is it the right model?")
-    with explained(path):
+    with explain_disk_errors(path):
         client.download_file(bucket, key, str(path))

@@ -11,8 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from erasediff.records.nouns import ServedModel
-from erasediff.serve.asked import Asked
 from erasediff.serve.batches import Batcher, Images, Sampler
+from erasediff.serve.request import SamplingRequest
 from erasediff.serve.revocations import RevocationsFile
 
 REQUESTS = Histogram(
@@ -29,7 +29,7 @@ SERVED = Gauge(
 EPOCH = Gauge("erasediff_erasure_epoch", "Erasures that the model has had.")
 
 
-class _Now(Collector):  # type: ignore[misc]
+class _LiveCollector(Collector):  # type: ignore[misc]
     """Numbers that others keep, read when they are asked for."""
 
     def __init__(self, batcher: Batcher, revocations: RevocationsFile | None) -> None:
@@ -53,13 +53,13 @@ def describe(model: ServedModel, batcher: Batcher, revocations: RevocationsFile 
     """Say what serves; once a process."""
     SERVED.labels(model.dataset, model.onnx.sha256, model.weights_sha256, model.solver, str(model.verdict)).set(1)
     EPOCH.set(model.epoch)
-    REGISTRY.register(_Now(batcher, revocations))
+    REGISTRY.register(_LiveCollector(batcher, revocations))
 
 
-def observed(sampler: Sampler) -> Sampler:
+def with_metrics(sampler: Sampler) -> Sampler:
     """The same sampler, measured."""
 
-    def measured(asked: list[Asked]) -> Images:
+    def measured(asked: list[SamplingRequest]) -> Images:
         BATCHES.observe(sum(one.count for one in asked))
         with SAMPLING.time(), FAILURES.count_exceptions():
             return sampler(asked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from erasediff.serve.question import INPUTS
+from erasediff.serve.inputs import INPUTS
 
 _TENSOR = {
     "type": "object",

@@ -10,10 +10,10 @@ import numpy as np
 from kserve import InferOutput, InferRequest, InferResponse, Model
 from numpy.typing import NDArray
 
-from erasediff.serve.asked import Limits, Refused
 from erasediff.serve.batches import Batcher
-from erasediff.serve.question import INPUTS, Defaults, Tensor, read_question
-from erasediff.serve.standing import ServingGuard
+from erasediff.serve.guard import ServingGuard
+from erasediff.serve.inputs import INPUTS, Defaults, Tensor, parse_inputs
+from erasediff.serve.request import Limits, Refused
 
 NAME, OUTPUT = "erasediff", "images"
 
@@ -49,7 +49,7 @@ class Predictor(Model):  # type: ignore[misc]
         unknown = [output.name for output in payload.request_outputs or [] if output.name != OUTPUT]
         if unknown:
             raise Refused(422, f"output {str(unknown[0])[:40]!r} is not known: the output is {OUTPUT}.")
-        asked = read_question([Tensor(given.name, given.datatype, values_of(given)) for given in payload.inputs], self._defaults)
+        asked = parse_inputs([Tensor(given.name, given.datatype, values_of(given)) for given in payload.inputs], self._defaults)
         self._limits.check(asked)
         self.guard.check(asked)
         images = await asyncio.wrap_future(self._batcher.submit(asked))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from erasediff.errors import BadInput
 from erasediff.serve.admission import admit
-from erasediff.serve.asked import Limits
 from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
-from erasediff.serve.fetch import fetched
+from erasediff.serve.fetch import fetch_model
 from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.guard import ServingGuard
+from erasediff.serve.request import Limits
 from erasediff.serve.revocations import RulesAndRevocations, open_revocations
 from erasediff.serve.rules import RulesFile
-from erasediff.serve.standing import ServingGuard
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 DRAIN_SECONDS = 60
@@ -61,7 +61,7 @@ def serve_forever(options: Options) -> None:
         import uvicorn
 
         from erasediff.serve.app import create_app
-        from erasediff.serve.metrics import describe, observed
+        from erasediff.serve.metrics import describe, with_metrics
         from erasediff.serve.predictor import Predictor
     except ImportError as error:
         raise BadInput(
@@ -71,14 +71,14 @@ def serve_forever(options: Options) -> None:
     in_force = rules if revocations is None else RulesAndRevocations(rules, revocations)
     # A list that does not verify keeps the server from being ready, not from starting: it is read again when it changes.
     verified = revocations is None or revocations.state().good
-    with fetched(options.model) as folder:
+    with fetch_model(options.model) as folder:
         admitted = admit(folder, in_force.now() if verified else rules.now())
         graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     model = admitted.model
     engine = Engine(graph, admitted.table, graph.image_shape, null_label=model.classes)
     limits = Limits(model.classes, options.max_images, options.max_guidance, model.solver)
     with listening(options.address) as listener:
-        batcher = Batcher(observed(engine), options.capacity)
+        batcher = Batcher(with_metrics(engine), options.capacity)
         describe(model, batcher, revocations)
         app = create_app(Predictor(ServingGuard(model, in_force), limits, batcher, graph.image_shape), options.ui)
         server = uvicorn.Server(

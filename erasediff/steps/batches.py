@@ -11,9 +11,9 @@ from erasediff.evidence.states import TO_ERASE
 from erasediff.records.nouns import ErasureRequest
 from erasediff.records.requests import Reason, RequestFacts
 from erasediff.records.settings import LedgerSettings
-from erasediff.steps.request_lifecycle import open_ledger, owing, sent_back_for, taken_by, unreported
+from erasediff.steps.request_lifecycle import open_ledger, open_requests, sent_back_for, taken_by, unreported_requests
 
-_OF_ITS_OWN = frozenset({Reason.GATE_FAILED, Reason.GATE_INCONCLUSIVE, Reason.NOT_EXPORTED})
+_OWN_FAILURES = frozenset({Reason.GATE_FAILED, Reason.GATE_INCONCLUSIVE, Reason.NOT_EXPORTED})
 
 
 def next_batch(workdir: Workdir, dataset: str, tried: Set[ErasureRequest] = frozenset()) -> tuple[ErasureRequest, ...]:
@@ -30,17 +30,17 @@ def next_batch(workdir: Workdir, dataset: str, tried: Set[ErasureRequest] = froz
     Returns:
         A request a class, each another one; none where nothing is owed.
     """
-    waiting = [facts for facts in owing(workdir, dataset) if facts.erasure not in tried]
+    waiting = [facts for facts in open_requests(workdir, dataset) if facts.erasure not in tried]
     if not waiting:
-        return tuple(request for request in unreported(workdir, dataset) if request not in tried)
+        return tuple(request for request in unreported_requests(workdir, dataset) if request not in tried)
     first = waiting[0]
     if first.state not in TO_ERASE:
-        return _batch_of(workdir, first)
-    fresh = [facts.erasure for facts in waiting if facts.state in TO_ERASE and sent_back_for(workdir, facts.id) not in _OF_ITS_OWN]
+        return _whole_batch(workdir, first)
+    fresh = [facts.erasure for facts in waiting if facts.state in TO_ERASE and sent_back_for(workdir, facts.id) not in _OWN_FAILURES]
     return tuple(dict.fromkeys(fresh))[: LedgerSettings.load().batch] or (first.erasure,)
 
 
-def _batch_of(workdir: Workdir, facts: RequestFacts) -> tuple[ErasureRequest, ...]:
+def _whole_batch(workdir: Workdir, facts: RequestFacts) -> tuple[ErasureRequest, ...]:
     """Everything that the attempt erases which took a request; the request alone where that attempt is not here."""
     ledger = open_ledger(workdir)
     name = None if ledger is None else taken_by(ledger, facts.id)
@@ -51,8 +51,8 @@ def _batch_of(workdir: Workdir, facts: RequestFacts) -> tuple[ErasureRequest, ..
     return found if facts.erasure in found else (facts.erasure,)
 
 
-def held_back(workdir: Workdir, requests: Sequence[ErasureRequest]) -> set[ErasureRequest]:
+def sent_back_with_batch(workdir: Workdir, requests: Sequence[ErasureRequest]) -> set[ErasureRequest]:
     """Those of some requests that were sent back for another one's failure, and so may go again at once."""
     datasets = {request.dataset for request in requests}
-    waiting = [facts for dataset in datasets for facts in owing(workdir, dataset) if facts.state in TO_ERASE and facts.erasure in requests]
+    waiting = [facts for dataset in datasets for facts in open_requests(workdir, dataset) if facts.state in TO_ERASE and facts.erasure in requests]
     return {facts.erasure for facts in waiting if sent_back_for(workdir, facts.id) is Reason.BATCH_REFUSED}

@@ -36,7 +36,7 @@ from erasediff.records.nouns import (
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
-from erasediff.steps.request_lifecycle import answered, certified
+from erasediff.steps.request_lifecycle import answered_requests, mark_certified
 
 PAGE, STAMP = "certificate.html", "certificate.tsr"
 WEIGHTS_SIGNATURE, ONNX_SIGNATURE = "weights.model.sig", "onnx.model.sig"
@@ -60,16 +60,16 @@ def certify(attempt: Attempt) -> CertificateRecord:
     made_from = facts.digests() | {"commitment": facts.commitment.digest(), "key": key.public.id, "requests": requests.digest()}
     present = attempt.find(CertificateRecord)
     if present is not None and present.made_from == made_from and _intact(attempt, present):
-        return _told(attempt, present)
+        return _tell_ledger(attempt, present)
     _check_files(attempt, facts)
     files = tuple(
-        Pointer(uri=name, sha256=sha256_file(attempt.folder / name)) for name in _written(attempt, facts, statement, key, settings.timestamp_url)
+        Pointer(uri=name, sha256=sha256_file(attempt.folder / name)) for name in _write_files(attempt, facts, statement, key, settings.timestamp_url)
     )
     record = CertificateRecord(
         made_from=made_from, phase=statement.predicate.phase, issued_at=now, key_id=key.public.id, statement=statement.digest(), files=files
     )
     record.write(attempt.path(CertificateRecord))
-    return _told(attempt, record)
+    return _tell_ledger(attempt, record)
 
 
 def _purge_for(attempt: Attempt) -> PurgeRecord | None:
@@ -77,7 +77,7 @@ def _purge_for(attempt: Attempt) -> PurgeRecord | None:
 
     Until it has been, the certificate is provisional, so that the pipeline comes as far as the purge once more.
     """
-    purge, asked = attempt.find(PurgeRecord), {request.id for request in answered(attempt)}
+    purge, asked = attempt.find(PurgeRecord), {request.id for request in answered_requests(attempt)}
     if purge is None or not purge.complete or (asked and asked != set(purge.requests)):
         return None
     return purge
@@ -91,10 +91,10 @@ def _revoke(attempt: Attempt, key: SigningKey, now: datetime) -> None:
     revoke(path, key, workdir_rules(attempt.workdir).revoked, least, now)
 
 
-def _told(attempt: Attempt, record: CertificateRecord) -> CertificateRecord:
+def _tell_ledger(attempt: Attempt, record: CertificateRecord) -> CertificateRecord:
     """Tell the ledger of a final certificate."""
     if record.phase == "final":
-        certified(attempt, record)
+        mark_certified(attempt, record)
     return record
 
 
@@ -104,7 +104,7 @@ def _requests(attempt: Attempt, purge: PurgeRecord | None) -> RequestsRecord:
     They are written once for either: later the ledger says of them that they are certified, which is no reason to certify again. Where the ledger
     has none, those that somebody wrote down stand.
     """
-    facts, present = answered(attempt), attempt.find(RequestsRecord)
+    facts, present = answered_requests(attempt), attempt.find(RequestsRecord)
     if not facts and present is not None:
         return present
     ids = sha256_bytes(canonical_json(sorted(request.id for request in facts)))
@@ -166,7 +166,7 @@ def _check_files(attempt: Attempt, facts: Facts) -> None:
         raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again before it is signed.")
 
 
-def _written(attempt: Attempt, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:
+def _write_files(attempt: Attempt, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:
     """Write everything and name it; the certificate comes last, so that where it lies the rest does too."""
     if key.file is not None:
         for name, path in zip((WEIGHTS_SIGNATURE, ONNX_SIGNATURE), _paths(attempt, facts), strict=True):

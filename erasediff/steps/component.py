@@ -21,9 +21,9 @@ from erasediff.records.nouns import ErasureRequest, requests_of, requests_text
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.batches import next_batch
 from erasediff.steps.headline import headline_of
-from erasediff.steps.perform import all_passed, close_attempt, open_attempt, opened_attempt, perform_batch
-from erasediff.steps.request_lifecycle import answered
-from erasediff.steps.table import Role, Step, step, the
+from erasediff.steps.perform import all_passed, close_attempt, current_attempt_for, open_attempt, perform_batch
+from erasediff.steps.request_lifecycle import answered_requests
+from erasediff.steps.table import Role, Step, step_for, step_named
 
 
 @dataclass(frozen=True)
@@ -71,47 +71,47 @@ def perform_component(name: str, workdir: str, *, run: str = "", documents: Docu
         run: the attempt's name, for a step between the first and the last.
         documents: for those that open, close or idle.
     """
-    row = step(name)
+    row = step_named(name)
     try:
         folder = Workdir.open(workdir)
         if documents is None:
-            return _worked(row, folder.attempt(run))
-        return {Role.OPENS: _opened, Role.CLOSES: _closed, Role.IDLES: _idled}[row.role](folder, documents)
+            return _perform(row, folder.attempt(run))
+        return {Role.OPENS: _open, Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
     except EraseDiffError as error:
         print(f"erasediff {row.command}: {error}", file=sys.stderr)
         sys.exit(int(error.exit_code))
 
 
-def _worked(row: Step, attempt: Attempt) -> Done:
+def _perform(row: Step, attempt: Attempt) -> Done:
     records = perform_batch(row, attempt)
-    go_on = all_passed(records) if row.role is Role.DECIDES else row.role is not Role.PROMOTES or any(map(answered, batch_of(attempt)))
+    go_on = all_passed(records) if row.role is Role.DECIDES else row.role is not Role.PROMOTES or any(map(answered_requests, batch_of(attempt)))
     record: Record = records[0]
     headline = headline_of(record, attempt.workdir)
     return Done(record.digest(), go_on, headline.numbers, headline.model)
 
 
-def _opened(workdir: Workdir, documents: Documents) -> Done:
-    asked = documents.request or _owed_first(workdir, documents)
+def _open(workdir: Workdir, documents: Documents) -> Done:
+    asked = documents.request or _next_requests(workdir, documents)
     return Done(open_attempt(workdir, *documents.parsed(asked)).name if asked else "")
 
 
-def _owed_first(workdir: Workdir, documents: Documents) -> str:
+def _next_requests(workdir: Workdir, documents: Documents) -> str:
     """The requests of the next batch, also for the exit handler, which runs whatever happened between; empty where there are none."""
-    workdir.asked.unlink(missing_ok=True)
+    workdir.batch_file.unlink(missing_ok=True)
     dataset = RunConfig.parse_json(documents.config, "the config").dataset.name
-    with journaled(the(Role.OPENS).name, workdir.root):
+    with journaled(step_for(Role.OPENS).name, workdir.root):
         batch = next_batch(workdir, dataset)
     if not batch:
         print(f"nothing is asked of {dataset}: no request waits that is decided and not held.")
         return ""
-    write_atomic(workdir.asked, requests_text(batch).encode())
+    write_atomic(workdir.batch_file, requests_text(batch).encode())
     return requests_text(batch)
 
 
-def _idled(workdir: Workdir, documents: Documents) -> Done:
+def _regate(workdir: Workdir, documents: Documents) -> Done:
     from erasediff.steps.regate import check_passed, regate
 
-    name, started = the(Role.IDLES).name, time.monotonic()
+    name, started = step_for(Role.IDLES).name, time.monotonic()
     announce(name, "started")
     record = regate(workdir, RunConfig.parse_json(documents.config, "the config"), GatePolicy.parse_json(documents.policy, "the policy"))
     announce(name, "done", time.monotonic() - started)
@@ -121,11 +121,11 @@ def _idled(workdir: Workdir, documents: Documents) -> Done:
     return Done(record.digest(), numbers=headline_of(record, workdir).numbers)
 
 
-def _closed(workdir: Workdir, documents: Documents) -> Done:
-    asked = documents.request or (workdir.asked.read_text() if workdir.asked.is_file() else "")
+def _close(workdir: Workdir, documents: Documents) -> Done:
+    asked = documents.request or (workdir.batch_file.read_text() if workdir.batch_file.is_file() else "")
     if not asked:
         print("nothing was asked, so there is no outcome.")
         return Done()
     requests, config, policy = documents.parsed(asked)
-    outcome = close_attempt(workdir, opened_attempt(workdir, requests, config, policy), requests)
+    outcome = close_attempt(workdir, current_attempt_for(workdir, requests, config, policy), requests)
     return Done(report=None if outcome.report is None else workdir.report)

@@ -15,12 +15,12 @@ from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
     RetainedSamples,
-    ask_again,
     compare,
     count_detections,
-    harmless,
     neighbours_for,
+    sample_further,
     sample_model,
+    train_reference,
     watch_for,
 )
 from erasediff.evaluate.real import RealImages, real_images
@@ -69,11 +69,11 @@ def evaluate(attempt: Attempt) -> Measurements:
     suspect = Suspect(after, before, label, exam.retained, config.sampler, device, config.seed)
     of_base = sample_model(exam, replace(suspect, model=before), "base")
     of_erased = sample_model(exam, suspect, "erased")
-    reference = exam.kept(harmless(exam, before, device), device, "reference")
+    reference = exam.kept(train_reference(exam, before, device), device, "reference")
     earlier = {str(c): _still_forgotten(attempt, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
     grid = _keep_grid(attempt, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
     measured = compare(exam, of_base, of_erased, reference, earlier, grid)
-    further = ask_again(exam, Source.of(before, device), Source.of(after, device), measured.retained.accuracy)
+    further = sample_further(exam, Source.of(before, device), Source.of(after, device), measured.retained.accuracy)
     measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
     if policy.tier == 2:
         measured = measured.model_copy(update={"attacks": _attacked(exam, suspect, config, of_base, of_erased)})

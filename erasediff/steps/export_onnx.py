@@ -8,7 +8,7 @@ from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of
-from erasediff.attempts.tries import keep_try
+from erasediff.attempts.tries import record_try
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
@@ -59,7 +59,7 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     found = served.count(watch, policy.export.n, "F8", attempt.evaluation_key(), "ONNX: forgotten label")
     rounded = _with_rounded_weights(attempt, served, watch) if policy.tier == 2 else None
     decision = run_export_gate(policy, label, found, parity, rounded)
-    keep_try(attempt, "export_onnx", decision.verdict)
+    record_try(attempt, "export_onnx", decision.verdict)
     log_checks(attempt, decision.checks, policy.alpha)
     record = ExportedRecord(
         onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import others_of
-from erasediff.attempts.tries import keep_try, tries
+from erasediff.attempts.tries import record_try, tries
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.gate import History, run_gate
 from erasediff.records.measurements import Measurements
@@ -22,7 +22,7 @@ def gate(attempt: Attempt) -> VerdictRecord:
     check_judges(attempt, base, measured)
     history = history_of(attempt, base)
     decision, alpha = run_gate(policy, measured, history), policy.alpha_of(history.attempt)
-    keep_try(attempt, "gate", decision.verdict)
+    record_try(attempt, "gate", decision.verdict)
     log_checks(attempt, (*decision.checks, *decision.reported), alpha)
     return VerdictRecord(
         verdict=decision.verdict,

@@ -32,7 +32,7 @@ _DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Trial:
+class ConceptTrial:
     """Paths of everything that goes in, and of the folder that comes out."""
 
     base: Path
@@ -50,7 +50,7 @@ class Trial:
         return {"base": self.base, "erased": self.erased, "detector": self.detector} | ({"images": self.images} if self.images else {})
 
 
-def judge_concept(trial: Trial) -> PromptVerdict:
+def judge_concept(trial: ConceptTrial) -> PromptVerdict:
     """Measure and decide. What was measured before from the same documents is not measured again.
 
     Raises:
@@ -84,7 +84,7 @@ def judge_concept(trial: Trial) -> PromptVerdict:
     return record
 
 
-def _check_paths(trial: Trial) -> None:
+def _check_paths(trial: ConceptTrial) -> None:
     if trial.device not in _DEVICES:
         raise BadInput(f"the device {trial.device!r} is not known: choose {', '.join(_DEVICES)}.")
     for name, folder in trial.folders.items():
@@ -122,7 +122,7 @@ def _measured_before(out: Path, documents: dict[str, str]) -> PromptMeasurements
     return measured
 
 
-def _measure(trial: Trial, policy: PromptPolicy, prompts: PromptSet, documents: dict[str, str]) -> PromptMeasurements:
+def _measure(trial: ConceptTrial, policy: PromptPolicy, prompts: PromptSet, documents: dict[str, str]) -> PromptMeasurements:
     device = resolve_device(trial.device)
     base, erased = (_load(folder) for folder in (trial.base, trial.erased))
     if base.image_size != erased.image_size or base.pipeline.unet.config.in_channels != erased.pipeline.unet.config.in_channels:
@@ -151,7 +151,7 @@ def _detector(policy: PromptPolicy, prompts: PromptSet, clip: Clip) -> PromptDet
     return ZeroShot.of(clip, prompts.asked, prompts.anchors, policy.detector.threshold)
 
 
-def _images(trial: Trial, policy: PromptPolicy, model: TextToImage) -> Tensor | None:
+def _images(trial: ConceptTrial, policy: PromptPolicy, model: TextToImage) -> Tensor | None:
     if trial.images is None:
         return None
     images, needed = read_images(trial.images, model).images, policy.inversion.images

@@ -20,7 +20,7 @@ TRIED = 2
 _CALLED = {"features": "extractor of features"}
 
 
-def appoint(attempt: Attempt, real: RealImages) -> Judges:
+def pin_judges(attempt: Attempt, real: RealImages) -> Judges:
     """Make the detectors and the extractor that will judge this attempt, or find them, and say what they are."""
     detector = _classifier(attempt, real)
     extractor = open_extractor(attempt.config().features, detector, real.holdout[:TRIED])

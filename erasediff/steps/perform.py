@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 
-from erasediff.attempts.attempt import Attempt, noun
+from erasediff.attempts.attempt import Attempt, kind_name
 from erasediff.attempts.batch import batch_of, lead_of, others_of, requests_in
-from erasediff.attempts.journal import FAILURE, journaled, keep_seconds, read_failure
+from erasediff.attempts.journal import FAILURE, journaled, read_failure, record_seconds
 from erasediff.attempts.workdir import Workdir
 from erasediff.environment import is_main_process
 from erasediff.errors import EraseDiffError
-from erasediff.files import alone
+from erasediff.files import exclusive_lock
 from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
@@ -24,32 +24,32 @@ from erasediff.records.nouns import ErasureRequest, Outcome, Verdict, verdict_in
 from erasediff.records.policy import GatePolicy
 from erasediff.records.requests import Reason
 from erasediff.records.trainjob import TrainJobSettings
-from erasediff.steps.request_lifecycle import follow, send_back, take
-from erasediff.steps.table import Role, Step, the
+from erasediff.steps.request_lifecycle import move_requests, send_back, take_requests
+from erasediff.steps.table import Role, Step, step_for
 
 
-def decided(row: Step, attempt: Attempt) -> dict[str, str]:
+def input_digests(row: Step, attempt: Attempt) -> dict[str, str]:
     """The digests of everything that decides a step's record.
 
     Raises:
         BadInput: an earlier step has not ended.
     """
-    digests = {noun(kind): attempt.digest_of(kind) for kind in row.decided_by}
-    if (kind := row.decided_beside) is not None:
-        digests |= {f"{noun(kind)}.{other.name}": other.digest_of(kind) for other in others_of(attempt)}
+    digests = {kind_name(kind): attempt.digest_of(kind) for kind in row.inputs}
+    if (kind := row.inputs_of_others) is not None:
+        digests |= {f"{kind_name(kind)}.{other.name}": other.digest_of(kind) for other in others_of(attempt)}
     return digests
 
 
-def standing(row: Step, attempt: Attempt) -> Record | None:
+def finished_record(row: Step, attempt: Attempt) -> Record | None:
     """The record of a step that has nothing left to do, or ``None``.
 
     Raises:
         BadInput: an earlier step has not ended, or a record cannot be read.
     """
-    if row.makes is None or not row.decided_by:
+    if row.makes is None or not row.inputs:
         return None
     present = attempt.find(row.makes)
-    return present if present is not None and present.made_from == decided(row, attempt) else None
+    return present if present is not None and present.made_from == input_digests(row, attempt) else None
 
 
 def perform(row: Step, attempt: Attempt) -> Record:
@@ -64,30 +64,30 @@ def perform(row: Step, attempt: Attempt) -> Record:
     busy = f"a step of run {attempt.name} is under way in another process: wait for its end and run the same command again."
     started = time.monotonic()
     # A TrainJob holds the attempt itself, in a process of its own.
-    with nullcontext() if trainjob is not None else alone(attempt.folder, busy), journaled(row.name, attempt.folder, of):
-        found = standing(row, attempt)
-        record = found or (_work(row, attempt) if trainjob is None else _work_elsewhere(row, attempt, trainjob))
+    with nullcontext() if trainjob is not None else exclusive_lock(attempt.folder, busy), journaled(row.name, attempt.folder, of):
+        found = finished_record(row, attempt)
+        record = found or (_run_here(row, attempt) if trainjob is None else _run_in_trainjob(row, attempt, trainjob))
         for name in row.leaves:
             (attempt.folder / name).unlink(missing_ok=True)
-        follow(attempt, row)
+        move_requests(attempt, row)
         if found is None:
-            keep_seconds(attempt, row.name, time.monotonic() - started)
+            record_seconds(attempt, row.name, time.monotonic() - started)
     announce(row.name, "done", time.monotonic() - started, of)
     return record
 
 
-def _work(row: Step, attempt: Attempt) -> Record:
+def _run_here(row: Step, attempt: Attempt) -> Record:
     record: Record = row.function(attempt)
-    if row.decided_by:
-        record = record.model_copy(update={"made_from": decided(row, attempt)})
+    if row.inputs:
+        record = record.model_copy(update={"made_from": input_digests(row, attempt)})
         record.write(attempt.path(type(record)))
     return record
 
 
-def _work_elsewhere(row: Step, attempt: Attempt, settings: TrainJobSettings) -> Record:
+def _run_in_trainjob(row: Step, attempt: Attempt, settings: TrainJobSettings) -> Record:
     from erasediff.steps.erase_in_trainjob import erase_in_trainjob  # brings the client of Kubernetes
 
-    return erase_in_trainjob(attempt, settings, decided(row, attempt))
+    return erase_in_trainjob(attempt, settings, input_digests(row, attempt))
 
 
 def perform_batch(row: Step, attempt: Attempt) -> tuple[Record, ...]:
@@ -103,18 +103,18 @@ def perform_batch(row: Step, attempt: Attempt) -> tuple[Record, ...]:
     """
     lead = lead_of(attempt)
     if not is_main_process():  # one of several processes under torchrun: the first of them keeps the books
-        if standing(row, lead) is None:
+        if finished_record(row, lead) is None:
             row.function(lead)
         return ()
     if row.role is Role.ANSWERS:
-        return _perform_apart(row, batch_of(attempt))
+        return _perform_each(row, batch_of(attempt))
     records = {one: perform(row, one) for one in batch_of(attempt)}
     if row.role is Role.DECIDES:
-        hold_back(records)
+        send_back_passed(records)
     return tuple(records.values())
 
 
-def hold_back(decisions: Mapping[Attempt, Record]) -> None:
+def send_back_passed(decisions: Mapping[Attempt, Record]) -> None:
     """Send back what has passed with a batch of which something else has not: nobody may have a model that did not pass every check."""
     if not all_passed(decisions.values()):
         for attempt, record in decisions.items():
@@ -122,7 +122,7 @@ def hold_back(decisions: Mapping[Attempt, Record]) -> None:
                 send_back(attempt, Reason.BATCH_REFUSED)
 
 
-def _perform_apart(row: Step, batch: Sequence[Attempt]) -> tuple[Record, ...]:
+def _perform_each(row: Step, batch: Sequence[Attempt]) -> tuple[Record, ...]:
     records, failures = [], []
     for one in batch:
         try:
@@ -146,16 +146,16 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
     Raises:
         EraseDiffError: what is wrong; the sentence is in the workdir too, for there is no attempt's folder yet.
     """
-    row = the(Role.OPENS)
+    row = step_for(Role.OPENS)
     (workdir.root / FAILURE).unlink(missing_ok=True)
     started = time.monotonic()
     with journaled(row.name, workdir.root):
         attempt: Attempt = row.function(workdir, requests, config, policy, name)
         for one in batch_of(attempt):
-            take(one)
+            take_requests(one)
     for one in batch_of(attempt):
         (one.folder / FAILURE).unlink(missing_ok=True)
-        keep_seconds(one, row.name, time.monotonic() - started)
+        record_seconds(one, row.name, time.monotonic() - started)
     announce(row.name, "done", time.monotonic() - started)
     return attempt
 
@@ -166,7 +166,7 @@ def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[
     Raises:
         EraseDiffError: the outcome or the report cannot be written.
     """
-    row = the(Role.CLOSES)
+    row = step_for(Role.CLOSES)
     started = time.monotonic()
     with journaled(row.name, workdir.root if attempt is None else attempt.folder):
         outcome: Outcome = row.function(workdir, attempt, requests)
@@ -174,7 +174,7 @@ def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[
     return outcome
 
 
-def opened_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Attempt | None:
+def current_attempt_for(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Attempt | None:
     """The attempt opened last, if it is the one of these documents: what an exit handler, which sees no other task's output, has to find."""
     if read_failure(workdir.root) is not None or not workdir.current.is_file():
         return None

@@ -12,9 +12,9 @@ from erasediff.attempts.batch import batch_of
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
-from erasediff.files import append_line, explained
+from erasediff.files import append_line, explain_disk_errors
 from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
-from erasediff.steps.request_lifecycle import check_releasable
+from erasediff.steps.request_lifecycle import check_approved
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.tracking import CHAMPION, Tracking
 
@@ -32,7 +32,7 @@ def promote(attempt: Attempt) -> PromotionRecord:
     """
     registered, base = attempt.need(RegisteredRecord), attempt.need(BaseRecord)
     for one in batch_of(attempt):
-        check_releasable(one)
+        check_approved(one)
     check_rolled_out(attempt, registered)
     if {registered.weights_sha256, registered.onnx_sha256} & set(workdir_rules(attempt.workdir).revoked):
         raise BadInput(f"version {registered.version} of {registered.name!r} was revoked by a purge: run the same command again from the champion.")
@@ -97,6 +97,6 @@ def read_promotions(workdir: Workdir) -> list[PromotionRecord]:
 @contextmanager
 def one_at_a_time(workdir: Workdir) -> Iterator[None]:
     """Hold off every other promotion in this workdir."""
-    with explained(workdir.root), (workdir.root / ".promotion.lock").open("w") as handle:
+    with explain_disk_errors(workdir.root), (workdir.root / ".promotion.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -9,8 +9,8 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, EraseDiffError, PurgeUnfinished, Unreachable
 from erasediff.evidence.purge.artifacts import artifacts_store
 from erasediff.evidence.purge.attempts import cache_store, workdir_store
-from erasediff.evidence.purge.engine import Purged, look_only, purge_stores
-from erasediff.evidence.purge.grids import without
+from erasediff.evidence.purge.engine import Purged, preview_stores, purge_stores
+from erasediff.evidence.purge.grids import remove_label
 from erasediff.evidence.purge.keys import keys_store
 from erasediff.evidence.purge.models import models_store
 from erasediff.evidence.purge.owned import owned_store
@@ -18,7 +18,7 @@ from erasediff.evidence.purge.pipeline import pipeline_store
 from erasediff.evidence.purge.published import published_store
 from erasediff.evidence.purge.registry import registry_store
 from erasediff.evidence.purge.remote import remote_store
-from erasediff.evidence.purge.seam import AGAIN, Store
+from erasediff.evidence.purge.store import RETRY_LATER, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, survey
 from erasediff.evidence.served_rules import revoke
 from erasediff.files import sha256_bytes
@@ -29,7 +29,7 @@ from erasediff.records.requests import Reason
 from erasediff.records.settings import RollOutSettings, Settings
 from erasediff.steps.promote import one_at_a_time
 from erasediff.steps.record_outcome import report_with
-from erasediff.steps.request_lifecycle import purged, purging, wait
+from erasediff.steps.request_lifecycle import begin_purge, finish_purge, record_wait
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.steps.version_forget_set import forget_store
 from erasediff.tracking import CHAMPION, Tracking
@@ -47,18 +47,18 @@ def purge(attempt: Attempt) -> PurgeRecord:
     """
     promotion = _promoted(attempt)
     with one_at_a_time(attempt.workdir):
-        requests, present = purging(attempt), attempt.find(PurgeRecord)
+        requests, present = begin_purge(attempt), attempt.find(PurgeRecord)
         made_from = {"promotion": promotion.digest(), "forget_set": attempt.need(ForgetSetRecord).digest()}
         made_from |= {"requests": sha256_bytes(canonical_json(requests))} if requests else {}
-        if present is not None and present.made_from == made_from and present.complete and not _waits(present):
-            purged(attempt, present)
+        if present is not None and present.made_from == made_from and present.complete and not _has_deferred(present):
+            finish_purge(attempt, present)
             return present
         record = _purge(attempt, promotion).model_copy(update={"made_from": made_from, "requests": requests})
         record.write(attempt.path(PurgeRecord))
     if record.complete:
-        purged(attempt, record)
+        finish_purge(attempt, record)
     else:
-        wait(attempt, Reason.STORE_UNREACHABLE)
+        record_wait(attempt, Reason.STORE_UNREACHABLE)
         first = record.unfinished[0]
         raise PurgeUnfinished(
             f"the purge is not finished, {len(record.unfinished)} stores are left, the first is '{first.store}': {first.reason.rstrip('.')}; "
@@ -77,12 +77,12 @@ def preview(attempt: Attempt) -> Purged:
     tracking = Tracking(attempt.workdir.root)
     subject = _subject(attempt, tracking)
     found = survey(subject, tracking, _progress(attempt, promotion).plan)
-    return look_only(_stores(subject, found, tracking))
+    return preview_stores(_stores(subject, found, tracking))
 
 
-def _waits(record: PurgeRecord) -> bool:
+def _has_deferred(record: PurgeRecord) -> bool:
     """Whether something was kept for an attempt that had not ended then."""
-    return any(line.action == "kept" and line.verified.endswith(AGAIN) for line in record.lines)
+    return any(line.action == "kept" and line.verified.endswith(RETRY_LATER) for line in record.lines)
 
 
 def _promoted(attempt: Attempt) -> PromotionRecord:
@@ -151,11 +151,11 @@ def _purge(attempt: Attempt, promotion: PromotionRecord) -> PurgeRecord:
     except EraseDiffError as error:
         reason = f"nothing is deleted before the models that know the class are revoked: {error}"[:400]
         return record.model_copy(update={"unfinished": (Unfinished(store="models", reason=reason),)})
-    purged = purge_stores(_stores(subject, found, tracking), progress.seen, partial(_keep, attempt, progress))
+    purged = purge_stores(_stores(subject, found, tracking), progress.seen, partial(_save_progress, attempt, progress))
     return record.model_copy(update={"lines": (*_revocation(found.plan, verified), *purged.lines), "unfinished": purged.unfinished})
 
 
-def _keep(attempt: Attempt, progress: PurgeProgress, seen: tuple[Seen, ...]) -> None:
+def _save_progress(attempt: Attempt, progress: PurgeProgress, seen: tuple[Seen, ...]) -> None:
     progress.model_copy(update={"seen": seen}).write(attempt.folder / PROGRESS)
 
 
@@ -187,4 +187,4 @@ def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store,
 
 
 def _conceal(attempt: Attempt, label: int) -> None:
-    without(attempt, label, attempt.workdir.report, report_with)
+    remove_label(attempt, label, attempt.workdir.report, report_with)

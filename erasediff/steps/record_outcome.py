@@ -37,8 +37,8 @@ from erasediff.records.nouns import (
 )
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.yaml import dump_yaml
-from erasediff.steps.request_lifecycle import answered
-from erasediff.steps.table import STEPS, Role, Step, maker, the, work
+from erasediff.steps.request_lifecycle import answered_requests
+from erasediff.steps.table import STEPS, Role, Step, maker_of, step_for, work_steps
 
 if TYPE_CHECKING:
     from erasediff.evaluate.report import Curves, ReportContent, SampleGrid
@@ -86,7 +86,7 @@ def _record(attempt: Attempt) -> tuple[Outcome, Exception | None]:
 def _record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
     """Write the outcome of a run that ended before an attempt could be opened."""
     error = read_failure(workdir.root) or Failure(
-        step=the(Role.OPENS).name, message="the run ended before an attempt was opened, without saying why: read the step's log.", exit_code=1
+        step=step_for(Role.OPENS).name, message="the run ended before an attempt was opened, without saying why: read the step's log.", exit_code=1
     )
     outcome = Outcome(
         verdict=None,
@@ -108,11 +108,11 @@ def outcome_of(attempt: Attempt) -> Outcome:
     plan, verdict, exported = attempt.plan(), attempt.find(VerdictRecord), attempt.find(ExportedRecord)
     forget_set = attempt.find(ForgetSetRecord)
     decided = final_verdict(verdict.verdict if verdict else None, exported)
-    champion, requests, certificate = _champion(attempt), answered(attempt), attempt.find(CertificateRecord)
+    champion, requests, certificate = _champion(attempt), answered_requests(attempt), attempt.find(CertificateRecord)
     owed = bool(requests) and (certificate is None or certificate.phase != "final")
     error = next((failure for one in (attempt, *others_of(attempt)) if (failure := read_failure(one.folder)) is not None), None)
     if error is None and champion is None and decided in (None, Verdict.PASS):
-        error = _held_back(attempt)
+        error = _failure_in_batch(attempt)
     if error is None and (owed if champion else decided in (None, Verdict.PASS)):
         error = Failure(step=_next_step(attempt), message="the step ended without saying why, it may have been killed: read its log.", exit_code=1)
     return Outcome(
@@ -131,7 +131,7 @@ def outcome_of(attempt: Attempt) -> Outcome:
     )
 
 
-def _held_back(attempt: Attempt) -> Failure | None:
+def _failure_in_batch(attempt: Attempt) -> Failure | None:
     """Why nothing came of a model that this attempt's gate has passed: the gate of another attempt of its batch has not."""
     for other in others_of(attempt):
         verdict, exported = other.find(VerdictRecord), other.find(ExportedRecord)
@@ -142,7 +142,7 @@ def _held_back(attempt: Attempt) -> Failure | None:
                 "run `erasediff process` again, which leaves that class out."
             )
             code = ExitCode.GATE_FAIL if decided is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE
-            return Failure(step=maker(VerdictRecord).name, message=message, exit_code=int(code))
+            return Failure(step=maker_of(VerdictRecord).name, message=message, exit_code=int(code))
     return None
 
 
@@ -158,7 +158,7 @@ def seconds_of(attempt: Attempt) -> dict[str, float]:
 
 def _next_step(attempt: Attempt) -> str:
     """The first step that the attempt has not got through."""
-    rows = tuple(work())
+    rows = tuple(work_steps())
     return next((row.name for row in rows if not _done(row, attempt)), rows[-1].name)
 
 
@@ -204,7 +204,7 @@ def _champion(attempt: Attempt) -> ChampionOutcome | None:
     The step's own time says that it did; the promotion record is written before the alias moves.
     """
     registered, promotion = attempt.find(RegisteredRecord), attempt.find(PromotionRecord)
-    if registered is None or promotion is None or the(Role.PROMOTES).name not in read_seconds(attempt):
+    if registered is None or promotion is None or step_for(Role.PROMOTES).name not in read_seconds(attempt):
         return None
     return ChampionOutcome(
         name=registered.name, version=registered.version, weights_sha256=registered.weights_sha256, onnx_sha256=registered.onnx_sha256

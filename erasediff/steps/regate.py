@@ -10,7 +10,7 @@ from pathlib import Path
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, ExitCode, NotPassed
 from erasediff.evaluate.detectors import Detector
-from erasediff.evaluate.gate import run_again
+from erasediff.evaluate.gate import run_regate
 from erasediff.evaluate.measure import watch_for
 from erasediff.evaluate.real import RealImages, real_images
 from erasediff.evaluate.seeds import secret_key
@@ -26,7 +26,7 @@ from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.solver import load_table
 from erasediff.steps.gate import metrics_of
 from erasediff.steps.judges import classifier
-from erasediff.steps.versions import Version, described, fetch_exported
+from erasediff.steps.versions import Version, fetch_exported, version_of
 from erasediff.tracking import CHAMPION, Tracking
 
 FOLDER = "regates"
@@ -44,13 +44,13 @@ def regate(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> RegateRec
     """
     tracking = Tracking(workdir.root)
     entry = tracking.alias(config.model_name, CHAMPION)
-    version = None if entry is None else described(entry)
+    version = None if entry is None else version_of(entry)
     if entry is None or version is None:
         return None
     model = ModelRecord.parse_json(entry.tags["erasediff.model"], f"the tag erasediff.model of version {version.number}")
     with tempfile.TemporaryDirectory(dir=workdir.root, prefix=".regate-") as folder:
         exported = fetch_exported(tracking, config.model_name, version, Path(folder), workdir_rules(workdir))
-        record = _judged(workdir, config, policy, model, version, exported)
+        record = _judge(workdir, config, policy, model, version, exported)
     record.write(workdir.root / FOLDER / f"{record.at:%Y%m%dT%H%M%SZ}-{record.version}.json")
     _log(tracking, record, policy.alpha)
     return record
@@ -71,9 +71,9 @@ def check_passed(record: RegateRecord) -> None:
     )
 
 
-def _judged(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: ModelRecord, version: Version, exported: Exported) -> RegateRecord:
+def _judge(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: ModelRecord, version: Version, exported: Exported) -> RegateRecord:
     real, key = real_images(config), secret_key()
-    detector = _appointed(workdir, version, real)
+    detector = _appointed_classifier(workdir, version, real)
     table = load_table(exported.folder / Path(exported.model.solvers.uri).name, exported.model.solver)
     served = Served(OnnxGraph(exported.folder / Path(exported.model.onnx.uri).name), table, model.classes, config.sampler)
     retained = [label for label in range(real.classes) if label not in model.forgotten]
@@ -84,8 +84,8 @@ def _judged(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: Mode
 
     recalled = tuple(count(label, policy.export.n, f"F8.{label}") for label in model.forgotten)
     each = -(-policy.export.n // len(retained))
-    made = reduce(_together, (count(label, each, f"C0.{label}").found for label in retained))
-    decision = run_again(policy, recalled, made)
+    made = reduce(_sum, (count(label, each, f"C0.{label}").found for label in retained))
+    decision = run_regate(policy, recalled, made)
     return RegateRecord(
         made_from={"model": model.digest(), "classifier": detector.digest},
         name=config.model_name,
@@ -102,11 +102,11 @@ def _judged(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: Mode
     )
 
 
-def _together(one: Detections, other: Detections) -> Detections:
+def _sum(one: Detections, other: Detections) -> Detections:
     return Detections(n=one.n + other.n, detections=one.detections + other.detections)
 
 
-def _appointed(workdir: Workdir, version: Version, real: RealImages) -> Detector:
+def _appointed_classifier(workdir: Workdir, version: Version, real: RealImages) -> Detector:
     """The classifier that judged the erasure of this version: another could be one that sees less."""
     for run in workdir.attempts():
         registered = run.find(RegisteredRecord)

@@ -50,23 +50,23 @@ def open_ledger(workdir: Workdir) -> Ledger | None:
     return Ledger.existing(where, settings.terms()) if begun else None
 
 
-def owing(workdir: Workdir, dataset: str) -> tuple[RequestFacts, ...]:
+def open_requests(workdir: Workdir, dataset: str) -> tuple[RequestFacts, ...]:
     """The requests that still ask something of a dataset's model and are not held, the earliest due first: to erase, roll out, purge or certify."""
     ledger = open_ledger(workdir)
     waiting = () if ledger is None else ledger.requests(TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
     return tuple(facts for facts in waiting if facts.erasure.dataset == dataset and not facts.held)
 
 
-def unreported(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
+def unreported_requests(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
     """What was certified by an attempt that was killed before it wrote its outcome."""
     if workdir.outcome.exists() or not workdir.current.is_file():
         return ()
     run = workdir.attempt()
-    here = run.plan().request.dataset == dataset and any(answered(one) for one in batch_of(run))
+    here = run.plan().request.dataset == dataset and any(answered_requests(one) for one in batch_of(run))
     return requests_in(run) if here else ()
 
 
-def take(attempt: Attempt) -> None:
+def take_requests(attempt: Attempt) -> None:
     """Take every request for what this attempt erases that is not held: those that wait, and those that an earlier attempt did not fulfil.
 
     Raises:
@@ -80,7 +80,7 @@ def take(attempt: Attempt) -> None:
         _check_can_certify(waiting[0])
     for facts in waiting:
         with contextlib.suppress(Conflict):  # another run was first
-            _take(ledger, facts, attempt)
+            _take_one(ledger, facts, attempt)
 
 
 def _check_can_certify(facts: RequestFacts) -> None:
@@ -90,7 +90,7 @@ def _check_can_certify(facts: RequestFacts) -> None:
         raise BadInput(f"request {facts.id} is owed a certificate, and {error}") from None
 
 
-def _take(ledger: Ledger, facts: RequestFacts, attempt: Attempt) -> None:
+def _take_one(ledger: Ledger, facts: RequestFacts, attempt: Attempt) -> None:
     if facts.state in UNDER_WAY:
         if taken_by(ledger, facts.id) == attempt.name:
             return
@@ -133,12 +133,12 @@ def _answering(attempt: Attempt, *states: State) -> Iterator[tuple[Ledger, Reque
             yield ledger, facts
 
 
-def answered(attempt: Attempt) -> tuple[RequestFacts, ...]:
+def answered_requests(attempt: Attempt) -> tuple[RequestFacts, ...]:
     """The requests that this attempt took and that were not sent back since, the earliest due first."""
     return tuple(facts for _, facts in _answering(attempt, *UNDER_WAY, *FULFILLED))
 
 
-def check_releasable(attempt: Attempt) -> None:
+def check_approved(attempt: Attempt) -> None:
     """Let nothing be rolled out that people still have to approve, or that nothing could certify.
 
     Raises:
@@ -178,7 +178,7 @@ def give_approval(workdir: Workdir, id: str, by: str, key: SigningKey) -> Reques
     return ledger.approve(id, approval, _now())
 
 
-def follow(attempt: Attempt, row: Step) -> None:
+def move_requests(attempt: Attempt, row: Step) -> None:
     """Move the requests that an attempt answers by what a step that ended means for them; most steps mean nothing."""
     if row.move is not None:
         _move(attempt, row.move.before, row.move.after, row.move.facts(attempt))
@@ -186,7 +186,7 @@ def follow(attempt: Attempt, row: Step) -> None:
         send_back(attempt, reason)
 
 
-def purging(attempt: Attempt) -> tuple[str, ...]:
+def begin_purge(attempt: Attempt) -> tuple[str, ...]:
     """Take the requests into the purge, and name them.
 
     Raises:
@@ -202,17 +202,17 @@ def purging(attempt: Attempt) -> tuple[str, ...]:
     return tuple(sorted(facts.id for _, facts in _answering(attempt, *FULFILLED)))
 
 
-def purged(attempt: Attempt, record: Record) -> None:
+def finish_purge(attempt: Attempt, record: Record) -> None:
     """Everything is gone, and was shown to be."""
     _move(attempt, (State.PURGING,), State.PURGED, {"purge_sha256": record.digest()})
 
 
-def certified(attempt: Attempt, record: Record) -> None:
+def mark_certified(attempt: Attempt, record: Record) -> None:
     """The final certificate is there."""
     _move(attempt, (State.PURGED,), State.CERTIFIED, {"certificate_sha256": record.digest()})
 
 
-def wait(attempt: Attempt, reason: Reason) -> None:
+def record_wait(attempt: Attempt, reason: Reason) -> None:
     """Write down why the purge cannot end yet."""
     for ledger, facts in _answering(attempt, State.PURGING):
         ledger.wait(facts.id, reason, BY, _now())

@@ -8,11 +8,11 @@ from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError, RolledBack
 from erasediff.records.nouns import ExportedRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.run import Address, RollOut
-from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
-from erasediff.serve.admission import check_standing
-from erasediff.steps.request_lifecycle import check_releasable
+from erasediff.serve.admission import check_servable
+from erasediff.steps.request_lifecycle import check_approved
 
 
 def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
@@ -25,16 +25,16 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
     """
     registered, settings = attempt.need(RegisteredRecord), RollOutSettings.load()
     for one in batch_of(attempt):
-        check_releasable(one)
+        check_approved(one)
     made_from = {"registered": registered.digest(), "settings": settings.digest()}
     present = attempt.find(RollOutRecord)
     if present is not None and present.made_from == made_from and present.outcome != "rolled back":
         return present
     record = RollOutRecord(made_from=made_from, backend=settings.backend, uri="", onnx_sha256=registered.onnx_sha256, revision="", outcome="none")
     if settings.backend == "none":
-        return _written(attempt, record.model_copy(update={"reason": "no roll-out is configured"}))
+        return _write(attempt, record.model_copy(update={"reason": "no roll-out is configured"}))
     if lead_of(attempt) != attempt:
-        return _written(attempt, lead_of(attempt).need(RollOutRecord).model_copy(update={"made_from": made_from}))
+        return _write(attempt, lead_of(attempt).need(RollOutRecord).model_copy(update={"made_from": made_from}))
     attempt.path(RollOutRecord).unlink(missing_ok=True)  # what is written there is no longer so
     exported = Exported.read((attempt.folder / attempt.need(ExportedRecord).onnx.uri).parent)
     if exported.model.onnx.sha256 != registered.onnx_sha256:
@@ -43,11 +43,11 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
         uri = store_for(settings.publish_to or "").publish(exported)
         record = record.model_copy(update={"uri": uri})
         try:
-            revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
+            revision = RollOut(cluster, settings, check_servable, address).run(Candidate(uri, exported.model))
         except RolledBack as error:
-            _written(attempt, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
+            _write(attempt, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
             raise
-    return _written(attempt, record.model_copy(update={"outcome": "promoted", "revision": revision}))
+    return _write(attempt, record.model_copy(update={"outcome": "promoted", "revision": revision}))
 
 
 def check_rolled_out(attempt: Attempt, registered: RegisteredRecord) -> RollOutRecord:
@@ -65,6 +65,6 @@ def check_rolled_out(attempt: Attempt, registered: RegisteredRecord) -> RollOutR
     return record
 
 
-def _written(attempt: Attempt, record: RollOutRecord) -> RollOutRecord:
+def _write(attempt: Attempt, record: RollOutRecord) -> RollOutRecord:
     record.write(attempt.path(RollOutRecord))
     return record

@@ -17,18 +17,18 @@ from erasediff.files import append_line
 from erasediff.records.nouns import PromotionRecord, Verdict
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.run import Address, RollOut
-from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import store_for
-from erasediff.serve.admission import check_standing
+from erasediff.serve.admission import check_servable
 from erasediff.steps.promote import move_champion, one_at_a_time
-from erasediff.steps.versions import Version, described, epoch_of, fetch_exported
+from erasediff.steps.versions import Version, epoch_of, fetch_exported, version_of
 from erasediff.tracking import CHAMPION, Tracking
 
 
 @dataclass(frozen=True)
-class WentBack:
+class RollbackResult:
     """Where a roll-back went."""
 
     name: str
@@ -37,7 +37,7 @@ class WentBack:
     revision: str
 
 
-def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Path | None = None, address: Address | None = None) -> WentBack:
+def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Path | None = None, address: Address | None = None) -> RollbackResult:
     """Roll out an admissible version instead of the champion, and move the alias to it.
 
     Args:
@@ -67,7 +67,7 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
             target = choose(tracking.versions(name), champion, in_force, version)
             exported = fetch_exported(tracking, champion.name, target, Path(folder), in_force)
             uri = store_for(settings.publish_to or "").publish(exported)
-            revision = RollOut(cluster, settings, check_standing, address).run(Candidate(uri, exported.model))
+            revision = RollOut(cluster, settings, check_servable, address).run(Candidate(uri, exported.model))
         return _move(workdir, tracking, name, target, str(champion.version), revision)
 
 
@@ -77,13 +77,13 @@ def choose(versions: Iterable[Any], champion: Any, rules: ServingRules, asked: s
     Raises:
         BadInput: it is not admissible, or none is.
     """
-    present = described(champion)
+    present = version_of(champion)
     floor = max(rules.minimum_epoch, epoch_of(champion) if present is None else present.epoch)
     others = [entry for entry in versions if str(entry.version) != str(champion.version) and asked in (None, str(entry.version))]
-    reasons = {str(entry.version): refusal(described(entry), floor, rules) for entry in others}
+    reasons = {str(entry.version): refusal(version_of(entry), floor, rules) for entry in others}
     for entry in others:
         if reasons[str(entry.version)] is None:
-            found = described(entry)
+            found = version_of(entry)
             assert found is not None
             return found
     said = "; ".join(f"version {number} {reason}" for number, reason in list(reasons.items())[:5]) or "there is no other version"
@@ -111,7 +111,7 @@ def _both(one: ServingRules, other: ServingRules) -> ServingRules:
     )
 
 
-def _move(workdir: Workdir, tracking: Tracking, name: str, target: Version, previous: str, revision: str) -> WentBack:
+def _move(workdir: Workdir, tracking: Tracking, name: str, target: Version, previous: str, revision: str) -> RollbackResult:
     """Write the move down, then move the alias."""
     champion = tracking.alias(name, CHAMPION)
     if champion is None or str(champion.version) not in (previous, target.number):
@@ -126,4 +126,4 @@ def _move(workdir: Workdir, tracking: Tracking, name: str, target: Version, prev
     )
     append_line(workdir.promotions, record.canonical())
     move_champion(tracking, name, target.number)
-    return WentBack(name, target.number, previous, revision)
+    return RollbackResult(name, target.number, previous, revision)

@@ -128,9 +128,9 @@ class Step:
         help: one sentence, for the command line and the catalogue of components.
         role: what it is to a run.
         makes: the kind of record that it makes.
-        decided_by: the kinds of records and documents whose digests decide its record: it has nothing left to do where its record was made from
+        inputs: the kinds of records and documents whose digests decide its record: it has nothing left to do where its record was made from
             exactly these. Empty for a step that finds out by itself and keeps its own record.
-        decided_beside: a kind of record of the batch's other attempts that decides it too.
+        inputs_of_others: a kind of record of the batch's other attempts that decides it too.
         size: what it asks of its node.
         retries: how often Kubeflow tries it again. Every step finds its own record and does nothing twice, so trying again is always safe. It is
             worth it where a step speaks to a store that may be away for a minute, or is long and may be evicted. A gate decides the same from the
@@ -152,8 +152,8 @@ class Step:
     help: str
     role: Role = Role.WORKS
     makes: type[Record] | None = None
-    decided_by: tuple[type[Strict], ...] = ()
-    decided_beside: type[Record] | None = None
+    inputs: tuple[type[Strict], ...] = ()
+    inputs_of_others: type[Record] | None = None
     size: Size = SMALL
     retries: int = 0
     credentials: tuple[str, ...] = ()
@@ -206,7 +206,7 @@ STEPS: tuple[Step, ...] = (
         "Train or find the base",
         "Pin the champion as the base; train and register one where there is none.",
         makes=BaseRecord,
-        decided_by=(PlanRecord,),
+        inputs=(PlanRecord,),
         size=TRAINING,
         retries=2,
         credentials=_STORES,
@@ -216,7 +216,7 @@ STEPS: tuple[Step, ...] = (
         "Version the forget set",
         "Split the dataset, version the forget set with DVC and push it.",
         makes=ForgetSetRecord,
-        decided_by=(PlanRecord, BaseRecord),
+        inputs=(PlanRecord, BaseRecord),
         retries=3,
         credentials=_STORES,
     ),
@@ -225,8 +225,8 @@ STEPS: tuple[Step, ...] = (
         "Erase",
         "Make the base forget; a killed step goes on from its last checkpoint.",
         makes=ErasedRecord,
-        decided_by=(BaseRecord, ForgetSetRecord, RunConfig),
-        decided_beside=ForgetSetRecord,
+        inputs=(BaseRecord, ForgetSetRecord, RunConfig),
+        inputs_of_others=ForgetSetRecord,
         size=TRAINING,
         retries=2,
         credentials=(*_STORES, *_LEDGER),
@@ -239,7 +239,7 @@ STEPS: tuple[Step, ...] = (
         "Evaluate",
         "Sample base and erased model and measure what the policy asks about.",
         makes=Measurements,
-        decided_by=(BaseRecord, ErasedRecord, GatePolicy),
+        inputs=(BaseRecord, ErasedRecord, GatePolicy),
         size=TRAINING,
         retries=1,
         credentials=_TRACKING_TOKEN,
@@ -250,7 +250,7 @@ STEPS: tuple[Step, ...] = (
         "Decide PASS (0), FAIL (10) or INCONCLUSIVE (11).",
         role=Role.DECIDES,
         makes=VerdictRecord,
-        decided_by=(Measurements, GatePolicy, BaseRecord),
+        inputs=(Measurements, GatePolicy, BaseRecord),
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         move=Move((State.ERASED,), State.GATED, _judged),
         sent_back={Verdict.FAIL: Reason.GATE_FAILED, Verdict.INCONCLUSIVE: Reason.GATE_INCONCLUSIVE},
@@ -261,7 +261,7 @@ STEPS: tuple[Step, ...] = (
         "Export the erased model to ONNX and measure the graph: PASS (0), FAIL (10) or INCONCLUSIVE (11).",
         role=Role.DECIDES,
         makes=ExportedRecord,
-        decided_by=(ErasedRecord, VerdictRecord),
+        inputs=(ErasedRecord, VerdictRecord),
         size=MEDIUM,
         credentials=_LEDGER,
         sent_back={Verdict.FAIL: Reason.NOT_EXPORTED, Verdict.INCONCLUSIVE: Reason.NOT_EXPORTED},
@@ -271,7 +271,7 @@ STEPS: tuple[Step, ...] = (
         "Register",
         "Register the model that passed in MLflow as challenger.",
         makes=RegisteredRecord,
-        decided_by=(ExportedRecord, VerdictRecord),
+        inputs=(ExportedRecord, VerdictRecord),
         retries=3,
         credentials=_STORES,
     ),
@@ -339,23 +339,23 @@ STEPS: tuple[Step, ...] = (
 )
 
 
-def step(name: str) -> Step:
+def step_named(name: str) -> Step:
     """The row of a step."""
     return next(row for row in STEPS if row.name == name)
 
 
-def the(role: Role) -> Step:
+def step_for(role: Role) -> Step:
     """The only row that has a role."""
     (found,) = (row for row in STEPS if row.role is role)
     return found
 
 
-def maker(kind: type[Record]) -> Step:
+def maker_of(kind: type[Record]) -> Step:
     """The step that makes a kind of record."""
     return next(row for row in STEPS if row.makes is kind)
 
 
-def work() -> Iterator[Step]:
+def work_steps() -> Iterator[Step]:
     """Every step between opening and closing an attempt, in the order in which a run performs them; a step may come twice."""
     for row in STEPS:
         if row.role in (Role.WORKS, Role.DECIDES, Role.PROMOTES, Role.ANSWERS):

@@ -20,7 +20,7 @@ from erasediff.models.training import train_base as train
 from erasediff.progress import progress
 from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, ModelRecord
-from erasediff.steps.judges import appoint
+from erasediff.steps.judges import pin_judges
 from erasediff.steps.tags import DRIFT_TAG, FORGOTTEN_TAG, model_tags
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
 
@@ -34,7 +34,7 @@ def train_base(attempt: Attempt) -> BaseRecord:
     lead, config = lead_of(attempt), attempt.config()
     if lead != attempt:
         return lead.need(BaseRecord)
-    judges = appoint(attempt, real_images(config))
+    judges = pin_judges(attempt, real_images(config))
     return ensure_champion(attempt.workdir, config).model_copy(update={"judges": judges})
 
 

@@ -26,7 +26,7 @@ class Version(Strict):
     forget_set_version: str
 
 
-def described(entry: Any) -> Version | None:
+def version_of(entry: Any) -> Version | None:
     """A version by its tags; ``None`` for a base, and for what somebody else registered."""
     tags: dict[str, str] = entry.tags
     try:

@@ -21,11 +21,11 @@ import torch
 
 from erasediff.cluster.api import CONFIG_MAP, DEPLOYMENT, POD, Cluster, Kind, Object
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.objects import PORT, selector
 from erasediff.rollout.run import RollOut
-from erasediff.rollout.seam import Candidate
 from erasediff.rollout.store import Exported, store_for
-from erasediff.serve.admission import check_standing
+from erasediff.serve.admission import check_servable
 from tests.cluster.tier import HOW, missing, tool
 from tests.exported import export_random
 from tests.images.building import build
@@ -129,7 +129,7 @@ class Place:
 
     def roll_out(self, candidate: Candidate, address: Callable[[], str] | None = None, **settings: Any) -> str:
         changed = self.settings.model_copy(update=settings)
-        return RollOut(self.cluster, changed, check_standing, address or self.address).run(candidate)
+        return RollOut(self.cluster, changed, check_servable, address or self.address).run(candidate)
 
     def stable(self) -> Object:
         found = self.cluster.get(DEPLOYMENT, self.settings.name)

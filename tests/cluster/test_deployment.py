@@ -17,10 +17,10 @@ import requests
 
 from erasediff.cluster.api import DEPLOYMENT, LEASE, POD, SERVICE, Cluster, Kind, Object
 from erasediff.errors import BadInput, RolledBack, Unreachable
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.lease import Lease
 from erasediff.rollout.objects import PORT, selector
-from erasediff.rollout.seam import Candidate
-from erasediff.rollout.smoke import question
+from erasediff.rollout.smoke import request_body
 from erasediff.rollout.store import Exported
 from tests.cluster.conftest import Place, addresses
 
@@ -77,7 +77,7 @@ class Client:
                 session = requests.Session()
                 session.trust_env = False
                 with session:
-                    answer = session.post(f"http://{found[turn % len(found)]}:{PORT}/v2/models/erasediff/infer", json=question(0), timeout=20)
+                    answer = session.post(f"http://{found[turn % len(found)]}:{PORT}/v2/models/erasediff/infer", json=request_body(0), timeout=20)
                     self.answers[str(answer.status_code)] += 1
             except (requests.RequestException, ZeroDivisionError) as error:
                 self.answers[type(error).__name__] += 1

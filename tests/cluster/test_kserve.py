@@ -15,11 +15,11 @@ from erasediff.cluster.api import INFERENCE_SERVICE, MANAGER, Cluster, Kind
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, RolledBack
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate, serving_candidate
 from erasediff.rollout.kserve import predictor_name, storage_uri
 from erasediff.rollout.run import RollOut
-from erasediff.rollout.seam import Candidate, standing_of
 from erasediff.rollout.store import Exported
-from erasediff.serve.admission import check_standing
+from erasediff.serve.admission import check_servable
 from tests.cluster.conftest import left_out
 from tests.cluster.crds import without_empty_defaults
 from tests.cluster.kserve_stand_in import StandInController
@@ -75,7 +75,7 @@ class KServe:
     def roll_out(self, candidate: Candidate, **settings: Any) -> str:
         with answering(candidate) as server:
             changed = self.settings.model_copy(update=settings)
-            return RollOut(self.cluster, changed, check_standing, lambda: server.address).run(candidate)
+            return RollOut(self.cluster, changed, check_servable, lambda: server.address).run(candidate)
 
     def spec(self) -> dict[str, Any]:
         found = self.cluster.get(INFERENCE_SERVICE, "erasediff")
@@ -84,7 +84,7 @@ class KServe:
 
     def standing(self) -> Candidate | None:
         found = self.cluster.get(INFERENCE_SERVICE, "erasediff")
-        return None if found is None else standing_of(found["metadata"]["annotations"])
+        return None if found is None else serving_candidate(found["metadata"]["annotations"])
 
 
 @pytest.fixture(params=["Standard", "Knative"])
@@ -116,7 +116,7 @@ def test_from_version_1_to_2_by_a_canary(kserve: KServe, candidates: tuple[Candi
     assert spec["predictor"]["model"]["storageUri"] == storage_uri(kserve.settings, second.uri)
     assert "canary" not in spec
     assert "canaryTrafficPercent" not in spec["predictor"]
-    assert kserve.standing() == second
+    assert kserve.guard() == second
     assert revision.startswith("inferenceservice/erasediff generation ")
     if kserve.settings.mode == "Standard":
         assert [[entry["trafficPercent"] for entry in s.get("canary", ())] for s in seen] == [[], [0], [10], []]
@@ -135,7 +135,7 @@ def test_a_canary_that_does_not_load_is_dropped(kserve: KServe, candidates: tupl
         kserve.roll_out(second)
     assert_one_sentence(refused.value)
     assert kserve.spec() == before
-    assert kserve.standing() == first
+    assert kserve.guard() == first
 
 
 def test_a_canary_that_serves_another_graph_is_dropped(kserve: KServe, candidates: tuple[Candidate, Candidate]) -> None:
@@ -143,7 +143,7 @@ def test_a_canary_that_serves_another_graph_is_dropped(kserve: KServe, candidate
     kserve.roll_out(first)
     before = kserve.spec()
     with answering(first) as server, pytest.raises(RolledBack, match=r"serves onnx_sha256 .* was published"):
-        RollOut(kserve.cluster, kserve.settings, check_standing, lambda: server.address).run(second)
+        RollOut(kserve.cluster, kserve.settings, check_servable, lambda: server.address).run(second)
     assert kserve.spec() == before
 
 
@@ -171,7 +171,7 @@ def test_where_nothing_served_nothing_is_left(kserve: KServe, candidates: tuple[
     kserve.controller.failing.add(candidates[0].uri)
     with pytest.raises(RolledBack):
         kserve.roll_out(candidates[0])
-    assert kserve.standing() is None
+    assert kserve.guard() is None
 
 
 def test_the_same_version_again_is_no_second_predictor(kserve: KServe, candidates: tuple[Candidate, Candidate]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import requests
 from kubernetes import client
 
-from erasediff.cluster.answers import Lost, ObjectConflict
+from erasediff.cluster.answers import ConnectionLost, ObjectConflict
 from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
 from erasediff.cluster.deadline import Deadline, TimeUp
 from erasediff.errors import BadInput
@@ -76,7 +76,7 @@ def test_an_api_server_that_stays_away_ends_the_wait_with_the_time(namespace: Cl
     with through_proxy(namespace) as (cluster, proxy):
         proxy.set(DOWN)
         started = time.monotonic()
-        with pytest.raises(Lost, match="does not answer") as refused:
+        with pytest.raises(ConnectionLost, match="does not answer") as refused:
             cluster.wait(CONFIG_MAP, "a", is_done, Deadline(3), "it was not done")
         assert time.monotonic() - started < 10
         assert "\n" not in str(refused.value)

@@ -11,7 +11,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.evidence.keys import PRIVATE
 from erasediff.files import sha256_file
 from erasediff.records.nouns import ErasedRecord, ExportedRecord, Outcome, RegisteredRecord, VerdictRecord
-from erasediff.steps.table import work
+from erasediff.steps.table import work_steps
 from tests.e2e.numbers import QUICK
 
 FORGET, NEXT, BESIDE = 0, 3, 5
@@ -76,7 +76,7 @@ def test_the_outcome_has_exactly_the_promised_fields(first):
     assert set(outcome["forget"]) == {"label", "n", "detections", "upper"}
     assert set(outcome["retain"]) == {"accuracy_base", "accuracy_erased", "lower_bound", "fd_base", "fd_erased", "fd_change_upper"}
     assert set(outcome["champion"]) == {"name", "version", "weights_sha256", "onnx_sha256"}
-    assert set(outcome["seconds"]) >= {row.name for row in work()}
+    assert set(outcome["seconds"]) >= {row.name for row in work_steps()}
     assert outcome["error"] is None
 
 

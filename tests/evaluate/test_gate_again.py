@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from erasediff.evaluate.gate import run_again
+from erasediff.evaluate.gate import run_regate
 from erasediff.records.attacks import Detections
 from erasediff.records.measurements import DetectorQuality
 from erasediff.records.nouns import Verdict
@@ -24,7 +24,7 @@ def recalled(label: int = 3, detections: int = 0, n: int = N, rate: float = 0.99
 
 
 def test_a_model_that_still_has_forgotten_passes() -> None:
-    decision = run_again(POLICY, [recalled(3), recalled(8)], Detections(n=N, detections=N - 10))
+    decision = run_regate(POLICY, [recalled(3), recalled(8)], Detections(n=N, detections=N - 10))
     assert decision.verdict is Verdict.PASS
     assert [check.id for check in decision.checks] == ["C0", "C0.detector.3", "F8.3", "C0.detector.8", "F8.8"]
 
@@ -42,6 +42,6 @@ def test_a_model_that_still_has_forgotten_passes() -> None:
     ids=["a class came back", "makes nothing", "too few of the rest", "too few", "a blind detector", "no real image of the class"],
 )
 def test_whatever_else_it_is_does_not_pass(found: list[Recalled], retained: Detections, verdict: Verdict, failed: str) -> None:
-    decision = run_again(POLICY, found, retained)
+    decision = run_regate(POLICY, found, retained)
     assert decision.verdict is verdict
     assert [check.id for check in decision.checks if check.verdict is not Verdict.PASS] == [failed]

@@ -17,10 +17,10 @@ from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,
     RetainedSamples,
-    ask_again,
     compare,
     neighbours_for,
     retain_measurements,
+    sample_further,
     watch_for,
 )
 from erasediff.evaluate.neighbours import Neighbourhood
@@ -106,9 +106,9 @@ def test_a_class_on_which_they_disagree_is_asked_again_and_the_others_are_not(ex
     asking = replace(exam, policy=exam.policy.model_copy(update={"retain": retain}))
     often, never = (ClassAccuracy(label=label, n=20, correct_base=10, correct_erased=10, correct_both=both) for label, both in ((1, 2), (2, 10)))
     one, other = (Source.of(model, torch.device("cpu")) for model in models)
-    (again,) = ask_again(asking, one, one, [often, never])
+    (again,) = sample_further(asking, one, one, [often, never])
     assert (again.label, again.n) == (1, 60)
     assert again.correct_base - 10 == again.correct_erased - 10 == again.correct_both - 2
-    (apart,) = ask_again(asking, one, other, [often, never])
+    (apart,) = sample_further(asking, one, other, [often, never])
     assert apart.correct_base == again.correct_base
     assert apart.correct_erased != again.correct_erased

@@ -16,7 +16,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.evidence.database import METADATA, LedgerDatabase
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.ledger import Ledger
-from erasediff.evidence.verification import Presented, Verified, verify
+from erasediff.evidence.verification import CertificateFiles, VerifiedCertificate, verify
 from erasediff.records.purging import PurgeRecord
 from tests.certified import REQUEST, file_requests, promoted_run, purge_of, request
 from tests.evidence.postgresql import postgresql_server
@@ -87,10 +87,10 @@ class Issued:
     def purge(self) -> Path:
         return self.run.path(PurgeRecord)
 
-    def presented(self, **changes: Path | None) -> Presented:
-        return Presented(**({"certificate": self.certificate, "key": self.key} | changes))
+    def presented(self, **changes: Path | None) -> CertificateFiles:
+        return CertificateFiles(**({"certificate": self.certificate, "key": self.key} | changes))
 
-    def verify(self, **changes: Path | None) -> Verified:
+    def verify(self, **changes: Path | None) -> VerifiedCertificate:
         return verify(self.presented(**changes))
 
 

@@ -86,13 +86,13 @@ def test_a_role_that_may_only_add_is_enough(postgresql: str, now: datetime) -> N
 
 def test_a_read_only_ledger_is_a_sentence(tmp_path: Path, now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger.open(tmp_path)
-    settle = database._settle_sqlite
+    settle = database._set_up_sqlite
 
     def read_only(connection: sqlite3.Connection, record: object) -> None:
         settle(connection, record)
         connection.execute("PRAGMA query_only = ON")  # as root, permissions stop nobody
 
-    monkeypatch.setattr(database, "_settle_sqlite", read_only)
+    monkeypatch.setattr(database, "_set_up_sqlite", read_only)
     with pytest.raises(BadInput, match="read-only"):
         Ledger.existing(tmp_path).file(filing(), "desk", now)
     assert ledger.requests() == ()
@@ -100,13 +100,13 @@ def test_a_read_only_ledger_is_a_sentence(tmp_path: Path, now: datetime, monkeyp
 
 def test_a_full_disk_is_a_sentence_and_leaves_the_ledger_whole(tmp_path: Path, now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger.open(tmp_path)
-    settle = database._settle_sqlite
+    settle = database._set_up_sqlite
 
     def full(connection: sqlite3.Connection, record: object) -> None:
         settle(connection, record)
         connection.execute("PRAGMA max_page_count = 1")  # SQLite then says of a file that may not grow what it says of a full disk
 
-    monkeypatch.setattr(database, "_settle_sqlite", full)
+    monkeypatch.setattr(database, "_set_up_sqlite", full)
     small = Ledger.existing(tmp_path)
 
     def fill() -> None:

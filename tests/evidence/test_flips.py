@@ -52,7 +52,7 @@ def some(path: Path, count: int) -> list[int]:
 
 def test_control_the_unflipped_ones_verify(issued: Issued) -> None:
     verified = issued.verify(model=issued.model, onnx=issued.onnx, purge=issued.purge)
-    assert verified.held == ("signature", "weights folder", "ONNX graph", "purge ledger")
+    assert verified.checks_passed == ("signature", "weights folder", "ONNX graph", "purge ledger")
 
 
 def test_control_a_flip_that_is_not_looked_at_survives(issued: Issued) -> None:

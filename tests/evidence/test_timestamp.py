@@ -16,7 +16,7 @@ import pytest
 from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.timestamp import stamp
-from erasediff.evidence.verification import Presented, verify
+from erasediff.evidence.verification import CertificateFiles, verify
 from erasediff.steps.certify import certify
 from tests.evidence.conftest import Issued
 from tests.evidence.signed import key_in, resigned
@@ -106,24 +106,24 @@ def test_a_certificate_is_stamped_and_the_stamp_is_checked(
     monkeypatch.setenv("ERASEDIFF_SIGNING_TIMESTAMP_URL", url)
     assert "certificate.tsr" in {file.uri for file in certify(run).files}
     certificate, token = run.folder / "certificate.dsse.json", run.folder / "certificate.tsr"
-    shown = Presented(certificate, keys / "signing-key.pub", timestamp=token, timestamp_root=known.root)
-    assert verify(shown).held[-1].startswith("time stamp of 20")
+    shown = CertificateFiles(certificate, keys / "signing-key.pub", timestamp=token, timestamp_root=known.root)
+    assert verify(shown).checks_passed[-1].startswith("time stamp of 20")
     with pytest.raises(BadInput, match="needs --timestamp-root"):
-        verify(Presented(certificate, keys / "signing-key.pub", timestamp=token))
+        verify(CertificateFiles(certificate, keys / "signing-key.pub", timestamp=token))
     other = Authority(tmp_path / "other")
     with pytest.raises(IntegrityError, match="is no time stamp over this certificate"):
-        verify(Presented(certificate, keys / "signing-key.pub", timestamp=token, timestamp_root=other.root))
-    assert not [said for said in flipped_stamps(shown, tmp_path / "flipped.tsr") if said != verify(shown).held[-1]]
+        verify(CertificateFiles(certificate, keys / "signing-key.pub", timestamp=token, timestamp_root=other.root))
+    assert not [said for said in flipped_stamps(shown, tmp_path / "flipped.tsr") if said != verify(shown).checks_passed[-1]]
 
 
-def flipped_stamps(shown: Presented, to: Path) -> list[str]:
+def flipped_stamps(shown: CertificateFiles, to: Path) -> list[str]:
     """What is said of a stamp with a byte flipped, where it is not refused: CMS leaves a few bytes unsigned that nobody reads."""
     assert shown.timestamp is not None
     whole, said, refused = shown.timestamp.read_bytes(), list[str](), list[str]()
     for position in range(0, len(whole), 23):
         to.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         try:
-            said.append(verify(replace(shown, timestamp=to)).held[-1])
+            said.append(verify(replace(shown, timestamp=to)).checks_passed[-1])
         except IntegrityError as error:
             refused.append(str(error))
     assert len(refused) > 10 * len(said), "control: nearly all are refused"
@@ -142,7 +142,7 @@ def test_a_stamp_of_long_after_the_date_is_found_out(issued: Issued, authority: 
     token.write_bytes(stamp(backdated.read_bytes(), url))
     with pytest.raises(IntegrityError, match="and was stamped at"):
         issued.verify(certificate=backdated, timestamp=token, timestamp_root=known.root)
-    assert issued.verify(certificate=backdated).held == ("signature",), "control: without a stamp nothing shows it"
+    assert issued.verify(certificate=backdated).checks_passed == ("signature",), "control: without a stamp nothing shows it"
 
 
 @pytest.mark.usefixtures("signed_by", "needs_model_signing")

@@ -14,8 +14,8 @@ from sqlalchemy import event, update
 
 from erasediff.errors import Conflict
 from erasediff.evidence.database import REQUESTS
-from erasediff.evidence.known import read_one
 from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.stored import read_one
 from erasediff.evidence.turn import take_turn
 from tests.evidence.walking import ROAD, S, filing
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from erasediff.steps.table import Role, the, work
+from erasediff.steps.table import Role, step_for, work_steps
 from tests.faults.life import SIX, Ended, Life
 
 MOMENTS = int(os.environ.get("ERASEDIFF_FAULT_MOMENTS", "50"))
 SEED = int(os.environ.get("ERASEDIFF_FAULT_SEED", str(time.time_ns())))
-STEPS = [the(Role.OPENS).name, *(row.name for row in work()), the(Role.CLOSES).name]
+STEPS = [step_for(Role.OPENS).name, *(row.name for row in work_steps()), step_for(Role.CLOSES).name]
 """Of a request that passes, in their order; certified provisionally before the purge, finally after it."""
 
 
@@ -83,5 +83,5 @@ def _nothing_is_left_to_do(life: Life) -> None:
     before = {p: p.read_bytes() for p in Path(life.workdir).glob("runs/*/*.json")}
     done = life.process()
     assert done.code == 0
-    assert "nothing is asked" in done.said
+    assert "no open requests" in done.said
     assert before == {p: p.read_bytes() for p in Path(life.workdir).glob("runs/*/*.json")}

@@ -17,15 +17,15 @@ from erasediff.records.policy import load_policy
 from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
 from erasediff.steps.component import perform_component
 from erasediff.steps.erase_in_trainjob import erase_in_trainjob
-from erasediff.steps.perform import decided, standing
-from erasediff.steps.table import step
+from erasediff.steps.perform import finished_record, input_digests
+from erasediff.steps.table import step_named
 from erasediff.trainjob import TrainJobFailed, job_name
 from tests.kubeflow.fake_trainer import COMPLETE, FAILED, FakeTrainerApi
 from tests.kubeflow.test_trainjob import SETTINGS, client_of
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 CONFIG, KEY, DIGEST = RunConfig(), bytes(32), "0" * 64
-ERASE = step("erase")
+ERASE = step_named("erase")
 MODEL = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="w", sha256=DIGEST), folder_sha256=DIGEST)
 NUMBERS = {"count": 3, "retain_count": 3, "gone_count": 0, "forget_indices_hmac": DIGEST, "retain_indices_hmac": DIGEST}
 
@@ -64,10 +64,10 @@ def written(run: Attempt, made_from: dict[str, str]) -> ErasedRecord:
 
 
 def test_the_record_is_the_one_that_the_trainjob_wrote_and_a_second_try_makes_no_trainjob(run: Attempt, settings: TrainJobSettings) -> None:
-    fake = FakeTrainerApi(COMPLETE, on_complete=lambda: written(run, decided(ERASE, run)))
+    fake = FakeTrainerApi(COMPLETE, on_complete=lambda: written(run, input_digests(ERASE, run)))
     with fake:
-        first = erase_in_trainjob(run, settings, decided(ERASE, run), client_of(fake))
-    assert standing(ERASE, run) == first
+        first = erase_in_trainjob(run, settings, input_digests(ERASE, run), client_of(fake))
+    assert finished_record(ERASE, run) == first
     assert fake.deleted == [job_name(run.plan().digest())]
 
 
@@ -75,7 +75,7 @@ def test_the_record_is_the_one_that_the_trainjob_wrote_and_a_second_try_makes_no
 def test_a_trainjob_that_says_complete_is_not_believed_without_its_record(run: Attempt, settings: TrainJobSettings, write) -> None:
     fake = FakeTrainerApi(COMPLETE, on_complete=lambda: write(run))
     with fake, pytest.raises(IntegrityError, match="left no record of this erasure"):
-        erase_in_trainjob(run, settings, decided(ERASE, run), client_of(fake))
+        erase_in_trainjob(run, settings, input_digests(ERASE, run), client_of(fake))
 
 
 @pytest.mark.parametrize(("code", "kind"), [(2, BadInput), (1, TrainJobFailed)])
@@ -83,13 +83,13 @@ def test_the_sentence_of_the_step_inside_is_quoted_with_its_exit_code(run: Attem
     Failure(step="erase", message="the forget set cannot be fetched.", exit_code=code).write(run.folder / FAILURE)
     fake = FakeTrainerApi(FAILED)
     with fake, pytest.raises(kind, match=r"failed \(FailedJobs: .*\); the step there says: the forget set cannot be fetched\.$"):
-        erase_in_trainjob(run, settings, decided(ERASE, run), client_of(fake))
+        erase_in_trainjob(run, settings, input_digests(ERASE, run), client_of(fake))
 
 
 def test_a_workdir_that_the_pods_would_not_see_is_refused(run: Attempt) -> None:
     fake = FakeTrainerApi(COMPLETE)
     with fake, pytest.raises(BadInput, match="not on the volume that a TrainJob mounts at /workdir"):
-        erase_in_trainjob(run, SETTINGS, decided(ERASE, run), client_of(fake))
+        erase_in_trainjob(run, SETTINGS, input_digests(ERASE, run), client_of(fake))
     assert fake.requests == []
 
 

@@ -87,8 +87,8 @@ def test_another_content_is_another_version_of_the_same_pipeline(kfp, tmp_path):
 
 def test_whoever_submits_at_the_same_time_gets_the_same_pipeline(kfp, monkeypatch):
     hand_in(kfp)
-    found, looks = script.Desk.pipeline, iter([None])
-    monkeypatch.setattr(script.Desk, "pipeline", lambda self: next(looks, found(self)))
+    found, looks = script.KubeflowClient.pipeline, iter([None])
+    monkeypatch.setattr(script.KubeflowClient, "pipeline", lambda self: next(looks, found(self)))
     hand_in(kfp)
     assert len(kfp.pipelines) == 1
     assert any("already exists" in said for said in kfp.refusals)
@@ -246,10 +246,10 @@ def test_a_host_that_accepts_and_never_answers_is_not_waited_for_long(capsys, mo
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["submit"], "give its address as --host"),
+        (["submit"], "give --host"),
         (["submit", "--host", "kubeflow.example.org"], "has to be an address"),
         (["submit", "--host", "https://user:secret@kubeflow.example.org"], "without a user and a password"),
-        (["submit", "--host", "{host}"], "nothing is named that is to be forgotten"),
+        (["submit", "--host", "{host}"], "no class to forget is given"),
         (["submit", "--host", "{host}", "--forget-label", "3", "--profile", "tpu"], "there is no profile 'tpu': choose one of cpu, gpu, gpu-multi"),
         (["submit", "--host", "{host}", "--forget-label", "zebra"], "class zebra is not in dataset digits"),
         (["submit", "--host", "{host}", "--namespace", "A B"], "field 'namespace'"),
@@ -268,7 +268,7 @@ def test_a_mistake_is_refused_before_anything_is_sent(kfp, capsys, arguments, se
 
 def test_a_dataset_that_lies_on_the_cluster_alone_takes_a_number_and_no_name():
     config = RunConfig.parse({"dataset": {"kind": "folder", "path": "/workdir/images", "name": "images"}}, "test")
-    with pytest.raises(BadInput, match="give --label-number"):
+    with pytest.raises(BadInput, match="use --label-number"):
         request_for(config, "cat", None)
     assert request_for(config, "cat", 2) == ErasureRequest(dataset="images", label=2)
 

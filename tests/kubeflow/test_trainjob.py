@@ -7,11 +7,11 @@ import kubernetes
 import pytest
 import yaml
 
-from erasediff.cluster.answers import Lost
+from erasediff.cluster.answers import ConnectionLost
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
 from pipelines.compile import COMPILED
 from pipelines.tasks import PROFILES, trainjob_settings
@@ -20,7 +20,7 @@ from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED, Fa
 from tests.kubeflow.server import Refused
 
 MULTI = next(p for p in PROFILES if p.erasing_nodes)
-SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI, step("erase")), "the profile")
+SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI, step_named("erase")), "the profile")
 NAME = job_name("a" * 64)
 JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"], SETTINGS)
 SOON = 20.0
@@ -163,7 +163,7 @@ def test_a_server_that_stays_away_is_named():
     fake = FakeTrainerApi()
     with fake:
         jobs = client_of(fake)
-    with pytest.raises(Lost, match="the API server does not answer"):
+    with pytest.raises(ConnectionLost, match="the API server does not answer"):
         run_to_end(jobs, JOB, 0.2)
 
 

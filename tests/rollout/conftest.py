@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from erasediff.rollout.seam import Candidate
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.store import Exported
 from tests.exported import describe
 from tests.s3 import s3_server

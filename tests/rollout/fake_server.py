@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from erasediff.records.serving import ServingRules
-from erasediff.rollout.seam import Candidate
+from erasediff.rollout.backend import Candidate
 
 RULES = ServingRules(suppress=(3, 99))
 

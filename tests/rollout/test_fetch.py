@@ -13,7 +13,7 @@ from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.records.serving import ServingRules
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import admit
-from erasediff.serve.fetch import fetched
+from erasediff.serve.fetch import fetch_model
 from erasediff.serve.solver import save_table
 from tests.exported import describe
 
@@ -40,7 +40,7 @@ def own_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_was_published_to_a_bucket_is_fetched_whole_and_admitted(admissible: Exported, s3: Any) -> None:
-    with fetched(store_for("s3://models/some/where").publish(admissible)) as folder:
+    with fetch_model(store_for("s3://models/some/where").publish(admissible)) as folder:
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == {path.name: path.read_bytes() for path in admissible.folder.iterdir()}
         assert admit(folder, ServingRules()).model == admissible.model
     assert not folder.exists()
@@ -49,7 +49,7 @@ def test_what_was_published_to_a_bucket_is_fetched_whole_and_admitted(admissible
 def test_what_was_changed_in_the_bucket_is_not_admitted(admissible: Exported, s3: Any) -> None:
     uri = store_for("s3://models").publish(admissible)
     s3.put_object(Bucket="models", Key=f"{uri.removeprefix('s3://models/')}/model.onnx", Body=b"another graph")
-    with pytest.raises(IntegrityError, match="not the file that was measured"), fetched(uri) as folder:
+    with pytest.raises(IntegrityError, match="not the file that was measured"), fetch_model(uri) as folder:
         admit(folder, ServingRules())
     assert not folder.exists()
 
@@ -57,14 +57,14 @@ def test_what_was_changed_in_the_bucket_is_not_admitted(admissible: Exported, s3
 def test_half_a_model_is_no_model_and_is_not_left_behind(admissible: Exported, s3: Any, own_temporary: Path) -> None:
     uri = store_for("s3://models").publish(admissible)
     s3.delete_object(Bucket="models", Key=f"{uri.removeprefix('s3://models/')}/model.onnx")
-    with pytest.raises(BadInput, match="holds no exported model"), fetched(uri):
+    with pytest.raises(BadInput, match="holds no exported model"), fetch_model(uri):
         pass
     assert not left(own_temporary)
 
 
 @pytest.mark.parametrize("uri", ["s3://models/nothing", "s3://elsewhere/a", "gs://models/a", "models:/digits@champion", "/nowhere"])
 def test_what_is_not_there_ends_in_one_sentence(s3: Any, uri: str) -> None:
-    with pytest.raises(BadInput) as refused, fetched(uri):
+    with pytest.raises(BadInput) as refused, fetch_model(uri):
         pass
     assert "\n" not in str(refused.value)
 
@@ -73,7 +73,7 @@ def test_what_is_not_there_ends_in_one_sentence(s3: Any, uri: str) -> None:
 def test_a_store_that_does_not_answer_is_named(s3: Any, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(Unreachable, match="AWS_ENDPOINT_URL_S3"), fetched("s3://models/a"):
+    with pytest.raises(Unreachable, match="AWS_ENDPOINT_URL_S3"), fetch_model("s3://models/a"):
         pass
 
 
@@ -83,7 +83,7 @@ def test_a_manifest_that_names_files_elsewhere_gets_none_of_them(admissible: Exp
     s3.put_object(Bucket="models", Key="a/served.json", Body=text.encode())
     for name in ("model.onnx", "solvers.npz"):
         s3.upload_file(str(admissible.folder / name), "models", f"a/{name}")
-    with fetched("s3://models/a") as folder:
+    with fetch_model("s3://models/a") as folder:
         assert {path.name for path in folder.iterdir()} == {"served.json", "model.onnx", "solvers.npz"}
 
 
@@ -93,7 +93,7 @@ def test_what_a_killed_server_left_is_deleted_and_what_a_living_one_uses_is_not(
     killed.mkdir()
     (killed / "model.onnx").write_bytes(b"a graph that may have been revoked since")
     starting.mkdir()
-    with fetched(uri) as living, fetched(uri) as second:
+    with fetch_model(uri) as living, fetch_model(uri) as second:
         assert set(left(own_temporary)) == {living, second, starting}
     assert left(own_temporary) == [starting]
 
@@ -101,7 +101,7 @@ def test_what_a_killed_server_left_is_deleted_and_what_a_living_one_uses_is_not(
 def test_a_full_disk_ends_in_one_sentence(admissible: Exported, s3: Any, own_temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = store_for("s3://models").publish(admissible)
     monkeypatch.setattr("boto3.s3.transfer.S3Transfer.download_file", full_disk)
-    with pytest.raises(BadInput, match="full"), fetched(uri):
+    with pytest.raises(BadInput, match="full"), fetch_model(uri):
         pass
     assert not left(own_temporary)
 

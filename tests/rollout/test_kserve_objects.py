@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.kserve import canary_status, failure_of, inference_service, is_ready, owned, predictor, predictor_name, storage_uri
-from erasediff.rollout.seam import Candidate
 
 S3 = RollOutSettings(backend="kserve", publish_to="s3://models")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from erasediff.records.settings import RollOutSettings
+from erasediff.rollout.backend import Candidate, serving_candidate
 from erasediff.rollout.objects import deployment, selector, service
-from erasediff.rollout.seam import Candidate, standing_of
 
 SETTINGS = RollOutSettings(backend="deployment", image="example.org/serve@sha256:0", publish_to="s3://models")
 
@@ -90,6 +90,6 @@ def test_the_stable_service_does_not_select_a_canary_before_it_is_tested(candida
 
 def test_what_serves_can_be_judged_by_its_annotations(candidate: Candidate) -> None:
     made = deployment(SETTINGS, "stable", candidate, 1)
-    assert standing_of(made["spec"]["template"]["metadata"]["annotations"]) == candidate
-    assert standing_of({"erasediff.io/uri": "x"}) is None
-    assert standing_of(None) is None
+    assert serving_candidate(made["spec"]["template"]["metadata"]["annotations"]) == candidate
+    assert serving_candidate({"erasediff.io/uri": "x"}) is None
+    assert serving_candidate(None) is None

@@ -9,7 +9,7 @@ import pytest
 from erasediff.errors import BadInput
 from erasediff.records.serving import parse_rules
 from erasediff.rollout.lease import SECONDS, held_by, holder_of
-from erasediff.rollout.rules import raised, with_more
+from erasediff.rollout.rules import add_values, raise_epoch
 
 
 @pytest.mark.parametrize(
@@ -26,21 +26,21 @@ from erasediff.rollout.rules import raised, with_more
     ],
 )
 def test_the_minimum_rises_and_the_rest_stays(text: str, after: str) -> None:
-    found = raised(text, 2, "rules")
+    found = raise_epoch(text, 2, "rules")
     assert found == after
     assert parse_rules(found, "rules") == parse_rules(text, "rules").model_copy(update={"minimum_epoch": 2})
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 def test_it_never_falls(epoch: int) -> None:
-    assert raised("minimum_epoch: 2\n", epoch, "rules") is None
+    assert raise_epoch("minimum_epoch: 2\n", epoch, "rules") is None
 
 
 @pytest.mark.parametrize(
     "text", ["minimum_epoch: -1", "minimum_epoch: true", "unknown: 1", "[", "- 1", "revoked: [abc]", "suppress: [3]\nsuppress: []", "[" * 100_000]
 )
 def test_rules_that_nobody_understands_stop_a_roll_out(text: str) -> None:
-    for read in (lambda: raised(text, 2, "the rules"), lambda: parse_rules(text, "the rules")):
+    for read in (lambda: raise_epoch(text, 2, "the rules"), lambda: parse_rules(text, "the rules")):
         with pytest.raises(BadInput, match="the rules") as refused:
             read()
         assert "\n" not in str(refused.value)
@@ -76,22 +76,22 @@ def test_who_renews_keeps_when_it_was_acquired_and_the_version_it_read() -> None
     ],
 )
 def test_what_is_revoked_is_added_and_the_rest_stays(text: str) -> None:
-    found = with_more(text, "revoked", ["2" * 64], "rules")
+    found = add_values(text, "revoked", ["2" * 64], "rules")
     assert found is not None
     before, after = parse_rules(text, "rules"), parse_rules(found, "rules")
     assert set(after.revoked) == {*before.revoked, "2" * 64}
     assert after.model_copy(update={"revoked": before.revoked}) == before
     assert ("# mind this" in found) == ("# mind this" in text)
-    assert with_more(found, "revoked", ["2" * 64], "rules") is None, "again changes nothing"
+    assert add_values(found, "revoked", ["2" * 64], "rules") is None, "again changes nothing"
 
 
 def test_a_label_is_suppressed_and_the_rest_stays() -> None:
     text = f"# mind this\nminimum_epoch: 1\nrevoked: ['{'1' * 64}']\n"
-    found = with_more(text, "suppress", [3], "rules")
+    found = add_values(text, "suppress", [3], "rules")
     assert found is not None
     assert "# mind this" in found
     assert parse_rules(found, "rules") == parse_rules(text, "rules").model_copy(update={"suppress": (3,)})
-    more = with_more(found, "suppress", [1, 3], "rules")
+    more = add_values(found, "suppress", [1, 3], "rules")
     assert more is not None
     assert parse_rules(more, "rules").suppress == (3, 1)
-    assert with_more(more, "suppress", [1], "rules") is None, "again changes nothing"
+    assert add_values(more, "suppress", [1], "rules") is None, "again changes nothing"

@@ -6,7 +6,7 @@ import pytest
 
 from erasediff.errors import BadInput
 from erasediff.records.settings import RollOutSettings
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 
 GOOD = {"BACKEND": "deployment", "IMAGE": "serve:1", "PUBLISH_TO": "s3://models"}
 
@@ -50,7 +50,7 @@ def test_settings_that_cannot_be_end_in_one_sentence(monkeypatch: pytest.MonkeyP
 
 def test_the_pipeline_hands_over_settings_that_there_are() -> None:
     known = {f"ERASEDIFF_ROLL_OUT_{name.upper()}" for name in RollOutSettings.model_fields}
-    handed = {name for name in step("roll_out").settings if name.startswith("ERASEDIFF_ROLL_OUT_")}
+    handed = {name for name in step_named("roll_out").settings if name.startswith("ERASEDIFF_ROLL_OUT_")}
     assert handed
     assert handed <= known
 

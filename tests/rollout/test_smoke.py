@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from erasediff.records.serving import ServingRules
-from erasediff.rollout.seam import Candidate
-from erasediff.rollout.smoke import SmokeFailed, askable, smoke_test
+from erasediff.rollout.backend import Candidate
+from erasediff.rollout.smoke import SmokeFailed, allowed_labels, smoke_test
 from tests.rollout.fake_server import RULES, FakeServer, answering
 
 SECONDS = 1.0
@@ -89,5 +89,5 @@ def test_where_everything_is_suppressed_no_image_is_asked_for(server: FakeServer
     server.status = lambda label: 403
     smoke_test(server.address, candidate.model, rules, SECONDS)
     assert server.asked == [0]
-    assert askable(candidate.model, ServingRules(suppress=(0,)))[0] == 1
-    assert askable(candidate.model, ServingRules())[-1] == 8, "what was forgotten is asked for last"
+    assert allowed_labels(candidate.model, ServingRules(suppress=(0,)))[0] == 1
+    assert allowed_labels(candidate.model, ServingRules())[-1] == 8, "what was forgotten is asked for last"

@@ -10,26 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erasediff.serve.asked import Asked, Limits, Refused
 from erasediff.serve.batches import Batcher, Capacity
+from erasediff.serve.request import Limits, Refused, SamplingRequest
 
 SOLVER = "dpm-solver++-10"
 
 
-def asking(seed: int, count: int = 1) -> Asked:
-    return Asked(label=0, count=count, seed=seed, solver=SOLVER, guidance=1.0)
+def asking(seed: int, count: int = 1) -> SamplingRequest:
+    return SamplingRequest(label=0, count=count, seed=seed, solver=SOLVER, guidance=1.0)
 
 
 class Recorder:
     """Stands in for the sampler: an image is its seed. It can be held, so that requests pile up."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Asked]] = []
+        self.batches: list[list[SamplingRequest]] = []
         self.go, self.begun = threading.Event(), threading.Event()
         self.go.set()
         self.error: Exception | None = None
 
-    def __call__(self, asked: list[Asked]) -> np.ndarray:
+    def __call__(self, asked: list[SamplingRequest]) -> np.ndarray:
         self.batches.append(asked)
         self.begun.set()
         assert self.go.wait(20)
@@ -196,8 +196,8 @@ LIMITS = Limits(classes=10, max_images=16, max_guidance=20, solver=SOLVER)
 )
 def test_what_is_beyond_a_limit_is_refused_with_a_sentence(change: dict, words: str) -> None:
     good = {"label": 10, "count": 16, "seed": 2**53 - 1, "solver": SOLVER, "guidance": 20.0}
-    LIMITS.check(Asked(**good))
+    LIMITS.check(SamplingRequest(**good))
     with pytest.raises(Refused, match=words.replace("+", r"\+")) as refused:
-        LIMITS.check(Asked(**good | change))
+        LIMITS.check(SamplingRequest(**good | change))
     assert refused.value.status == 422
     assert str(refused.value).endswith(".")

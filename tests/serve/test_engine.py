@@ -12,10 +12,10 @@ from erasediff.export.solvers import solver_table
 from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.config import SamplerConfig
-from erasediff.serve.asked import Asked
 from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.request import SamplingRequest
 from tests.exported import export_once
 
 SOLVER = "dpm-solver++-10"
@@ -32,8 +32,8 @@ def engine(tiny_unet, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return Engine(graph, solver_table("dpm-solver++", 10, pipeline.schedule), graph.image_shape, pipeline.classes)
 
 
-def asking(seed: int, count: int = 1, label: int = 3, guidance: float = 1.0) -> Asked:
-    return Asked(label=label, count=count, seed=seed, solver=SOLVER, guidance=guidance)
+def asking(seed: int, count: int = 1, label: int = 3, guidance: float = 1.0) -> SamplingRequest:
+    return SamplingRequest(label=label, count=count, seed=seed, solver=SOLVER, guidance=guidance)
 
 
 def furthest(left: np.ndarray, right: np.ndarray) -> int:

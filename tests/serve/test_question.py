@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from erasediff.serve.asked import Asked, Refused
-from erasediff.serve.question import Defaults, Tensor, read_question
+from erasediff.serve.inputs import Defaults, Tensor, parse_inputs
+from erasediff.serve.request import Refused, SamplingRequest
 
 DEFAULTS = Defaults("unipc-8", 1.5)
 
@@ -22,16 +22,16 @@ LABEL = ("INT64", [3])
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
-        ({}, Asked(3, 1, 0, "unipc-8", 1.5)),
-        ({"num_images": ("INT64", [[4]]), "seed": ("INT64", [9])}, Asked(3, 4, 9, "unipc-8", 1.5)),
-        ({"guidance": ("FP32", [2])}, Asked(3, 1, 0, "unipc-8", 2.0)),
-        ({"solver": ("BYTES", ["ddim-50"])}, Asked(3, 1, 0, "ddim-50", 1.5)),
-        ({"solver": ("BYTES", [b"ddim"]), "num_inference_steps": ("INT64", [20])}, Asked(3, 1, 0, "ddim-20", 1.5)),
-        ({"num_inference_steps": ("INT64", [20])}, Asked(3, 1, 0, "unipc-20", 1.5)),
+        ({}, SamplingRequest(3, 1, 0, "unipc-8", 1.5)),
+        ({"num_images": ("INT64", [[4]]), "seed": ("INT64", [9])}, SamplingRequest(3, 4, 9, "unipc-8", 1.5)),
+        ({"guidance": ("FP32", [2])}, SamplingRequest(3, 1, 0, "unipc-8", 2.0)),
+        ({"solver": ("BYTES", ["ddim-50"])}, SamplingRequest(3, 1, 0, "ddim-50", 1.5)),
+        ({"solver": ("BYTES", [b"ddim"]), "num_inference_steps": ("INT64", [20])}, SamplingRequest(3, 1, 0, "ddim-20", 1.5)),
+        ({"num_inference_steps": ("INT64", [20])}, SamplingRequest(3, 1, 0, "unipc-20", 1.5)),
     ],
 )
-def test_what_is_not_said_is_what_was_measured(given: dict[str, tuple[str, Any]], meant: Asked) -> None:
-    assert read_question(tensors(label=LABEL, **given), DEFAULTS) == meant
+def test_what_is_not_said_is_what_was_measured(given: dict[str, tuple[str, Any]], meant: SamplingRequest) -> None:
+    assert parse_inputs(tensors(label=LABEL, **given), DEFAULTS) == meant
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_what_is_not_said_is_what_was_measured(given: dict[str, tuple[str, Any]]
 )
 def test_what_is_not_understood_is_refused_and_never_guessed(given: dict[str, tuple[str, Any]]) -> None:
     with pytest.raises(Refused) as refused:
-        read_question(tensors(**given), DEFAULTS)
+        parse_inputs(tensors(**given), DEFAULTS)
     assert refused.value.status == 422
     assert str(refused.value).endswith(".")
 
 
 def test_an_input_that_is_there_twice_is_refused() -> None:
     with pytest.raises(Refused, match="twice"):
-        read_question([*tensors(label=LABEL), *tensors(label=("INT64", [4]))], DEFAULTS)
+        parse_inputs([*tensors(label=LABEL), *tensors(label=("INT64", [4]))], DEFAULTS)

@@ -14,9 +14,9 @@ from erasediff.evidence.keys import PUBLIC, new_key
 from erasediff.evidence.revocation import revoke
 from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
+from erasediff.serve.guard import ServingGuard
 from erasediff.serve.revocations import RevocationsFile, RevocationsState, RulesAndRevocations, open_revocations
 from erasediff.serve.rules import RulesFile
-from erasediff.serve.standing import ServingGuard
 from tests.evidence.signed import key_in
 from tests.exported import describe
 from tests.serve.conftest import Running, serving, start

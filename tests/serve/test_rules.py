@@ -10,9 +10,9 @@ import pytest
 from erasediff.errors import BadInput
 from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
-from erasediff.serve.asked import Asked, Refused
+from erasediff.serve.guard import ServingGuard, check_suppressed
+from erasediff.serve.request import Refused, SamplingRequest
 from erasediff.serve.rules import RulesFile
-from erasediff.serve.standing import ServingGuard, check_suppressed
 from tests.exported import describe
 
 
@@ -23,8 +23,8 @@ def model(tmp_path: Path) -> ServedModel:
     return describe(tmp_path)
 
 
-def asked(label: int, guidance: float = 1.0) -> Asked:
-    return Asked(label, 1, 0, "ddim-2", guidance)
+def asked(label: int, guidance: float = 1.0) -> SamplingRequest:
+    return SamplingRequest(label, 1, 0, "ddim-2", guidance)
 
 
 def test_without_a_file_there_are_no_rules() -> None:
@@ -94,7 +94,7 @@ def test_a_broken_file_stops_everything_until_it_is_mended(tmp_path: Path, model
     ],
 )
 def test_a_label_that_is_suppressed_and_not_forgotten_is_not_had_in_another_way(
-    model: ServedModel, suppress: tuple[int, ...], question: Asked, passes: bool
+    model: ServedModel, suppress: tuple[int, ...], question: SamplingRequest, passes: bool
 ) -> None:
     """The model has forgotten label 8."""
     rules = ServingRules(suppress=suppress)

@@ -34,11 +34,11 @@ from erasediff.records.nouns import (
 from erasediff.records.policy import load_policy
 from erasediff.records.requests import Filing, Reason, Regime, State
 from erasediff.steps import perform as perform_module
-from erasediff.steps.batches import held_back, next_batch
+from erasediff.steps.batches import next_batch, sent_back_with_batch
 from erasediff.steps.component import Documents, perform_component
-from erasediff.steps.perform import hold_back, open_attempt, perform, perform_batch
-from erasediff.steps.request_lifecycle import answered, certified, follow, purged, purging, take
-from erasediff.steps.table import Step, step
+from erasediff.steps.perform import open_attempt, perform, perform_batch, send_back_passed
+from erasediff.steps.request_lifecycle import answered_requests, begin_purge, finish_purge, mark_certified, move_requests, take_requests
+from erasediff.steps.table import Step, step_named
 from tests.certified import NOON, QUICK, REQUEST, ROOT, promoted_run
 
 CONFIG, POLICY = RunConfig(), load_policy(ROOT / "policies/class-conditional.yaml")
@@ -81,14 +81,14 @@ def judged(run: Attempt, verdict: Verdict = Verdict.PASS) -> None:
     ErasedRecord.model_validate(erased | {"model": model}).write(run.path(ErasedRecord))
     VerdictRecord.read(QUICK / "verdict.json").model_copy(update={"verdict": verdict}).write(run.path(VerdictRecord))
     for name in ("erase", "gate"):
-        follow(run, step(name))
+        move_requests(run, step_named(name))
 
 
-def decided(lead: Attempt, name: str) -> None:
+def input_digests(lead: Attempt, name: str) -> None:
     """A step has decided for the whole batch."""
-    kind = step(name).makes
+    kind = step_named(name).makes
     assert kind is not None
-    hold_back({one: one.need(kind) for one in batch_of(lead)})
+    send_back_passed({one: one.need(kind) for one in batch_of(lead)})
 
 
 def test_what_waits_is_one_batch_the_earliest_due_first_and_nothing_that_is_held(workdir: Workdir, ledger: Ledger) -> None:
@@ -115,7 +115,7 @@ def test_an_attempt_a_class_is_opened_and_each_takes_its_own_request(workdir: Wo
     asked = filed(workdir, 7, 3)
     lead = opened(workdir, next_batch(workdir, "digits"))
     assert [one.plan().request.label for one in batch_of(lead)] == [7, 3]
-    assert [[facts.id for facts in answered(one)] for one in batch_of(lead)] == [[asked[0]], [asked[1]]]
+    assert [[facts.id for facts in answered_requests(one)] for one in batch_of(lead)] == [[asked[0]], [asked[1]]]
     assert {ledger.facts(one).state for one in asked} == {State.BATCHED}
     assert workdir.attempt() == lead
     assert len({one.plan().seed_commitment for one in batch_of(lead)}) == 2, "each is judged by images of its own"
@@ -148,15 +148,15 @@ def test_what_fails_holds_itself_back_and_the_others_go_again_without_it(workdir
     for one, verdict in zip(batch_of(lead), (Verdict.PASS, Verdict.FAIL, Verdict.PASS), strict=True):
         judged(one, verdict)
     assert ledger.facts(seven).state is State.GATED, "control: its own gate has passed it"
-    decided(lead, "gate")
+    input_digests(lead, "gate")
     assert {ledger.facts(one).state for one in (seven, three, five)} == {State.SUPPRESSED}
     batch = tuple(one.plan().request for one in batch_of(lead))
-    assert held_back(workdir, batch) == {digit(7), digit(5)}
+    assert sent_back_with_batch(workdir, batch) == {digit(7), digit(5)}
     assert labels(next_batch(workdir, "digits")) == [7, 5]
     rest = opened(workdir, next_batch(workdir, "digits"))
     for one in batch_of(rest):
         judged(one)
-    decided(rest, "gate")
+    input_digests(rest, "gate")
     assert {ledger.facts(one).state for one in (seven, five)} == {State.GATED}
     assert labels(next_batch(workdir, "digits", {digit(7), digit(5)})) == [3], "it goes alone, after the others"
     assert ledger.verify().holds
@@ -170,8 +170,8 @@ def test_nobody_has_a_model_of_which_a_graph_has_not_passed(workdir: Workdir, le
     for one, said in zip(batch_of(lead), (Verdict.PASS, verdict), strict=True):
         judged(one)
         exported.model_copy(update={"verdict": said}).write(one.path(ExportedRecord))
-        follow(one, step("export_onnx"))
-    decided(lead, "export_onnx")
+        move_requests(one, step_named("export_onnx"))
+    input_digests(lead, "export_onnx")
     assert {ledger.facts(one).state for one in asked} == {State.SUPPRESSED}
     assert labels(next_batch(workdir, "digits")) == [7]
 
@@ -182,7 +182,7 @@ def test_an_outcome_says_whose_failure_it_was(workdir: Workdir, tmp_path: Path) 
     lead = opened(workdir, next_batch(workdir, "digits"))
     judged(lead)
     judged(others_of(lead)[0], Verdict.INCONCLUSIVE)
-    decided(lead, "gate")
+    input_digests(lead, "gate")
     for one in batch_of(lead):
         one.path(ErasedRecord).unlink()  # its curves are not there
     documents = Documents(requests_text((digit(7), digit(3))), CONFIG.canonical().decode(), POLICY.canonical().decode())
@@ -222,7 +222,7 @@ class Three:
 
     def __init__(self, workdir: Workdir, failing: set[int], patch: pytest.MonkeyPatch) -> None:
         self.lead, self.done, self.failing = opened(workdir, (digit(7), digit(3), digit(5))), [], failing
-        patch.setattr(perform_module, "_work", self.work)
+        patch.setattr(perform_module, "_run_here", self.work)
 
     def work(self, row: Step, run: Attempt) -> BaseRecord:
         label = run.plan().request.label
@@ -235,11 +235,11 @@ class Three:
 def test_after_the_promotion_what_one_is_held_for_keeps_the_others_from_nothing(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it, the first failure ends the step. Where all fail, so does the step."""
     three = Three(workdir, {7}, monkeypatch)
-    perform_batch(step("purge"), three.lead)
+    perform_batch(step_named("purge"), three.lead)
     assert three.done == [7, 3, 5]
     three.done.clear()
     with pytest.raises(EraseDiffError):
-        perform_batch(step("version_forget_set"), three.lead)
+        perform_batch(step_named("version_forget_set"), three.lead)
     assert three.done == [7]
     three.failing |= {3, 5}
     with pytest.raises(SystemExit):
@@ -249,10 +249,10 @@ def test_after_the_promotion_what_one_is_held_for_keeps_the_others_from_nothing(
 def test_a_step_of_any_attempt_is_one_of_the_whole_batch_until_the_promotion(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     three = Three(workdir, set(), monkeypatch)
     other = others_of(three.lead)[0]
-    perform_batch(step("version_forget_set"), other)
+    perform_batch(step_named("version_forget_set"), other)
     assert three.done == [7, 3, 5]
     three.done.clear()
-    perform(step("certify"), other)
+    perform(step_named("certify"), other)
     assert three.done == [3]
 
 
@@ -263,14 +263,14 @@ def test_a_purge_under_way_goes_on_with_the_whole_batch(
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", "somewhere")
     run = promoted_run(tmp_path / "work", tiny_unet)
     (asked,) = filed(run.workdir, REQUEST.label)
-    take(run)
+    take_requests(run)
     filed(run.workdir, 7)
     for name in ("erase", "gate", "promote"):
-        follow(run, step(name))
-    assert purging(run) == (asked,)
+        move_requests(run, step_named(name))
+    assert begin_purge(run) == (asked,)
     assert labels(next_batch(run.workdir, "digits")) == [REQUEST.label]
     assert labels(next_batch(run.workdir, "digits", {REQUEST})) == [7]
-    for ended in (purged, certified):
+    for ended in (finish_purge, mark_certified):
         ended(run, run.need(ErasedRecord))
     assert labels(next_batch(run.workdir, "digits")) == [7]
     assert labels(next_batch(run.workdir, "digits", {digit(7)})) == [REQUEST.label], "a kill has prevented its outcome"
@@ -303,7 +303,7 @@ def test_a_batch_has_one_model_one_graph_and_one_version_and_every_attempt_its_o
         made.need(ForgetSetRecord).model_copy(update={"label": one.plan().request.label}).write(one.path(ForgetSetRecord))
     curves = lead.folder / lead.need(ErasedRecord).curves.uri
     curves.write_bytes(b"curves")
-    shared = perform(step("erase"), other)
+    shared = perform(step_named("erase"), other)
     assert other.need(ErasedRecord).model == lead.need(ErasedRecord).model
     assert set(shared.made_from) == {"base", "forget_set", "config", f"forget_set.{lead.name}"}
     assert sha256_file(other.folder / "curves.npz") == sha256_file(curves)

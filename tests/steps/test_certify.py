@@ -23,7 +23,7 @@ from erasediff.records.nouns import ErasedRecord, ForgetSetRecord, VerdictRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.steps.certify import certify
 from erasediff.steps.perform import perform
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 from tests.certified import NOON, REQUEST, UNFINISHED, file_requests, purge_of, request
 from tests.evidence.conftest import copy_of, keys, needs_model_signing, promoted, run, signed_by  # noqa: F401 - fixtures
 
@@ -105,12 +105,12 @@ def test_a_purge_that_is_not_done_leaves_the_provisional_one_and_says_so(run: At
     certify(run)
     before = files(run)
     purge_of(run, unfinished=UNFINISHED)
-    assert perform(step("certify"), run).phase == "provisional"
+    assert perform(step_named("certify"), run).phase == "provisional"
     assert {name: data for name, data in files(run).items() if name in before} | {"seconds.json": b""} == before | {"seconds.json": b""}
     assert main(["certify", "--workdir", str(run.workdir.root), "--run", run.name]) == 13
     assert "is not complete" in capsys.readouterr().err
     purge_of(run)
-    assert perform(step("certify"), run).phase == "final", "control"
+    assert perform(step_named("certify"), run).phase == "final", "control"
 
 
 def test_weights_and_graphs_that_were_changed_are_not_signed(promoted: Attempt, run: Attempt, tmp_path: Path) -> None:

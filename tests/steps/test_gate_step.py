@@ -29,7 +29,7 @@ from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.steps import judges
 from erasediff.steps.perform import perform
 from erasediff.steps.record_outcome import confidence
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 from erasediff.tracking import Tracking
 from tests.e2e.numbers import QUICK
 from tests.evaluate.gate_examples import EARLIER, LABEL, POLICY, detected, measurements, witness
@@ -64,7 +64,7 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
     opened = workdir.open_attempt(plan, CONFIG, policy, KEY)
     scheduler = build_scheduler(CONFIG.sampler, 1000)
     before, after = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
-    BaseRecord(name="digits", version="2", model=before, judges=judges.appoint(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
+    BaseRecord(name="digits", version="2", model=before, judges=judges.pin_judges(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
     curves = Pointer(uri="curves.npz", sha256=DIGEST)
     ErasedRecord(model=after, steps=1, forward_passes=3, backward_passes=2, ema_base_share=0, curves=curves).write(opened.path(ErasedRecord))
     return opened
@@ -80,7 +80,7 @@ def measured(run: Attempt, **changes: Any) -> None:
 
 
 def said(run: Attempt) -> Verdict:
-    perform(step("gate"), run)
+    perform(step_named("gate"), run)
     return run.need(VerdictRecord).verdict
 
 
@@ -99,7 +99,7 @@ def test_the_clock_has_no_say(run: Attempt, monkeypatch: pytest.MonkeyPatch, clo
 def test_measurements_by_another_judge_leave_no_verdict(run: Attempt) -> None:
     measured(run, detector=measurements().detector)
     with pytest.raises(IntegrityError, match="other detectors"):
-        perform(step("gate"), run)
+        perform(step_named("gate"), run)
     assert run.find(VerdictRecord) is None
 
 
@@ -120,11 +120,11 @@ def test_a_detector_that_breaks_down_leaves_no_measurements_and_the_gate_refuses
 
     monkeypatch.setattr(Detector, "look", break_down)
     with pytest.raises(EraseDiffError, match="step evaluate failed unexpectedly"):
-        perform(step("evaluate"), run)
+        perform(step_named("evaluate"), run)
     assert next(seen) > 2, "control: it had begun"
     assert run.find(Measurements) is None
     with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
-        perform(step("gate"), run)
+        perform(step_named("gate"), run)
     assert run.find(VerdictRecord) is None
 
 

@@ -52,14 +52,14 @@ def the_file(run: Attempt) -> Path:
 
 
 def test_who_was_appointed_judges(run: Attempt, real: RealImages) -> None:
-    found = judges.appoint(run, real)
+    found = judges.pin_judges(run, real)
     appointed(run, found)
     assert judges.classifier(run, real).digest == found.classifier
     assert judges.neighbourhood(run, real).digest == found.neighbours
 
 
 def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Attempt, real: RealImages) -> None:
-    appointed(run, judges.appoint(run, real))
+    appointed(run, judges.pin_judges(run, real))
     blind = {name: torch.zeros_like(value) for name, value in load_file(the_file(run)).items()}
     save_file(blind, the_file(run))
     with pytest.raises(IntegrityError, match="classifier that would judge run one is not the one that was appointed"):
@@ -67,13 +67,13 @@ def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Att
 
 
 def test_one_that_is_trained_again_after_it_was_removed_must_come_out_the_same(run: Attempt, real: RealImages) -> None:
-    appointed(run, judges.appoint(run, real))
+    appointed(run, judges.pin_judges(run, real))
     the_file(run).unlink()
     judges.classifier(run, real)
 
 
 def test_other_neighbours_are_refused(run: Attempt, real: RealImages) -> None:
-    appointed(run, judges.appoint(run, real))
+    appointed(run, judges.pin_judges(run, real))
     fewer = RealImages(real.holdout[1:], real.holdout_labels[1:], real.train, real.train_labels, real.classes)
     with pytest.raises(IntegrityError, match="neighbours that would judge"):
         judges.neighbourhood(run, fewer)
@@ -114,7 +114,7 @@ def test_an_extractor_that_was_swapped_after_the_appointment_is_refused(tmp_path
     """One that sees nothing finds every model as good as the base; other preprocessing does as much as other weights."""
     folder = write(tmp_path / "dinov2", "dinov2")
     run = opened_by(tmp_path, CONFIG.model_copy(update={"features": FeaturesConfig(kind="transformers", path=str(folder))}))
-    found = judges.appoint(run, real)
+    found = judges.pin_judges(run, real)
     appointed(run, found)
     detector = judges.classifier(run, real)
     assert judges.extractor(run, real, detector).digest == found.features != found.classifier, "control"
@@ -125,7 +125,7 @@ def test_an_extractor_that_was_swapped_after_the_appointment_is_refused(tmp_path
 
 
 def test_the_detector_s_features_are_appointed_with_the_detector(run: Attempt, real: RealImages) -> None:
-    found = judges.appoint(run, real)
+    found = judges.pin_judges(run, real)
     appointed(run, found)
     assert judges.extractor(run, real, judges.classifier(run, real)).digest == found.features == found.classifier
 
@@ -135,7 +135,7 @@ def test_a_classifier_from_a_folder_is_appointed_like_one_that_was_trained(tmp_p
     folder = write(tmp_path / "vit", "vit")
     detector = DetectorConfig(kind="transformers", path=str(folder), labels=tuple(range(10)))
     run = opened_by(tmp_path, CONFIG.model_copy(update={"detector": detector}))
-    found = judges.appoint(run, real)
+    found = judges.pin_judges(run, real)
     appointed(run, found)
     assert judges.classifier(run, real).digest == found.classifier == sha256_folder(folder), "control"
     assert not list(run.workdir.detectors.glob("*")), "none is trained"

@@ -13,24 +13,24 @@ import pytest
 import torch
 
 from erasediff.attempts.attempt import Attempt
-from erasediff.attempts.journal import FAILURE, keep_seconds, read_failure, read_seconds
+from erasediff.attempts.journal import FAILURE, read_failure, read_seconds, record_seconds
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
-from erasediff.files import alone
+from erasediff.files import exclusive_lock
 from erasediff.records.nouns import BaseRecord, ErasedRecord
-from erasediff.steps.perform import decided, perform, standing
-from erasediff.steps.table import CHECKPOINT, step
+from erasediff.steps.perform import finished_record, input_digests, perform
+from erasediff.steps.table import CHECKPOINT, step_named
 from tests.certified import promoted_run
 
-ERASE = step("erase")
+ERASE = step_named("erase")
 PERFORM = """
 import sys
 from pathlib import Path
 from erasediff.attempts.workdir import Workdir
 from erasediff.steps.perform import perform
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 try:
-    perform(step("erase"), Workdir.open(Path(sys.argv[1])).attempt())
+    perform(step_named("erase"), Workdir.open(Path(sys.argv[1])).attempt())
 finally:
     print("torch" in sys.modules)
 """
@@ -47,7 +47,7 @@ def run(promoted: Attempt, tmp_path: Path) -> Attempt:
     """A copy of it whose erasure is done."""
     shutil.copytree(promoted.workdir.root, tmp_path / "work")
     run = Workdir.open(tmp_path / "work").attempt(promoted.name)
-    run.need(ErasedRecord).model_copy(update={"made_from": decided(ERASE, run)}).write(run.path(ErasedRecord))
+    run.need(ErasedRecord).model_copy(update={"made_from": input_digests(ERASE, run)}).write(run.path(ErasedRecord))
     return run
 
 
@@ -65,12 +65,12 @@ def test_a_step_that_is_done_loads_no_torch(run: Attempt) -> None:
 
 
 def test_only_the_very_same_inputs_are_the_same(run: Attempt) -> None:
-    assert standing(ERASE, run) == run.need(ErasedRecord)
+    assert finished_record(ERASE, run) == run.need(ErasedRecord)
     base = run.need(BaseRecord)
     base.model_copy(update={"drift": 2.0}).write(run.path(BaseRecord))
-    assert standing(ERASE, run) is None
+    assert finished_record(ERASE, run) is None
     base.write(run.path(BaseRecord))
-    assert standing(ERASE, run) is not None
+    assert finished_record(ERASE, run) is not None
 
 
 def test_a_checkpoint_that_a_killed_erasure_left_beside_its_record_goes(run: Attempt) -> None:
@@ -81,16 +81,16 @@ def test_a_checkpoint_that_a_killed_erasure_left_beside_its_record_goes(run: Att
 
 
 def test_a_step_that_is_not_decided_by_records_is_always_performed(run: Attempt) -> None:
-    assert standing(step("promote"), run) is None
+    assert finished_record(step_named("promote"), run) is None
 
 
 def test_a_second_command_is_refused_and_leaves_no_failure_in_the_attempt_under_way(run: Attempt) -> None:
     """Control: a step that fails of itself leaves one, which another step's end leaves alone, and its own end takes away."""
-    with alone(run.folder, "held by this test"), pytest.raises(BadInput, match="under way in another process"):
-        perform(step("gate"), run)
+    with exclusive_lock(run.folder, "held by this test"), pytest.raises(BadInput, match="under way in another process"):
+        perform(step_named("gate"), run)
     assert read_failure(run.folder) is None
     with pytest.raises(BadInput, match="run `erasediff evaluate` first"):
-        perform(step("gate"), run)
+        perform(step_named("gate"), run)
     perform(ERASE, run)
     failure = read_failure(run.folder)
     assert failure is not None
@@ -102,7 +102,7 @@ def test_a_second_command_is_refused_and_leaves_no_failure_in_the_attempt_under_
 
 def test_the_time_of_a_step_is_that_of_its_last_work(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that has nothing left to do keeps it; one that worked again writes the new one, be it shorter."""
-    keep_seconds(run, "erase", 1000.0)
+    record_seconds(run, "erase", 1000.0)
     perform(ERASE, run)
     assert read_seconds(run)["erase"] == 1000.0
     record = run.need(ErasedRecord)

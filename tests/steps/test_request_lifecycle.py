@@ -23,8 +23,17 @@ from erasediff.records.requests import Filing, Reason, Regime, State, Terms
 from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.signing import SigningSettings
-from erasediff.steps.request_lifecycle import answered, certified, check_releasable, follow, give_approval, purged, purging, take
-from erasediff.steps.table import step
+from erasediff.steps.request_lifecycle import (
+    answered_requests,
+    begin_purge,
+    check_approved,
+    finish_purge,
+    give_approval,
+    mark_certified,
+    move_requests,
+    take_requests,
+)
+from erasediff.steps.table import step_named
 from tests.certified import REQUEST, promoted_run
 
 
@@ -64,22 +73,22 @@ def filed(run: Attempt, label: int = REQUEST.label) -> str:
 
 def through(run: Attempt, *steps: str) -> None:
     for name in steps:
-        follow(run, step(name))
+        move_requests(run, step_named(name))
 
 
 def test_a_request_goes_the_whole_way_and_twice_is_once(run: Attempt, ledger: Ledger) -> None:
     asked = filed(run)
     for _ in range(2):
-        take(run)
+        take_requests(run)
         through(run, "train_base", "version_forget_set", "erase", "evaluate", "gate", "export_onnx", "register", "roll_out", "promote")
     assert state(ledger, asked) is State.ROLLED_OUT
     for _ in range(2):
-        assert purging(run) == (asked,)
+        assert begin_purge(run) == (asked,)
     assert state(ledger, asked) is State.PURGING
-    purged(run, run.need(ErasedRecord))
-    certified(run, run.need(ErasedRecord))
+    finish_purge(run, run.need(ErasedRecord))
+    mark_certified(run, run.need(ErasedRecord))
     assert state(ledger, asked) is State.CERTIFIED
-    assert [facts.id for facts in answered(run)] == [asked]
+    assert [facts.id for facts in answered_requests(run)] == [asked]
     assert ledger.verify().holds
 
 
@@ -88,39 +97,39 @@ def test_a_label_is_suppressed_when_its_request_is_taken_and_what_was_revoked_st
     revoke(run.workdir, ["a" * 64], RollOutSettings())
     asked = filed(run)
     assert workdir_rules(run.workdir).suppress == ()
-    take(run)
+    take_requests(run)
     assert workdir_rules(run.workdir) == ServingRules(revoked=("a" * 64,), suppress=(REQUEST.label,))
     assert state(ledger, asked) is State.BATCHED
 
 
 def test_without_a_ledger_an_attempt_answers_nobody_and_makes_none(run: Attempt) -> None:
-    take(run)
+    take_requests(run)
     through(run, "erase", "gate", "promote")
-    assert (answered(run), purging(run)) == ((), ())
+    assert (answered_requests(run), begin_purge(run)) == ((), ())
     assert not (run.workdir.root / "ledger.db").exists()
 
 
 def test_requests_for_another_class_and_undecided_ones_stay_where_they_are(run: Attempt, ledger: Ledger) -> None:
     other, undecided = filed(run, label=3), ledger.file(Filing(regime=Regime.GDPR, scope="class", erasure=REQUEST), "desk-1", now()).id
-    take(run)
+    take_requests(run)
     through(run, "erase")
     assert (state(ledger, other), state(ledger, undecided)) == (State.ACCEPTED, State.RECEIVED)
-    assert answered(run) == ()
+    assert answered_requests(run) == ()
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
 def test_a_model_that_did_not_pass_sends_its_requests_back(run: Attempt, ledger: Ledger, verdict: Verdict) -> None:
     asked = filed(run)
-    take(run)
+    take_requests(run)
     through(run, "erase")
     run.need(VerdictRecord).model_copy(update={"verdict": verdict}).write(run.path(VerdictRecord))
     through(run, "gate")
-    assert (state(ledger, asked), answered(run)) == (State.SUPPRESSED, ())
+    assert (state(ledger, asked), answered_requests(run)) == (State.SUPPRESSED, ())
 
 
 def test_a_graph_that_did_not_pass_sends_them_back_too(run: Attempt, ledger: Ledger) -> None:
     asked = filed(run)
-    take(run)
+    take_requests(run)
     run.need(ExportedRecord).model_copy(update={"verdict": Verdict.FAIL}).write(run.path(ExportedRecord))
     through(run, "erase", "gate", "export_onnx")
     assert state(ledger, asked) is State.SUPPRESSED
@@ -128,12 +137,12 @@ def test_a_graph_that_did_not_pass_sends_them_back_too(run: Attempt, ledger: Led
 
 def test_what_an_earlier_attempt_left_is_taken_by_the_next_and_by_that_alone(run: Attempt, ledger: Ledger) -> None:
     asked = filed(run)
-    take(run)
+    take_requests(run)
     through(run, "erase", "gate")
     later = run.workdir.open_attempt(run.plan().model_copy(update={"run": "later", "attempt": 2}), run.config(), run.policy(), b"k" * 32)
-    take(later)
-    assert (state(ledger, asked), answered(run)) == (State.BATCHED, ())
-    assert [facts.id for facts in answered(later)] == [asked]
+    take_requests(later)
+    assert (state(ledger, asked), answered_requests(run)) == (State.BATCHED, ())
+    assert [facts.id for facts in answered_requests(later)] == [asked]
     through(run, "promote")
     assert state(ledger, asked) is State.BATCHED, "the attempt that lost it cannot fulfil it"
 
@@ -144,26 +153,26 @@ def test_a_request_for_a_class_that_is_gone_is_answered_by_the_run_that_erased_i
         asked = ledger.file(Filing(regime=regime, scope="class", erasure=REQUEST), "desk-1", now()).id
         for before, after in ROAD:
             ledger.advance(asked, before, after, "desk-1", now())
-        take(run)
+        take_requests(run)
         through(run, "erase", "gate", "promote")
-        assert asked in purging(run)
-        purged(run, run.need(ErasedRecord))
-        certified(run, run.need(ErasedRecord))
+        assert asked in begin_purge(run)
+        finish_purge(run, run.need(ErasedRecord))
+        mark_certified(run, run.need(ErasedRecord))
         assert state(ledger, asked) is State.CERTIFIED
-    assert len(answered(run)) == 2
+    assert len(answered_requests(run)) == 2
 
 
 def test_a_legal_hold_stops_the_purge_for_all_and_a_held_request_is_not_taken(run: Attempt, ledger: Ledger) -> None:
     asked = filed(run)
     ledger.hold(asked, Reason.LITIGATION, "desk-1", now())
-    take(run)
+    take_requests(run)
     assert state(ledger, asked) is State.ACCEPTED
     ledger.release(asked, Reason.LITIGATION, "desk-1", now())
-    take(run)
+    take_requests(run)
     through(run, "erase", "gate", "promote")
     ledger.hold(asked, Reason.AUDIT, "desk-1", now())
     with pytest.raises(BadInput, match="legal hold"):
-        purging(run)
+        begin_purge(run)
     assert state(ledger, asked) is State.ROLLED_OUT
 
 
@@ -171,7 +180,7 @@ def test_a_run_that_is_to_answer_requests_needs_a_key_before_it_begins(run: Atte
     asked = filed(run)
     monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
     with pytest.raises(BadInput, match="keys new"):
-        take(run)
+        take_requests(run)
     assert state(ledger, asked) is State.ACCEPTED
     assert filed(run, label=3), "control: a request for another class asks for nothing"
 
@@ -185,16 +194,16 @@ def test_a_key_that_has_ended_is_found_out_before_anything_is_erased_or_promoted
     ended, elsewhere = str(tmp_path / "ended" / PRIVATE), "somewhere"
     asked = filed(run)
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
-    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* may sign nothing after"):
-        take(run)
+    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* expired at"):
+        take_requests(run)
     assert state(ledger, asked) is State.ACCEPTED
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", elsewhere)
-    take(run)
+    take_requests(run)
     through(run, "erase", "gate")
-    check_releasable(run)
+    check_approved(run)
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
-    with pytest.raises(BadInput, match="may sign nothing after"):
-        check_releasable(run)
+    with pytest.raises(BadInput, match="expired at"):
+        check_approved(run)
 
 
 class House:
@@ -205,7 +214,7 @@ class House:
         patch.setenv("ERASEDIFF_LEDGER_APPROVALS", "2")
         patch.setenv("ERASEDIFF_LEDGER_APPROVERS", str(folder))
         self.request = filed(run)
-        take(run)
+        take_requests(run)
         through(run, "erase", "gate")
 
     def officer(self, name: str, listed: bool = True) -> None:
@@ -228,11 +237,11 @@ def test_nothing_is_rolled_out_before_two_others_have_approved(run: Attempt, hou
     house.officer("officer-2")
     for name, others in (("officer-1", 0), ("officer-2", 1)):
         with pytest.raises(AwaitingApproval, match=f"2 approvals and has {others}"):
-            check_releasable(run)
+            check_approved(run)
         with pytest.raises(AwaitingApproval):
             through(run, "promote")
         house.approve(name)
-    check_releasable(run)
+    check_approved(run)
     through(run, "promote")
     assert state(Ledger.open(run.workdir.root, Terms(approvals=2)), house.request) is State.ROLLED_OUT
 
@@ -256,8 +265,8 @@ def test_an_approval_is_of_one_model_alone(run: Attempt, house: House) -> None:
     for name in ("officer-1", "officer-2"):
         house.officer(name)
         house.approve(name)
-    check_releasable(run)
+    check_approved(run)
     verdict = run.need(VerdictRecord)
     verdict.model_copy(update={"alpha_spent": verdict.alpha_spent / 2}).write(run.path(VerdictRecord))
     with pytest.raises(IntegrityError, match="approval by"):
-        check_releasable(run)
+        check_approved(run)

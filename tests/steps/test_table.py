@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from erasediff.steps.table import STEPS, Role, work
+from erasediff.steps.table import STEPS, Role, work_steps
 
 ROOT = Path(__file__).parents[2]
 PROBE = """
@@ -29,11 +29,11 @@ folder = Path(sys.argv[2])
 compile.write(folder / "erasure.yaml", compile.LOCAL)
 catalogue.write_all(folder)
 from erasediff.attempts.attempt import Attempt
-from erasediff.attempts.journal import keep_seconds
+from erasediff.attempts.journal import record_seconds
 from erasediff.steps.record_outcome import seconds_of
 attempt = Attempt(None, folder)
 for name in ("register", "watermark", "export_onnx"):
-    keep_seconds(attempt, name, 1.0)
+    record_seconds(attempt, name, 1.0)
 print(json.dumps({
     "command line": typer.testing.CliRunner().invoke(app, ["--help"]).output,
     "compiled pipeline": (folder / "erasure.yaml").read_text(),
@@ -85,6 +85,6 @@ def test_no_list_of_steps_stands_anywhere_else() -> None:
 
 
 def test_a_run_certifies_before_the_purge_and_after_it_and_every_row_has_a_place() -> None:
-    order = [row.name for row in work()]
+    order = [row.name for row in work_steps()]
     assert order[-3:] == ["certify", "purge", "certify"]
     assert {row.name for row in STEPS if row.role in (Role.OPENS, Role.IDLES, Role.CLOSES)} | set(order) == {row.name for row in STEPS}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from erasediff.attempts.attempt import Attempt
-from erasediff.attempts.tries import keep_try, tries
+from erasediff.attempts.tries import record_try, tries
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError
 from erasediff.files import sha256_bytes
@@ -32,7 +32,7 @@ def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None
     )
     run = workdir.open_attempt(plan, config, POLICY, KEY)
     if verdict is not None:
-        keep_try(run, "gate", verdict)
+        record_try(run, "gate", verdict)
     return run
 
 
@@ -64,14 +64,14 @@ def test_an_attempt_that_was_opened_again_under_its_name_counts_all_the_same(tmp
 
 def test_a_graph_that_fails_after_a_pass_is_a_try(tmp_path: Path) -> None:
     workdir = Workdir.open(tmp_path)
-    keep_try(attempt(workdir, "exported", verdict=Verdict.PASS), "export_onnx", Verdict.FAIL)
+    record_try(attempt(workdir, "exported", verdict=Verdict.PASS), "export_onnx", Verdict.FAIL)
     assert tries(attempt(workdir, "again")) == 2
 
 
 def test_a_step_that_says_it_again_is_one_try(tmp_path: Path) -> None:
     workdir = Workdir.open(tmp_path)
     for _ in range(3):
-        keep_try(attempt(workdir, "killed"), "gate", Verdict.FAIL)
+        record_try(attempt(workdir, "killed"), "gate", Verdict.FAIL)
     assert len(workdir.tries.read_bytes().splitlines()) == 1
     assert tries(attempt(workdir, "again")) == 2
 

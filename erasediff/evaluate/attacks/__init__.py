@@ -1,7 +1,7 @@
 """Ways of getting a forgotten class out of a model: one file a kind, one name a way.
 
 A way of asking is a function from a :class:`Suspect` to a :class:`Probe`: a source to sample from and the conditions to ask
-for. It draws no image; :func:`look` does that for all of them, with committed seeds. The gate's policy lists the names.
+for. It draws no image; :func:`sample_and_count` does that for all of them, with committed seeds. The gate's policy lists the names.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 from erasediff.errors import BadInput
 from erasediff.evaluate.attacks import embeddings, guidance, samplers
-from erasediff.evaluate.attacks.probe import Probe, Suspect, look
+from erasediff.evaluate.attacks.probe import Probe, Suspect, sample_and_count
 from erasediff.records.policy import guidance_scale
 
-__all__ = ["Probe", "Suspect", "look", "probe_named", "unasked"]
+__all__ = ["Probe", "Suspect", "null_label_probe", "probe_named", "sample_and_count"]
 
 PROBES: dict[str, Callable[[Suspect], Probe]] = {**samplers.PROBES, **embeddings.PROBES}
 
 
-def unasked(suspect: Suspect) -> Probe:
+def null_label_probe(suspect: Suspect) -> Probe:
     """The null label, by the sampler that serves: a model that hides a class from its label may still make it unasked."""
     return suspect.probe("null label", suspect.model.classes)
 

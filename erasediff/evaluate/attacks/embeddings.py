@@ -33,7 +33,7 @@ def _mixed(suspect: Suspect) -> Tensor:
     return (table[suspect.label] + table[list(suspect.retained)]) / 2
 
 
-def _asked(name: str, rows: Callable[[Suspect], Tensor]) -> Callable[[Suspect], Probe]:
+def _probe_with(name: str, rows: Callable[[Suspect], Tensor]) -> Callable[[Suspect], Probe]:
     def probe(suspect: Suspect) -> Probe:
         model, conditions = with_conditions(suspect.model, rows(suspect))
         return suspect.probe(name, *conditions, model=model)
@@ -41,4 +41,4 @@ def _asked(name: str, rows: Callable[[Suspect], Tensor]) -> Callable[[Suspect], 
     return probe
 
 
-PROBES = {name: _asked(name, rows) for name, rows in {BASE_EMBEDDING: _of_base, "noisy embedding": _noisy, "mixed embedding": _mixed}.items()}
+PROBES = {name: _probe_with(name, rows) for name, rows in {BASE_EMBEDDING: _of_base, "noisy embedding": _noisy, "mixed embedding": _mixed}.items()}

@@ -52,7 +52,7 @@ class Probe:
         return replace(self, source=replace(self.source, **changes))
 
 
-def look(watch: Watch, probe: Probe, n: int, key: bytes, check: str, of: str) -> Detections:
+def sample_and_count(watch: Watch, probe: Probe, n: int, key: bytes, check: str, of: str) -> Detections:
     """Draw ``n`` images of a probe and count detections.
 
     Args:

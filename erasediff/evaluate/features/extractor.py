@@ -39,7 +39,7 @@ def to_colour(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).expand(-1, 3, -1, -1).contiguous()
 
 
-def tried(extractor: FeatureExtractor, images: Tensor, what: str) -> FeatureExtractor:
+def check_extractor(extractor: FeatureExtractor, images: Tensor, what: str) -> FeatureExtractor:
     """Look at a few images twice before anything depends on it.
 
     Some models draw random numbers when they look, and some cannot look at images of this shape; either would be found after

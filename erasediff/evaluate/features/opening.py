@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from erasediff.evaluate.detectors import Detector
-from erasediff.evaluate.features.extractor import FeatureExtractor, tried
+from erasediff.evaluate.features.extractor import FeatureExtractor, check_extractor
 from erasediff.evaluate.features.inception import load_inception
 from erasediff.evaluate.features.of_detector import DetectorFeatures
 from erasediff.evaluate.features.pretrained import PretrainedFeatures, load_pretrained
@@ -34,4 +34,4 @@ def open_from_path(config: FeaturesConfig, images: Tensor) -> FeatureExtractor:
     loaded = (
         PretrainedFeatures(load_pretrained(path), config.batch_size) if config.kind == "transformers" else load_inception(path, config.batch_size)
     )
-    return tried(loaded, images, f"the model of features.path {path}")
+    return check_extractor(loaded, images, f"the model of features.path {path}")

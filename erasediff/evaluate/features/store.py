@@ -21,7 +21,7 @@ from torch import Tensor
 from erasediff.evaluate.features.extractor import FeatureExtractor
 from erasediff.evaluate.statistics import Features
 from erasediff.evaluate.statistics.tables import Picked
-from erasediff.files import explained
+from erasediff.files import explain_disk_errors
 
 BLOCK = 1000
 """Images that are in memory at once."""
@@ -47,7 +47,7 @@ class Writer:
             self._row, self._type = rows.shape[1:], rows.dtype
         if (rows.shape[1:], rows.dtype) != (self._row, self._type):
             raise ValueError(f"rows of {rows.dtype} {rows.shape[1:]} do not go with those of {self._type} {self._row}")
-        with explained(Path(tempfile.gettempdir())):
+        with explain_disk_errors(Path(tempfile.gettempdir())):
             self._file.write(np.ascontiguousarray(rows).data)
             self._file.flush()
         self._count += len(rows)

@@ -5,9 +5,9 @@ too few samples is INCONCLUSIVE. C0 asks whether the gate could have failed at a
 caught by F1, and a model that was only trained on must not be.
 """
 
-from erasediff.evaluate.gate.again import run_again
 from erasediff.evaluate.gate.decide import Decision, final_verdict, overall, run_export_gate, run_gate
 from erasediff.evaluate.gate.history import History, drift_after
 from erasediff.evaluate.gate.prompts import run_prompt_gate
+from erasediff.evaluate.gate.regate import run_regate
 
-__all__ = ["Decision", "History", "drift_after", "final_verdict", "overall", "run_again", "run_export_gate", "run_gate", "run_prompt_gate"]
+__all__ = ["Decision", "History", "drift_after", "final_verdict", "overall", "run_export_gate", "run_gate", "run_prompt_gate", "run_regate"]

@@ -49,14 +49,14 @@ def _rule(policy: GatePolicy, n: int, max_upper: float) -> GatePolicy:
 def _check_attack(id: str, title: str, found: Compared | None, max_upper: float, policy: GatePolicy) -> Check:
     """F1's rule after an attack that the base must not withstand; beyond what it brings of a model without the class, where there is one."""
     asked = _rule(policy, policy.attacks.n, max_upper)
-    beyond = _beyond(found) if found else None
+    beyond = _against_retrained(found) if found else None
     check = check_detections(id, title, beyond.erased if beyond else None, asked.forget, policy.alpha)
     if beyond is None or check_detections("", "", beyond.base, asked.forget, policy.alpha).verdict is Verdict.FAIL:
         return check
     return check.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": _NO_POWER})
 
 
-def _beyond(found: Compared) -> Compared:
+def _against_retrained(found: Compared) -> Compared:
     """With the model without the class for reference, in place of real images."""
     if (without := found.retrained) is None:
         return found

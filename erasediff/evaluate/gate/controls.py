@@ -66,7 +66,7 @@ def check_reference(policy: GatePolicy, measured: Measurements, forgotten: Seque
     if measured.reference is None:
         question = Question("C0.reference", "A harmless model passes", _PASSED, 1.0)
         return question.unanswered(0, "it was not measured")
-    checks = check_retain_side(policy.asked_once(), measured, measured.reference, forgotten)
+    checks = check_retain_side(policy.without_further_samples(), measured, measured.reference, forgotten)
     passed = sum(check.verdict is Verdict.PASS for check in checks)
     question = Question("C0.reference", "A harmless model passes", _PASSED, float(len(checks)))
     failed = ", ".join(check.id for check in checks if check.verdict is not Verdict.PASS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from erasediff.evaluate.gate.attacks import check_attacks
 from erasediff.evaluate.gate.controls import check_attempts, check_controls
-from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_neighbours, check_probes, check_unasked
+from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_neighbours, check_null_label, check_probes
 from erasediff.evaluate.gate.history import History, check_drift
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
@@ -46,7 +46,7 @@ def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIR
         *check_controls(policy, measured, history.lost),
         forget,
         *check_neighbours(policy, measured),
-        check_unasked(policy, measured),
+        check_null_label(policy, measured),
         check_probes(policy, measured),
         *check_earlier(policy, measured, history.forgotten),
         *check_retain_side(policy, measured, measured.retained, history.lost),

@@ -25,7 +25,7 @@ def enough(found: Detections | None, needed: int) -> str | None:
     return "there are more detections than samples" if impossible else None
 
 
-def _errs(found: Detections, forget: ForgetPolicy) -> bool:
+def _is_confused(found: Detections, forget: ForgetPolicy) -> bool:
     """Whether the detector calls so many real images of other classes the class that the excess over them is what says something."""
     return bool(found.reference_n) and found.reference_detections / found.reference_n > forget.max_reference
 
@@ -37,7 +37,7 @@ def check_detections(id: str, title: str, found: Detections | None, forget: Forg
     if found is None or reason:
         return question.unanswered(found.n if found else 0, reason or "")
     counts = found.detections, found.n
-    if not _errs(found, forget):
+    if not _is_confused(found, forget):
         return question.answer(found.detections / found.n, statistics.binomial_upper(*counts, alpha), found.n)
     reference = found.reference_detections / found.reference_n
     excess = statistics.difference_upper(*counts, found.reference_detections, found.reference_n, alpha)
@@ -62,7 +62,7 @@ def check_neighbours(policy: GatePolicy, measured: Measurements) -> list[Check]:
     return [check.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base passes it too, so a pass would mean nothing"})]
 
 
-def check_unasked(policy: GatePolicy, measured: Measurements) -> Check:
+def check_null_label(policy: GatePolicy, measured: Measurements) -> Check:
     """F2: what the model makes under the null label, against a fixed limit or a share of what the base made."""
     rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} is not made unasked"
     if found is None:
@@ -92,7 +92,7 @@ def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
 def _check_probe(policy: GatePolicy, name: str, found: Detections | None) -> Check:
     """One way of asking, by the limit for a class that the detector can tell, or for one that it cannot."""
     probes = policy.probes
-    limit = probes.max_excess if found is not None and _errs(found, policy.forget) else probes.max_upper
+    limit = probes.max_excess if found is not None and _is_confused(found, policy.forget) else probes.max_upper
     rule = policy.forget.model_copy(update={"n": probes.n, "max_upper": limit or probes.max_upper})
     return check_detections("F3", f"Asked by {name}, the class does not come back", found, rule, policy.alpha)
 

@@ -37,7 +37,7 @@ def samples_needed(row: ClassAccuracy, retain: RetainPolicy) -> int:
     return max(retain.n_per_class, min(needed, retain.max_per_class))
 
 
-def _asked_again(rows: Sequence[ClassAccuracy], further: Sequence[ClassAccuracy], retain: RetainPolicy) -> list[tuple[ClassAccuracy, int]]:
+def _with_further_samples(rows: Sequence[ClassAccuracy], further: Sequence[ClassAccuracy], retain: RetainPolicy) -> list[tuple[ClassAccuracy, int]]:
     """What R1.class looks at: each class with all its samples, and how many there have to be."""
     more = {row.label: row for row in further}
     return [(more.get(row.label, row), samples_needed(row, retain)) for row in rows]
@@ -76,7 +76,7 @@ def check_retained(policy: GatePolicy, measured: Measurements, found: RetainMeas
         return [question.unanswered(sum(row.n for row in rows), f"class {min(missing)} was not measured")]
     singles = [
         _check_accuracy("R1.class", f"Class {row.label} is still made", [row], retain.class_margin, policy, needed)
-        for row, needed in _asked_again(rows, found.further, retain)
+        for row, needed in _with_further_samples(rows, found.further, retain)
     ]
     worst = min(singles, key=lambda check: -math.inf if check.bound is None else check.bound, default=None)
     checks = [_check_accuracy("R1", "Retained classes are still made", rows, retain.macro_margin, policy)]

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.places import place_for
-from erasediff.evidence.purge.seam import Kept, Listing, Store
+from erasediff.evidence.purge.store import Kept, Listing, Store
 from erasediff.records.purging import PlannedRun, PurgePlan
 from erasediff.records.settings import Settings
 
@@ -17,9 +17,9 @@ def artifacts_store(plan: PurgePlan, settings: Settings) -> Store:
 
     def look() -> Listing:
         addresses = [(run, address) for run in plan.runs for address in _addresses(run, settings)]
-        things = [thing for run, address in addresses for thing in place_for(address, _root(run, settings), _endpoint()).things()]
+        items = [item for run, address in addresses for item in place_for(address, _root(run, settings), _endpoint()).items()]
         kept = Kept("runs", sum(bool(run.parts) for run in plan.runs), "their other artifacts hold what serves, or another request's evidence")
-        return Listing(tuple(things), (kept,))
+        return Listing(tuple(items), (kept,))
 
     return Store("mlflow artifacts", look, "listed where MLflow keeps them, not through MLflow, by a client of its own")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from erasediff.attempts.attempt import GRIDS, KEY, Attempt
 from erasediff.data.workspace import WORKSPACE
-from erasediff.evidence.purge.folder import folder_things, remove_file
-from erasediff.evidence.purge.grids import shows
-from erasediff.evidence.purge.seam import AGAIN, Kept, Listing, Store, Thing
+from erasediff.evidence.purge.folder import folder_items, remove_file
+from erasediff.evidence.purge.grids import shows_label
+from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, is_open
 from erasediff.records.nouns import BaseRecord
 from erasediff.steps.table import CHECKPOINT
@@ -35,7 +35,7 @@ def cache_store(subject: Subject) -> Store:
 
     def look() -> Listing:
         workspaces = [path for run in subject.attempts for path in sorted(run.folder.glob(f"{_SCRATCH}/{WORKSPACE}"))]
-        return Listing(tuple(thing for path in workspaces for thing in folder_things(path, "files of DVC workspaces", path.parent)))
+        return Listing(tuple(item for path in workspaces for item in folder_items(path, "files of DVC workspaces", path.parent)))
 
     return Store("dvc cache", look, "looked for workspaces in every scratch folder anew")
 
@@ -51,16 +51,16 @@ def workdir_store(subject: Subject, conceal: Callable[[Attempt], None]) -> Store
     def look() -> Listing:
         everything = subject.run.workdir.attempts()
         dataset = subject.run.plan().request.dataset
-        showing = [run for run in everything if run.plan().request.dataset == dataset and shows(run, subject.label)]
+        showing = [run for run in everything if run.plan().request.dataset == dataset and shows_label(run, subject.label)]
         own = {run.name for run in subject.attempts}
         others = [run for run in everything if run.name not in own and _starts_from(run, subject.name)]
-        things = [
-            *(Thing(PICTURES, partial(conceal, run)) for run in showing),
-            *(thing for run in subject.attempts for thing in _leftovers(run)),
-            *(thing for run in others if not is_open(run) for thing in _checkpoints(run)),
+        items = [
+            *(PurgeItem(PICTURES, partial(conceal, run)) for run in showing),
+            *(item for run in subject.attempts for item in _leftovers(run)),
+            *(item for run in others if not is_open(run) for item in _checkpoints(run)),
         ]
         busy = sum(1 for run in others if is_open(run) for _ in _checkpoints(run))
-        return Listing(tuple(things), (Kept(CHECKPOINTS, busy, f"an attempt that has not ended still needs them: {AGAIN}"),))
+        return Listing(tuple(items), (Kept(CHECKPOINTS, busy, f"an attempt that has not ended still needs them: {RETRY_LATER}"),))
 
     return Store("workdir", look, "listed every attempt's folder anew against what may stay")
 
@@ -70,34 +70,34 @@ def _starts_from(attempt: Attempt, name: str) -> bool:
     return base is not None and base.name == name
 
 
-def _leftovers(attempt: Attempt) -> Iterator[Thing]:
+def _leftovers(attempt: Attempt) -> Iterator[PurgeItem]:
     for path in sorted(attempt.folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             if path.match(_SCRATCH):
                 yield from _of_scratch(path)
             elif path.name != _GRAPHS:
-                yield from folder_things(path, OTHERS, attempt.folder)
+                yield from folder_items(path, OTHERS, attempt.folder)
         elif CHECKPOINT not in path.name and path.name not in _STAYS and path.suffix not in _STAYING_SUFFIXES:
-            yield Thing(OTHERS, partial(remove_file, path))
+            yield PurgeItem(OTHERS, partial(remove_file, path))
     yield from _checkpoints(attempt)
 
 
-def _of_scratch(folder: Path) -> Iterator[Thing]:
+def _of_scratch(folder: Path) -> Iterator[PurgeItem]:
     """A scratch folder but for the workspace in it, which the store "dvc cache" counts."""
     inside = sorted(folder.iterdir())
     for path in inside:
         if path.is_dir() and not path.is_symlink():
             if path.name != WORKSPACE:
-                yield from folder_things(path, SCRATCH, folder.parent)
+                yield from folder_items(path, SCRATCH, folder.parent)
         else:
-            yield Thing(SCRATCH, partial(remove_file, path, folder.parent))
+            yield PurgeItem(SCRATCH, partial(remove_file, path, folder.parent))
     if not inside:
-        yield from folder_things(folder, SCRATCH, folder.parent)
+        yield from folder_items(folder, SCRATCH, folder.parent)
 
 
-def _checkpoints(attempt: Attempt) -> Iterator[Thing]:
+def _checkpoints(attempt: Attempt) -> Iterator[PurgeItem]:
     """A checkpoint, and parts of one."""
-    return (Thing(CHECKPOINTS, partial(remove_file, path)) for path in _in(attempt.folder, f"*{CHECKPOINT}*"))
+    return (PurgeItem(CHECKPOINTS, partial(remove_file, path)) for path in _in(attempt.folder, f"*{CHECKPOINT}*"))
 
 
 def _in(folder: Path, pattern: str) -> list[Path]:

@@ -42,13 +42,13 @@ class MlflowDatabase:
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _overwrite)
         self._metadata = MetaData()
-        self._spoken(lambda: self._metadata.reflect(self._engine))
+        self._explained(lambda: self._metadata.reflect(self._engine))
         if not {"runs", _VERSIONS} <= set(self._metadata.tables):
             raise BadInput("the database that the purge was given is not MLflow's: correct ERASEDIFF_MLFLOW_BACKEND_STORE_URI.")
 
     def rows_of_run(self, run_id: str) -> int:
         """How many rows of any table refer to a run."""
-        return self._spoken(lambda: self._count((table, _refers(table, run_id)) for table in self._run_tables()))
+        return self._explained(lambda: self._count((table, _refers(table, run_id)) for table in self._run_tables()))
 
     def delete_run(self, run_id: str) -> None:
         """Delete every row that refers to a run, or none."""
@@ -58,11 +58,11 @@ class MlflowDatabase:
         """The versions of a model that have a row, and whether each is hidden, as a version is that was deleted softly."""
         table = self._metadata.tables[_VERSIONS]
         wanted = select(table.c.version, table.c.current_stage).where(_of_model(table, name))
-        return {int(number): stage == _HIDDEN for number, stage in self._spoken(lambda: self._rows(wanted))}
+        return {int(number): stage == _HIDDEN for number, stage in self._explained(lambda: self._rows(wanted))}
 
     def rows_of_version(self, name: str, number: int) -> int:
         """How many rows of any table refer to a version."""
-        return self._spoken(lambda: self._count((table, _is_version(table, name, number)) for table in self._version_tables()))
+        return self._explained(lambda: self._count((table, _is_version(table, name, number)) for table in self._version_tables()))
 
     def delete_version(self, name: str, number: int) -> None:
         """Delete every row that refers to a version, or none."""
@@ -91,7 +91,7 @@ class MlflowDatabase:
                     connection.execute(delete(table).where(condition))
             self._checkpoint()
 
-        self._spoken(act)
+        self._explained(act)
 
     def _checkpoint(self) -> None:
         """A write-ahead log keeps the pages as they were, until it is written back."""
@@ -99,7 +99,7 @@ class MlflowDatabase:
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _spoken(self, action: Callable[[], T]) -> T:
+    def _explained(self, action: Callable[[], T]) -> T:
         try:
             return action()
         except SQLAlchemyError as error:  # its text quotes the statement and its values

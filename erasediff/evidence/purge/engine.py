@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from erasediff.errors import EraseDiffError
-from erasediff.evidence.purge.seam import Listing, Store, Thing
+from erasediff.evidence.purge.store import Listing, PurgeItem, Store
 from erasediff.records.purging import MAX_REASON, Action, PurgeLine, Seen, StoreName, Unfinished
 
 Keep = Callable[[tuple[Seen, ...]], None]
@@ -50,7 +50,7 @@ def purge_stores(stores: Sequence[Store], seen: tuple[Seen, ...], keep: Keep) ->
     return Purged(tuple(lines), tuple(unfinished))
 
 
-def look_only(stores: Sequence[Store]) -> Purged:
+def preview_stores(stores: Sequence[Store]) -> Purged:
     """What purging would find, without changing anything."""
     lines: list[PurgeLine] = []
     unfinished: list[Unfinished] = []
@@ -66,14 +66,14 @@ def look_only(stores: Sequence[Store]) -> Purged:
 def most(seen: tuple[Seen, ...], name: StoreName, listing: Listing) -> tuple[Seen, ...]:
     """The most that was ever found of each kind: a purge only takes away, so the first whole look saw all of it."""
     counts: dict[tuple[StoreName, str, Action], int] = {(entry.store, entry.what, entry.action): entry.count for entry in seen}
-    for (what, action), count in _counted(listing.things).items():
+    for (what, action), count in _counted(listing.items).items():
         counts[name, what, action] = max(count, counts.get((name, what, action), 0))
     return tuple(Seen(store=store, what=what, action=action, count=count) for (store, what, action), count in counts.items())
 
 
-def remove(thing: Thing) -> None:
+def remove(item: PurgeItem) -> None:
     """Remove one thing."""
-    thing.remove()
+    item.remove()
 
 
 def _purge(store: Store, listing: Listing) -> None:
@@ -82,18 +82,18 @@ def _purge(store: Store, listing: Listing) -> None:
     Raises:
         EraseDiffError: it refused, does not answer, or still holds something.
     """
-    for thing in listing.things:
-        remove(thing)
-    if not listing.things:
+    for item in listing.items:
+        remove(item)
+    if not listing.items:
         return
-    left = _counted(store.look().things)
+    left = _counted(store.look().items)
     if left:
         (what, _), count = left.most_common(1)[0]
         raise EraseDiffError(f"{sum(left.values())} things are still there after they were deleted ({count} of them {what}): run the purge again.")
 
 
-def _counted(things: Sequence[Thing]) -> Counter[tuple[str, Action]]:
-    return Counter((thing.what, thing.action) for thing in things)
+def _counted(items: Sequence[PurgeItem]) -> Counter[tuple[str, Action]]:
+    return Counter((item.what, item.action) for item in items)
 
 
 def _lines(store: Store, seen: tuple[Seen, ...], listing: Listing) -> list[PurgeLine]:

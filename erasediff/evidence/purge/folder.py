@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.evidence.purge.seam import Thing
+from erasediff.evidence.purge.store import PurgeItem
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class FolderPlace:
     within: Path
     what: str = "files"
 
-    def things(self) -> tuple[Thing, ...]:
+    def items(self) -> tuple[PurgeItem, ...]:
         """Every file below the folder, and then folders that are left without any."""
         if not self.within.is_dir():
             raise Unreachable("a folder that has to be purged is not there: mount its volume, or correct the setting that names it.")
         if self.root.is_symlink():
             raise BadInput("what has to be purged is a link to another place: name that place itself.")
         if self.root.is_file():
-            return (Thing(self.what, partial(remove_file, self.root)),)
-        return tuple(folder_things(self.root, self.what, self.root))
+            return (PurgeItem(self.what, partial(remove_file, self.root)),)
+        return tuple(folder_items(self.root, self.what, self.root))
 
 
-def folder_things(root: Path, what: str, keep: Path) -> Iterator[Thing]:
+def folder_items(root: Path, what: str, keep: Path) -> Iterator[PurgeItem]:
     """Everything in a folder, and the folder too where it is not the one to ``keep``; none if it is not there.
 
     Raises:
@@ -46,9 +46,9 @@ def folder_things(root: Path, what: str, keep: Path) -> Iterator[Thing]:
         here = Path(folder)
         links = [name for name in names if (here / name).is_symlink()]
         for name in sorted([*files, *links]):
-            yield Thing(what, partial(remove_file, here / name, keep))
+            yield PurgeItem(what, partial(remove_file, here / name, keep))
         if here != keep and not files and not names:
-            yield Thing("empty folders", partial(_remove_folder, here))
+            yield PurgeItem("empty folders", partial(_remove_folder, here))
 
 
 def remove_file(path: Path, root: Path | None = None) -> None:

@@ -16,7 +16,7 @@ _FORGOTTEN = ("forgotten_before", "forgotten_after")
 _RETAINED = ("retained_before", "retained_after")
 
 
-def shows(attempt: Attempt, label: int) -> bool:
+def shows_label(attempt: Attempt, label: int) -> bool:
     """Whether any grid of an attempt shows samples of a label: as the forgotten one, or as one that was still retained.
 
     Raises:
@@ -31,7 +31,7 @@ def _shows(attempt: Attempt, label: int, path: Path) -> bool:
     return forgotten or label in arrays["labels"]
 
 
-def without(attempt: Attempt, label: int, path: Path, render: Callable[[Attempt, Path], bytes]) -> None:
+def remove_label(attempt: Attempt, label: int, path: Path, render: Callable[[Attempt, Path], bytes]) -> None:
     """Take a label out of an attempt's grids and report.
 
     The new grid gets its name after the report has been written anew, and the first grid goes last: a kill before that leaves a grid that still

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
-from erasediff.evidence.purge.folder import folder_things, remove_file
-from erasediff.evidence.purge.seam import AGAIN, Kept, Listing, Store, Thing
+from erasediff.evidence.purge.folder import folder_items, remove_file
+from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord
 from erasediff.tracking import Tracking
@@ -27,44 +27,44 @@ def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
 
     def look() -> Listing:
         attempts = subject.run.workdir.attempts()
-        things = [*_weights(subject, found), *(thing for run in attempts for thing in _graphs(run, subject, found))]
+        items = [*_weights(subject, found), *(item for run in attempts for item in _graphs(run, subject, found))]
         unknown = _unknown(subject, found, attempts, tracking)
         needed = {run.detector() for run in subject.opened}
         detectors = {run.detector() for run in subject.attempts}
-        things += [thing for path in sorted(detectors - needed) for thing in _detector(path)]
+        items += [item for path in sorted(detectors - needed) for item in _detector(path)]
         held = sum(path.is_file() for path in detectors & needed)
-        kept = [*found.kept, Kept(DETECTORS, held, f"an attempt that has not ended is judged by them: {AGAIN}")]
+        kept = [*found.kept, Kept(DETECTORS, held, f"an attempt that has not ended is judged by them: {RETRY_LATER}")]
         if subject.opened:
-            kept.append(Kept(UNKNOWN, len(unknown), f"an attempt that has not ended may be about to name them: {AGAIN}"))
+            kept.append(Kept(UNKNOWN, len(unknown), f"an attempt that has not ended may be about to name them: {RETRY_LATER}"))
         else:
-            things += unknown
-        return Listing(tuple(things), tuple(kept))
+            items += unknown
+        return Listing(tuple(items), tuple(kept))
 
     return Store("models", look, "listed the folders of models, graphs and detectors anew")
 
 
-def _weights(subject: Subject, found: Survey) -> Iterator[Thing]:
+def _weights(subject: Subject, found: Survey) -> Iterator[PurgeItem]:
     models, staying = subject.run.workdir.models, {digest[:_NAME] for digest in found.staying}
     for name in sorted({digest[:_NAME] for digest in found.plan.revoked} - staying):
-        yield from folder_things(models / name, WEIGHTS, models)
+        yield from folder_items(models / name, WEIGHTS, models)
 
 
-def _graphs(run: Attempt, subject: Subject, found: Survey) -> Iterator[Thing]:
+def _graphs(run: Attempt, subject: Subject, found: Survey) -> Iterator[PurgeItem]:
     """The graph of an attempt, if it was revoked or is one of the request's own that serves nobody."""
     exported = run.find(ExportedRecord)
     digest = None if exported is None else exported.onnx.sha256
     own = run.name in {attempt.name for attempt in subject.attempts}
     if digest not in found.staying and (own or (digest in found.plan.revoked and not is_open(run))):
-        yield from folder_things(run.folder / "onnx", GRAPHS, run.folder)
+        yield from folder_items(run.folder / "onnx", GRAPHS, run.folder)
 
 
-def _detector(path: Path) -> Iterator[Thing]:
+def _detector(path: Path) -> Iterator[PurgeItem]:
     """A detector, and parts of one that were never renamed."""
     for file in sorted(path.parent.glob(f"*{path.stem}*")):
-        yield Thing(DETECTORS, partial(remove_file, file))
+        yield PurgeItem(DETECTORS, partial(remove_file, file))
 
 
-def _unknown(subject: Subject, found: Survey, attempts: list[Attempt], tracking: Tracking) -> list[Thing]:
+def _unknown(subject: Subject, found: Survey, attempts: list[Attempt], tracking: Tracking) -> list[PurgeItem]:
     """What a step that was killed left among the models; whatever the registry knows can be fetched again."""
     named = {digest[:_NAME] for digest in (*found.plan.revoked, *found.staying)}
     for run in attempts:
@@ -74,10 +74,10 @@ def _unknown(subject: Subject, found: Survey, attempts: list[Attempt], tracking:
     named |= {model.weights.uri for version in versions if (model := model_of(version)) is not None}
     models = subject.run.workdir.models
     strangers = sorted(path for path in models.iterdir() if path.name not in named) if models.is_dir() else []
-    return [thing for path in strangers for thing in _stranger(path, models)]
+    return [item for path in strangers for item in _unrecorded(path, models)]
 
 
-def _stranger(path: Path, models: Path) -> list[Thing]:
+def _unrecorded(path: Path, models: Path) -> list[PurgeItem]:
     if path.is_dir() and not path.is_symlink():
-        return list(folder_things(path, UNKNOWN, models))
-    return [Thing(UNKNOWN, partial(remove_file, path))]
+        return list(folder_items(path, UNKNOWN, models))
+    return [PurgeItem(UNKNOWN, partial(remove_file, path))]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.places import local, place_for
-from erasediff.evidence.purge.seam import Listing, Store
+from erasediff.evidence.purge.store import Listing, Store
 
 
 def owned_store(places: Sequence[str], workdir: Path, needed: Sequence[str]) -> Store:
@@ -23,7 +23,7 @@ def owned_store(places: Sequence[str], workdir: Path, needed: Sequence[str]) -> 
         for number, place in enumerate(places, start=1):
             if any(_holds(place, other) for other in needed) or _holds(str(workdir), place):
                 raise BadInput(f"place {number} of purge.places holds more than this request, or lies in the workdir: nothing of it is deleted.")
-        return Listing(tuple(thing for place in places for thing in place_for(place, _parent(place)).things()))
+        return Listing(tuple(item for place in places for item in place_for(place, _parent(place)).items()))
 
     return Store("owner's places", look, "listed every place anew, in S3 with all versions")
 

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
-from erasediff.evidence.purge.folder import folder_things
-from erasediff.evidence.purge.seam import Kept, Listing, Store
+from erasediff.evidence.purge.folder import folder_items
+from erasediff.evidence.purge.store import Kept, Listing, Store
 from erasediff.files import is_in_use
 
 KFP_PREFIX = "erasediff-kfp-"
@@ -25,9 +25,9 @@ def pipeline_store(workdir: Workdir) -> Store:
         temporary = Path(tempfile.gettempdir())
         folders = [*_own(workdir.root, LAUNCH_PREFIX), *_own(temporary, KFP_PREFIX)]
         busy = [folder for folder in folders if is_in_use(folder)]
-        things = [thing for folder in folders if folder not in busy for thing in folder_things(folder, "files of pipeline runs", folder.parent)]
+        items = [item for folder in folders if folder not in busy for item in folder_items(folder, "files of pipeline runs", folder.parent)]
         kept = Kept("folders of pipeline runs", len(busy), "a run that is going on uses them, and removes them at its end")
-        return Listing(tuple(things), (kept,))
+        return Listing(tuple(items), (kept,))
 
     return Store("pipeline artifacts", look, "looked for folders of pipeline runs anew")
 

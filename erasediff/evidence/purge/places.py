@@ -10,13 +10,13 @@ from urllib.parse import unquote, urlsplit
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.folder import FolderPlace
 from erasediff.evidence.purge.s3 import S3Place
-from erasediff.evidence.purge.seam import Thing
+from erasediff.evidence.purge.store import PurgeItem
 
 
 class Place(Protocol):
     """Where bytes lie that all have to go."""
 
-    def things(self) -> Sequence[Thing]:
+    def items(self) -> Sequence[PurgeItem]:
         """Everything that lies there now, asked by a connection of its own."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erasediff.evidence.purge.places import place_for
-from erasediff.evidence.purge.seam import Listing, Store
+from erasediff.evidence.purge.store import Listing, Store
 from erasediff.evidence.purge.survey import Subject, Survey
 from erasediff.records.nouns import RollOutRecord
 from erasediff.records.settings import RollOutSettings
@@ -15,7 +15,7 @@ def published_store(subject: Subject, found: Survey, settings: RollOutSettings) 
     def look() -> Listing:
         gone = [digest for digest in found.plan.revoked if digest not in found.staying]
         places = [(root, place_for(f"{root}/{digest}", root)) for root in _roots(subject, settings) for digest in gone]
-        return Listing(tuple(thing for _, place in places for thing in place.things()))
+        return Listing(tuple(item for _, place in places for item in place.items()))
 
     return Store("published models", look, "listed every place that was published to anew, with all versions")
 

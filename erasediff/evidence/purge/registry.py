@@ -6,7 +6,7 @@ from functools import partial
 
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.database import MlflowDatabase
-from erasediff.evidence.purge.seam import Kept, Listing, Store, Thing
+from erasediff.evidence.purge.store import Kept, Listing, PurgeItem, Store
 from erasediff.records.purging import PurgePlan
 from erasediff.records.settings import Settings
 from erasediff.tracking import Tracking
@@ -35,7 +35,7 @@ def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracki
 
     def look() -> Listing:
         database = MlflowDatabase(database_uri(tracking.uri, settings))
-        rows = [Thing(RUNS, partial(database.delete_run, run.id)) for run in plan.runs if not run.parts and database.rows_of_run(run.id)]
+        rows = [PurgeItem(RUNS, partial(database.delete_run, run.id)) for run in plan.runs if not run.parts and database.rows_of_run(run.id)]
         partly = sum(bool(run.parts) for run in plan.runs)
         kept = Kept(RUNS, partly, "they hold what serves, or another request's evidence; only some of their artifacts went")
         return Listing((*_versions(plan, name, superseded, tracking, database), *rows), (kept,))
@@ -43,7 +43,7 @@ def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracki
     return Store("mlflow registry", look, "asked every table of MLflow's database by a connection of its own", ("mlflow artifacts",))
 
 
-def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, database: MlflowDatabase) -> list[Thing]:
+def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, database: MlflowDatabase) -> list[PurgeItem]:
     """Versions to delete, or to tag.
 
     The highest number is never deleted: MLflow counts on from it, and would give it to another model.
@@ -52,15 +52,15 @@ def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, d
     newest = max(present, default=0)
     planned = {version.number for version in plan.versions}
     loose = sorted(number for number in planned - present.keys() if database.rows_of_version(name, number))
-    things = [Thing(KNOWING, partial(database.delete_version, name, number)) for number in loose]
+    items = [PurgeItem(KNOWING, partial(database.delete_version, name, number)) for number in loose]
     for number, hidden in sorted(present.items()):
         if hidden and number != newest:
-            things.append(Thing(HIDDEN, partial(database.delete_version, name, number)))
+            items.append(PurgeItem(HIDDEN, partial(database.delete_version, name, number)))
         elif number in planned and superseded == "delete" and number != newest:
-            things.append(Thing(KNOWING, partial(database.delete_version, name, number)))
+            items.append(PurgeItem(KNOWING, partial(database.delete_version, name, number)))
         elif number in planned and not hidden and not _tagged(tracking, name, number):
-            things.append(Thing(KNOWING, partial(tracking.tag_version, name, str(number), REVOKED_TAG, "true"), "revoked"))
-    return things
+            items.append(PurgeItem(KNOWING, partial(tracking.tag_version, name, str(number), REVOKED_TAG, "true"), "revoked"))
+    return items
 
 
 def _tagged(tracking: Tracking, name: str, number: int) -> bool:

@@ -6,7 +6,7 @@ from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.places import local, place_for
 from erasediff.evidence.purge.s3 import neighbours
-from erasediff.evidence.purge.seam import Kept, Listing, Store
+from erasediff.evidence.purge.store import Kept, Listing, Store
 
 
 def remote_store(remote: ForgetStore, recorded: frozenset[str], endpoint_url: str | None) -> Store:
@@ -21,8 +21,8 @@ def remote_store(remote: ForgetStore, recorded: frozenset[str], endpoint_url: st
     def look() -> Listing:
         if recorded - {remote.shown}:
             raise BadInput("a forget set of this request was versioned in another DVC remote than is set now: set ERASEDIFF_DVC_REMOTE to that one.")
-        things = place_for(remote.url, remote.url, endpoint_url).things()
-        return Listing(tuple(things), (Kept("forget sets", _others(remote.url, endpoint_url), "they are other requests'"),))
+        items = place_for(remote.url, remote.url, endpoint_url).items()
+        return Listing(tuple(items), (Kept("forget sets", _others(remote.url, endpoint_url), "they are other requests'"),))
 
     proof = "listed every version, marker and upload anew by a second client" if remote.url.startswith("s3://") else "listed the folder anew"
     return Store("dvc remote", look, proof)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.evidence.purge.seam import Thing
+from erasediff.evidence.purge.store import PurgeItem
 from erasediff.s3 import code, s3_client
 
 T = TypeVar("T")
@@ -28,29 +28,29 @@ class S3Place:
     prefix: str
     endpoint_url: str | None = None
 
-    def things(self) -> tuple[Thing, ...]:
+    def items(self) -> tuple[PurgeItem, ...]:
         """Versions, then markers, then broken uploads.
 
         Raises:
             Unreachable: the store does not answer, or refuses to list.
             BadInput: there is no such bucket.
         """
-        client = spoken(lambda: s3_client(self.endpoint_url))
-        return spoken(lambda: (*self._versions(client, "Versions"), *self._versions(client, "DeleteMarkers"), *self._uploads(client)))
+        client = explained(lambda: s3_client(self.endpoint_url))
+        return explained(lambda: (*self._versions(client, "Versions"), *self._versions(client, "DeleteMarkers"), *self._uploads(client)))
 
-    def _versions(self, client: Any, kind: str) -> Iterator[Thing]:
+    def _versions(self, client: Any, kind: str) -> Iterator[PurgeItem]:
         what = {"Versions": "object versions", "DeleteMarkers": "delete markers"}[kind]
         for page in client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=self.prefix):
             for entry in page.get(kind, ()):
                 if self._ours(entry["Key"]):
-                    yield Thing(what, partial(self._delete, client, entry["Key"], entry["VersionId"]))
+                    yield PurgeItem(what, partial(self._delete, client, entry["Key"], entry["VersionId"]))
 
-    def _uploads(self, client: Any) -> Iterator[Thing]:
+    def _uploads(self, client: Any) -> Iterator[PurgeItem]:
         for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix):
             for entry in page.get("Uploads", ()):
                 if self._ours(entry["Key"]):
                     abort = partial(client.abort_multipart_upload, Bucket=self.bucket, Key=entry["Key"], UploadId=entry["UploadId"])
-                    yield Thing("multipart uploads", partial(spoken, partial(_unless_gone, abort)))
+                    yield PurgeItem("multipart uploads", partial(explained, partial(_unless_gone, abort)))
 
     def _ours(self, key: str) -> bool:
         """S3's prefixes end anywhere: ``a`` is one of ``ab/c`` too."""
@@ -59,9 +59,9 @@ class S3Place:
     def _delete(self, client: Any, key: str, version: str) -> None:
         delete = partial(client.delete_object, Bucket=self.bucket, Key=key, VersionId=version)
         try:
-            spoken(partial(_unless_gone, delete))
+            explained(partial(_unless_gone, delete))
         except Unreachable as refused:
-            until = spoken(lambda: self._locked(client, key, version))
+            until = explained(lambda: self._locked(client, key, version))
             if until is None:
                 raise
             raise Unreachable(f"an object version is under an object lock ({until}): run the purge again when that ends.") from refused
@@ -87,10 +87,10 @@ def neighbours(bucket: str, parent: str, own: str, endpoint_url: str | None) -> 
         pages = s3_client(endpoint_url).get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{parent}/" if parent else "", Delimiter="/")
         return sum(entry["Prefix"].rstrip("/").rpartition("/")[2] != own for page in pages for entry in page.get("CommonPrefixes", ()))
 
-    return spoken(count)
+    return explained(count)
 
 
-def spoken(action: Callable[[], T]) -> T:
+def explained(action: Callable[[], T]) -> T:
     """Turn what S3 can answer into a sentence, without keys, which may be anybody's names.
 
     Raises:

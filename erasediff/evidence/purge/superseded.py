@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from erasediff.evidence.purge.seam import AGAIN, Kept
+from erasediff.evidence.purge.store import RETRY_LATER, Kept
 from erasediff.records.nouns import ModelRecord
 
 
@@ -70,7 +70,7 @@ class PurgeDecision:
 
 
 _CHAMPION = "they serve, or stay warm to roll back to"
-_OPEN = f"they are revoked, and an attempt that has not ended still needs them: {AGAIN}"
+_OPEN = f"they are revoked, and an attempt that has not ended still needs them: {RETRY_LATER}"
 _ELSEWHERE = "they are the champion of another registered model: erase the class from that one too"
 _ERASED, _OTHER = "they have forgotten the class", "they are of another dataset"
 

@@ -8,8 +8,8 @@ from typing import Any
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import requests_in
 from erasediff.errors import BadInput
-from erasediff.evidence.purge.grids import shows
-from erasediff.evidence.purge.seam import Kept
+from erasediff.evidence.purge.grids import shows_label
+from erasediff.evidence.purge.store import Kept
 from erasediff.evidence.purge.superseded import Build, PurgeDecision, RetentionRules, decide
 from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
@@ -172,7 +172,7 @@ def _reports(subject: Subject, tracking: Tracking, planned: dict[str, PlannedRun
     for run in subject.run.workdir.attempts():
         plan = run.plan()
         present = planned.get(plan.mlflow_run_id)
-        if plan.request.dataset == dataset and (present is None or present.parts) and shows(run, subject.label):
+        if plan.request.dataset == dataset and (present is None or present.parts) and shows_label(run, subject.label):
             entry = tracking.find_run(plan.mlflow_run_id)
             if entry is not None:
                 found[plan.mlflow_run_id] = _planned(entry, (*(present.parts if present else ()), REPORT_ARTIFACT))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from erasediff.errors import BadInput
-from erasediff.evaluate.attacks import PROBES, Suspect, probe_named, unasked
+from erasediff.evaluate.attacks import PROBES, Suspect, null_label_probe, probe_named
 from erasediff.evaluate.attacks.conditions import embedding_of, with_conditions
 from erasediff.evaluate.attacks.probe import Probe
 from erasediff.evaluate.sampling import draw_samples
@@ -44,7 +44,7 @@ def test_the_policy_s_names_are_those_of_the_attacks(suspect: Suspect) -> None:
     """And each asks for something of its own: no two give the same images, nor those of the label by the sampler that serves."""
     names = load_policy(Path(__file__).parents[3] / "policies/class-conditional.yaml").probes.ask
     assert set(PROBES) - {"eta 1.85"} < set(names), "at so much noise the base makes no class either: there if a policy asks for it"
-    images = [drawn(probe_named(suspect, name)) for name in {*names, *PROBES}] + [drawn(unasked(suspect)), drawn(suspect.probe("label"))]
+    images = [drawn(probe_named(suspect, name)) for name in {*names, *PROBES}] + [drawn(null_label_probe(suspect)), drawn(suspect.probe("label"))]
     assert all(not torch.equal(a, b) for k, a in enumerate(images) for b in images[:k])
 
 
@@ -59,11 +59,11 @@ def test_a_name_that_is_not_known_is_refused(suspect: Suspect, name: str) -> Non
 
 
 def test_unasked_is_the_null_label(suspect: Suspect) -> None:
-    assert torch.equal(drawn(unasked(suspect)), drawn(suspect.probe("null", NULL)))
+    assert torch.equal(drawn(null_label_probe(suspect)), drawn(suspect.probe("null", NULL)))
 
 
 def test_guidance_zero_is_the_null_label_and_one_the_label(suspect: Suspect) -> None:
-    assert (drawn(probe_named(suspect, "guidance 0")).int() - drawn(unasked(suspect)).int()).abs().max() <= 1
+    assert (drawn(probe_named(suspect, "guidance 0")).int() - drawn(null_label_probe(suspect)).int()).abs().max() <= 1
     assert torch.equal(drawn(probe_named(suspect, "guidance 1")), drawn(suspect.probe("label")))
 
 

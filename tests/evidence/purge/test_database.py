@@ -60,9 +60,9 @@ def test_every_row_goes_and_no_byte_of_it_stays_in_the_file(tracking: Tracking, 
     file = tmp_path / "mlflow.db"
     assert CANARY.encode() in file.read_bytes(), "control"
     store = registry_store(plan_of(run, version), "m", "delete", tracking, Settings())
-    for thing in store.look().things:
-        thing.remove()
-    assert store.look().things == ()
+    for item in store.look().items:
+        item.remove()
+    assert store.look().items == ()
     assert CANARY.encode() not in file.read_bytes()
     assert tracking.find_run(run) is None
     assert [str(v.version) for v in tracking.versions("m")] == ["2"]
@@ -80,9 +80,9 @@ def test_control_mlflows_own_deletion_leaves_rows_and_bytes(tracking: Tracking, 
     assert database.rows_of_version("m", int(version)) > 1
     assert CANARY.encode() in (tmp_path / "mlflow.db").read_bytes()
     store = registry_store(plan_of(run, version), "m", "delete", tracking, Settings())
-    assert sorted(thing.what for thing in store.look().things) == ["runs", "versions that were only hidden"]
-    for thing in store.look().things:
-        thing.remove()
+    assert sorted(item.what for item in store.look().items) == ["runs", "versions that were only hidden"]
+    for item in store.look().items:
+        item.remove()
     assert CANARY.encode() not in (tmp_path / "mlflow.db").read_bytes()
 
 
@@ -98,10 +98,10 @@ def test_control_the_rows_that_gc_deletes_are_not_all(tracking: Tracking, tmp_pa
 def test_the_highest_version_is_tagged_and_never_deleted(tracking: Tracking, tmp_path: Path) -> None:
     run, other, _ = filled(tracking, tmp_path)
     store = registry_store(PurgePlan(versions=(PlannedVersion(name="m", number=2),)), "m", "delete", tracking, Settings())
-    (thing,) = store.look().things
-    assert thing.action == "revoked"
-    thing.remove()
-    assert store.look().things == ()
+    (item,) = store.look().items
+    assert item.action == "revoked"
+    item.remove()
+    assert store.look().items == ()
     assert "erasediff.revoked" in tracking.resolve("models:/m/2").tags
     assert run != other
 
@@ -155,9 +155,9 @@ def test_the_same_on_postgresql_where_keys_refer_to_keys(postgres: str, tmp_path
     tracking = Tracking(tmp_path)
     run, other, version = filled(tracking, tmp_path)
     store = registry_store(plan_of(run, version), "m", "delete", tracking, Settings())
-    for thing in store.look().things:
-        thing.remove()
-    assert store.look().things == ()
+    for item in store.look().items:
+        item.remove()
+    assert store.look().items == ()
     database: Callable[[str], int] = MlflowDatabase(postgres).rows_of_run
     assert (database(run), database(other) > 0) == (0, True)
     assert time.monotonic() - started < 300

@@ -13,8 +13,8 @@ from erasediff.evidence.purge.engine import purge_stores
 from erasediff.evidence.purge.folder import FolderPlace
 from erasediff.evidence.purge.owned import owned_store
 from erasediff.evidence.purge.pipeline import pipeline_store
-from erasediff.evidence.purge.seam import Listing, Store, Thing
-from erasediff.files import in_use
+from erasediff.evidence.purge.store import Listing, PurgeItem, Store
+from erasediff.files import mark_in_use
 from erasediff.records.config import PurgeConfig, RunConfig
 
 
@@ -28,25 +28,25 @@ def test_everything_goes_and_links_are_not_followed(tmp_path: Path) -> None:
     (inside / "folder").symlink_to(outside)
     (inside / "file").symlink_to(outside / "y")
     place = FolderPlace(tmp_path / "in", tmp_path)
-    for thing in place.things():
-        thing.remove()
-        thing.remove()  # as after a kill
-    assert place.things() == ()
+    for item in place.items():
+        item.remove()
+        item.remove()  # as after a kill
+    assert place.items() == ()
     assert (outside / "y").read_text() == "x"
     assert list((tmp_path / "in").iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_proves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="mount its volume"):
-        FolderPlace(tmp_path / "no" / "such", tmp_path / "no").things()
-    assert FolderPlace(tmp_path / "gone", tmp_path).things() == (), "control: a folder that is gone from one that is there"
+        FolderPlace(tmp_path / "no" / "such", tmp_path / "no").items()
+    assert FolderPlace(tmp_path / "gone", tmp_path).items() == (), "control: a folder that is gone from one that is there"
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(BadInput, match="a link to another place"):
-        FolderPlace(tmp_path / "link", tmp_path).things()
+        FolderPlace(tmp_path / "link", tmp_path).items()
 
 
 def test_a_store_that_only_says_that_it_deleted_is_not_believed() -> None:
-    store = Store("workdir", lambda: Listing((Thing("files", lambda: None),)), "listed anew")
+    store = Store("workdir", lambda: Listing((PurgeItem("files", lambda: None),)), "listed anew")
     done = purge_stores([store, Store("keys", lambda: Listing(), "looked anew", ("workdir",))], (), lambda _: None)
     assert [entry.store for entry in done.unfinished] == ["workdir", "keys"]
     assert "still there" in done.unfinished[0].reason
@@ -87,7 +87,7 @@ def test_a_folder_of_a_pipeline_that_runs_stays_and_one_of_a_killed_run_goes(tmp
         folder.mkdir(parents=True)
         (folder / "report").write_text("x")
     store = pipeline_store(Workdir.open(tmp_path / "work"))
-    with in_use(tmp_path / "work" / ".launch-alive"):
+    with mark_in_use(tmp_path / "work" / ".launch-alive"):
         done = purge_stores([store], (), lambda _: None)
         assert {line.action: line.count for line in done.lines} == {"deleted": 2, "kept": 1}
     assert [path.name for path in (tmp_path / "work").iterdir()] == [".launch-alive"]

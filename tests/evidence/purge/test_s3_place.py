@@ -163,9 +163,9 @@ def test_a_store_that_is_down_is_not_taken_for_an_empty_one(s3: tuple[str, Any],
         listener.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(Unreachable, match="does not answer"):
-        S3Place(BUCKET, "sets/one", closed).things()
+        S3Place(BUCKET, "sets/one", closed).items()
     with pytest.raises(BadInput, match="does not exist"):
-        S3Place("no-such-bucket", "sets/one", s3[0]).things()
+        S3Place("no-such-bucket", "sets/one", s3[0]).items()
 
 
 def test_a_client_that_may_not_list_versions_proves_nothing(s3: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_a_client_that_may_not_list_versions_proves_nothing(s3: tuple[str, Any],
 
     monkeypatch.setattr("botocore.client.BaseClient.get_paginator", denied)  # moto knows no policies without its IAM mode
     with pytest.raises(Unreachable, match="refuses \\(AccessDenied\\)"):
-        S3Place(BUCKET, "sets/one", url).things()
+        S3Place(BUCKET, "sets/one", url).items()
 
 
 def test_whole_buckets_and_unknown_stores_are_refused() -> None:
@@ -196,6 +196,6 @@ def test_a_sentence_names_no_key(s3: tuple[str, Any], monkeypatch: pytest.Monkey
     client.put_object(Bucket=BUCKET, Key="sets/one/jane-doe", Body=b"x")
     Flaky(0, monkeypatch)
     with pytest.raises(EraseDiffError) as refused:
-        S3Place(BUCKET, "sets/one", url).things()[0].remove()
+        S3Place(BUCKET, "sets/one", url).items()[0].remove()
     assert "jane" not in str(refused.value)
     assert requests.get(f"{url}/moto-api/data.json", timeout=10).ok, "control: the server is up"

@@ -35,7 +35,7 @@ from erasediff.serve.solver import save_table
 from erasediff.steps.perform import perform
 from erasediff.steps.promote import promote
 from erasediff.steps.roll_out import roll_out
-from erasediff.steps.table import step
+from erasediff.steps.table import step_named
 from erasediff.steps.train_base import model_tags
 from erasediff.tracking import CHAMPION, Tracking
 from tests.exported import SOLVER, describe
@@ -113,7 +113,7 @@ class World:
         run = self.workdir.open_attempt(plan, self.config, POLICY, KEY)
         base = base or self.base()
         base.model_copy(update={"made_from": {"plan": plan.digest()}}).write(run.path(BaseRecord))
-        perform(step("version_forget_set"), run)
+        perform(step_named("version_forget_set"), run)
         return run
 
     def erase(self, run: Attempt, verdict: Verdict = Verdict.PASS) -> ErasedRecord:

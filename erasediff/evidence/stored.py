@@ -19,7 +19,7 @@ from erasediff.records.requests import Filing, RequestFacts
 _ID = re.compile(r"r-[0-9a-f]{16}")  # what is none is not repeated: it may be a name
 
 
-class Known(NamedTuple):
+class StoredRequest(NamedTuple):
     """A request as it was read: its columns, what was filed, and what its events add up to."""
 
     entry: Entry
@@ -45,7 +45,7 @@ class Known(NamedTuple):
         )
 
 
-def read_known(connection: Connection, wanted: ColumnElement[bool]) -> list[Known]:
+def read_known(connection: Connection, wanted: ColumnElement[bool]) -> list[StoredRequest]:
     """The requests that are wanted, the earliest due first, and of those due at once the one that came first.
 
     Raises:
@@ -56,7 +56,7 @@ def read_known(connection: Connection, wanted: ColumnElement[bool]) -> list[Know
     entries = [entry_of(row) for row in connection.execute(query)]
     events = select(EVENTS).where(EVENTS.c.request.in_(select(query.subquery().c.id))).order_by(EVENTS.c.number)
     standings: dict[str, RequestStanding] = {}
-    with _mistrusted():
+    with _as_damage():
         for row in connection.execute(events):
             event = parse_line(line_of(row))
             known = standings.get(event.request)
@@ -64,7 +64,7 @@ def read_known(connection: Connection, wanted: ColumnElement[bool]) -> list[Know
         return [_consistent(entry, standings.get(entry.id)) for entry in entries]
 
 
-def read_one(connection: Connection, id: str) -> Known:
+def read_one(connection: Connection, id: str) -> StoredRequest:
     """The request of this id.
 
     Raises:
@@ -89,15 +89,15 @@ def line_of(row: Row[Any]) -> Line:
     return Line(**row._mapping)
 
 
-def _consistent(entry: Entry, standing: RequestStanding | None) -> Known:
+def _consistent(entry: Entry, standing: RequestStanding | None) -> StoredRequest:
     problems = check_entry(entry, standing)
     if problems or standing is None:
         raise BadInput(problems[0])
-    return Known(entry, Filing.parse_json(entry.filing, f"the filing of {entry.id}"), standing)
+    return StoredRequest(entry, Filing.parse_json(entry.filing, f"the filing of {entry.id}"), standing)
 
 
 @contextmanager
-def _mistrusted() -> Iterator[None]:
+def _as_damage() -> Iterator[None]:
     """Whatever does not fit in what was read is damage, not a mistake of the one who asks."""
     try:
         yield

@@ -17,7 +17,7 @@ from erasediff.records.regate import Recalled
 _MADE = Statistic("detection rate of the retained classes, Clopper-Pearson lower bound", "share", "lower")
 
 
-def run_again(policy: GatePolicy, recalled: Sequence[Recalled], retained: Detections) -> Decision:
+def run_regate(policy: GatePolicy, recalled: Sequence[Recalled], retained: Detections) -> Decision:
     """F8 for every label that the model has forgotten, under two controls: the detector knows each of them, and the graph makes the other classes.
 
     Args:

@@ -17,7 +17,7 @@ class Refused(EraseDiffError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class SamplingRequest:
     """Images of one label.
 
     Attributes:
@@ -49,7 +49,7 @@ class Limits:
     max_guidance: float
     solver: str
 
-    def check(self, asked: Asked) -> None:
+    def check(self, asked: SamplingRequest) -> None:
         """Let a request pass.
 
         Raises:

@@ -27,7 +27,7 @@ class Candidate:
         return {f"{PREFIX}uri": self.uri, f"{PREFIX}served": self.model.canonical().decode()}
 
 
-def standing_of(annotations: dict[str, str] | None) -> Candidate | None:
+def serving_candidate(annotations: dict[str, str] | None) -> Candidate | None:
     """The model that objects with these annotations serve; ``None`` if they do not say."""
     found = annotations or {}
     uri, served = found.get(f"{PREFIX}uri"), found.get(f"{PREFIX}served")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from erasediff.errors import EraseDiffError
 from erasediff.records.nouns import ServedModel
 from erasediff.records.serving import ServingRules
-from erasediff.serve.admission import check_standing
-from erasediff.serve.asked import Asked, Refused
+from erasediff.serve.admission import check_servable
+from erasediff.serve.request import Refused, SamplingRequest
 from erasediff.serve.revocations import RulesSource
 
 
@@ -22,7 +22,7 @@ class ServingGuard:
     def refusal(self) -> str | None:
         """Why nothing at all is served, or ``None``."""
         try:
-            check_standing(self.model, self.rules.now())
+            check_servable(self.model, self.rules.now())
         except EraseDiffError as error:
             return str(error)
         return None
@@ -34,7 +34,7 @@ class ServingGuard:
         except EraseDiffError:
             return tuple(range(self.model.classes))
 
-    def check(self, asked: Asked) -> None:
+    def check(self, asked: SamplingRequest) -> None:
         """Let a request pass.
 
         Raises:
@@ -42,13 +42,13 @@ class ServingGuard:
         """
         try:
             rules = self.rules.now()
-            check_standing(self.model, rules)
+            check_servable(self.model, rules)
         except EraseDiffError as error:
             raise Refused(503, str(error)) from None
         check_suppressed(asked, self.model, rules)
 
 
-def check_suppressed(asked: Asked, model: ServedModel, rules: ServingRules) -> None:
+def check_suppressed(asked: SamplingRequest, model: ServedModel, rules: ServingRules) -> None:
     """Refuse a suppressed label, and every question that the model may answer with one that it has not forgotten.
 
     The null label may draw any class, and guidance below 1 mixes it in: at 0 it is all there is (Ho and Salimans 2022, eq. 6).

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from erasediff.serve.asked import Asked, Refused
+from erasediff.serve.request import Refused, SamplingRequest
 
 INTEGER, REAL, TEXT = "INT64", "FP32", "BYTES"
 INPUTS = {"label": INTEGER, "num_images": INTEGER, "seed": INTEGER, "num_inference_steps": INTEGER, "guidance": REAL, "solver": TEXT}
@@ -31,7 +31,7 @@ class Defaults:
     guidance: float
 
 
-def read_question(tensors: Sequence[Tensor], defaults: Defaults) -> Asked:
+def parse_inputs(tensors: Sequence[Tensor], defaults: Defaults) -> SamplingRequest:
     """What a request asks for; whether it may be had is another question.
 
     Raises:
@@ -44,7 +44,7 @@ def read_question(tensors: Sequence[Tensor], defaults: Defaults) -> Asked:
         values[tensor.name] = _single(tensor)
     if "label" not in values:
         raise Refused(422, "input 'label' is missing: say which class is asked for.")
-    return Asked(
+    return SamplingRequest(
         label=values["label"],
         count=values.get("num_images", 1),
         seed=values.get("seed", 0),

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from erasediff.records.purging import Action, StoreName
 
-AGAIN = "end it and purge again"
+RETRY_LATER = "end it and purge again"
 """How the reason ends of what stays for a time only: a purge that says so has something left to do later."""
 
 
 @dataclass(frozen=True)
-class Thing:
+class PurgeItem:
     """One thing that has to go. ``what`` is its kind; ``remove`` may be called again after a kill."""
 
     what: str
@@ -37,7 +37,7 @@ class Kept:
 class Listing:
     """What a look into a store found, in the order in which the things are to be removed."""
 
-    things: tuple[Thing, ...] = ()
+    items: tuple[PurgeItem, ...] = ()
     kept: tuple[Kept, ...] = ()
 
 
