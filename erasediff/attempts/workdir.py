@@ -33,11 +33,43 @@ LAUNCH_PREFIX = ".launch-"
 """Of folders in the workdir that a run of the compiled pipeline on this machine uses while it lives."""
 
 
+class _Place:
+    """A path in the workdir."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, workdir: Workdir, owner: type[Workdir]) -> Path:
+        return workdir.root / self._name
+
+
 @dataclass(frozen=True)
 class Workdir:
     """A folder that a run may write to."""
 
     root: Path
+    models = _Place("models")
+    """Model folders, named by the digest of their weights."""
+    detectors = _Place("detectors")
+    """Detectors, named by the digest of what they were made from."""
+    runs = _Place("runs")
+    """One folder an attempt."""
+    promotions = _Place("promotions.jsonl")
+    """The append-only list of promotions."""
+    tries = _Place("tries.jsonl")
+    """The append-only list of verdicts."""
+    rules = _Place("rules.json")
+    """Rules with every digest that a purge revoked, and every label that a request suppressed."""
+    keys = _Place("keys")
+    """One key a request."""
+    batch_file = _Place("asked.json")
+    """The requests that a run took from the ledger, where it was not handed one."""
+    outcome = _Place("outcome.json")
+    """The latest run's outcome."""
+    report = _Place("report.html")
+    """The latest run's report."""
+    current = _Place("runs/current")
+    """The file that names the attempt opened last."""
 
     @classmethod
     def open(cls, path: str | Path) -> Workdir:
@@ -59,68 +91,13 @@ class Workdir:
             raise sentence or BadInput(f"the workdir {root} cannot be used ({error.strerror}): choose another.") from None
         return cls(root)
 
-    @property
-    def models(self) -> Path:
-        """Model folders, named by the digest of their weights."""
-        return self.root / "models"
-
-    @property
-    def detectors(self) -> Path:
-        """Detectors, named by the digest of what they were made from."""
-        return self.root / "detectors"
-
-    @property
-    def runs(self) -> Path:
-        """One folder an attempt."""
-        return self.root / "runs"
-
-    @property
-    def promotions(self) -> Path:
-        """The append-only list of promotions."""
-        return self.root / "promotions.jsonl"
-
-    @property
-    def tries(self) -> Path:
-        """The append-only list of verdicts."""
-        return self.root / "tries.jsonl"
-
-    @property
-    def rules(self) -> Path:
-        """Rules with every digest that a purge revoked, and every label that a request suppressed."""
-        return self.root / "rules.json"
-
     def revocations(self, key_id: str) -> Path:
         """The list of revocations that a key has signed; another key begins another list."""
         return self.root / "revocations" / f"{key_id[:16]}.json"
 
-    @property
-    def keys(self) -> Path:
-        """One key a request."""
-        return self.root / "keys"
-
     def request_key(self, request: ErasureRequest) -> Path:
         """Where the key lies that the commitments to a request's forget set are made with."""
         return self.keys / f"{request.digest()[:16]}.key"
-
-    @property
-    def batch_file(self) -> Path:
-        """The requests that a run took from the ledger, where it was not handed one."""
-        return self.root / "asked.json"
-
-    @property
-    def outcome(self) -> Path:
-        """The latest run's outcome."""
-        return self.root / "outcome.json"
-
-    @property
-    def report(self) -> Path:
-        """The latest run's report."""
-        return self.root / "report.html"
-
-    @property
-    def current(self) -> Path:
-        """The file that names the attempt opened last."""
-        return self.runs / "current"
 
     def attempt(self, name: str | None = None) -> Attempt:
         """The named attempt, or the one opened last.

@@ -29,3 +29,4 @@ OptionalLabelOption = Annotated[Optional[str], typer.Option("--forget-label", he
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
 
 WORKDIR = Path("erasediff-work")
+CronOption = Annotated[Optional[str], typer.Option("--cron", help="When to run: six fields, seconds first, such as '0 0 3 * * *'.")]

@@ -13,6 +13,7 @@ from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
+    CronOption,
     DatasetOption,
     ExperimentOption,
     HostOption,
@@ -28,7 +29,7 @@ from erasediff.cli.options import (
     TierOption,
     WorkdirOption,
 )
-from erasediff.errors import ExitCode
+from erasediff.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
     from erasediff.attempts.workdir import Workdir
@@ -155,8 +156,9 @@ def regate_here(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> int:
     return verdict_code(record.verdict)
 
 
-@app.command(rich_help_panel=Group.RUN)
-def submit(
+def hand_in(
+    ctx: typer.Context,
+    cron: CronOption = None,
     config: ConfigOption = None,
     forget_label: OptionalLabelOption = None,
     label_number: NumberOption = None,
@@ -170,41 +172,28 @@ def submit(
     experiment: ExperimentOption = "erasediff",
     service_account: ServiceAccountOption = None,
 ) -> int:
-    """Run the pipeline on Kubeflow Pipelines; ERASEDIFF_KFP_TOKEN holds the token."""
-    from erasediff.submit import backend, request_for, submission
-    from erasediff.submit import submit as hand_in
+    """Hand the pipeline to Kubeflow Pipelines: for one run, or with ``--cron`` for a schedule.
 
+    Raises:
+        BadInput: ``schedule`` was asked for without ``--cron``.
+    """
+    from erasediff.submit import backend, request_for, schedule, submission, submit
+
+    if ctx.info_name == "schedule" and cron is None:
+        raise BadInput("a schedule needs to know when it runs: give --cron, six fields with the seconds first, such as '0 0 3 * * *'.")
     where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
-    named = None if requests else request_for(configured, forget_label, label_number)
-    asked = submission(where, profile, named, configured, read_policy(policy, tier))
-    done = hand_in(asked)
-    print(f"run {done.run_id} of {asked.pipeline}, version {asked.version}{' (uploaded)' if done.uploaded else ''}: {asked.name}")
+    request = None if requests else request_for(configured, forget_label, label_number)
+    document = submission(where, profile, request, configured, read_policy(policy, tier), cron)
+    if cron is None:
+        run = submit(document)
+        print(f"run {run.run_id} of {document.pipeline}, version {document.version}{' (uploaded)' if run.uploaded else ''}: {document.name}")
+    else:
+        change = schedule(document)
+        print(f"schedule {change.schedule_id} is {change.change}: {document.name}, {document.cron}, with {document.pipeline} {document.version}")
     return ExitCode.OK
 
 
-@app.command(rich_help_panel=Group.RUN)
-def schedule(
-    cron: Annotated[str, typer.Option("--cron", help="When to run: six fields, seconds first, such as '0 0 3 * * *'.")],
-    config: ConfigOption = None,
-    forget_label: OptionalLabelOption = None,
-    label_number: NumberOption = None,
-    requests: RequestsOption = False,
-    policy: PolicyOption = None,
-    seed: SeedOption = None,
-    tier: TierOption = None,
-    profile: ProfileOption = "gpu",
-    host: HostOption = None,
-    namespace: NamespaceOption = None,
-    experiment: ExperimentOption = "erasediff",
-    service_account: ServiceAccountOption = None,
-) -> int:
-    """Schedule the pipeline on Kubeflow Pipelines; a schedule of the same class is replaced."""
-    from erasediff.submit import backend, request_for, submission
-    from erasediff.submit import schedule as hand_in
-
-    where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
-    named = None if requests else request_for(configured, forget_label, label_number)
-    asked = submission(where, profile, named, configured, read_policy(policy, tier), cron)
-    done = hand_in(asked)
-    print(f"schedule {done.schedule_id} is {done.change}: {asked.name}, {asked.cron}, with {asked.pipeline} {asked.version}")
-    return ExitCode.OK
+app.command("submit", rich_help_panel=Group.RUN, help="Run the pipeline on Kubeflow Pipelines; ERASEDIFF_KFP_TOKEN holds the token.")(hand_in)
+app.command("schedule", rich_help_panel=Group.RUN, help="Schedule the pipeline on Kubeflow Pipelines; a schedule of the same class is replaced.")(
+    hand_in
+)

@@ -16,22 +16,11 @@ from enum import StrEnum
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
+from erasediff.records import nouns
 from erasediff.records.base import Record, Strict
 from erasediff.records.certificate import CertificateRecord
 from erasediff.records.config import RunConfig
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import (
-    BaseRecord,
-    ErasedRecord,
-    ExportedRecord,
-    ForgetSetRecord,
-    PlanRecord,
-    PromotionRecord,
-    RegisteredRecord,
-    RollOutRecord,
-    Verdict,
-    VerdictRecord,
-)
 from erasediff.records.policy import GatePolicy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
@@ -164,7 +153,7 @@ class Step:
     distributed: bool = False
     again_after: str | None = None
     move: Move | None = None
-    sent_back: Mapping[Verdict, Reason] = field(default_factory=dict)
+    sent_back: Mapping[nouns.Verdict, Reason] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -179,16 +168,16 @@ class Step:
 
 
 def _erased(records: Records) -> Facts:
-    return {"erased_sha256": records.need(ErasedRecord).digest()}
+    return {"erased_sha256": records.need(nouns.ErasedRecord).digest()}
 
 
 def _judged(records: Records) -> Facts:
-    verdict = records.need(VerdictRecord)
+    verdict = records.need(nouns.VerdictRecord)
     return {"verdict": verdict.verdict.value, "verdict_sha256": verdict.digest()}
 
 
 def _promoted(records: Records) -> Facts:
-    return {"epoch": records.need(ErasedRecord).model.epoch}
+    return {"epoch": records.need(nouns.ErasedRecord).model.epoch}
 
 
 STEPS: tuple[Step, ...] = (
@@ -197,7 +186,7 @@ STEPS: tuple[Step, ...] = (
         "Check prerequisites",
         "Check everything a run needs and open an attempt.",
         role=Role.OPENS,
-        makes=PlanRecord,
+        makes=nouns.PlanRecord,
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         settings=_RELEASE,  # it suppresses what is asked, where it serves
     ),
@@ -205,8 +194,8 @@ STEPS: tuple[Step, ...] = (
         "train_base",
         "Train or find the base",
         "Pin the champion as the base; train and register one where there is none.",
-        makes=BaseRecord,
-        inputs=(PlanRecord,),
+        makes=nouns.BaseRecord,
+        inputs=(nouns.PlanRecord,),
         size=TRAINING,
         retries=2,
         credentials=_STORES,
@@ -215,8 +204,8 @@ STEPS: tuple[Step, ...] = (
         "version_forget_set",
         "Version the forget set",
         "Split the dataset, version the forget set with DVC and push it.",
-        makes=ForgetSetRecord,
-        inputs=(PlanRecord, BaseRecord),
+        makes=nouns.ForgetSetRecord,
+        inputs=(nouns.PlanRecord, nouns.BaseRecord),
         retries=3,
         credentials=_STORES,
     ),
@@ -224,9 +213,9 @@ STEPS: tuple[Step, ...] = (
         "erase",
         "Erase",
         "Make the base forget; a killed step goes on from its last checkpoint.",
-        makes=ErasedRecord,
-        inputs=(BaseRecord, ForgetSetRecord, RunConfig),
-        inputs_of_others=ForgetSetRecord,
+        makes=nouns.ErasedRecord,
+        inputs=(nouns.BaseRecord, nouns.ForgetSetRecord, RunConfig),
+        inputs_of_others=nouns.ForgetSetRecord,
         size=TRAINING,
         retries=2,
         credentials=(*_STORES, *_LEDGER),
@@ -239,7 +228,7 @@ STEPS: tuple[Step, ...] = (
         "Evaluate",
         "Sample base and erased model and measure what the policy asks about.",
         makes=Measurements,
-        inputs=(BaseRecord, ErasedRecord, GatePolicy),
+        inputs=(nouns.BaseRecord, nouns.ErasedRecord, GatePolicy),
         size=TRAINING,
         retries=1,
         credentials=_TRACKING_TOKEN,
@@ -249,29 +238,29 @@ STEPS: tuple[Step, ...] = (
         "Gate",
         "Decide PASS (0), FAIL (10) or INCONCLUSIVE (11).",
         role=Role.DECIDES,
-        makes=VerdictRecord,
-        inputs=(Measurements, GatePolicy, BaseRecord),
+        makes=nouns.VerdictRecord,
+        inputs=(Measurements, GatePolicy, nouns.BaseRecord),
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         move=Move((State.ERASED,), State.GATED, _judged),
-        sent_back={Verdict.FAIL: Reason.GATE_FAILED, Verdict.INCONCLUSIVE: Reason.GATE_INCONCLUSIVE},
+        sent_back={nouns.Verdict.FAIL: Reason.GATE_FAILED, nouns.Verdict.INCONCLUSIVE: Reason.GATE_INCONCLUSIVE},
     ),
     Step(
         "export_onnx",
         "Export to ONNX",
         "Export the erased model to ONNX and measure the graph: PASS (0), FAIL (10) or INCONCLUSIVE (11).",
         role=Role.DECIDES,
-        makes=ExportedRecord,
-        inputs=(ErasedRecord, VerdictRecord),
+        makes=nouns.ExportedRecord,
+        inputs=(nouns.ErasedRecord, nouns.VerdictRecord),
         size=MEDIUM,
         credentials=_LEDGER,
-        sent_back={Verdict.FAIL: Reason.NOT_EXPORTED, Verdict.INCONCLUSIVE: Reason.NOT_EXPORTED},
+        sent_back={nouns.Verdict.FAIL: Reason.NOT_EXPORTED, nouns.Verdict.INCONCLUSIVE: Reason.NOT_EXPORTED},
     ),
     Step(
         "register",
         "Register",
         "Register the model that passed in MLflow as challenger.",
-        makes=RegisteredRecord,
-        inputs=(ExportedRecord, VerdictRecord),
+        makes=nouns.RegisteredRecord,
+        inputs=(nouns.ExportedRecord, nouns.VerdictRecord),
         retries=3,
         credentials=_STORES,
     ),
@@ -279,7 +268,7 @@ STEPS: tuple[Step, ...] = (
         "roll_out",
         "Roll out",
         "Bring the exported model up beside the champion, where ERASEDIFF_ROLL_OUT_BACKEND says how; it serves, or is rolled back (12).",
-        makes=RollOutRecord,
+        makes=nouns.RollOutRecord,
         size=ROLLING,
         credentials=(*_STORES, *_LEDGER),
         settings=(*_RELEASE, *_STORE),
@@ -290,7 +279,7 @@ STEPS: tuple[Step, ...] = (
         "Promote",
         "Make the challenger the champion.",
         role=Role.PROMOTES,
-        makes=PromotionRecord,
+        makes=nouns.PromotionRecord,
         retries=3,
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         settings=_RELEASE,
