@@ -50,7 +50,7 @@ class Ended:
 
 @dataclass
 class Life:
-    """A workdir with a trained base and a request that waits. MLflow writes paths into its database, so the folder never moves."""
+    """A workdir with a trained base and a request that waits."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Life:
         shutil.copytree(self.workdir, self.folder / "kept")
 
     def _write_config(self) -> None:
-        """The quick configuration on these images; `train-base` has no option for a dataset."""
+        """The quick configuration on these images."""
         config = yaml.safe_load((QUICK / "config.yaml").read_text())
         config |= {"dataset": {"kind": "folder", "path": str(self.folder / "numbers"), "name": MODEL}, "model_name": MODEL}
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -111,9 +111,9 @@ class Life:
         return self.ask("process", *self._documents)
 
     @contextmanager
-    def processing(self) -> Iterator[subprocess.Popen[bytes]]:
+    def processing(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         """The same command under way; it and all its children are dead afterwards. What it says goes to a file: see :attr:`said`."""
-        command, watched = self.command("process", *self._documents), {FILE_VARIABLE: str(self._events)}
+        command, watched = self.command("process", *self._documents, *options), {FILE_VARIABLE: str(self._events)}
         self._events.unlink(missing_ok=True)
         with self._output.open("wb") as output:
             process = subprocess.Popen(command, env=self.variables | watched, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)

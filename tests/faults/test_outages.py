@@ -215,7 +215,7 @@ def test_of_two_schedulers_one_is_told_that_the_other_is_at_it(life: Life) -> No
             time.sleep(0.05)
         second = life.process()
         assert second.code == 2
-        assert "another pipeline is under way" in second.said
+        assert "another run is under way" in second.said
         assert "Traceback" not in second.said
         assert first.wait(900) == 0, life.said
     life.check_certified()
@@ -223,8 +223,8 @@ def test_of_two_schedulers_one_is_told_that_the_other_is_at_it(life: Life) -> No
 
 
 def test_what_a_killed_command_leaves_running_is_waited_for(life: Life) -> None:
-    """The command dies, its pipeline lives on: the next command does not work beside it, and completes after it."""
-    with life.processing() as first:
+    """The command dies, its compiled pipeline lives on: the next command does not work beside it, and completes after it, in one process."""
+    with life.processing("--runner", "kubeflow-local") as first:
         while ("erase", "started") not in life.events():
             assert first.poll() is None
             time.sleep(0.05)
@@ -232,7 +232,7 @@ def test_what_a_killed_command_leaves_running_is_waited_for(life: Life) -> None:
         first.wait(30)
         second = life.process()
         assert second.code == 2
-        assert "another pipeline is under way" in second.said
+        assert "another run is under way" in second.said
     done = life.process()  # the group is dead now
     assert done.code == 0, done.said
     life.check_certified()
