@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
 from erasediff.display import display
@@ -39,19 +40,20 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
         workdir.outcome.unlink(missing_ok=True)
         log = workdir.root / "pipeline.log"
         with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, mark_in_use(Path(scratch)):
-            arguments, events = Path(scratch) / "arguments.json", Path(scratch) / "progress.jsonl"
+            arguments = Path(scratch) / "arguments.json"
+            events = Path(os.environ.get(FILE_VARIABLE) or Path(scratch) / "progress.jsonl")  # whoever watches from outside reads it too
             documents = {"config": config.canonical().decode(), "policy": policy.canonical().decode(), "workdir": str(workdir.root)}
             arguments.write_text(json.dumps({"request": requests_text(requests), **documents}))
-            events.touch()
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
             environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
             # The pipeline inherits the workdir's lock: if this command is killed, the pipeline goes on working in there.
             with (
                 log.open("ab") as output,
+                events.open("a+") as stream,  # from its end: the file may have events of an earlier run
                 subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=(held,)) as process,
                 display(sys.stdout) as show,
             ):
-                _watch(process, events, show)
+                _watch(process, stream, show)
     if not workdir.outcome.is_file():
         with explain_disk_errors(workdir.root):
             write_atomic(workdir.root / PROBE, bytes(_PROBE_BYTES))  # fails with a better message if the disk is full
@@ -60,17 +62,16 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
     return Outcome.read(workdir.outcome)
 
 
-def _watch(process: subprocess.Popen[bytes], events: Path, show: Callable[[Event], None]) -> None:
+def _watch(process: subprocess.Popen[bytes], events: TextIO, show: Callable[[Event], None]) -> None:
     """Show the events that the steps append to a file, until the pipeline ends."""
-    with events.open() as stream:
-        running, partial = True, ""
-        while running:
-            try:
-                process.wait(_POLL_SECONDS)
-                running = False
-            except subprocess.TimeoutExpired:
-                pass
-            partial += stream.read()
-            *lines, partial = partial.split("\n")
-            for line in lines:
-                show(json.loads(line))
+    running, partial = True, ""
+    while running:
+        try:
+            process.wait(_POLL_SECONDS)
+            running = False
+        except subprocess.TimeoutExpired:
+            pass
+        partial += events.read()
+        *lines, partial = partial.split("\n")
+        for line in lines:
+            show(json.loads(line))
