@@ -1,1 +1,1 @@
-"""Attempts at requests: what one is, where it lies, and which are erased together."""
+"""Attempts at requests: their records, their folders, and the batches they form."""

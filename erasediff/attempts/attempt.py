@@ -1,4 +1,4 @@
-"""What an attempt at a request is: a folder with its plan, the documents that the plan quotes, and the records of its steps."""
+"""An attempt at a request: a folder with its plan, the documents that the plan names, and the records of its steps."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ T = TypeVar("T")
 
 KEY = "evaluation.key"
 GRIDS = ("samples.npz", "samples.remaining.npz")
-"""A few samples for the report: as they were measured, and as a purge left them. The second is looked at where both are there."""
+"""Files with a few samples for the report: as measured, and as a purge left them. The second one wins."""
 
 
 def kind_name(kind: type[Strict]) -> str:
-    """What a kind of record or document is called in ``made_from``, such as ``forget_set`` or ``config``."""
+    """The name of a kind of record or document in ``made_from``, such as ``forget_set`` or ``config``."""
     bare = kind.__name__.removesuffix("Record").removeprefix("Run").removeprefix("Gate")
     return re.sub(r"(?<!^)(?=[A-Z])", "_", bare).lower()
 
 
 def record_file(kind: type[Record]) -> str:
-    """The name of the file that holds an attempt's record of a kind."""
+    """The file name of an attempt's record of this kind."""
     return f"{kind.__name__.removesuffix('Record').lower()}.json"
 
 
@@ -54,32 +54,32 @@ class Attempt:
         return self.folder.name
 
     def plan(self) -> PlanRecord:
-        """What was fixed before anything ran."""
+        """The plan, fixed before anything ran."""
         return PlanRecord.read(self.folder / "plan.json")
 
     def config(self) -> RunConfig:
-        """The run's configuration, as it was when the attempt was opened.
+        """The run's configuration, as of when the attempt was opened.
 
         Raises:
-            IntegrityError: it was changed since.
+            IntegrityError: it has changed since.
         """
         config = RunConfig.read(self.folder / "config.json")
         return self._as_planned(config, config.digest(), self.plan().config_digest, "config.json")
 
     def policy(self) -> GatePolicy:
-        """The gate's policy, as it was registered before the erasure.
+        """The gate's policy, as of before the erasure.
 
         Raises:
-            IntegrityError: it was changed since.
+            IntegrityError: it has changed since.
         """
         policy = GatePolicy.read(self.folder / "policy.json")
         return self._as_planned(policy, policy.digest(), self.plan().policy_digest, "policy.json")
 
     def evaluation_key(self) -> bytes:
-        """The key of the evaluation seeds that the plan commits to.
+        """The key of the evaluation seeds; the plan holds a commitment to it.
 
         Raises:
-            IntegrityError: it is another one, or gone.
+            IntegrityError: it is missing or another one.
         """
         path = self.folder / KEY
         key = path.read_bytes() if path.is_file() else b""
@@ -87,15 +87,15 @@ class Attempt:
 
     def _as_planned(self, found: T, digest: str, planned: str, name: str) -> T:
         if digest != planned:
-            raise IntegrityError(f"{name} of run {self.name} is not the one it was opened with: put it back, or run the command under another --run.")
+            raise IntegrityError(f"{name} of run {self.name} is not the one it was opened with: restore it, or use another --run.")
         return found
 
     def path(self, kind: type[Record]) -> Path:
-        """Where a record of this kind lies."""
+        """The path of a record of this kind."""
         return self.folder / record_file(kind)
 
     def find(self, kind: type[R]) -> R | None:
-        """The record, or ``None`` if its step has not ended yet."""
+        """The record, or ``None`` if its step has not finished."""
         path = self.path(kind)
         return kind.read(path) if path.is_file() else None
 
@@ -103,7 +103,7 @@ class Attempt:
         """The record of an earlier step.
 
         Raises:
-            BadInput: that step has not ended.
+            BadInput: that step has not finished.
         """
         record = self.find(kind)
         if record is None:
@@ -111,11 +111,11 @@ class Attempt:
         return record
 
     def digest_of(self, kind: type[Strict]) -> str:
-        """The digest of a record that an earlier step made, or of a document that the plan quotes.
+        """The digest of an earlier step's record, or of a document that the plan names.
 
         Raises:
-            BadInput: that step has not ended.
-            IntegrityError: the document was changed since.
+            BadInput: that step has not finished.
+            IntegrityError: the document has changed since.
         """
         if kind is RunConfig:
             return self.config().digest()
@@ -125,9 +125,9 @@ class Attempt:
         return self.need(kind).digest()
 
     def made(self, kind: type[R], made_from: dict[str, str], make: Callable[[], R]) -> R:
-        """The record of this kind made from exactly these digests: the one that is there, or a new one.
+        """The existing record of this kind if it was made from exactly these digests, else a new one.
 
-        A record made from something else is stale and is replaced.
+        A record made from other digests is stale and is replaced.
         """
         present = self.find(kind)
         if present is not None and present.made_from == made_from:
@@ -137,15 +137,15 @@ class Attempt:
         return record
 
     def detector(self) -> Path:
-        """Where the classifier lies that is trained for this attempt's dataset and configuration; others of the same share it."""
+        """The path of the trained classifier; attempts with the same dataset and configuration share it."""
         config = self.config()
         made_from = {"dataset": self.plan().made_from["dataset"], "detector": config.detector.digest(), "split": config.dataset.digest()}
         return self.workdir.detectors / f"{sha256_bytes(canonical_json(made_from))[:16]}.safetensors"
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder for forget images, removed at the end; what a killed step left in it is removed first."""
-        folder = self.folder / f".scratch{os.environ.get('RANK', '')}"  # one a process, under torchrun
+        """An empty folder for forget images. It is removed at the end; leftovers of a killed step are removed first."""
+        folder = self.folder / f".scratch{os.environ.get('RANK', '')}"  # one per process under torchrun
         with explain_disk_errors(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()

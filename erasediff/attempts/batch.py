@@ -1,6 +1,6 @@
-"""Which attempts are erased together: one a class, with one erased model, one graph and one promotion for all of them.
+"""Batches: attempts that are erased together, one per class, with one erased model, one graph and one promotion.
 
-What there is once is made in the first attempt, the lead, and taken over by the others; what answers a request is made for each.
+The first attempt, the lead, makes what the batch shares; each attempt makes what answers its own request.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from erasediff.records.nouns import ErasureRequest
 
 
 def batch_of(attempt: Attempt) -> tuple[Attempt, ...]:
-    """The attempts whose requests are erased together, the earliest due first; this one alone where there is no other."""
+    """The attempts of the batch, earliest deadline first; only this one if it is single."""
     workdir = attempt.workdir
     return tuple(Attempt(workdir, workdir.runs / name) for name in attempt.plan().batch) or (attempt,)
 
 
 def lead_of(attempt: Attempt) -> Attempt:
-    """The batch's first attempt: what is done once for all of them is done there."""
+    """The first attempt of the batch, which makes what the batch shares."""
     return batch_of(attempt)[0]
 
 
@@ -26,7 +26,7 @@ def others_of(attempt: Attempt) -> tuple[Attempt, ...]:
 
 
 def requests_in(attempt: Attempt) -> tuple[ErasureRequest, ...]:
-    """What the batch erases; empty where one of its attempts was never opened."""
+    """The requests of the batch; empty if one of its attempts was never opened."""
     batch = batch_of(attempt)
     opened = all((one.folder / "plan.json").is_file() for one in batch)
     return tuple(one.plan().request for one in batch) if opened else ()

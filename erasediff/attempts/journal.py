@@ -1,4 +1,4 @@
-"""What a step leaves behind about itself: how long it took, or why it failed."""
+"""The journal of an attempt: how long each step took, and why the last one failed."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ FAILURE = "failure.json"
 
 @contextmanager
 def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
-    """Announce a step, and write why it failed into a folder; a step that ends well removes its own failure from there.
+    """Announce a step, and record its failure in a folder; a step that succeeds removes its own failure.
 
     Args:
-        step: its name.
-        folder: the attempt's; the workdir's root, before there is an attempt.
-        of: which class it is about, where a run has several.
+        step: the step's name.
+        folder: the attempt's folder; the workdir's root before there is an attempt.
+        of: the class, if the run has several.
 
     Raises:
-        EraseDiffError: what the step raised; anything else as one sentence, with the traceback in a file of the folder.
+        EraseDiffError: the step's error; an unexpected error becomes one sentence, and its traceback goes to a file in the folder.
     """
     announce(step, "started", of=of)
     try:
         yield
     except Exception as error:
-        told = _as_sentence(step, folder, error)
-        with contextlib.suppress(EraseDiffError):  # a full disk cannot take the sentence either; it still goes to the terminal
-            Failure(step=step, message=str(told), exit_code=int(told.exit_code)).write(folder / FAILURE)
+        explained = _as_sentence(step, folder, error)
+        with contextlib.suppress(EraseDiffError):  # a full disk cannot take the message; the terminal still gets it
+            Failure(step=step, message=str(explained), exit_code=int(explained.exit_code)).write(folder / FAILURE)
         announce(step, "failed", of=of)
-        if told is error:
+        if explained is error:
             raise
-        raise told from error
+        raise explained from error
     failure = read_failure(folder)
     if failure is not None and failure.step == step:
         (folder / FAILURE).unlink()
 
 
 def _as_sentence(step: str, folder: Path, error: Exception) -> EraseDiffError:
-    """The error as a sentence for the person at the terminal."""
+    """The error as a sentence for the user."""
     if isinstance(error, EraseDiffError):
         return error
     known = explain_missing_module(error) if isinstance(error, ModuleNotFoundError) else None
@@ -61,17 +61,17 @@ def _as_sentence(step: str, folder: Path, error: Exception) -> EraseDiffError:
 
 
 def record_seconds(attempt: Attempt, step: str, seconds: float) -> None:
-    """Write how long a step took that had work to do."""
+    """Record how long a step took."""
     write_atomic(attempt.folder / "seconds.json", json.dumps({**read_seconds(attempt), step: round(seconds, 3)}, sort_keys=True).encode())
 
 
 def read_seconds(attempt: Attempt) -> dict[str, float]:
-    """Seconds of every step of an attempt that ended well."""
+    """The seconds of every step that succeeded."""
     path = attempt.folder / "seconds.json"
     return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 def read_failure(folder: Path) -> Failure | None:
-    """Why the last step in this folder failed, if it did."""
+    """The failure that is recorded in a folder, if any."""
     path = folder / FAILURE
     return Failure.read(path) if path.is_file() else None

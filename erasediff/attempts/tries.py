@@ -1,4 +1,4 @@
-"""How often a request was tried: a list that is only ever added to, so that no attempt that was judged can be forgotten."""
+"""Count the tries at a request, in an append-only list, so that no judged attempt drops out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from erasediff.records.nouns import Try, Verdict
 
 
 def tries(attempt: Attempt) -> int:
-    """Which try at the request this is: one more than the other attempts that were judged and did not pass, by the gate or as a graph."""
+    """The number of this try: one more than the other attempts at the request that were judged and did not pass."""
     plan = attempt.plan()
     request, own = plan.request.digest(), plan.digest()
     judged = {found.plan for found in _read(attempt) if found.request == request and found.verdict is not Verdict.PASS}
@@ -16,10 +16,10 @@ def tries(attempt: Attempt) -> int:
 
 
 def record_try(attempt: Attempt, step: str, verdict: Verdict) -> None:
-    """Add what a step said of this attempt to the list."""
+    """Add a step's verdict on this attempt to the list."""
     plan = attempt.plan()
     found = Try(request=plan.request.digest(), plan=plan.digest(), step=step, verdict=verdict)
-    if found not in _read(attempt):  # a step that was killed right after says it once more
+    if found not in _read(attempt):  # a step that was killed right after adds it only once
         append_line(attempt.workdir.tries, found.canonical())
 
 

@@ -1,18 +1,18 @@
-"""The workdir: where attempts, their records and the bytes they point to lie.
+"""The workdir: the folder of attempts, their records and their files.
 
 Inside a workdir:
 
     outcome.json, report.html       of the latest run
     models/<weights digest>/        model folders by content
-    detectors/<digest>.safetensors  detectors by what they were made from
+    detectors/<digest>.safetensors  detectors by the digest of their inputs
     runs/<request>-<attempt>/       one attempt: config.json, policy.json, evaluation.key, records, curves, report
-    promotions.jsonl                every promotion, only ever added to
-    tries.jsonl                     every verdict, only ever added to
-    ledger.db                       requests and their events, where no other ledger is set
-    keys/<request>.key              what the commitments to a request's forget set are keyed by; the purge destroys it
-    rules.json                      what must not be served: digests that were revoked, labels that are suppressed
-    revocations/<key>.json          the same digests and the least epoch, signed for whoever serves
-    forget-remote/<request>/        forget sets, where no DVC remote is configured
+    promotions.jsonl                every promotion, append-only
+    tries.jsonl                     every verdict, append-only
+    ledger.db                       requests and their events, if no other ledger is set
+    keys/<request>.key              the key of the commitments to a request's forget set; the purge destroys it
+    rules.json                      serving rules: revoked digests and suppressed labels
+    revocations/<key>.json          revoked digests and the minimum epoch, signed for servers
+    forget-remote/<request>/        forget sets, if no DVC remote is configured
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from erasediff.records.policy import GatePolicy
 from erasediff.steps.table import CHECKPOINT, Role, step_for
 
 LAUNCH_PREFIX = ".launch-"
-"""Of folders in the workdir that a run of the compiled pipeline on this machine uses while it lives."""
+"""The prefix of temporary folders that a local run of the compiled pipeline uses."""
 
 
 class _Place:
@@ -45,7 +45,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Workdir:
-    """A folder that a run may write to."""
+    """A workdir."""
 
     root: Path
     models = _Place("models")
@@ -73,7 +73,7 @@ class Workdir:
 
     @classmethod
     def open(cls, path: str | Path) -> Workdir:
-        """Make the folder if it is missing and make sure that it can be written.
+        """Create the folder if it is missing and check that it is writable.
 
         Raises:
             BadInput: it is not a folder, or cannot be written.
@@ -92,15 +92,15 @@ class Workdir:
         return cls(root)
 
     def revocations(self, key_id: str) -> Path:
-        """The list of revocations that a key has signed; another key begins another list."""
+        """The list of revocations that a key signed; each key has its own list."""
         return self.root / "revocations" / f"{key_id[:16]}.json"
 
     def request_key(self, request: ErasureRequest) -> Path:
-        """Where the key lies that the commitments to a request's forget set are made with."""
+        """The path of the key of the commitments to a request's forget set."""
         return self.keys / f"{request.digest()[:16]}.key"
 
     def attempt(self, name: str | None = None) -> Attempt:
-        """The named attempt, or the one opened last.
+        """The named attempt, or the one that was opened last.
 
         Raises:
             BadInput: there is no such attempt.
@@ -120,17 +120,17 @@ class Workdir:
         return [Attempt(self, path.parent) for path in sorted(self.runs.glob("*/plan.json"))]
 
     def attempts_at(self, request_digest: str) -> list[Attempt]:
-        """All attempts at a request, first to last, whatever they were named."""
+        """All attempts at a request, oldest first."""
         asked = [(plan.attempt, one.folder) for one in self.attempts() if (plan := one.plan()).request.digest() == request_digest]
         return [Attempt(self, folder) for _, folder in sorted(asked)]
 
     def open_attempt(self, plan: PlanRecord, config: RunConfig, policy: GatePolicy, key: bytes) -> Attempt:
-        """Write an attempt's plan with the documents it quotes and the key it commits to, and make it the current one.
+        """Write an attempt's plan, its documents and its key, and make it the current one.
 
-        Of a batch the first attempt is opened last: where its plan lies, those of the others do too.
+        The lead of a batch is opened last: if its plan exists, so do those of the others.
         """
         folder = self.runs / plan.run
-        (folder / CHECKPOINT).unlink(missing_ok=True)  # of another plan under the same name
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # belongs to an earlier plan of the same name
         write_atomic(folder / KEY, key, mode=0o600)
         config.write(folder / "config.json")
         policy.write(folder / "policy.json")

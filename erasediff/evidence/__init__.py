@@ -1,1 +1,1 @@
-"""Evidence that an auditor can use: what was asked, what was measured, what was deleted, and who signed for it."""
+"""Evidence for auditors: requests, certificates, signatures, purges and revocations."""

@@ -1,4 +1,4 @@
-"""Consent to a model before it is rolled out: signed by people with keys of their own, over what the model is and what the gate said of it."""
+"""Approvals of a model before its roll-out: each approver signs the model's and the verdict's digests with their own key."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from erasediff.records.keys import Envelope, EnvelopeSignature
 from erasediff.records.nouns import ErasedRecord, VerdictRecord
 from erasediff.records.requests import Actor, Approval, RequestId
 
-if TYPE_CHECKING:  # every step comes by here, and only who signs needs what signs: it brings the clients of every cloud that is installed
+if TYPE_CHECKING:  # every step imports this module, and signing imports the clients of every installed cloud
     from erasediff.evidence.signing import SigningKey
 
 APPROVAL: Final = "application/vnd.erasediff.approval+json"
 
 
 class Consent(Strict):
-    """What an approval's signature is over."""
+    """The content that an approval signs."""
 
     request: RequestId
     run: str
@@ -34,14 +34,14 @@ class Consent(Strict):
 
 
 def consent(attempt: Attempt, request: str, by: str, at: AwareDatetime) -> Consent:
-    """Somebody's consent to the model of a run, for a request.
+    """A person's consent to the model of a run, for a request.
 
     Raises:
-        BadInput: the run has no model or no verdict yet, or ``by`` is no opaque name.
+        BadInput: the run has no model or no verdict yet, or ``by`` is not an opaque name.
     """
     weights, verdict = attempt.need(ErasedRecord).model.weights.sha256, attempt.need(VerdictRecord).digest()
-    said = {"request": request, "run": attempt.name, "weights_sha256": weights, "verdict_sha256": verdict, "by": by, "at": at}
-    return Consent.parse(said, "the approval")
+    document = {"request": request, "run": attempt.name, "weights_sha256": weights, "verdict_sha256": verdict, "by": by, "at": at}
+    return Consent.parse(document, "the approval")
 
 
 def approve(document: Consent, key: SigningKey) -> Approval:
@@ -57,10 +57,10 @@ def approve(document: Consent, key: SigningKey) -> Approval:
 
 
 def approver_key(approvers: Path | None, by: str) -> PublicKey:
-    """The public key by which somebody approves: ``NAME.pub`` in the folder that the house has set.
+    """An approver's public key: ``NAME.pub`` in the configured folder.
 
     Raises:
-        BadInput: no folder is set, or it has no key of that name.
+        BadInput: no folder is set, or it has no key of this name.
     """
     if approvers is None:
         raise BadInput("no folder of approvers' keys is set: set ERASEDIFF_LEDGER_APPROVERS to one that holds NAME.pub for each of them.")
@@ -71,11 +71,11 @@ def approver_key(approvers: Path | None, by: str) -> PublicKey:
 
 
 def check_approval(attempt: Attempt, request: str, approval: Approval, approvers: Path | None) -> None:
-    """Whether an approval is that of an approver, and of this model.
+    """Check that an approval is by an approver and for this model.
 
     Raises:
-        BadInput: it is somebody else's, or their key had ended.
-        IntegrityError: its signature is over something else: another model, another verdict, another request.
+        BadInput: it is not by an approver, or their key had expired.
+        IntegrityError: it signs another model, verdict or request.
     """
     key = approver_key(approvers, approval.by)
     key.check_unexpired(approval.at)

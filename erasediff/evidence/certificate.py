@@ -1,4 +1,4 @@
-"""From records to a certificate: a pure function that refuses whatever does not fit together."""
+"""Make a certificate from records: a pure function that refuses inconsistent records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from erasediff.records.requests import RequestFacts
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a certificate is made from. What comes after the export may be missing; without a purge the certificate is provisional."""
+    """The records of a certificate. Those after the export may be missing; without a purge the certificate is provisional."""
 
     plan: PlanRecord
     base: BaseRecord
@@ -63,7 +63,7 @@ class Facts:
     code_revision: str | None = None
 
     def digests(self) -> dict[str, str]:
-        """The digest of every record, by the name it has elsewhere."""
+        """The digest of every record, by name."""
         named: dict[str, Record | None] = {
             "plan": self.plan,
             "base": self.base,
@@ -80,16 +80,16 @@ class Facts:
 
 
 def commitment_to(forget_set: ForgetSetRecord, key: bytes) -> Sha256:
-    """The forget set's HMAC-SHA256: who has key and record can open it, after the purge nobody can."""
+    """The forget set's HMAC-SHA256. It can be opened with the key and the record, until the purge destroys the key."""
     return hmac.new(key, forget_set.canonical(), "sha256").hexdigest()
 
 
 def statement_of(facts: Facts, issued_at: datetime) -> Statement:
-    """The statement: provisional without a purge, final with a complete one that fits.
+    """The statement: provisional without a purge, final with a complete purge of this erasure.
 
     Raises:
-        BadInput: the model did not pass, a purge is not complete or is another erasure's, or a request asks for something else.
-        IntegrityError: records are not made from one another.
+        BadInput: the model did not pass, the purge is incomplete or of another erasure, or a request is for another class.
+        IntegrityError: the records do not belong together.
     """
     _check_chain(facts)
     _check_requests(facts)
@@ -114,7 +114,7 @@ def statement_of(facts: Facts, issued_at: datetime) -> Statement:
 
 
 def _check_chain(facts: Facts) -> None:
-    """Refuse records that are not of one erasure, or of one that did not pass."""
+    """Refuse records that do not belong together, or whose model did not pass."""
     if (found := (facts.verdict.verdict, facts.exported.verdict)) != (Verdict.PASS, Verdict.PASS):
         raise BadInput(f"run {facts.plan.run} did not pass ({found[0]}, exported graph {found[1]}): only PASS is certified.")
     digests = facts.digests()
@@ -129,7 +129,7 @@ def _check_chain(facts: Facts) -> None:
     ]
     for name, record, sources in links:
         if record is not None and any(record.made_from.get(source) != digests.get(source, "") for source in sources):
-            raise IntegrityError(f"the record {name} of run {facts.plan.run} was not made from the others that are there: run its step again.")
+            raise IntegrityError(f"the record {name} of run {facts.plan.run} does not belong to the other records: run its step again.")
     weights = facts.erased.model.weights.sha256
     graphs = {record.onnx_sha256 for record in (facts.registered, facts.rolled_out) if record is not None} | {facts.exported.onnx.sha256}
     if facts.exported.weights_sha256 != weights or len(graphs) != 1:
@@ -141,31 +141,29 @@ def _check_chain(facts: Facts) -> None:
 def _check_requests(facts: Facts) -> None:
     for request in facts.requests:
         if request.erasure != facts.plan.request:
-            raise BadInput(f"the request {request.id} asks for something else than run {facts.plan.run} erased: take it off requests.json.")
+            raise BadInput(f"the request {request.id} is for another class than run {facts.plan.run} erased: remove it from requests.json.")
         if facts.purge is not None and request.held:
-            raise BadInput(
-                f"the request {request.id} is under a legal hold, and the data were purged: look into the ledger before this is certified."
-            )
+            raise BadInput(f"the request {request.id} is under a legal hold, and the data were purged: check the ledger before you certify.")
 
 
 def _purged(facts: Facts) -> CertifiedPurge | None:
-    """The purge, if there is one; it has to be complete and this erasure's."""
+    """The purge, if there is one; it must be complete and of this erasure."""
     if (purge := facts.purge) is None:
         return None
     name = facts.plan.run
     if facts.promotion is None:
-        raise BadInput(f"run {name} was purged and not promoted: run `erasediff promote` before the final certificate.")
+        raise BadInput(f"run {name} was purged but not promoted: run `erasediff promote` before the final certificate.")
     if not purge.complete:
         store = purge.unfinished[0].store
-        raise BadInput(f"the purge of run {name} is not complete ({store} is not done): run `erasediff purge` again before the final certificate.")
+        raise BadInput(f"the purge of run {name} is not complete (store '{store}'): run `erasediff purge` again before the final certificate.")
     if not purge.lines:
-        raise BadInput(f"the purge of run {name} says of no store what was done: run `erasediff purge` again before the final certificate.")
+        raise BadInput(f"the purge of run {name} lists no store: run `erasediff purge` again before the final certificate.")
     known, sources = facts.digests(), purge.made_from
     shared = known.keys() & sources.keys()
     if not shared or any(known[source] != sources[source] for source in shared) or purge.forget_set_version != facts.forget_set.version:
-        raise BadInput(f"the purge that lies beside run {name} is of another erasure: run `erasediff purge` for this one.")
+        raise BadInput(f"the purge in the folder of run {name} is of another erasure: run `erasediff purge` for this one.")
     if set(purge.requests) != {request.id for request in facts.requests}:
-        raise BadInput(f"the purge of run {name} answers other requests than requests.json names: write that anew from the ledger.")
+        raise BadInput(f"the purge of run {name} and requests.json name different requests: make requests.json again from the ledger.")
     _check_revoked(facts, purge)
     return CertifiedPurge(record=purge.digest(), lines=purge.lines)
 
@@ -173,7 +171,7 @@ def _purged(facts: Facts) -> CertifiedPurge | None:
 def _check_revoked(facts: Facts, purge: PurgeRecord) -> None:
     mine = {facts.erased.model.weights.sha256, facts.exported.onnx.sha256}
     if mine & set(purge.revoked) or purge.minimum_epoch > facts.erased.model.epoch:
-        raise BadInput(f"the model of run {facts.plan.run} is itself revoked: there is nothing to certify.")
+        raise BadInput(f"the model of run {facts.plan.run} is revoked: it cannot be certified.")
     if facts.base.model.weights.sha256 not in purge.revoked and purge.minimum_epoch <= facts.base.model.epoch:
         raise BadInput(f"the purge of run {facts.plan.run} does not revoke the model from before the erasure: run `erasediff purge` again.")
 
@@ -222,7 +220,7 @@ def _making(facts: Facts) -> Making:
 
 
 _PSEUDONYMOUS = ("forget_set",)
-"""Records whose plain digest could be held against a guess at the forget data; of those the certificate has the commitment alone."""
+"""Records whose plain digest would let someone test a guess at the forget data; the certificate holds only their commitment."""
 
 
 def _judged(facts: Facts) -> Judged:

@@ -1,7 +1,7 @@
-"""Reading a whole ledger with mistrust. Pure: its lines in their order go in, what is wrong with them comes out.
+"""Verify a whole ledger: a pure function from its lines to a list of problems.
 
-What the chain cannot show by itself is that its newest events were cut off, with everything that quotes them changed too. A certificate quotes the
-digest of a request's last event, so whoever holds one can show it: see ``quoted``.
+The chain alone cannot reveal that its newest events were cut off. A certificate names the digest of a request's last event, so its holder can
+reveal that; see ``quoted``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOST_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Line:
-    """An event as it lies in the database, with the columns that it is found by."""
+    """An event's row in the database."""
 
     number: int
     request: str
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Entry:
-    """A request as it lies in the database: columns that must follow from its events."""
+    """A request's row in the database; its columns must follow from its events."""
 
     id: str
     filing: str
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass
 class Reading:
-    """What was found so far, line by line."""
+    """The state of a verification."""
 
     problems: list[str] = field(default_factory=list)
     standings: dict[str, RequestStanding] = field(default_factory=dict)
@@ -54,12 +54,12 @@ class Reading:
     digests: set[str] = field(default_factory=set)
 
     def read(self, line: Line) -> None:
-        """Take in the next line."""
+        """Read the next line."""
         try:
             event = parse_line(line)
         except BadInput as error:
             self.problems.append(str(error))
-            self.number, self.head = line.number, line.digest  # so that one damaged line is one problem
+            self.number, self.head = line.number, line.digest  # one damaged line counts as one problem
             return
         self._check_place(event)
         self._check_sense(event)
@@ -70,7 +70,7 @@ class Reading:
         if event.number != self.number + 1:
             self.problems.append(f"after event {self.number} comes event {event.number}: events are missing or out of order.")
         if event.previous != self.head:
-            self.problems.append(f"event {event.number} does not follow the event before it: one of them was changed, dropped, moved or put in.")
+            self.problems.append(f"event {event.number} does not follow the event before it: one of them was changed, dropped, moved or inserted.")
         if self.last is not None and event.at < self.last.at:
             self.problems.append(f"event {event.number} is older than the event before it.")
 
@@ -86,30 +86,30 @@ def parse_line(line: Line) -> Event:
     """The event of a line.
 
     Raises:
-        BadInput: it is no event, or not the one that its columns name.
+        BadInput: it is not an event, or does not match its columns.
     """
     event = Event.parse_json(line.body, f"event {line.number} of the ledger")
     if (event.number, event.request, event.digest()) != (line.number, line.request, line.digest):
-        raise BadInput(f"event {line.number} of the ledger was changed: its content is not what its digest names.")
+        raise BadInput(f"event {line.number} of the ledger was changed: its content does not match its digest.")
     return event
 
 
 def seconds(standing: RequestStanding) -> tuple[int, int | None]:
-    """The instants by which a request is looked for, in seconds since 1970: when it is due, and when its receipt must be confirmed."""
+    """The deadlines of a request in seconds since 1970: the answer, and the confirmation of receipt if still needed."""
     clocks = standing.clocks
     confirm_by = None if clocks.confirmed or clocks.confirm_by is None else int(clocks.confirm_by.timestamp())
     return int(clocks.due.timestamp()), confirm_by
 
 
 def columns(id: str, filing: Filing, standing: RequestStanding) -> Entry:
-    """The columns that follow from a request's events."""
+    """The row that follows from a request's events."""
     due, confirm_by = seconds(standing)
     live = standing.filing if standing.live else None
     return Entry(id, filing.canonical().decode(), live, standing.state, bool(standing.holds), due, confirm_by, standing.head)
 
 
 def check_entry(entry: Entry, standing: RequestStanding | None) -> list[str]:
-    """What is wrong with a request's columns."""
+    """The problems of a request's row."""
     if standing is None:
         return [f"request {entry.id} has no events."]
     due, confirm_by = seconds(standing)
@@ -131,17 +131,17 @@ def verify(lines: Iterable[Line], entries: Iterable[Entry], head: tuple[int, str
     Args:
         lines: its events, by number.
         entries: its requests.
-        head: number and digest of its last event, as the ledger itself keeps them.
-        quoted: digests of events that certificates or earlier verifications name; each has to be in the chain.
+        head: number and digest of the last event, from the ledger's head row.
+        quoted: digests of events from certificates or earlier verifications; each must be in the chain.
 
     Returns:
-        What was found; the first 20 problems where there are more.
+        The result, with the first 20 problems.
     """
     reading = Reading()
     for line in lines:
         reading.read(line)
     if (reading.number, reading.head) != head:
-        reading.problems.append(f"the ledger's last event is {reading.number}, and it should be {head[0]} by its head: events were dropped or added.")
+        reading.problems.append(f"the ledger's last event is {reading.number}, but its head names {head[0]}: events were dropped or added.")
     found = {entry.id: entry for entry in entries}
     for entry in found.values():
         reading.problems += check_entry(entry, reading.standings.get(entry.id))

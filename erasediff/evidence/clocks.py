@@ -1,13 +1,13 @@
-"""When an answer is due. Pure: a regime and an instant in, instants out.
+"""Compute deadlines: pure functions of a regime and an instant.
 
-Days are days of a time zone, and a due date ends with that day. Where a law leaves two readings the earlier date is taken: a date is never moved
-on because it falls on a weekend or a holiday, and holidays count as business days.
+Days belong to a time zone, and a deadline is the end of its day. If a law allows two readings, the earlier date counts: a date never moves because
+of a weekend or a holiday, and holidays count as business days.
 
-- GDPR, Art. 12(3): one calendar month after receipt, by the date's number, or the last day of a month that has no such date. By an extension, of
-  which the person is told within that month, three months after receipt.
+- GDPR, Art. 12(3): one calendar month after receipt, on the same day of the month, or the last day of a shorter month. With an extension, of which
+  the person is told within that month: three months after receipt.
 - CCPA, 11 CCR § 7021: receipt is confirmed within 10 business days; the answer is due 45 calendar days after receipt, 90 by an extension with
   notice. Records are kept for 24 months (§ 7101).
-- ``own``: as many days as the house has settled, and no extension.
+- ``own``: the operator's number of days, without an extension.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CCPA_DAYS, CCPA_DAYS_EXTENDED, CCPA_CONFIRMATION = 45, 90, 10
 CCPA_RECORDS_MONTHS = 24
 WARNINGS = (timedelta(days=7), timedelta(days=14))
 SETTLED = frozenset({State.CLOSED, State.WITHDRAWN})
-"""Where nothing is owed any more. A refusal is owed until the person has been told of it, so REFUSED is not one of them."""
+"""States without deadlines. REFUSED is not one of them: the person must still be told."""
 
 Urgency = Literal["later", "14 days", "7 days", "overdue"]
 
@@ -34,14 +34,14 @@ def zone_of(name: str) -> tzinfo:
     """The time zone of this name.
 
     Raises:
-        BadInput: this machine knows no such zone.
+        BadInput: this machine does not know it.
     """
     if name == "UTC":
         return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise BadInput(f"this machine knows no time zone {name}: correct ERASEDIFF_LEDGER_ZONE, or install the package tzdata.") from None
+        raise BadInput(f"this machine does not know the time zone {name}: correct ERASEDIFF_LEDGER_ZONE, or install the package tzdata.") from None
 
 
 def plus_months(day: date, months: int) -> date:
@@ -51,7 +51,7 @@ def plus_months(day: date, months: int) -> date:
 
 
 def plus_business_days(day: date, count: int) -> date:
-    """The day that is ``count`` days later when Saturdays and Sundays are left out; ``day`` itself is not counted."""
+    """The day ``count`` weekdays after ``day``."""
     while count:
         day += timedelta(days=1)
         count -= day.weekday() < 5
@@ -59,15 +59,15 @@ def plus_business_days(day: date, count: int) -> date:
 
 
 def end_of(day: date, zone: tzinfo) -> datetime:
-    """The last second of a day, in UTC; the earlier one where the clock is put back at midnight."""
+    """The last second of a day, in UTC; the earlier one if clocks are set back at midnight."""
     return datetime.combine(day, time(23, 59, 59), tzinfo=zone).astimezone(UTC)
 
 
 def start(regime: Regime, received: datetime, terms: Terms) -> Clocks:
-    """The clocks of a request that came at ``received``.
+    """The deadlines of a request received at ``received``.
 
     Raises:
-        BadInput: the instant has no time zone, or this machine does not know the house's.
+        BadInput: the instant has no time zone, or this machine does not know the configured one.
     """
     if received.tzinfo is None:
         raise BadInput("the date of receipt has no time zone: give one.")
@@ -85,13 +85,13 @@ def start(regime: Regime, received: datetime, terms: Terms) -> Clocks:
 
 
 def extended(regime: Regime, clocks: Clocks) -> Clocks:
-    """The clocks after their one extension.
+    """The deadlines after an extension.
 
     Raises:
-        BadInput: there is none, or it was used.
+        BadInput: the regime has no extension, or it was used.
     """
     if clocks.extended:
-        raise BadInput(f"the request was extended before, and is due by {clocks.due:%Y-%m-%d}: it cannot be extended again.")
+        raise BadInput(f"the request was already extended and is due by {clocks.due:%Y-%m-%d}: it cannot be extended again.")
     zone = zone_of(clocks.zone)
     day = clocks.received.astimezone(zone).date()
     match regime:
@@ -100,12 +100,12 @@ def extended(regime: Regime, clocks: Clocks) -> Clocks:
         case Regime.CCPA:
             last = day + timedelta(days=CCPA_DAYS_EXTENDED)
         case Regime.OWN:
-            raise BadInput("the regime 'own' knows no extension: set ERASEDIFF_LEDGER_OWN_DAYS for requests to come.")
+            raise BadInput("the regime 'own' has no extension: set ERASEDIFF_LEDGER_OWN_DAYS for future requests.")
     return clocks.model_copy(update={"due": end_of(last, zone), "extended": True})
 
 
 def kept_until(regime: Regime, ended: datetime, zone: str) -> datetime | None:
-    """Until when the record of a request that ended at ``ended`` must be kept; ``None`` where no law says."""
+    """Until when the record of a request that ended at ``ended`` must be kept; ``None`` if no law says."""
     if regime is not Regime.CCPA:
         return None
     here = zone_of(zone)
@@ -113,7 +113,7 @@ def kept_until(regime: Regime, ended: datetime, zone: str) -> datetime | None:
 
 
 def urgency(at: datetime, now: datetime) -> Urgency:
-    """How near a date is: warnings are 14 and 7 days before it."""
+    """How near a deadline is; there are warnings 14 and 7 days before."""
     left = at - now
     if left < timedelta(0):
         return "overdue"
@@ -122,7 +122,7 @@ def urgency(at: datetime, now: datetime) -> Urgency:
 
 
 def deadlines(facts: RequestFacts, now: datetime) -> tuple[DueDate, ...]:
-    """What is still owed for a request: the confirmation of its receipt where one is due, and the answer."""
+    """The open deadlines of a request: the confirmation of receipt, if needed, and the answer."""
     if facts.state in SETTLED:
         return ()
     clocks = facts.clocks

@@ -1,4 +1,4 @@
-"""Which of the attacks that regulators name were carried out on this model, from the checks that were really made.
+"""Which of the attacks that regulators name were carried out on this model, derived from the checks that ran.
 
 The list is that of EDPB Opinion 28/2024, paragraph 55.
 """
@@ -14,7 +14,7 @@ from erasediff.records.nouns import Check
 
 @dataclass(frozen=True)
 class ThreatCoverage:
-    """Which checks carry out an attack, by their ids; and what is to be said of it with them, or without any."""
+    """An attack, the ids of the checks that carry it out, and the notes with and without them."""
 
     threat: ThreatName
     ids: tuple[str, ...]
@@ -22,34 +22,34 @@ class ThreatCoverage:
     missing: str
 
 
-_TIER_1 = "the policy did not ask for it: it is a check of tier 2"
+_TIER_1 = "the policy did not include it: it is a check of tier 2"
 THREATS = (
     ThreatCoverage(
         "membership inference",
         ("F9",),
-        "attacks that tell images the base was trained on from held-out ones, on the erased model",
+        "attacks on the erased model that try to tell training images from held-out ones",
         _TIER_1,
     ),
     ThreatCoverage(
         "attribute inference",
         (),
         "",
-        "no check infers an attribute of a person from the model's answers; the model is asked by a class and answers with an image",
+        "no check infers a person's attributes from the model's output; the model takes a class and returns an image",
     ),
     ThreatCoverage(
         "exfiltration",
         (),
         "",
-        "no check attacks the systems that hold the weights or the data; who may reach them is a matter of the operator's access rules",
+        "no check attacks the systems that hold the weights or the data; the operator's access rules protect them",
     ),
     ThreatCoverage("regurgitation", ("F7",), "samples compared with real images of the forgotten class", _TIER_1),
-    ThreatCoverage("inversion", ("F5",), "an embedding sought by gradient descent that brings the forgotten class back", _TIER_1),
-    ThreatCoverage("reconstruction", ("F3.partial",), "held-out images of the forgotten class under noise, completed by the model", _TIER_1),
+    ThreatCoverage("inversion", ("F5",), "a search by gradient descent for an embedding that brings the forgotten class back", _TIER_1),
+    ThreatCoverage("reconstruction", ("F3.partial",), "noised held-out images of the forgotten class, denoised by the model", _TIER_1),
 )
 
 
 def coverage(checks: Sequence[Check]) -> tuple[Threat, ...]:
-    """The table, from every check that decided or was reported."""
+    """The table of attacks, from all checks."""
     return tuple(_threat(threat, checks) for threat in THREATS)
 
 
@@ -59,5 +59,5 @@ def _threat(threat: ThreatCoverage, checks: Sequence[Check]) -> Threat:
     if made:
         ids, verdicts = tuple(check.id for check in made), tuple(check.verdict for check in made)
         return Threat(threat=threat.threat, executed=True, checks=ids, verdicts=verdicts, note=threat.executed)
-    note = threat.missing if not asked else f"the policy asked for {asked[0].id} and it was not measured"
+    note = threat.missing if not asked else f"the policy includes {asked[0].id}, but it was not measured"
     return Threat(threat=threat.threat, executed=False, checks=(), verdicts=(), note=note)

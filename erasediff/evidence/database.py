@@ -1,7 +1,7 @@
 """The ledger's tables in SQLite or PostgreSQL, and the transactions around them.
 
-A writer takes the ledger's one head row first: ``BEGIN IMMEDIATE`` in SQLite, ``SELECT … FOR UPDATE`` in PostgreSQL. So writers come one after
-another, in all processes and on all machines, and the chain has one order. Readers see one moment.
+A writer locks the ledger's head row first: ``BEGIN IMMEDIATE`` in SQLite, ``SELECT … FOR UPDATE`` in PostgreSQL. So writes are serial across
+processes and machines. Readers see one consistent snapshot.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from erasediff.evidence.chain import GENESIS
 FILE = "ledger.db"
 SCHEMA = 1
 WAIT_SECONDS = 30
-"""How long a writer waits for its turn, and a client for a server."""
-_CREATION_LOCK = 7_210_245_511  # any number that nobody else locks by
+"""How long a writer waits for the lock, and a client for a server."""
+_CREATION_LOCK = 7_210_245_511  # an arbitrary number for this project's lock
 
 METADATA = MetaData()
 HEAD = Table(
@@ -57,7 +57,7 @@ REQUESTS = Table(
     METADATA,
     Column("id", String(18), primary_key=True),
     Column("filing", Text, nullable=False),
-    Column("live", String(64), unique=True),  # NULL once it ended without an erasure, so that the same content may be filed anew
+    Column("live", String(64), unique=True),  # NULL once it ended without an erasure, so that the same content can be filed again
     Column("state", String(16), nullable=False),
     Column("held", Boolean, nullable=False),
     Column("due", BigInteger, nullable=False),
@@ -76,20 +76,20 @@ EVENTS = Table(
 
 
 class LedgerDatabase:
-    """A ledger's database, reached by a connection of its own for every transaction."""
+    """A ledger's database; every transaction has its own connection."""
 
     def __init__(self, where: str | Path) -> None:
-        """Take a URL, or a workdir; nothing is connected yet.
+        """Take a URL or a workdir, without connecting.
 
         Raises:
-            BadInput: it is neither.
+            BadInput: the URL is not valid.
         """
         self.url = _url_of(where)
         self.name = f"the ledger {display_url(self.url)}"
         self.engine = _engine(self.url)
 
     def create(self) -> None:
-        """Make the tables where they are missing; of several processes that do so at once, one does."""
+        """Create missing tables; concurrent calls are safe."""
         if self.url.get_backend_name() == "sqlite":
             Workdir.open(Path(str(self.url.database)).parent)
         with self.writing() as connection:
@@ -101,10 +101,10 @@ class LedgerDatabase:
         self.check()
 
     def check(self) -> None:
-        """Make sure that the ledger is there and can be read by this version.
+        """Check that the ledger exists and has this version's schema.
 
         Raises:
-            BadInput: there is none, or it is of another version.
+            BadInput: it does not exist, or has another version.
         """
         missing = f"there is no ledger at {display_url(self.url)}: file a request first, or correct --workdir or ERASEDIFF_LEDGER."
         if self.url.get_backend_name() == "sqlite" and not Path(str(self.url.database)).is_file():
@@ -114,17 +114,17 @@ class LedgerDatabase:
                 raise BadInput(missing)
             schema = connection.execute(select(HEAD.c.schema)).scalar_one_or_none()
         if schema != SCHEMA:
-            raise BadInput(f"{self.name} is of version {schema}, and this is for version {SCHEMA}: use the version of EraseDiff that wrote it.")
+            raise BadInput(f"{self.name} has version {schema}, and this EraseDiff needs version {SCHEMA}: use the EraseDiff that wrote it.")
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may write: it happens as a whole or not at all."""
+        """A transaction that may write."""
         with self._explained(), self.engine.connect().execution_options(ledger_writes=True) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that sees one moment of the ledger."""
+        """A read-only transaction on one snapshot."""
         with self._explained(), self.engine.connect() as connection:
             if self.engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -139,21 +139,21 @@ class LedgerDatabase:
             raise self._sentence(error) from None  # its traceback would quote the statement's values
 
     def _sentence(self, error: DBAPIError) -> Exception:
-        """What a person can do about it; an error that nobody can do anything about is given back."""
+        """The error as a sentence with a remedy; an unknown error is returned as it is."""
         reason = str(error.orig).lower()
         for words, mend in _REMEDIES.items():
             if words in reason:
                 return BadInput(f"{self.name} cannot be used: {mend}")
         if "malformed" in reason or "not a database" in reason:
-            return IntegrityError(f"{self.name} is damaged or no database: put back a copy, and verify it with `erasediff status`.")
+            return IntegrityError(f"{self.name} is damaged or not a database: restore a copy, and verify it with `erasediff status`.")
         if isinstance(error, OperationalError | InterfaceError):
             return Unreachable(f"{self.name} does not answer: start its server, or correct ERASEDIFF_LEDGER.")
         return error
 
 
 _REMEDIES = {
-    "database is locked": "other processes kept it busy; run the same command again.",
-    "lock timeout": "other processes kept it busy; run the same command again.",
+    "database is locked": "other processes kept it locked; run the same command again.",
+    "lock timeout": "other processes kept it locked; run the same command again.",
     "database or disk is full": "no space is left; free some and run the same command again.",
     "no space left": "no space is left; free some and run the same command again.",
     "readonly": "it is read-only; change its permissions.",
@@ -163,7 +163,7 @@ _REMEDIES = {
     "password authentication failed": "its server refuses these credentials; correct ERASEDIFF_LEDGER.",
     "no password supplied": "its server asks for a password; correct ERASEDIFF_LEDGER.",
     "does not exist": "its server lacks a database, a role or a table; make it, or correct ERASEDIFF_LEDGER.",
-    "could not translate host name": "its host is not known; correct ERASEDIFF_LEDGER.",
+    "could not translate host name": "its host name is unknown; correct ERASEDIFF_LEDGER.",
 }
 
 
@@ -180,12 +180,12 @@ def _url_of(where: str | Path) -> URL:
     try:
         url = make_url(where)
     except (ArgumentError, ValueError):
-        raise BadInput("ERASEDIFF_LEDGER is no address: give postgresql://HOST/DATABASE or sqlite:///FILE.") from None
+        raise BadInput("ERASEDIFF_LEDGER is not a valid address: give postgresql://HOST/DATABASE or sqlite:///FILE.") from None
     if url.drivername in ("postgresql", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername == "sqlite" and url.database and url.database != ":memory:" and not url.query:
         return url.set(database=str(Path(url.database).expanduser().absolute()))
-    raise BadInput(f"a ledger cannot lie in {url.drivername}: give postgresql://HOST/DATABASE or sqlite:///FILE.")
+    raise BadInput(f"a ledger cannot use {url.drivername}: give postgresql://HOST/DATABASE or sqlite:///FILE.")
 
 
 def _engine(url: URL) -> Engine:
@@ -195,7 +195,7 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        # Without the encoding a database that has none (SQL_ASCII) answers in bytes.
+        # Without this, a database with the encoding SQL_ASCII answers in bytes.
         options = {"connect_timeout": WAIT_SECONDS, "client_encoding": "utf8"}
         engine = create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options)
     except ImportError:
@@ -205,7 +205,7 @@ def _engine(url: URL) -> Engine:
 
 
 def _set_up_sqlite(connection: object, _: object) -> None:
-    """Leave transactions to :func:`_begin_sqlite`: the driver would begin them late, after others have written."""
+    """Disable the driver's own transactions: it begins them too late. See :func:`_begin_sqlite`."""
     connection.isolation_level = None  # type: ignore[attr-defined]
     connection.execute("PRAGMA synchronous = FULL")  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Make and read signing keys of one's own: EC P-256 in PEM, with a small document beside them."""
+"""Make and read signing keys: EC P-256 in PEM, with a document beside them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _READ_BY_OTHERS = 0o004
 
 
 def new_key(folder: Path, passphrase: str | None, created: datetime, not_after: datetime | None) -> KeyDocument:
-    """Make a key pair: the private key readable by its owner alone, the public key, and their document.
+    """Make a key pair and its document; only the owner may read the private key.
 
     Raises:
-        BadInput: there is a key already, which is never replaced, or the end lies before the beginning.
+        BadInput: a key exists, which is never replaced, or it would expire before it is made.
     """
     if not_after is not None and not_after <= created:
-        raise BadInput("the key would have ended before it was made: choose a later --not-after.")
+        raise BadInput("the key would expire before it is made: choose a later --not-after.")
     private, public = folder / PRIVATE, folder / PUBLIC
     if there := next((path for path in (private, public, document_path(private)) if path.exists()), None):
-        raise BadInput(f"{there} is there already, and a key is never replaced: choose another folder.")
+        raise BadInput(f"{there} exists, and a key is never replaced: choose another folder.")
     key = ec.generate_private_key(ec.SECP256R1())
     secret = serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase.encode())
     document = KeyDocument(key_id=key_id(key.public_key()), created=created, not_after=not_after)
@@ -40,12 +40,12 @@ def new_key(folder: Path, passphrase: str | None, created: datetime, not_after: 
 
 
 def check_can_sign(settings: SigningSettings, now: datetime) -> None:
-    """Refuse settings under which nothing could be signed, before the work that is to be signed is done.
+    """Check early that the settings allow signing.
 
-    A key that lies elsewhere, or in a token, is only found out by who signs.
+    A key on another machine or in a token is only checked when it signs.
 
     Raises:
-        BadInput: no key is set, or its document says that it has ended.
+        BadInput: no key is set, or it has expired.
         IntegrityError: the document is another key's.
     """
     if not settings.key:
@@ -56,22 +56,22 @@ def check_can_sign(settings: SigningSettings, now: datetime) -> None:
 
 
 def read_private_key(path: Path, passphrase: str | None) -> tuple[ec.EllipticCurvePrivateKey, PublicKey]:
-    """Read a private key, and what is known of it.
+    """Read a private key and its document.
 
     Raises:
-        BadInput: it is missing, readable by everyone, locked with another passphrase, or no key on the curve P-256.
+        BadInput: it is missing, readable by everyone, encrypted with another passphrase, or not a key on the curve P-256.
         IntegrityError: the document beside it is another key's.
     """
     data = read_bounded(path, MAX_KEY_BYTES, "the signing key")
     if path.stat().st_mode & _READ_BY_OTHERS:
-        raise BadInput(f"the signing key {path} can be read by everyone: run `chmod 600 {path}`, and think about who has read it.")
+        raise BadInput(f"the signing key {path} can be read by everyone: run `chmod 600 {path}`, and replace the key if others may have read it.")
     try:
         key = serialization.load_pem_private_key(data, None if passphrase is None else passphrase.encode())
-    except TypeError:  # cryptography's word for a passphrase that is missing, or that there is no use for
-        said = "needs a passphrase: set" if passphrase is None else "has no passphrase: unset"
-        raise BadInput(f"the signing key {path} {said} ERASEDIFF_SIGNING_PASSPHRASE.") from None
+    except TypeError:  # cryptography raises this for a missing or needless passphrase
+        problem = "needs a passphrase: set" if passphrase is None else "has no passphrase: unset"
+        raise BadInput(f"the signing key {path} {problem} ERASEDIFF_SIGNING_PASSPHRASE.") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise BadInput(f"the signing key {path} cannot be opened: it is no private key in PEM, or ERASEDIFF_SIGNING_PASSPHRASE is wrong.") from None
+        raise BadInput(f"the signing key {path} cannot be read: it is not a private key in PEM, or ERASEDIFF_SIGNING_PASSPHRASE is wrong.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BadInput(f"the signing key {path} is not on the curve P-256: make one with `erasediff keys new`.")
     return key, with_document(key.public_key(), path)

@@ -1,8 +1,7 @@
-"""The ledger of requests: what was asked, where it stands, and everything that ever happened to it.
+"""The ledger of requests: an append-only chain of events, and a row for each request.
 
-Events are the truth and are only ever added; a request's columns are what it is found by, and must follow from its events. Every change is one
-transaction: take a turn, read the request's events, ask :mod:`states` whether the new one may follow, write it, and move the columns only if they are
-as they were read.
+Events are the truth; a request's row only helps to find it and must follow from its events. Every change is one transaction: lock the ledger, read
+the request's events, check with :mod:`states` that the new event may follow, write it, and update the row by compare-and-set.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from erasediff.records.requests import Approval, DueDate, Event, Filing, Reason,
 
 
 class Plan(NamedTuple):
-    """An event that is to be written."""
+    """An event to write."""
 
     kind: str
     after: State
@@ -34,19 +33,19 @@ class Plan(NamedTuple):
 
 
 class Ledger:
-    """The ledger of one house. It keeps no connection, so it may be shared and forked."""
+    """A ledger. It keeps no connection, so it may be shared and forked."""
 
     def __init__(self, database: LedgerDatabase, terms: Terms) -> None:
-        """Use a database whose tables are there."""
+        """Use a database whose tables exist."""
         self.database = database
         self.terms = terms
 
     @classmethod
     def open(cls, where: str | Path, terms: Terms | None = None) -> Ledger:
-        """The ledger at a URL or in a workdir; made if there is none.
+        """Open the ledger at a URL or in a workdir; create it if it is missing.
 
         Raises:
-            BadInput: the address cannot be, the database does not answer, or is of another version.
+            BadInput: the address is not valid, or the database does not answer or has another version.
         """
         database = LedgerDatabase(where)
         database.create()
@@ -54,25 +53,23 @@ class Ledger:
 
     @classmethod
     def existing(cls, where: str | Path, terms: Terms | None = None) -> Ledger:
-        """The ledger at a URL or in a workdir, for those who must not take a new one for an empty one.
+        """Open an existing ledger at a URL or in a workdir.
 
         Raises:
-            BadInput: there is none; else as :meth:`open`.
+            BadInput: it does not exist; else as :meth:`open`.
         """
         database = LedgerDatabase(where)
         database.check()
         return cls(database, terms or Terms())
 
-    # What is asked of it.
-
     def file(self, filing: Filing, by: str, now: datetime, received: datetime | None = None) -> RequestFacts:
-        """Take in a request; one of the same content that is under way or fulfilled is returned as it is.
+        """File a request; if one with the same content is under way or fulfilled, return that one.
 
         Args:
-            filing: what is asked for.
+            filing: the request's content.
             by: who files it.
             now: the time.
-            received: when it came, where that was before it was filed. The clocks begin there.
+            received: when it was received, if before ``now``. Deadlines count from there.
         """
         digest = filing.digest()
         with self.database.writing() as connection:
@@ -92,30 +89,30 @@ class Ledger:
     def advance(
         self, id: str, expected: State, to: State, by: str, now: datetime, facts: Mapping[str, str | int | bool] | None = None
     ) -> RequestFacts:
-        """Take a request from the state that the caller has seen to the next.
+        """Move a request from the state that the caller expects to another.
 
-        Of several callers one succeeds. GATED needs the fact ``verdict``, REFUSED, WITHDRAWN and the way back to SUPPRESSED a ``reason``;
-        digests go under names that end in ``_sha256``.
+        Of several concurrent callers one succeeds. GATED needs the fact ``verdict``; REFUSED, WITHDRAWN and a move back to SUPPRESSED need a
+        ``reason``; the names of digests end in ``_sha256``.
 
         Raises:
-            Conflict: it is not in the state ``expected`` any more.
-            BadInput: the table has no such move, a hold stops it, or a fact is missing or none.
+            Conflict: it is no longer in the state ``expected``.
+            BadInput: the table has no such move, a hold stops it, or a fact is missing or not valid.
         """
 
         def plan(known: StoredRequest) -> Plan:
             if known.standing.state is not expected:
-                raise Conflict(f"request {id} is {known.standing.state} and no longer {expected}: somebody else was first, or this was done before.")
+                raise Conflict(f"request {id} is {known.standing.state} and no longer {expected}: another process was first, or it is done.")
             if (expected, to) == (State.GATED, State.ROLLED_OUT) and self.terms.approvals:
                 raise AwaitingApproval(
-                    f"request {id} waits for {self.terms.approvals} approvals and has {len(known.standing.approvals)}: "
-                    "have them given with `erasediff approve`, and run the same command again."
+                    f"request {id} needs {self.terms.approvals} approvals and has {len(known.standing.approvals)}: "
+                    "ask the approvers to run `erasediff approve`, then run the same command again."
                 )
             return Plan("advanced", to, facts or {})
 
         return self._change(id, by, now, plan)
 
     def hold(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
-        """Stop the purge for a reason, from now on; a request that waits for its decision becomes LEGAL_HOLD. There is one hold a reason."""
+        """Put a legal hold on the data; a LOCATED request becomes LEGAL_HOLD. There is at most one hold per reason."""
 
         def plan(known: StoredRequest) -> Plan | None:
             state = known.standing.state
@@ -125,7 +122,7 @@ class Ledger:
         return self._change(id, by, now, plan)
 
     def release(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
-        """End the hold for a reason; without another hold a request in LEGAL_HOLD waits for its decision again."""
+        """Release the hold with a reason; a request in LEGAL_HOLD without another hold becomes LOCATED."""
 
         def plan(known: StoredRequest) -> Plan:
             state, left = known.standing.state, known.standing.holds - {reason}
@@ -135,7 +132,7 @@ class Ledger:
         return self._change(id, by, now, plan)
 
     def extend(self, id: str, reason: Reason, noticed: datetime, by: str, now: datetime) -> RequestFacts:
-        """Take the one extension that the regime has; ``noticed`` is when the person was told, with the reason."""
+        """Extend the deadline once; ``noticed`` is when the person was told the reason."""
 
         def plan(known: StoredRequest) -> Plan:
             later = clocks.extended(known.filing.regime, known.standing.clocks)
@@ -144,7 +141,7 @@ class Ledger:
         return self._change(id, by, now, plan)
 
     def confirm(self, id: str, by: str, now: datetime) -> RequestFacts:
-        """Write down that the person was told of the receipt, as the CCPA asks."""
+        """Record the confirmation of receipt, which the CCPA requires."""
 
         def plan(known: StoredRequest) -> Plan | None:
             return None if known.standing.clocks.confirmed else Plan("confirmed", known.standing.state, {})
@@ -152,15 +149,15 @@ class Ledger:
         return self._change(id, by, now, plan)
 
     def refuse(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
-        """Refuse a request; it is owed an answer until it is closed."""
+        """Refuse a request; its deadline stays until it is closed."""
         return self._change(id, by, now, lambda _: Plan("advanced", State.REFUSED, {"reason": reason.value}))
 
     def withdraw(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
-        """End a request that was taken back, as long as its erasure has not begun."""
+        """End a request that was withdrawn before its erasure began."""
         return self._change(id, by, now, lambda _: Plan("advanced", State.WITHDRAWN, {"reason": reason.value}))
 
     def wait(self, id: str, reason: Reason, by: str, now: datetime) -> RequestFacts:
-        """Write down why a purge that was begun cannot end yet."""
+        """Record why a purge cannot finish yet."""
 
         def plan(known: StoredRequest) -> Plan | None:
             return None if known.standing.waiting is reason else Plan("waiting", known.standing.state, {"reason": reason.value})
@@ -168,9 +165,9 @@ class Ledger:
         return self._change(id, by, now, plan)
 
     def approve(self, id: str, approval: Approval, now: datetime | None = None) -> RequestFacts:
-        """Add a signed consent to the model that is to fulfil a request; with as many as the house asks for it is APPROVED.
+        """Add an approval of the request's model; with enough approvals the request becomes APPROVED.
 
-        Whether the signature is one is for the caller to check, before.
+        The caller checks the signature before.
         """
 
         def plan(known: StoredRequest) -> Plan | None:
@@ -183,10 +180,8 @@ class Ledger:
 
         return self._change(id, approval.by, now or datetime.now(UTC), plan)
 
-    # What it answers.
-
     def facts(self, id: str) -> RequestFacts:
-        """What is known of a request.
+        """The facts of a request.
 
         Raises:
             BadInput: there is no such request.
@@ -196,20 +191,20 @@ class Ledger:
             return read_one(connection, id).facts()
 
     def requests(self, states: Iterable[State] | None = None) -> tuple[RequestFacts, ...]:
-        """All requests, or those in some states, the earliest due first, and of those due at once the one that came first."""
+        """All requests, or those in some states, earliest deadline first, then in order of filing."""
         wanted = true() if states is None else REQUESTS.c.state.in_([state.value for state in states])
         with self.database.reading() as connection:
             return tuple(known.facts() for known in read_known(connection, wanted))
 
     def events(self, id: str | None = None) -> tuple[Event, ...]:
-        """All events, or those of a request, in their order."""
+        """All events, or those of a request, in order."""
         wanted = true() if id is None else EVENTS.c.request == id
         with self.database.reading() as connection:
             rows = connection.execute(select(EVENTS).where(wanted).order_by(EVENTS.c.number)).all()
         return tuple(chain.parse_line(line_of(row)) for row in rows)
 
     def due(self, now: datetime, within: timedelta) -> tuple[DueDate, ...]:
-        """What is owed by ``now + within``, overdue or not, the earliest first."""
+        """The deadlines until ``now + within``, including overdue ones, earliest first."""
         last = now + within
         open_ = REQUESTS.c.state.not_in([state.value for state in clocks.SETTLED])
         soon = or_(REQUESTS.c.due <= int(last.timestamp()), REQUESTS.c.confirm_by <= int(last.timestamp()))
@@ -220,7 +215,7 @@ class Ledger:
         return tuple(sorted(owed, key=lambda deadline: (deadline.at, deadline.request, deadline.what)))
 
     def verify(self, quoted: Iterable[str] = ()) -> Verification:
-        """Read the whole ledger and say what is wrong with it; ``quoted`` are digests of events that certificates name."""
+        """Verify the whole ledger; ``quoted`` are digests of events from certificates."""
         with self.database.reading() as connection:
             number, digest = connection.execute(select(HEAD.c.number, HEAD.c.digest)).one()
             rows = connection.execute(select(EVENTS).order_by(EVENTS.c.number).execution_options(yield_per=1000))
@@ -229,7 +224,7 @@ class Ledger:
             return chain.verify(lines, entries, (number, digest), quoted)
 
     def _change(self, id: str, by: str, now: datetime, plan: Callable[[StoredRequest], Plan | None]) -> RequestFacts:
-        """Write one event and move the columns with it; nothing where the plan is that nothing is to be done."""
+        """Write the planned event and update the row; do nothing if there is no plan."""
         with self.database.writing() as connection:
             turn = take_turn(connection, now)
             known = read_one(connection, id)
@@ -247,9 +242,9 @@ class Ledger:
 def _compare_and_set(connection: Connection, before: Entry, after: Entry) -> None:
     as_read = (REQUESTS.c.id == before.id) & (REQUESTS.c.state == before.state) & (REQUESTS.c.head == before.head)
     if connection.execute(update(REQUESTS).where(as_read).values(**asdict(after))).rowcount != 1:
-        raise Conflict(f"request {before.id} was changed by somebody else meanwhile: look at it again with `erasediff request show`.")
+        raise Conflict(f"request {before.id} was changed by another process: check it with `erasediff request show`.")
 
 
 def _times(**instants: datetime | None) -> dict[str, str]:
-    """Instants as an event has them: UTC by ISO 8601, left out where there is none."""
+    """Instants for an event: UTC in ISO 8601; ``None`` is left out."""
     return {name: at.astimezone(UTC).isoformat().replace("+00:00", "Z") for name, at in instants.items() if at is not None}

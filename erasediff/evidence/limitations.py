@@ -1,4 +1,4 @@
-"""What a certificate does not show: said in it, from what was and was not done."""
+"""The limitations that a certificate states, derived from what was and was not done."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from erasediff.records.nouns import Verdict
 from erasediff.records.requests import RequestFacts
 
 ALWAYS = (
-    "What is certified is resistance to the tests listed, at the stated confidence. That data have left a model cannot be shown from outside it.",
-    "Detectors err. Each check's bound holds for what its detector sees; what the detector cannot see is not covered.",
-    "Copies of models or data that left the operator's stores before the erasure are not reached by it.",
-    "The times stated are those of the issuer's clock, but for what a time stamp beside this certificate confirms.",
+    "This certificate shows resistance to the listed tests at the stated confidence. No test can show that a model holds no trace of some data.",
+    "Detectors make errors. Each check's bound covers only what its detector can see.",
+    "The erasure does not reach copies of models or data that left the operator's stores before it.",
+    "All times are from the issuer's clock, unless a time stamp beside this certificate confirms them.",
 )
-NO_PURGE = "The forget data had not been purged when this certificate was issued: it is provisional and closes no request."
-NO_REQUEST = "No request of a ledger is named: whom this erasure answers is not part of this certificate."
+NO_PURGE = "The forget data were not yet purged when this certificate was issued: it is provisional and closes no request."
+NO_REQUEST = "This certificate names no request of a ledger, so it does not show whose request the erasure fulfils."
 NOT_SERVED = {
-    "none": "No roll-out was part of the run: that the model certified is the one that serves is not shown here.",
-    "rolled back": "The roll-out was rolled back: the model certified is not the one that serves.",
+    "none": "The run had no roll-out: this certificate does not show that the certified model is the deployed one.",
+    "rolled back": "The roll-out was rolled back: the certified model is not deployed.",
 }
 
 
@@ -28,7 +28,7 @@ def limitations(
     if missing := [row.threat for row in coverage if not row.executed]:
         found.append(f"Not carried out: {', '.join(missing)}. The coverage table says why.")
     if doubtful := [f"{check.id} ({check.verdict})" for check in judged.reported if check.verdict is not Verdict.PASS]:
-        found.append(f"Reported and not passed, by the policy no part of the verdict: {', '.join(doubtful[:20])}.")
+        found.append(f"Reported checks that did not pass (by the policy they do not count for the verdict): {', '.join(doubtful[:20])}.")
     if serving.outcome != "promoted":
         found.append(NOT_SERVED[serving.outcome])
     if not requests:
@@ -36,5 +36,5 @@ def limitations(
     if purge is None:
         found.append(NO_PURGE)
     elif kept := sum(line.action == "kept" for line in purge.lines):
-        found.append(f"The purge kept something in {kept} of its {len(purge.lines)} lines; they say what and why.")
+        found.append(f"The purge kept some items: see {kept} of its {len(purge.lines)} lines.")
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Sign a model folder or a file as OpenSSF's model-signing does, with one's own key and no public log.
+"""Sign a model folder or a file with OpenSSF's model-signing, with the signing key and without a public log.
 
 Anyone with ``model_signing verify key`` can check such a signature without this project.
 """
@@ -15,11 +15,11 @@ from erasediff.files import atomic_path, read_bounded
 
 
 def sign_model(path: Path, signature: Path, key: SigningKey) -> None:
-    """Sign every file under ``path``, or the file that it is.
+    """Sign a folder or a file.
 
     Raises:
-        BadInput: the key does not lie in a file, which is the only place where model-signing looks for it.
-        IntegrityError: what lies there cannot be signed.
+        BadInput: the key is not in a file, which model-signing requires.
+        IntegrityError: the folder cannot be signed.
     """
     if key.file is None:
         raise BadInput("model-signing signs with a key in a file only: set ERASEDIFF_SIGNING_KEY to one.")
@@ -33,7 +33,7 @@ def sign_model(path: Path, signature: Path, key: SigningKey) -> None:
 
 
 def check_model(path: Path, signature: Path, public_key: Path) -> None:
-    """Refuse a folder or a file that is not, to the last byte, what was signed.
+    """Refuse a folder or a file that differs from what was signed.
 
     Raises:
         BadInput: the signature is missing or too large.
@@ -43,9 +43,9 @@ def check_model(path: Path, signature: Path, public_key: Path) -> None:
     config = _library("verifying").Config().use_elliptic_key_verifier(public_key=public_key)
     try:
         config.verify(path, signature)
-    except Exception as error:  # the library raises what its parsers, its hashes and its curves do
-        said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise IntegrityError(f"{path} is not what {signature} was made of ({said}): fetch both again from who issued them.") from None
+    except Exception as error:  # the library raises the errors of its parsers and of cryptography
+        problem = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise IntegrityError(f"{path} does not match the signature {signature} ({problem}): fetch both again from the issuer.") from None
 
 
 def _library(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""A certificate to be read: a page with everything that it says, and a letter to each requester without the model's details."""
+"""Render a certificate as an HTML page, and a letter to each requester without the model's details."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STORES = {
     "workdir": "our working copies",
     "dvc remote": "our data store",
     "dvc cache": "the cache of that store",
-    "mlflow artifacts": "our records of experiments",
+    "mlflow artifacts": "files of our experiments",
     "mlflow registry": "our list of models",
     "models": "earlier models",
-    "pipeline artifacts": "files passed between the steps of the work",
-    "published models": "models that we had published",
-    "keys": "the keys by which the data could still have been named",
+    "pipeline artifacts": "temporary files of the erasure itself",
+    "published models": "models that we published",
+    "keys": "keys that could have linked our records to the data",
 }
 REGIMES = {
     Regime.GDPR: "the General Data Protection Regulation, Article 17",
@@ -32,15 +32,15 @@ REGIMES = {
     Regime.OWN: "our own rules",
 }
 COMPLAINTS = {
-    Regime.GDPR: "You may ask us to look at this again, and you may complain to your data protection authority.",
-    Regime.CCPA: "You may ask us to look at this again, and you may complain to the California Privacy Protection Agency.",
-    Regime.OWN: "You may ask us to look at this again.",
+    Regime.GDPR: "You may ask us to review this, and you may complain to your data protection authority.",
+    Regime.CCPA: "You may ask us to review this, and you may complain to the California Privacy Protection Agency.",
+    Regime.OWN: "You may ask us to review this.",
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """A check as it is read."""
+    """A check with its numbers as text."""
 
     check: Check
     value: str
@@ -49,7 +49,7 @@ class Row:
 
 
 def certificate_page(statement: Statement, key_id: str) -> str:
-    """The certificate as one HTML page without scripts or anything from elsewhere."""
+    """The certificate as one self-contained HTML page without scripts."""
     predicate = statement.predicate
     return _render(
         "certificate.html.j2",
@@ -65,7 +65,7 @@ def certificate_page(statement: Statement, key_id: str) -> str:
 
 
 def letter(statement: Statement, request: RequestFacts | None) -> str:
-    """One page to a requester: what was done, what was tested, what was deleted; no class, no digest, nobody else's request."""
+    """A one-page letter to a requester: what was done, tested and deleted. It names no class, no digest and no other request."""
     predicate = statement.predicate
     regime = Regime.OWN if request is None else request.regime
     return _render(

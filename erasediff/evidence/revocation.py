@@ -1,4 +1,4 @@
-"""Issue the signed list of what must not be served again."""
+"""Issue the signed list of revocations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from erasediff.records.revocation import REVOCATIONS, RevocationList
 
 
 def revoke(path: Path, key: SigningKey, digests: tuple[str, ...], minimum_epoch: int, now: datetime) -> RevocationList:
-    """Add to the list at ``path``, or begin it; nothing ever leaves it, and its minimum epoch never falls.
+    """Add to the list at ``path``, or create it. Entries are never removed, and the minimum epoch never falls.
 
     A call that adds nothing leaves the list as it is.
 
     Raises:
-        BadInput: the list there does not follow the schema, or another key has signed it.
+        BadInput: the existing list does not follow the schema, or another key signed it.
         IntegrityError: it was changed.
     """
     before = read_revocations(path, key.public) if path.exists() else None

@@ -1,4 +1,4 @@
-"""Sign documents: with a key in a file, or with any key that securesystemslib reaches by a URI (PKCS#11, a cloud's KMS)."""
+"""Sign documents with a key in a file, or with a key that securesystemslib reaches by a URI (PKCS#11, a cloud's KMS)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from erasediff.records.keys import Envelope
 from erasediff.records.signing import NO_KEY, SigningSettings
 
 _MAX_WORDS = 200
-getLogger("securesystemslib").setLevel(CRITICAL)  # it prints what it raises, and one sentence is enough
+getLogger("securesystemslib").setLevel(CRITICAL)  # it also logs what it raises
 
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A key that signs. ``file`` is there where it lies in one; ``passphrase`` is the file's, or the token's PIN."""
+    """A signing key. ``file`` is its path, if it is in a file; ``passphrase`` is the file's, or the token's PIN."""
 
     signer: Signer
     public: PublicKey
@@ -35,7 +35,7 @@ def load_signing_key(settings: SigningSettings, now: datetime) -> SigningKey:
     """The key that the settings name.
 
     Raises:
-        BadInput: none is set, it cannot be used, or it has ended.
+        BadInput: none is set, it cannot be used, or it has expired.
         Unreachable: the token or the service that holds it does not answer.
     """
     if not settings.key:
@@ -54,19 +54,19 @@ def _from_file(path: Path, passphrase: str | None) -> SigningKey:
 
 def _by_uri(settings: SigningSettings, uri: str, passphrase: str | None) -> SigningKey:
     if settings.public_key is None:
-        raise BadInput("the signing key is a URI, so its public key is needed too: set ERASEDIFF_SIGNING_PUBLIC_KEY to a file in PEM.")
+        raise BadInput("the signing key is a URI, so its public key is needed: set ERASEDIFF_SIGNING_PUBLIC_KEY to a file in PEM.")
     public, scheme = read_public_key(settings.public_key), uri.partition(":")[0]
 
     def secret(what: str) -> str:
         if passphrase is None:
-            raise BadInput(f"the signing key asks for its {what}: set ERASEDIFF_SIGNING_PASSPHRASE.")
+            raise BadInput(f"the signing key needs its {what}: set ERASEDIFF_SIGNING_PASSPHRASE.")
         return passphrase
 
     try:
         signer = Signer.from_priv_key_uri(uri, _as_securesystemslib(public), secret)
     except BadInput:
         raise
-    except Exception as error:  # a signer raises what its own library does, and each has another
+    except Exception as error:  # each signer raises the errors of its own library
         raise Unreachable(
             f"the signing key by {scheme}: cannot be used ({_words(error, passphrase)}): check ERASEDIFF_SIGNING_KEY and its access."
         ) from None
@@ -74,7 +74,7 @@ def _by_uri(settings: SigningSettings, uri: str, passphrase: str | None) -> Sign
 
 
 def _words(error: Exception, passphrase: str | None) -> str:
-    """What a library says is wrong, in its own words, without the secret."""
+    """A library's error message, without the secret."""
     lines = str(error).splitlines() or [""]
     text = lines[0].replace(passphrase, "…") if passphrase else lines[0]
     return f"{type(error).__name__}: {text[:_MAX_WORDS]}".removesuffix(": ")
@@ -85,25 +85,23 @@ def _as_securesystemslib(public: PublicKey) -> SSlibKey:
 
 
 def sign(document: Strict, payload_type: str, key: SigningKey) -> bytes:
-    """A document in an envelope, as it is written to a file.
+    """Sign a document; returns the bytes of its envelope.
 
     Raises:
         Unreachable: the token or the service that holds the key does not sign.
-        IntegrityError: what it signed does not verify with the public key.
+        IntegrityError: the signature does not verify with the public key.
     """
     envelope = Dsse(document.canonical(), payload_type, {})
     try:
         envelope.sign(key.signer)
-    except BadInput:  # a token asks for its PIN when it signs
+    except BadInput:  # the token's PIN is missing
         raise
     except Exception as error:  # as above
-        said = _words(error, key.passphrase)
-        raise Unreachable(f"the signing key {key.public.id[:12]} does not sign ({said}): check its access, and try again.") from None
+        problem = _words(error, key.passphrase)
+        raise Unreachable(f"the signing key {key.public.id[:12]} does not sign ({problem}): check the access to it, and try again.") from None
     data = Envelope.parse(envelope.to_dict(), "the envelope").canonical() + b"\n"
     try:
         open_envelope(data, key.public, payload_type, "what was signed")
     except BadInput:
-        raise IntegrityError(
-            "the signing key and its public key are no pair: check ERASEDIFF_SIGNING_KEY and ERASEDIFF_SIGNING_PUBLIC_KEY."
-        ) from None
+        raise IntegrityError("the signing key does not match its public key: check ERASEDIFF_SIGNING_KEY and ERASEDIFF_SIGNING_PUBLIC_KEY.") from None
     return data

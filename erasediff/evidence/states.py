@@ -1,13 +1,13 @@
-"""Where a request may go from where it stands. Pure: a standing and an event in, the next standing out.
+"""The state machine of requests: a pure function from a standing and an event to the next standing.
 
-The same function decides what may be written and whether what was written follows, so the ledger cannot accept what its verification would not.
+The same function checks new events and verifies old ones, so the ledger never accepts an event that its verification would reject.
 
     RECEIVED ─► VERIFIED ─► LOCATED ─► ACCEPTED ─► SUPPRESSED ─► BATCHED ─► ERASED ─► GATED ─► APPROVED ─┐
                      └► NOT_FOUND └► REFUSED    │      ▲ ▲           └─────────┴────────┴─────────┘      │
-                                  └► LEGAL_HOLD ┴──────┘ └──────── back, for the next batch              │
+                                  └► LEGAL_HOLD ┴──────┘ └──────── sent back, for the next batch         │
                               CLOSED ◄─ CERTIFIED ◄─ PURGED ◄─ PURGING ◄─ ROLLED_OUT ◄───────────────────┘
 
-A legal hold is a flag. It stops what destroys data, which is the purge and what says that the purge is done, and nothing else.
+A legal hold is a flag. It stops only the purge and the moves that confirm the purge.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ TABLE: frozenset[Transition] = frozenset(
 
 STOPPED_BY_A_HOLD = frozenset({(S.ROLLED_OUT, S.PURGING), (S.PURGING, S.PURGED), (S.PURGED, S.CERTIFIED), (S.CERTIFIED, S.CLOSED)})
 UNFULFILLED = frozenset({S.REFUSED, S.NOT_FOUND, S.WITHDRAWN})
-"""Ends that erased nothing: the same content may be filed anew. What was fulfilled stays one request."""
+"""Final states without an erasure: the same content may be filed again. A fulfilled request stays the only one."""
 TO_ERASE = frozenset({S.ACCEPTED, S.SUPPRESSED})
 
 HOLDS = frozenset({Reason.LITIGATION, Reason.AUTHORITY_ORDER, Reason.AUDIT})
@@ -99,7 +99,7 @@ RETURNS = frozenset(
 
 @dataclass(frozen=True)
 class RequestStanding:
-    """What a request's events add up to; ``head`` is the digest of the last of them."""
+    """The state that follows from a request's events; ``head`` is the digest of the last event."""
 
     filing: str
     state: State
@@ -110,7 +110,7 @@ class RequestStanding:
     waiting: Reason | None = None
     approvals: tuple[Approval, ...] = ()
     live: bool = True
-    """Whether a filing of the same content is this request."""
+    """Whether filing the same content returns this request."""
     ended: datetime | None = None
 
 
@@ -118,7 +118,7 @@ def begin(event: Event) -> RequestStanding:
     """The standing after a request's first event.
 
     Raises:
-        BadInput: it is no first event.
+        BadInput: it cannot be a first event.
     """
     if event.kind != "received" or event.before is not None or event.after is not S.RECEIVED:
         raise BadInput(f"request {event.request} does not begin with its receipt.")
@@ -126,7 +126,7 @@ def begin(event: Event) -> RequestStanding:
     clocks = {name: facts.get(name) for name in ("received", "confirm_by", "due", "zone")}
     parsed = Clocks.parse(clocks, f"the receipt of {event.request}")
     if parsed.received > event.at:
-        raise BadInput(f"request {event.request} cannot have been received in the future: correct the date of its receipt.")
+        raise BadInput(f"request {event.request} cannot be received in the future: correct the date of its receipt.")
     return RequestStanding(str(facts.get("filing")), S.RECEIVED, parsed, event.digest())
 
 
@@ -134,17 +134,17 @@ def follow(standing: RequestStanding, event: Event) -> RequestStanding:
     """The standing after one more event.
 
     Raises:
-        BadInput: the event may not follow; the sentence says why, and what may.
+        BadInput: the event may not follow; the message says why, and which may.
     """
     if event.before is not standing.state:
-        raise BadInput(f"request {event.request} is {standing.state}, not {event.before}: look at it again with `erasediff request show`.")
+        raise BadInput(f"request {event.request} is {standing.state}, not {event.before}: check it with `erasediff request show`.")
     check_move(standing, event)
     check_facts(event)
     return replace(_CHANGES[event.kind](standing, event), state=event.after, head=event.digest())
 
 
 def check_move(standing: RequestStanding, event: Event) -> None:
-    """Refuse what the table does not have, and what a hold stops.
+    """Refuse a move that is not in the table, or that a hold stops.
 
     Raises:
         BadInput: see above.
@@ -153,15 +153,13 @@ def check_move(standing: RequestStanding, event: Event) -> None:
         raise BadInput(_not_in_the_table(standing.state, event))
     if standing.holds and (standing.state, event.after) in STOPPED_BY_A_HOLD:
         held = ", ".join(sorted(standing.holds))
-        raise BadInput(
-            f"request {event.request} is under a legal hold ({held}), so its data must stay: release it first with `erasediff request release`."
-        )
+        raise BadInput(f"request {event.request} is under a legal hold ({held}), so its data must stay: release it with `erasediff request release`.")
 
 
 def _not_in_the_table(state: State, event: Event) -> str:
     moves = {move for move in TABLE if move.before is state and move.after is not state}
     onward = sorted(move.after if move.kind == "advanced" else f"{move.after} when it is {move.kind}" for move in moves)
-    may = f"from there it can become {', '.join(onward)}" if onward else "that is its end"
+    may = f"from there it can become {', '.join(onward)}" if onward else "this state is final"
     what = f"become {event.after} when it is {event.kind}" if event.after is not state else f"be {event.kind}"
     return f"request {event.request} is {state} and cannot {what}: {may}."
 
@@ -185,9 +183,9 @@ _KEYS: dict[str, frozenset[str]] = {
 
 
 def check_facts(event: Event) -> None:
-    """Let nothing into the ledger but what an event of this kind has: no field could take a name.
+    """Allow only the facts of this kind of event, so that no fact can hold a person's name.
 
-    An advance may have a reason, a verdict, a run, an attempt, an epoch, and digests of records under names that end in ``_sha256``.
+    An advance may have a reason, a verdict, a run, an attempt, an epoch, and digests, whose names end in ``_sha256``.
 
     Raises:
         BadInput: the event has another fact.
@@ -199,23 +197,23 @@ def check_facts(event: Event) -> None:
             form = _DIGEST if name.endswith("_sha256") else _FORMS.get(name)
             known = form is not None and not isinstance(value, bool) and form.fullmatch(str(value)) is not None
         if not known:
-            raise BadInput(f"the ledger has no fact {name!r} of this form for an event that is {event.kind}: give digests, numbers and codes only.")
+            raise BadInput(f"the fact {name!r} of this form is not allowed for the event '{event.kind}': give only digests, numbers and codes.")
 
 
 def reason_of(event: Event, allowed: frozenset[Reason]) -> Reason:
     """The event's reason.
 
     Raises:
-        BadInput: there is none, or none that fits.
+        BadInput: it is missing or not allowed here.
     """
     found = event.facts.get("reason")
     if found not in allowed:
-        raise BadInput(f"no reason for this is given that fits ({event.kind}, {event.after}): name one of {', '.join(sorted(allowed))}.")
+        raise BadInput(f"the event ({event.kind}, {event.after}) needs a reason: use one of {', '.join(sorted(allowed))}.")
     return Reason(str(found))
 
 
 def _advanced(standing: RequestStanding, event: Event) -> RequestStanding:
-    """A step on the way. What is sent back to the next batch loses its verdict and its approvals: they were of another model."""
+    """Advance. A request that is sent back loses its verdict and its approvals: the next model is another one."""
     match event.after:
         case S.REFUSED:
             reason_of(event, REFUSALS)
@@ -227,7 +225,7 @@ def _advanced(standing: RequestStanding, event: Event) -> RequestStanding:
         case S.GATED:
             return replace(standing, verdict=_verdict_of(event))
         case S.ROLLED_OUT if standing.verdict is not Verdict.PASS:
-            raise BadInput(f"the gate did not say PASS of the model for {event.request}, so it cannot be rolled out: send the request back.")
+            raise BadInput(f"the model of {event.request} did not pass the gate, so it cannot be rolled out: send the request back.")
         case S.PURGED:
             return replace(standing, waiting=None)
         case _:
@@ -250,27 +248,25 @@ def _held(standing: RequestStanding, event: Event) -> RequestStanding:
 def _released(standing: RequestStanding, event: Event) -> RequestStanding:
     reason = reason_of(event, HOLDS)
     if reason not in standing.holds:
-        raise BadInput(f"request {event.request} is not held for {reason}: see its holds with `erasediff request show`.")
+        raise BadInput(f"request {event.request} has no hold with the reason {reason}: list its holds with `erasediff request show`.")
     left = standing.holds - {reason}
     if (standing.state, event.after) == (S.LEGAL_HOLD, S.LEGAL_HOLD) and not left:
-        raise BadInput(f"request {event.request} cannot be in LEGAL_HOLD without a hold.")
+        raise BadInput(f"request {event.request} cannot stay in LEGAL_HOLD without a hold.")
     if (standing.state, event.after) == (S.LEGAL_HOLD, S.LOCATED) and left:
         raise BadInput(f"request {event.request} is still held for {', '.join(sorted(left))}.")
     return replace(standing, holds=left)
 
 
 def _extended(standing: RequestStanding, event: Event) -> RequestStanding:
-    """The new date was computed when it was written: time zones' rules change, and a date that was told to somebody must not change with them."""
+    """Take the date from the event: it was computed once and told to the person, so later changes of time zone rules must not move it."""
     reason_of(event, EXTENSIONS)
     changed = {"due": event.facts.get("due"), "extended": True}
     clocks = Clocks.parse(standing.clocks.model_dump() | changed, f"the extension of {event.request}")
     noticed = Clocks.parse(standing.clocks.model_dump() | {"received": event.facts.get("noticed")}, f"the notice for {event.request}").received
     if standing.clocks.extended or clocks.due <= standing.clocks.due:
-        raise BadInput(f"request {event.request} cannot be extended again, nor to an earlier date.")
+        raise BadInput(f"request {event.request} cannot be extended twice or to an earlier date.")
     if not standing.clocks.received <= noticed <= min(event.at, standing.clocks.due):
-        raise BadInput(
-            f"the notice for {event.request} must have been given between its receipt and its due date, and not in the future: correct it."
-        )
+        raise BadInput(f"the notice for {event.request} must lie between its receipt and its due date, and not in the future: correct it.")
     return replace(standing, clocks=clocks)
 
 
@@ -280,16 +276,14 @@ def _confirmed(standing: RequestStanding, event: Event) -> RequestStanding:
 
 def _approved(standing: RequestStanding, event: Event) -> RequestStanding:
     if standing.verdict is not Verdict.PASS:
-        raise BadInput(
-            f"the gate did not say PASS of the model for {event.request}, so nobody can approve it: send the request back to the next batch."
-        )
+        raise BadInput(f"the model of {event.request} did not pass the gate, so it cannot be approved: send the request back to the next batch.")
     facts = event.facts
     document = {"by": facts.get("approver"), "at": facts.get("signed_at"), "key_id": facts.get("key_id"), "signature": facts.get("signature")}
     approval = Approval.parse(document, f"the approval of {event.request}")
     if approval.at > event.at:
-        raise BadInput(f"the approval of {event.request} is dated after now: set the clock of whoever signed it.")
+        raise BadInput(f"the approval of {event.request} is dated in the future: correct the approver's clock.")
     if any(approval.by == other.by or approval.key_id == other.key_id for other in standing.approvals):
-        raise BadInput(f"{approval.by} or the same key has approved {event.request} before: another person must, with a key of their own.")
+        raise BadInput(f"{approval.by} or the same key has already approved {event.request}: another person with their own key must approve it.")
     return replace(standing, approvals=(*standing.approvals, approval))
 
 

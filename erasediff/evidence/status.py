@@ -1,4 +1,4 @@
-"""A page that says how the requests stand: one HTML file, without a network, a script, or anything that names a person."""
+"""The status page of the requests: one self-contained HTML file without scripts or personal names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TONES: dict[str, Tone] = {"overdue": "fail", "7 days": "inconclusive", "14 days
 
 @dataclass(frozen=True)
 class DueRow:
-    """One deadline as it is shown; times are in the zone in which its day ends."""
+    """One deadline; times are in the request's time zone."""
 
     request: str
     what: str
@@ -39,7 +39,7 @@ class DueRow:
 
 @dataclass(frozen=True)
 class Bar:
-    """How many requests are in a state; ``width`` in percent of the largest."""
+    """How many requests are in a state; ``width`` is in percent of the largest."""
 
     state: str
     count: int
@@ -51,8 +51,8 @@ def render_status(requests: Sequence[RequestFacts], verification: Verification, 
 
     Args:
         requests: all of them.
-        verification: what reading the whole ledger found.
-        now: the time that days are counted from.
+        verification: the result of verifying the ledger.
+        now: the current time.
     """
     owed = sorted((d for facts in requests for d in deadlines(facts, now)), key=lambda d: (d.at, d.request, d.what))
     by_id = {facts.id: facts for facts in requests}
@@ -71,7 +71,7 @@ def render_status(requests: Sequence[RequestFacts], verification: Verification, 
 
 
 def due_row(deadline: DueDate, facts: RequestFacts, now: datetime) -> DueRow:
-    """A deadline in words."""
+    """A deadline as text."""
     zone = zone_of(facts.clocks.zone)
     days = (deadline.at.astimezone(zone).date() - now.astimezone(zone).date()).days
     left = "today" if days == 0 else f"{_days(days)} left" if days > 0 else f"{_days(-days)} ago"
@@ -93,7 +93,7 @@ def due_row(deadline: DueDate, facts: RequestFacts, now: datetime) -> DueRow:
 
 
 def bars(requests: Sequence[RequestFacts]) -> list[Bar]:
-    """How many requests are in which state, in the order of the way."""
+    """The number of requests in each state, in the order of the states."""
     counts = Counter(facts.state for facts in requests)
     most = max(counts.values(), default=1)
     return [Bar(state, counts[state], round(100 * counts[state] / most, 2)) for state in State if counts[state]]
@@ -126,10 +126,10 @@ def _word(verification: Verification, counts: Counter[str]) -> str:
 
 def _headline(count: int, verification: Verification, counts: Counter[str]) -> str:
     if not verification.holds:
-        return "The ledger was changed by other hands or is damaged, so nothing on this page can be relied upon. Restore a copy that verifies."
+        return "The ledger was tampered with or is damaged, so do not rely on this page. Restore a copy that verifies."
     soon = counts["7 days"] + counts["14 days"]
-    said = f"{count} request{'' if count == 1 else 's'}. Deadlines overdue: {counts['overdue']}; within 14 days: {soon}."
-    return f"{said} The chain of {verification.events} events is whole."
+    summary = f"{count} request{'' if count == 1 else 's'}. Deadlines overdue: {counts['overdue']}; within 14 days: {soon}."
+    return f"{summary} The chain of {verification.events} events is intact."
 
 
 def _days(count: int) -> str:
@@ -137,7 +137,7 @@ def _days(count: int) -> str:
 
 
 def _environment() -> Environment:
-    """The template beside this file; everything is escaped and an unknown name is an error."""
+    """Load templates beside this file; everything is escaped, and an unknown name is an error."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

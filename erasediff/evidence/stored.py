@@ -1,4 +1,4 @@
-"""Reading requests out of the ledger: columns and events together, and only if they agree."""
+"""Read requests from the ledger; their columns must agree with their events."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from erasediff.evidence.database import EVENTS, REQUESTS
 from erasediff.evidence.states import RequestStanding
 from erasediff.records.requests import Filing, RequestFacts
 
-_ID = re.compile(r"r-[0-9a-f]{16}")  # what is none is not repeated: it may be a name
+_ID = re.compile(r"r-[0-9a-f]{16}")  # an input of another form is never quoted: it may be a name
 
 
 class StoredRequest(NamedTuple):
-    """A request as it was read: its columns, what was filed, and what its events add up to."""
+    """A request from the ledger: its row, its filing, and the standing that follows from its events."""
 
     entry: Entry
     filing: Filing
     standing: RequestStanding
 
     def facts(self) -> RequestFacts:
-        """What others may know of it."""
+        """The facts that others may know."""
         standing, filing = self.standing, self.filing
         return RequestFacts(
             id=self.entry.id,
@@ -46,10 +46,10 @@ class StoredRequest(NamedTuple):
 
 
 def read_known(connection: Connection, wanted: ColumnElement[bool]) -> list[StoredRequest]:
-    """The requests that are wanted, the earliest due first, and of those due at once the one that came first.
+    """The matching requests, earliest deadline first, then in order of filing.
 
     Raises:
-        IntegrityError: the columns of one do not follow from its events.
+        IntegrityError: a request's columns do not follow from its events.
     """
     came = select(func.min(EVENTS.c.number)).where(EVENTS.c.request == REQUESTS.c.id).scalar_subquery()
     query = select(REQUESTS).where(wanted).order_by(REQUESTS.c.due, came, REQUESTS.c.id)
@@ -72,10 +72,10 @@ def read_one(connection: Connection, id: str) -> StoredRequest:
         IntegrityError: see :func:`read_known`.
     """
     if not _ID.fullmatch(id):
-        raise BadInput("that is no request's id, which is r- and 16 hex digits: see them with `erasediff request list`.")
+        raise BadInput("this is not a request's id, which is r- and 16 hex digits: list them with `erasediff request list`.")
     found = read_known(connection, REQUESTS.c.id == id)
     if not found:
-        raise BadInput(f"the ledger has no request {id}: see them with `erasediff request list`.")
+        raise BadInput(f"the ledger has no request {id}: list them with `erasediff request list`.")
     return found[0]
 
 
@@ -98,8 +98,8 @@ def _consistent(entry: Entry, standing: RequestStanding | None) -> StoredRequest
 
 @contextmanager
 def _as_damage() -> Iterator[None]:
-    """Whatever does not fit in what was read is damage, not a mistake of the one who asks."""
+    """Turn inconsistencies in the ledger into an IntegrityError: they are not the user's mistake."""
     try:
         yield
     except BadInput as error:
-        raise IntegrityError(f"the ledger was changed by other hands: {error} Verify it with `erasediff status`, and restore a copy.") from None
+        raise IntegrityError(f"the ledger was tampered with or is damaged: {error} Verify it with `erasediff status`, and restore a copy.") from None

@@ -1,4 +1,4 @@
-"""Have somebody else say when: a time stamp (RFC 3161) over the certificate's file."""
+"""Time stamps (RFC 3161) over the certificate's file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _HEADERS = {"Content-Type": "application/timestamp-query", "Accept": "applicatio
 
 
 def stamp(data: bytes, url: str) -> bytes:
-    """A time stamp over ``data``, as the authority answered it.
+    """Get a time stamp over ``data`` from an authority.
 
     Raises:
-        Unreachable: the authority does not answer, refuses, or answers about something else.
+        Unreachable: the authority does not answer, refuses, or stamps other data.
     """
     import requests
 
@@ -31,30 +31,30 @@ def stamp(data: bytes, url: str) -> bytes:
             token = answer.raw.read(MAX_STAMP_BYTES, decode_content=True)
         found = _decoded(token)
     except (requests.RequestException, OSError, ValueError) as error:
-        said = f"the time stamp authority does not answer as one ({type(error).__name__})"
-        raise Unreachable(f"{said}: check ERASEDIFF_SIGNING_TIMESTAMP_URL, or unset it.") from None
+        problem = f"the time stamp authority does not answer correctly ({type(error).__name__})"
+        raise Unreachable(f"{problem}: check ERASEDIFF_SIGNING_TIMESTAMP_URL, or unset it.") from None
     if found.tst_info.nonce != asked.nonce or found.tst_info.message_imprint.message != hashlib.sha512(data).digest():
-        raise Unreachable("the time stamp authority has stamped something else: check ERASEDIFF_SIGNING_TIMESTAMP_URL, or unset it.")
+        raise Unreachable("the time stamp authority stamped other data: check ERASEDIFF_SIGNING_TIMESTAMP_URL, or unset it.")
     return token
 
 
 def check_stamp(data: bytes, token: Path, root: Path) -> datetime:
-    """When ``data`` was stamped, by an authority under this root.
+    """Check a time stamp over ``data`` by an authority under this root, and return its time.
 
     Raises:
-        BadInput: a file is missing, too large, or no certificate.
-        IntegrityError: the stamp is of something else, or of another authority.
+        BadInput: a file is missing, too large, or not a certificate.
+        IntegrityError: the stamp is over other data, or by another authority.
     """
     raw = read_bounded(token, MAX_STAMP_BYTES, "the time stamp")
     try:
         authority = x509.load_pem_x509_certificate(read_bounded(root, MAX_STAMP_BYTES, "the authority's certificate"))
     except ValueError:
-        raise BadInput(f"{root} is no certificate in PEM: hand in the root certificate of the time stamp authority.") from None
+        raise BadInput(f"{root} is not a certificate in PEM: give the root certificate of the time stamp authority.") from None
     try:
         found = _decoded(raw)
         VerifierBuilder().add_root_certificate(authority).build().verify_message(found, data)
     except (VerificationError, ValueError):
-        raise IntegrityError(f"{token} is no time stamp over this certificate by the authority of {root}: fetch it again from the issuer.") from None
+        raise IntegrityError(f"{token} is not a time stamp over this certificate by the authority of {root}: fetch it again.") from None
     return found.tst_info.gen_time
 
 
@@ -62,7 +62,7 @@ def _decoded(raw: bytes) -> TimeStampResponse:
     """Read an answer.
 
     Raises:
-        ValueError: it is none, or a refusal.
+        ValueError: it is not an answer, or a refusal.
     """
     found = decode_timestamp_response(raw)
     if found.status not in (0, 1):  # granted, granted with changes

@@ -1,4 +1,4 @@
-"""A writer's turn: the place in the chain that is its own until its transaction ends."""
+"""A writer's turn: it holds the next place in the chain until its transaction ends."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from erasediff.evidence.database import EVENTS, HEAD
 from erasediff.records.requests import Event, State
 
 SKEW = timedelta(seconds=60)
-"""How far a clock may lie behind the last event: a writer looks at its clock before it waits for its turn, and clocks of machines differ."""
+"""How far a clock may lag behind the last event: clocks differ between machines, and a writer reads its clock before it waits for the lock."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Where the next event goes: after ``number``, whose digest is ``digest``; at ``at`` in UTC."""
+    """The place of the next event: after event ``number`` with the digest ``digest``, at the time ``at`` in UTC."""
 
     connection: Connection
     number: int
@@ -27,33 +27,33 @@ class Turn:
     at: datetime
 
     def event(self, kind: str, id: str, before: State | None, after: State, by: str, facts: Mapping[str, str | int | bool]) -> Event:
-        """The event that would be next.
+        """The next event.
 
         Raises:
-            BadInput: it has a field that cannot be, such as an actor's name with a blank.
+            BadInput: a field is not valid, such as an actor's name with a space.
         """
         document = {"number": self.number + 1, "request": id, "kind": kind, "before": before, "after": after, "at": self.at, "by": by}
         return Event.parse(document | {"facts": dict(facts), "previous": self.digest}, "the event")
 
     def write(self, event: Event) -> None:
-        """Add it to the chain.
+        """Append it to the chain.
 
         Raises:
-            Conflict: another one has this place.
+            Conflict: another event has this place.
         """
         place = (HEAD.c.number == self.number) & (HEAD.c.digest == self.digest)
         if self.connection.execute(update(HEAD).where(place).values(number=event.number, digest=event.digest())).rowcount != 1:
-            raise Conflict("another event was written meanwhile: run the same command again.")
+            raise Conflict("another process wrote an event first: run the same command again.")
         row = {"number": event.number, "request": event.request, "digest": event.digest(), "body": event.canonical().decode()}
         self.connection.execute(insert(EVENTS).values(**row))
 
 
 def take_turn(connection: Connection, now: datetime) -> Turn:
-    """Wait for the turn and hold it until the transaction ends.
+    """Lock the ledger until the transaction ends.
 
     Raises:
-        BadInput: the clock lies behind the last event.
-        IntegrityError: the last event is not the one that the head names.
+        BadInput: the clock lags behind the last event.
+        IntegrityError: the head does not name the last event.
     """
     number, digest = connection.execute(select(HEAD.c.number, HEAD.c.digest).with_for_update()).one()
     last = last_event(connection, number, digest)
@@ -61,22 +61,22 @@ def take_turn(connection: Connection, now: datetime) -> Turn:
 
 
 def last_event(connection: Connection, number: int, digest: str) -> Event | None:
-    """The ledger's last event, ``None`` if there is none.
+    """The ledger's last event, or ``None``.
 
     Raises:
-        IntegrityError: it is not the one that the head names, or not the last.
+        IntegrityError: the head does not name the last event.
     """
     row = connection.execute(select(EVENTS).order_by(EVENTS.c.number.desc()).limit(1)).first()
     if (row.number, row.digest) != (number, digest) if row is not None else (number, digest) != (0, GENESIS):
-        raise IntegrityError("the ledger's last event is not the one that its head names: verify it with `erasediff status`, and restore a copy.")
+        raise IntegrityError("the ledger's head does not name its last event: verify it with `erasediff status`, and restore a copy.")
     return None if row is None else parse_line(Line(row.number, row.request, row.digest, row.body))
 
 
 def checked(now: datetime, last: Event | None) -> datetime:
-    """The time to write, never before the last event's.
+    """The event's time: now, but never before the last event.
 
     Raises:
-        BadInput: the clock lies behind the last event, or has no time zone.
+        BadInput: the clock lags behind the last event, or has no time zone.
     """
     if now.tzinfo is None:
         raise BadInput("the time has no time zone: give one.")
@@ -87,7 +87,7 @@ def checked(now: datetime, last: Event | None) -> datetime:
 
 
 def check_clock(connection: Connection, now: datetime) -> None:
-    """Refuse to say what is due by a clock that lies behind the last event.
+    """Refuse a clock that lags behind the last event.
 
     Raises:
         BadInput: see :func:`checked`.

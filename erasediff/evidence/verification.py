@@ -1,6 +1,6 @@
-"""Hold a certificate against what it is about: offline, with the public key and the files alone.
+"""Verify a certificate and the artifacts it names, offline, with the public key only.
 
-It imports nothing of what trains, evaluates or serves.
+This module imports nothing that trains, evaluates or serves.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from erasediff.records.nouns import Verdict
 from erasediff.records.purging import PurgeRecord
 
 LATEST_STAMP = timedelta(hours=24)
-NO_PUBLIC_KEY = "no public key is given: hand in --key signing-key.pub, got from the issuer by another way than the certificate."
+NO_PUBLIC_KEY = "no public key is given: use --key signing-key.pub, from the issuer, received separately from the certificate."
 
 
 @dataclass(frozen=True)
 class CertificateFiles:
-    """A certificate and what is held against it. The signatures are model-signing's files, ``timestamp`` is RFC 3161's."""
+    """A certificate and the files to verify with it. The signatures are model-signing's; ``timestamp`` is an RFC 3161 token."""
 
     certificate: Path
     key: Path | None
@@ -39,18 +39,18 @@ class CertificateFiles:
 
 @dataclass(frozen=True)
 class VerifiedCertificate:
-    """A certificate that holds, and what it was held against, in words."""
+    """A verified certificate, and the names of the checks that passed."""
 
     statement: Statement
     checks_passed: tuple[str, ...]
 
 
 def verify(presented: CertificateFiles) -> VerifiedCertificate:
-    """Check a certificate, and everything that was handed in with it.
+    """Verify a certificate and every given file.
 
     Raises:
-        BadInput: something is missing, does not follow its schema, was revoked, or says less than is asked of it.
-        IntegrityError: something is not what was certified.
+        BadInput: something is missing, does not follow its schema, was revoked, or does not certify a passing model.
+        IntegrityError: something differs from what was certified.
     """
     if presented.key is None:
         raise BadInput(NO_PUBLIC_KEY)
@@ -75,10 +75,10 @@ def verify(presented: CertificateFiles) -> VerifiedCertificate:
 
 
 def read_certificate(path: Path, key: PublicKey) -> Statement:
-    """A certificate that this key has signed in its time, about a model that passed.
+    """Read a certificate: signed by this key before it expired, for a model that passed.
 
     Raises:
-        BadInput: it is no certificate, another key's, of after the key's end, or of a model that did not pass.
+        BadInput: it is not a certificate, is signed by another or an expired key, or its model did not pass.
         IntegrityError: it was changed.
     """
     data = read_bounded(path, MAX_ENVELOPE_BYTES, "the certificate")
@@ -87,54 +87,54 @@ def read_certificate(path: Path, key: PublicKey) -> Statement:
     judged = statement.predicate.judged
     refused = [check.id for check in (*judged.controls, *judged.checks) if check.verdict is not Verdict.PASS]
     if judged.verdict is not Verdict.PASS or refused:
-        raise BadInput(f"the certificate {path} is of a model that did not pass ({judged.verdict}, {', '.join(refused[:5])}): it certifies nothing.")
+        raise BadInput(f"the certificate {path} names a model that did not pass ({judged.verdict}, {', '.join(refused[:5])}): do not rely on it.")
     return statement
 
 
 def check_final(statement: Statement) -> None:
-    """Refuse a certificate of before the purge.
+    """Refuse a provisional certificate.
 
     Raises:
         BadInput: it is provisional.
     """
     if statement.predicate.phase != "final":
-        raise BadInput("the certificate is provisional: it was issued before the forget data were purged; ask the issuer for the final one.")
+        raise BadInput("the certificate is provisional, issued before the forget data were purged: ask the issuer for the final one.")
 
 
 def _check_model(folder: Path, statement: Statement) -> None:
     if not folder.is_dir():
-        raise BadInput(f"--model {folder} is no folder: hand in the folder of the weights, in diffusers layout.")
+        raise BadInput(f"--model {folder} is not a folder: give the folder of the weights, in diffusers layout.")
     if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
-        raise BadInput(f"{link} is a symbolic link, and a digest does not say where it leads: hand in a copy of the folder without links.")
+        raise BadInput(f"{link} is a symbolic link, which a digest does not cover: give a copy of the folder without links.")
     if sha256_folder(folder) != statement.digest_of("weights folder"):
-        raise IntegrityError(f"the model in {folder} is not the one that was certified: some file differs, is missing, or was added.")
+        raise IntegrityError(f"the model in {folder} is not the certified one: a file differs, is missing, or was added.")
 
 
 def _check_onnx(path: Path, statement: Statement) -> None:
     if not path.is_file():
-        raise BadInput(f"--onnx {path} is no file: hand in the exported graph, model.onnx.")
+        raise BadInput(f"--onnx {path} is not a file: give the exported graph, model.onnx.")
     if sha256_file(path) != statement.digest_of("ONNX graph"):
-        raise IntegrityError(f"the graph {path} is not the one that was certified: fetch it again from who issued the certificate.")
+        raise IntegrityError(f"the graph {path} is not the certified one: fetch it again from the issuer.")
 
 
 def _check_purge(path: Path, statement: Statement) -> None:
     check_final(statement)
     data, claimed = read_bounded(path, MAX_DOCUMENT_BYTES, "the purge ledger"), statement.predicate.purge
     if claimed is None or data[-1:] != b"\n" or sha256_bytes(data[:-1]) != claimed.record:
-        raise IntegrityError(f"the purge ledger {path} is not the one that was certified: fetch it again from who issued the certificate.")
+        raise IntegrityError(f"the purge ledger {path} is not the certified one: fetch it again from the issuer.")
     record = PurgeRecord.parse_json(data, f"the purge ledger {path}")
     if not record.complete or record.lines != claimed.lines:
-        raise IntegrityError(f"the purge ledger {path} says something else than the certificate: ask who issued them.")
+        raise IntegrityError(f"the purge ledger {path} contradicts the certificate: ask the issuer.")
 
 
 def _check_revocations(path: Path, key: PublicKey, statement: Statement) -> int:
     listed, predicate = read_revocations(path, key), statement.predicate
     certified = {value for subject in statement.subject for value in subject.digests.values()}
     if certified & set(listed.revoked):
-        raise BadInput(f"what the certificate is about has been revoked by list {listed.number}: it must not be served any more.")
+        raise BadInput(f"the certified model was revoked by list {listed.number}: do not serve it.")
     if predicate.scope.epoch < listed.minimum_epoch:
         epoch, least = predicate.scope.epoch, listed.minimum_epoch
-        raise BadInput(f"the certificate is of erasure epoch {epoch}, and by list {listed.number} nothing below {least} may be served.")
+        raise BadInput(f"the certified model has erasure epoch {epoch}, and list {listed.number} allows {least} or more: do not serve it.")
     return listed.number
 
 
@@ -142,7 +142,7 @@ def _check_timestamp(presented: CertificateFiles, key: PublicKey, statement: Sta
     if presented.timestamp is None:
         return []
     if presented.timestamp_root is None:
-        raise BadInput("--timestamp needs --timestamp-root, the root certificate of who gave it: hand in both.")
+        raise BadInput("--timestamp needs --timestamp-root, the authority's root certificate: give both.")
     from erasediff.evidence.timestamp import check_stamp
 
     data = read_bounded(presented.certificate, MAX_ENVELOPE_BYTES, "the certificate")
@@ -150,7 +150,7 @@ def _check_timestamp(presented: CertificateFiles, key: PublicKey, statement: Sta
     key.check_unexpired(stamped)
     if abs(stamped - issued) > LATEST_STAMP:
         raise IntegrityError(
-            f"the certificate says that it was issued at {issued.isoformat()}, and was stamped at {stamped.isoformat()}: ask who issued it."
+            f"the certificate says that it was issued at {issued.isoformat()}, but was stamped at {stamped.isoformat()}: ask the issuer."
         )
     return [f"time stamp of {stamped.isoformat()}"]
 
@@ -165,7 +165,7 @@ def _check_signatures(presented: CertificateFiles, key: Path) -> list[str]:
         if signature is None:
             continue
         if path is None:
-            raise BadInput(f"{option} needs {option.removesuffix('-signature')}, what it was made of: hand in both.")
+            raise BadInput(f"{option} needs {option.removesuffix('-signature')}, the file that it signs: give both.")
         from erasediff.evidence.model_signature import check_model
 
         check_model(path, signature, key)

@@ -1,1 +1,1 @@
-"""The nouns of the project as immutable records, the run's configuration, the gate's policy, and where they are kept."""
+"""Immutable records, the run's configuration, the gate's policies, and settings from the environment."""

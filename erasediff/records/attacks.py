@@ -1,4 +1,4 @@
-"""Tier 2 of a gate's policy, and what it measures: attacks that train, that start from pictures, or that ask who was a member."""
+"""Tier 2 of a gate's policy and its measurements: attacks by training, from real images, and on membership."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from erasediff.records.base import Probability, Strict
 
 
 class Detections(Strict):
-    """How often a detector called ``n`` samples of the forgotten condition the forgotten class.
+    """How many of ``n`` samples a detector assigned to the forgotten class.
 
-    The reference says how often it calls real images of the other classes so: what a model without the class is called too.
+    The reference counts the same for real images of other classes: the detector's false positives.
     """
 
     n: int = Field(ge=0)
@@ -22,7 +22,7 @@ class Detections(Strict):
 
 
 class FinetuningPolicy(Strict):
-    """F4: how long the model is trained on retained images alone, and what may then be seen of the forgotten class."""
+    """F4: training on retained images only, and the limit of detections afterwards."""
 
     steps: int = Field(ge=1, le=1_000_000)
     learning_rate: float = Field(gt=0)
@@ -30,7 +30,7 @@ class FinetuningPolicy(Strict):
 
 
 class InversionPolicy(Strict):
-    """F5: how many images an embedding is inverted from, how long, and what it may bring."""
+    """F5: the inversion of an embedding from a few images, and the limit of detections."""
 
     images: int = Field(ge=1, le=10_000)
     steps: int = Field(ge=1, le=1_000_000)
@@ -39,15 +39,15 @@ class InversionPolicy(Strict):
 
 
 class RelearningPolicy(Strict):
-    """F6: how many forgotten images the model is trained on, at which steps it is looked at, and how often all of it is done.
+    """F6: relearning from a few forgotten images; ``looks`` are the steps after which detections are counted.
 
-    The steps until half of the class is back may not fall below ``min_ratio`` of those of a model that never had it.
+    The steps until half of the class is back must be at least ``min_ratio`` of those of a model that never saw the class.
     """
 
     images: int = Field(ge=1, le=10_000)
     learning_rate: float = Field(gt=0)
     looks: tuple[int, ...] = Field(min_length=1, max_length=256)
-    samples: int = Field(ge=1, le=1_000_000, description="samples a look")
+    samples: int = Field(ge=1, le=1_000_000, description="samples per look")
     repeats: int = Field(ge=1, le=100)
     min_ratio: float = Field(gt=0, le=1)
 
@@ -59,39 +59,39 @@ class RelearningPolicy(Strict):
 
 
 class PartialPolicy(Strict):
-    """F3.partial: how much noise real images of the class get before they are denoised (SDEdit, Meng et al. 2108.01073)."""
+    """F3.partial: denoising of noised real images of the class (SDEdit, Meng et al. 2108.01073)."""
 
-    strength: float = Field(gt=0, le=1, description="share of the timesteps that is added and taken away again")
+    strength: float = Field(gt=0, le=1, description="share of the timesteps that is noised and denoised")
     max_upper: float = Field(gt=0, lt=1, description="of the excess over a model without the class")
 
 
 class ReachPolicy(Strict):
-    """F7: how many real images of the forgotten class have a sample nearer than their k-th neighbour."""
+    """F7: the share of real images of the forgotten class with a sample nearer than their k-th real neighbour."""
 
     neighbours: int = Field(ge=1, le=100)
-    images: int = Field(ge=1, le=1_000_000, description="fewest real images of the class that this is counted on")
+    images: int = Field(ge=1, le=1_000_000, description="minimum of real images of the class")
     max_upper: float = Field(gt=0, lt=1)
 
 
 class MembershipPolicy(Strict):
-    """F9: how far from chance a membership attack's AUC may be, with the power that the test has to have."""
+    """F9: the margin around an AUC of 0.5 for membership attacks, and the power that the test needs."""
 
     margin: float = Field(gt=0, lt=0.5)
     power: float = Field(gt=0, lt=1)
-    images: int = Field(ge=2, le=1_000_000, description="at most so many members, and as many controls")
+    images: int = Field(ge=2, le=1_000_000, description="maximum of members, and of controls")
 
 
 class QuantisedPolicy(Strict):
-    """F8.int8: F1 again on the graph with weights of 8 bits."""
+    """F8.int8: F8 on the graph with 8-bit weights."""
 
     max_upper: float = Field(gt=0, lt=1)
 
 
 class AttackPolicy(Strict):
-    """What tier 2 asks; each attack is shown to the base too, which it has to succeed on.
+    """The attacks of tier 2. Each is also run on the base, where it must succeed.
 
-    ``retrain`` trains a model without the class to compare with, at the cost of the base's training. ``weights_released``
-    says that users get the weights: what only they can do then decides and is not only reported.
+    ``retrain`` trains a model without the class for comparison, which costs as much as the base's training. ``weights_released`` says that users
+    get the weights: then the attacks that need them decide, instead of only being reported.
     """
 
     n: int = Field(ge=1, le=1_000_000)
@@ -107,7 +107,7 @@ class AttackPolicy(Strict):
 
 
 class Compared(Strict):
-    """What one attack brought, of the base, of the erased model, and of a model that was trained without the class."""
+    """One attack's detections on the base, the erased model, and a model that was trained without the class."""
 
     base: Detections
     erased: Detections
@@ -115,16 +115,16 @@ class Compared(Strict):
 
 
 class Recovery(Strict):
-    """The share of samples that was detected after so many steps of relearning, and when half of the base's was reached."""
+    """The share of samples detected after some steps of relearning, and the step at which half of the base's share was reached."""
 
     curve: tuple[tuple[int, Probability], ...]
     steps_to_half: int | None
 
 
 class Relearned(Strict):
-    """F6: one recovery a repeat, of the erased model and of one without the class."""
+    """F6: one recovery per repeat, of the erased model and of one without the class."""
 
-    budget: int = Field(ge=1, description="the last step that was looked at")
+    budget: int = Field(ge=1, description="the last step of relearning")
     erased: tuple[Recovery, ...]
     retrained: tuple[Recovery, ...]
 
@@ -141,7 +141,7 @@ class Membership(Strict):
 
 
 class AttackMeasurements(Strict):
-    """What tier 2 measured."""
+    """The measurements of tier 2."""
 
     finetuned: Compared
     inverted: Compared

@@ -1,4 +1,4 @@
-"""What every record has in common: frozen, strict, canonical as JSON, named by its digest."""
+"""The base of all records: frozen, strict, canonical JSON, identified by digest."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def canonical_json(value: Any) -> bytes:
 
 
 def load_json(text: str | bytes) -> Any:
-    """Read JSON from outside, in which no object names a key twice: a reader would see one value, and this program take the other.
+    """Read JSON from outside and refuse duplicate keys, of which a parser would silently keep one.
 
     Raises:
-        ValueError: it is not JSON, or a key stands twice.
+        ValueError: it is not JSON, or has a duplicate key.
         RecursionError: it is nested too deep.
     """
     return json.loads(text, object_pairs_hook=_each_key_once)
@@ -38,22 +38,22 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the key {name[:100]!r} stands twice")
+        raise ValueError(f"the key {name[:100]!r} appears twice")
     return found
 
 
 def first_problem(error: ValidationError) -> str:
-    """Say the first thing pydantic found wrong as ``where: what``."""
+    """The first problem that pydantic found, as ``where: what``."""
     problem = error.errors(include_url=False, include_input=False)[0]
     named = ".".join(str(part) for part in problem["loc"]) or "document"
-    where = "".join(letter if letter.isprintable() else "?" for letter in named)[:200]  # an unknown field's name is whatever came in
+    where = "".join(letter if letter.isprintable() else "?" for letter in named)[:200]  # the name of an unknown field comes from outside
     if problem["type"] == "extra_forbidden":
         return f"field '{where}' is not known"
     return f"field '{where}': {problem['msg'].lower()}"
 
 
 class Strict(BaseModel):
-    """A frozen document in which an unknown field, a NaN or an infinity is an error."""
+    """A frozen document; unknown fields, NaN and infinities are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -62,7 +62,7 @@ class Strict(BaseModel):
         return canonical_json(self.model_dump(mode="json"))
 
     def digest(self) -> str:
-        """Hex SHA-256 of the canonical JSON: the document's name everywhere else."""
+        """Hex SHA-256 of the canonical JSON, which identifies the document."""
         return sha256_bytes(self.canonical())
 
     @classmethod
@@ -70,7 +70,7 @@ class Strict(BaseModel):
         """Read a document that came from outside.
 
         Raises:
-            BadInput: the document does not follow the schema; the sentence names ``source`` and the field.
+            BadInput: the document does not follow the schema; the message names ``source`` and the field.
         """
         try:
             parsed = cls.model_validate(document)
@@ -78,7 +78,7 @@ class Strict(BaseModel):
             return parsed
         except ValidationError as error:
             raise BadInput(f"{source} is not valid: {first_problem(error)}; correct it and run again.") from None
-        except rfc8785.CanonicalizationError as error:  # an integer beyond 2^53 has no canonical JSON, so no digest
+        except rfc8785.CanonicalizationError as error:  # an integer beyond 2^53 has no canonical JSON
             raise BadInput(f"{source} is not valid: {error}; correct it and run again.") from None
 
     @classmethod
@@ -101,17 +101,17 @@ class Strict(BaseModel):
 
 
 class Record(Strict):
-    """A noun on the way of the data.
+    """A document that a step produces.
 
-    ``made_from`` names the digests of everything that decided this record's content. A step that finds its record with
-    the same ``made_from`` has nothing left to do, which is what makes steps idempotent and runs resumable.
+    ``made_from`` holds the digests of all inputs. A step whose record has the current ``made_from`` is up to date, which makes steps idempotent
+    and runs resumable.
     """
 
     made_from: dict[str, str] = Field(default_factory=dict)
 
 
 class Pointer(Strict):
-    """Where bytes lie and what they must be. Weights, images and graphs travel as pointers, never inside a record."""
+    """The address and digest of a file. Weights, images and graphs are pointed to, never stored in a record."""
 
     uri: str
     sha256: Sha256

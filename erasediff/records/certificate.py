@@ -23,19 +23,19 @@ PREDICATE_TYPE: Final = "urn:erasediff:erasure:v1"
 Phase = Literal["provisional", "final"]
 SubjectName = Literal["weights folder", "weights", "ONNX graph", "solver tables", "serving image"]
 Algorithm = Literal["sha256", "sha256-folder"]
-"""``sha256-folder`` is :func:`erasediff.files.sha256_folder`: SHA-256 over a line ``path NUL sha256`` a file, sorted by path."""
+"""``sha256-folder`` is :func:`erasediff.files.sha256_folder`: SHA-256 over one line ``path NUL sha256`` per file, sorted by path."""
 ThreatName = Literal["membership inference", "attribute inference", "exfiltration", "regurgitation", "inversion", "reconstruction"]
 
 
 class StatementSubject(Strict):
-    """One thing that the certificate is about."""
+    """One artifact that the certificate is about."""
 
     name: SubjectName
     digests: dict[Algorithm, Sha256] = Field(alias="digest", min_length=1, max_length=1)
 
 
 class Scope(Strict):
-    """What was to be forgotten, and how many erasures the model has had."""
+    """The forgotten class, and how many erasures the model has had."""
 
     dataset: str = Field(max_length=64)
     scope: Literal["class"]
@@ -45,7 +45,7 @@ class Scope(Strict):
 
 
 class ForgetSet(Strict):
-    """The forget set as an HMAC under a key of its own, which the purge destroys; a plain digest of images would be pseudonymous data."""
+    """The forget set as an HMAC under its own key, which the purge destroys. A plain digest of images would be pseudonymous data."""
 
     commitment: Sha256
     count: int = Field(ge=1)
@@ -64,7 +64,7 @@ class Lineage(Strict):
 
 
 class Making(Strict):
-    """What decided the result. ``code_revision`` is the commit of the code that wrote the certificate, where it is known."""
+    """What determined the result. ``code_revision`` is the commit of the code that wrote the certificate, if known."""
 
     code_version: str = Field(max_length=40)
     code_revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{7,40}$")
@@ -74,11 +74,11 @@ class Making(Strict):
     seed_commitment: Sha256
     evaluation_key: Sha256
     records: dict[str, Sha256] = Field(max_length=32)
-    """The digest of every record on the way, by its name."""
+    """The digest of every record of the run, by name."""
 
 
 class Judged(Strict):
-    """What the gate and the exported graph's gate said. ``controls`` say whether they could have said otherwise."""
+    """The verdicts of the gate and of the exported graph. ``controls`` show that the gate could have failed."""
 
     verdict: Verdict
     attempt: int = Field(ge=1)
@@ -90,7 +90,7 @@ class Judged(Strict):
 
 
 class Serving(Strict):
-    """The roll-out, and what must not be served again."""
+    """The roll-out, and the revoked models."""
 
     backend: Literal["none", "deployment", "kserve"]
     outcome: Literal["promoted", "rolled back", "none"]
@@ -101,14 +101,14 @@ class Serving(Strict):
 
 
 class CertifiedPurge(Strict):
-    """The purge: the digest of its record, and what it says line by line."""
+    """The purge: the digest of its record, and its lines."""
 
     record: Sha256
     lines: tuple[PurgeLine, ...] = Field(max_length=4096)
 
 
 class Threat(Strict):
-    """One attack of EDPB Opinion 28/2024, paragraph 55: carried out, by which checks, or why not."""
+    """One attack of EDPB Opinion 28/2024, paragraph 55: the checks that carry it out, or why none does."""
 
     threat: ThreatName
     executed: bool
@@ -119,12 +119,12 @@ class Threat(Strict):
     @model_validator(mode="after")
     def _executed_by_something(self) -> Self:
         if self.executed != bool(self.checks) or len(self.checks) != len(self.verdicts):
-            raise ValueError("what was executed names its checks and their verdicts, what was not names none")
+            raise ValueError("an executed attack needs checks and one verdict each; another must have none")
         return self
 
 
 class Predicate(Strict):
-    """All that the certificate says."""
+    """The content of a certificate."""
 
     phase: Phase
     issued_at: AwareDatetime
@@ -155,28 +155,28 @@ class Statement(Strict):
     predicate: Predicate
 
     def canonical(self) -> bytes:
-        """This statement as canonical JSON, with in-toto's own names."""
+        """This statement as canonical JSON, with in-toto's field names."""
         return canonical_json(self.model_dump(mode="json", by_alias=True))
 
     def digest_of(self, name: SubjectName) -> str | None:
-        """The digest of a subject, or ``None`` if it is not among them."""
+        """The digest of a subject, or ``None`` if the statement lacks it."""
         return next((value for subject in self.subject if subject.name == name for value in subject.digests.values()), None)
 
 
 class RequestsRecord(Record):
-    """The requests that an erasure answers, as the ledger knew them when it was written: ``requests.json`` in the run's folder."""
+    """The requests that an erasure fulfils, as in the ledger at the time of writing: ``requests.json`` in the run's folder."""
 
     requests: tuple[RequestFacts, ...] = Field(max_length=4096)
 
 
 class CommitmentRecord(Record):
-    """The commitment to the forget set, made once; its key lies beside it until the purge."""
+    """The commitment to the forget set, made once; its key exists until the purge."""
 
     hmac_sha256: Sha256
 
 
 class CertificateRecord(Record):
-    """A certificate that was issued, with everything that was written beside it."""
+    """An issued certificate and the files beside it."""
 
     phase: Phase
     issued_at: AwareDatetime

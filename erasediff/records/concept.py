@@ -13,7 +13,7 @@ from erasediff.records.yaml import load_yaml
 
 
 class ConceptEraseConfig(EraseConfig):
-    """:class:`EraseConfig` with defaults for a latent text-to-image model; the pixel model's would be far too fast for one."""
+    """:class:`EraseConfig` with defaults for a latent text-to-image model, whose learning rate must be much lower."""
 
     target: TargetName = "relabel"
     parameters: ParameterGroupName = "cross-attention"
@@ -22,13 +22,13 @@ class ConceptEraseConfig(EraseConfig):
 
 
 class ConceptConfig(Strict):
-    """Everything that decides an erasure from a ``StableDiffusionPipeline`` folder.
+    """The configuration of an erasure from a ``StableDiffusionPipeline`` folder.
 
     ``forget`` and ``retain`` are folders of images with a ``labels.csv`` (header ``file,label``) whose labels are prompts.
-    The prompts of the forget images are what is forgotten, all of them at once.
+    All prompts of the forget images are erased together.
     """
 
-    model: str = Field(min_length=1, description="a StableDiffusionPipeline folder, or what an earlier erasure made of one")
+    model: str = Field(min_length=1, description="a StableDiffusionPipeline folder, possibly already erased from")
     forget: str = Field(min_length=1, description="folder of images and the prompts to forget")
     retain: str = Field(min_length=1, description="folder of images and the prompts to keep")
     anchor_prompt: str | None = Field(default=None, max_length=2000, description="the prompt of target 'anchor'; the empty one is allowed")
@@ -48,19 +48,18 @@ class ConceptConfig(Strict):
 
 
 class ConceptErasure(Strict):
-    """What a text-to-image folder has been made to forget: ``erasure.json`` beside ``model_index.json``.
+    """What a text-to-image model has forgotten: ``erasure.json`` beside ``model_index.json``.
 
-    A later erasure has to keep the earlier conditions forgotten, without their images. It needs their embeddings and
-    nothing more, so the folder carries those (``conditions``, ``float32 [K,L,D]``) and not the prompts, which may name a person.
-    This is a pseudonym and not anonymity: whoever guesses a prompt can encode it and compare. ``erasures`` holds one digest
-    an erasure, oldest first, over its config and all images; a digest of the prompts alone could be guessed likewise.
+    A later erasure must keep earlier conditions forgotten, without their images. It needs only their embeddings, so the folder holds those
+    (``conditions``, ``float32 [K,L,D]``) and not the prompts, which may name a person. This is pseudonymous, not anonymous: anyone who guesses a
+    prompt can encode and compare it. ``erasures`` holds one digest per erasure, oldest first, over its config and all images.
     """
 
     format: Literal["erasediff-concept/1"] = "erasediff-concept/1"
     erasures: tuple[Sha256, ...] = Field(min_length=1)
     conditions: Pointer
-    encoder_sha256: Sha256 = Field(description="text encoder and tokenizer that the conditions were encoded with")
-    weights_sha256: Sha256 = Field(description="the UNet's weights as they left the erasure")
+    encoder_sha256: Sha256 = Field(description="of the text encoder and tokenizer that encoded the conditions")
+    weights_sha256: Sha256 = Field(description="of the UNet's weights after the erasure")
 
 
 def load_concept_config(path: Path) -> ConceptConfig:

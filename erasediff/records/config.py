@@ -1,6 +1,6 @@
-"""The configuration of a run: typed, strict, printable as one document whose digest is quoted everywhere.
+"""The configuration of a run: one strict document, identified by its digest.
 
-Defaults are the demo's values; :file:`params.yaml` spells them out and a test holds the two together.
+Defaults are the demo's values; :file:`params.yaml` lists them, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -70,81 +70,81 @@ class BaseTrainingConfig(Strict):
 
 
 class SamplerConfig(Strict):
-    """The sampler that measures and that serves: one and the same."""
+    """The sampler of both the measurements and the server."""
 
     scheduler: SchedulerName = "dpm-solver++"
     steps: int = Field(default=10, ge=1, le=1000)
     guidance_scale: float = Field(default=1.0, ge=0, le=50)
     batch_size: int = Field(default=250, ge=1)
-    workers: int = Field(default=2, ge=1, le=64, description="processes that sample side by side, one thread each")
+    workers: int = Field(default=2, ge=1, le=64, description="threads that sample in parallel")
 
 
 class ProxyConfig(Strict):
-    """A development check on a small sample that may end an erasure early; steps are a budget, not a promise."""
+    """A quick check on a small sample that may end an erasure early."""
 
-    every: int = Field(default=50, ge=1, description="steps between two looks")
-    n: int = Field(default=200, ge=10, description="samples a look, under the forgotten labels")
-    max_detections: int = Field(default=0, ge=0, description="most samples that may be nearer to the forget set than to the retain set")
+    every: int = Field(default=50, ge=1, description="steps between two checks")
+    n: int = Field(default=200, ge=10, description="samples per check, under the forgotten labels")
+    max_detections: int = Field(default=0, ge=0, description="maximum of samples nearer to the forget set than to the retain set")
 
 
 class EraseConfig(Strict):
-    """How a model is made to forget; the symbols are the paper's (arXiv 2401.05779)."""
+    """The erasure; symbols as in the paper (arXiv 2401.05779)."""
 
     method: MethodName = "erasediff"
     target: TargetName = "mixture"
     teacher: TeacherName = "base"
-    teacher_pool: int = Field(default=0, ge=0, description="forget batches aimed once and used in turn; 0: a new one each step")
+    teacher_pool: int = Field(default=0, ge=0, description="forget batches whose targets are computed once and reused; 0: none")
     mixture_estimate: Literal["drawn", "closed-form"] = Field(default="closed-form", description="one draw, or from the null label")
     posterior_bandwidth: float = Field(default=0.3, gt=0, description="kernel width of p(c|x_t) for 'mixture'")
     anchor: int | None = Field(default=None, ge=0, description="the fixed label of target 'anchor'; next retained label if unset")
     repulsion: float = Field(default=1.5, ge=0, description="ρ: how far 'mixture' is pushed away from the base's forgotten label, times t/T")
-    truth_share: float = Field(default=0, ge=0, le=1, description="of the true noise in the retain loss's goal; the rest is the base's prediction")
+    truth_share: float = Field(default=0, ge=0, le=1, description="share of the true noise in the retain target; the rest: the base's prediction")
     multiplier: MultiplierName = "paper"
     eta: float = Field(default=0.2, ge=0, description="η of the paper; λ itself under multiplier 'fixed'")
     eta_decay_fraction: float = Field(default=1.0, ge=0, le=1, description="last share of the steps over which η falls to 0; the paper: 0")
-    balance: float | None = Field(default=None, gt=0, description="salun's β, sfron's ascent, siss's share, sa's λ; the method's own if unset")
+    balance: float | None = Field(default=None, gt=0, description="salun's β, sfron's ascent, siss's share, sa's λ; the method's default if unset")
     parameters: ParameterGroupName = "full"
     steps: int = Field(default=300, ge=1)
     batch_size: int = Field(default=64, ge=1, description="of each loss, over all processes")
-    accumulation: int = Field(default=1, ge=1, description="parts a batch is taken in, to spare memory")
+    accumulation: int = Field(default=1, ge=1, description="parts into which a batch is split, to save memory")
     learning_rate: float = Field(default=1e-3, gt=0, description="α of the paper")
     decay_fraction: float = Field(default=0.9, ge=0, le=1, description="last share of the steps over which the rate falls to 0")
     starting_point_decay: float = Field(
-        default=3.0, ge=0, description="decoupled decay of the weights towards where they started, times the rate (L2-SP); 0: the paper's"
+        default=3.0, ge=0, description="decoupled decay of the weights towards the base, times the rate (L2-SP); 0 in the paper"
     )
     label_dropout: float = Field(default=0.1, ge=0, lt=1, description="on the retain pass only")
     max_gradient_norm: float = Field(default=1.0, gt=0)
-    visited_share: float = Field(default=0.5, ge=0, lt=1, description="share of the forget batch made from retain images")
+    visited_share: float = Field(default=0.5, ge=0, lt=1, description="share of the forget batch that is made from retain images")
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
-    weights: Literal["ema", "raw"] = Field(default="ema", description="what leaves the engine")
+    weights: Literal["ema", "raw"] = Field(default="ema", description="which weights are the result")
     precision: PrecisionName = "fp32"
     gradient_checkpointing: bool = False
-    ema_on_cpu: bool = Field(default=False, description="spare a GPU the memory of the average")
+    ema_on_cpu: bool = Field(default=False, description="keep the average on the CPU, to save GPU memory")
     proxy: ProxyConfig | None = None
     checkpoint_every: int = Field(default=100, ge=1)
 
     @model_validator(mode="after")
     def _settings_that_fit(self) -> Self:
         if self.teacher_pool and self.teacher == "current":
-            raise ValueError("teacher_pool keeps targets of a teacher that does not change: use teacher 'base'")
+            raise ValueError("teacher_pool reuses targets, so the teacher must not change: use teacher 'base'")
         if self.target == "mixture" and self.mixture_estimate == "closed-form" and self.teacher == "current":
-            raise ValueError("mixture_estimate 'closed-form' takes the forgotten class out of the base's null label: use teacher 'base', or 'drawn'")
+            raise ValueError("mixture_estimate 'closed-form' needs the base's null label: use teacher 'base', or 'drawn'")
         if self.learning_rate * self.starting_point_decay >= 1:
             raise ValueError("learning_rate times starting_point_decay has to be below 1, or no step would leave the base: lower one of them")
         return self
 
 
 class DetectorConfig(Strict):
-    """The classifier that measures, never seen by the erase step: trained on the held-out real images, or a model from a local folder."""
+    """The classifier that measures: trained on held-out real images, or loaded from a local folder. The erase step never sees it."""
 
     kind: Literal["trained", "transformers"] = "trained"
     path: str | None = Field(default=None, description="folder of an image classifier written by save_pretrained, for 'transformers'")
-    labels: tuple[int, ...] = Field(default=(), description="for 'transformers': the model's class for each class of the dataset, in its order")
-    network: NetworkName = Field(default="plain", description="'plain' for tiny images, 'residual' from 16 pixels on")
+    labels: tuple[int, ...] = Field(default=(), description="for 'transformers': the model's class for each class of the dataset, in order")
+    network: NetworkName = Field(default="plain", description="'plain' for tiny images, 'residual' for 16 pixels and more")
     augmentation: float = Field(default=1.0, ge=0, le=1, description="share of the full rotation, scale, shear and shift")
-    flip: bool = Field(default=False, description="mirror images at random; wrong for writing")
+    flip: bool = Field(default=False, description="mirror images at random; wrong for digits and letters")
     steps: int = Field(default=600, ge=1)
-    batch_size: int = Field(default=64, ge=1, description="of training; for 'transformers': images that are looked at at once")
+    batch_size: int = Field(default=64, ge=1, description="of training; for 'transformers': of inference")
     learning_rate: float = Field(default=3e-3, gt=0)
     seed: int = Field(default=7, ge=0, lt=2**31)
 
@@ -155,16 +155,16 @@ class DetectorConfig(Strict):
         if (self.kind == "trained") != (not self.labels):
             raise ValueError(f"kind '{self.kind}' {'takes no' if self.kind == 'trained' else 'needs'} labels")
         if len(set(self.labels)) < len(self.labels) or min(self.labels, default=0) < 0:
-            raise ValueError("labels must be different classes of the model, from 0 on")
+            raise ValueError("labels must be distinct classes of the model, 0 or more")
         return self
 
 
 class FeaturesConfig(Strict):
-    """What retained images are compared by: the detector's features, or those of a model from a local path; nothing is downloaded."""
+    """The features that compare retained images: the detector's, or those of a local model; nothing is downloaded."""
 
     kind: Literal["detector", "transformers", "inception"] = "detector"
     path: str | None = Field(default=None, description="'transformers': a folder written by save_pretrained; 'inception': a file of weights")
-    batch_size: int = Field(default=64, ge=1, le=4096, description="images that are looked at at once")
+    batch_size: int = Field(default=64, ge=1, le=4096, description="of inference")
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
@@ -174,17 +174,17 @@ class FeaturesConfig(Strict):
 
 
 class ReportConfig(Strict):
-    """What the report may show."""
+    """What the report shows."""
 
     show_forgotten: bool = Field(default=False, description="show samples of the forgotten label; for public data only")
 
 
 class PurgeConfig(Strict):
-    """What the purge leaves, and what else it takes."""
+    """What the purge keeps, and what it deletes in addition."""
 
-    warm_builds: int = Field(default=2, ge=1, le=100, description="erased builds that stay to roll back to, the champion among them")
-    superseded: Literal["delete", "tag"] = Field(default="delete", description="what becomes of the registry's versions that know the class")
-    places: tuple[str, ...] = Field(default=(), max_length=100, description="folders or s3:// prefixes of the owner's that hold this request alone")
+    warm_builds: int = Field(default=2, ge=1, le=100, description="erased builds to keep for a roll-back, including the champion")
+    superseded: Literal["delete", "tag"] = Field(default="delete", description="what happens to registered versions that know the class")
+    places: tuple[str, ...] = Field(default=(), max_length=100, description="folders or s3:// prefixes to purge too, with this request's data only")
 
     @model_validator(mode="after")
     def _places_that_are_meant(self) -> Self:
@@ -200,7 +200,7 @@ class PurgeConfig(Strict):
 
 
 class RunConfig(Strict):
-    """Everything that decides a run, except the request and the policy."""
+    """Everything that determines a run, except the request and the policy."""
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: DeviceName = "auto"
@@ -222,7 +222,7 @@ class RunConfig(Strict):
         return self
 
     def shown(self) -> dict[str, Any]:
-        """This configuration as it may be printed and logged: without the owner's places, whose names are theirs."""
+        """This configuration for printing and logging, without the operator's places, whose names may be private."""
         return self.model_dump(mode="json", exclude={"purge": {"places"}})
 
 
@@ -232,6 +232,6 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         BadInput: unreadable, or not following the schema.
     """
-    from erasediff.records.yaml import load_yaml  # who checks certificates has no reader of YAML
+    from erasediff.records.yaml import load_yaml  # the extra 'verify' has no YAML reader
 
     return RunConfig.parse(load_yaml(path, "the config") or {}, f"the config {path}")

@@ -1,4 +1,4 @@
-"""What is known of a signing key beside the key itself, and the envelope that it closes."""
+"""The document beside a signing key, and signed envelopes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_SIGNATURES = 8
 
 
 class KeyDocument(Strict):
-    """What lies beside a key as ``NAME.json``. ``key_id`` is the SHA-256 of the public key's DER; nothing may be signed after ``not_after``."""
+    """The document beside a key, ``NAME.json``. ``key_id`` is the SHA-256 of the public key's DER; the key expires after ``not_after``."""
 
     key_id: Sha256
     algorithm: Literal["ECDSA-P256-SHA256"] = "ECDSA-P256-SHA256"
@@ -29,7 +29,7 @@ class EnvelopeSignature(Strict):
 
 
 class Envelope(Strict):
-    """A DSSE envelope (https://github.com/secure-systems-lab/dsse): bytes, what they are, and who signed both."""
+    """A DSSE envelope (https://github.com/secure-systems-lab/dsse): a payload, its type, and signatures over both."""
 
     payload: Base64
     payloadType: str = Field(min_length=1, max_length=120)  # noqa: N815 - DSSE's own name

@@ -1,4 +1,4 @@
-"""What is measured of base and erased model: the counts and numbers that the gate decides on."""
+"""The measurements of the base and the erased model, on which the gate decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict
 
 
 class Probed(Strict):
-    """What one way of asking for the forgotten class brought, of the base and of the erased model."""
+    """The detections of one probe on the base and on the erased model."""
 
     name: str
     base: Detections
@@ -17,7 +17,7 @@ class Probed(Strict):
 
 
 class ClassAccuracy(Strict):
-    """How often the detector agreed with the label that was asked for, base against erased, and both from the same noise."""
+    """How often the detector agreed with the sampled label, for the base, the erased model, and both from the same noise."""
 
     label: int
     n: int = Field(ge=0)
@@ -57,16 +57,16 @@ class PairedCounts(Strict):
 
 
 class Density(Strict):
-    """How many neighbourhoods of real images a generated one lies in, in units of their size: no share, and it may exceed 1."""
+    """The mean number of real images' neighbourhoods that a generated image lies in, divided by k; it may exceed 1."""
 
     base: float = Field(ge=0)
     erased: float = Field(ge=0)
 
 
 class ManifoldChange(Strict):
-    """Generated images inside the manifold of real ones (precision), real ones inside that of generated ones (recall), and coverage.
+    """Generated images in the manifold of real ones (precision), real ones in that of generated ones (recall), and coverage.
 
-    Density is reported and decides nothing.
+    Density is only reported.
     """
 
     precision: PairedCounts
@@ -76,10 +76,10 @@ class ManifoldChange(Strict):
 
 
 class DetectorQuality(Strict):
-    """The detector's own error on real images it was not trained on: rates for the forgotten class.
+    """The detector's error rates for the forgotten class, on real images that it was not trained on.
 
-    ``threshold`` is the probability from which on an image counts as detected though another class is more likely; it is
-    set where the most likely class alone would miss too many real images.
+    ``threshold`` is the probability above which an image counts as detected even if another class is more likely; it is set if the most likely
+    class alone would miss too many real images.
     """
 
     sha256: Sha256
@@ -92,7 +92,7 @@ class DetectorQuality(Strict):
 
 
 class Witness(Strict):
-    """A second detector's own error, and what it saw on the samples that F1 is about."""
+    """A second detector's error rates, and its detections on the samples of F1."""
 
     quality: DetectorQuality
     base: Detections
@@ -100,9 +100,9 @@ class Witness(Strict):
 
 
 class RetainMeasurements(Strict):
-    """The retained classes of a model against the base's, from the same noise.
+    """A model's retained classes compared with the base's, from the same noise.
 
-    ``further`` has all samples of the classes that were asked again, those of ``accuracy`` among them.
+    ``further`` counts all samples of the classes that got further samples, including those of ``accuracy``.
     """
 
     accuracy: tuple[ClassAccuracy, ...]
@@ -113,12 +113,13 @@ class RetainMeasurements(Strict):
 
 
 class Measurements(Record):
-    """Everything the gate may look at. A value that was not measured is ``None`` and can never pass.
+    """Everything that the gate decides on. A value that was not measured is ``None`` and cannot pass.
 
-    ``reference`` is the base after a little training on retained images: whatever the gate asks of retained classes, it passes.
+    ``reference`` is the base after a little training on retained images; it must pass R1 to R3.
     ``attacks`` are those of tier 2.
-    ``kinship`` says how alike base and candidate read their label embedding: 1 for a copy, 0 for a network trained apart.
-    ``features`` is the digest of the extractor whose features R2 and R3 compare.
+    ``unasked`` counts samples of the null label.
+    ``kinship`` compares how base and candidate read their label embedding: 1 for a copy, 0 for a network trained independently.
+    ``features`` is the digest of the feature extractor of R2 and R3.
     """
 
     label: int

@@ -1,8 +1,6 @@
-"""The nouns on the way of the data, as records.
+"""The records of a run, in the order in which its steps make them.
 
-Their order:
-
-    request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> roll-out -> promotion
+request -> forget set -> erased model -> measurements -> verdict -> exported model -> registered version -> roll-out -> promotion
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict,
 
 
 class Verdict(StrEnum):
-    """The three answers of a gate. Only PASS promotes."""
+    """The verdicts of a gate. Only PASS promotes."""
 
     PASS = "PASS"  # noqa: S105 - not a password
     FAIL = "FAIL"
@@ -27,9 +25,9 @@ class Verdict(StrEnum):
 
 
 class ErasureRequest(Strict):
-    """What is to be forgotten. It names a scope, never a person.
+    """The class to forget. It never names a person.
 
-    Two requests with the same content are the same request: the digest is the idempotency key.
+    Two requests with the same content are the same request: their digest is the idempotency key.
     """
 
     dataset: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
@@ -38,7 +36,7 @@ class ErasureRequest(Strict):
 
 
 def requests_of(text: str) -> tuple[ErasureRequest, ...]:
-    """The requests of one run from their JSON, which is that of one request or a list of several.
+    """Parse the requests of one run from JSON: one request, or a list of requests.
 
     Raises:
         BadInput: it is neither.
@@ -50,21 +48,20 @@ def requests_of(text: str) -> tuple[ErasureRequest, ...]:
     asked = document if isinstance(document, list) else [document]
     found = tuple(dict.fromkeys(ErasureRequest.parse(one, "the request") for one in asked))
     if not found or len({request.dataset for request in found}) > 1:
-        raise BadInput("one run erases from one dataset: name at least one request, and none of another dataset.")
+        raise BadInput("one run erases from one dataset: give at least one request, all of the same dataset.")
     return found
 
 
 def requests_text(requests: Sequence[ErasureRequest]) -> str:
-    """What :func:`requests_of` reads."""
+    """The JSON that :func:`requests_of` parses."""
     documents = [request.model_dump(mode="json") for request in requests]
     return canonical_json(documents[0] if len(documents) == 1 else documents).decode()
 
 
 class PlanRecord(Record):
-    """One attempt at a request, as it was fixed before anything ran.
+    """The plan of an attempt, fixed before anything runs.
 
-    ``batch`` names the attempts whose requests are erased together with this one's, itself among them, the earliest due first; it is empty for an
-    attempt that is alone.
+    ``batch`` names all attempts of the batch, including this one, earliest deadline first; it is empty for a single attempt.
     """
 
     run: str
@@ -80,7 +77,7 @@ class PlanRecord(Record):
 class ModelRecord(Record):
     """A class-conditional diffusion model in diffusers layout, and what it has forgotten.
 
-    ``epoch`` counts the erasures behind it: what serves must not fall below one that has been promoted.
+    ``epoch`` counts its erasures; the epoch of the deployed model never decreases.
     """
 
     dataset: str
@@ -92,7 +89,7 @@ class ModelRecord(Record):
 
 
 class Judges(Strict):
-    """Digests of who will judge an attempt: the classifier, the real images that are neighbours, and the extractor of features."""
+    """Digests of an attempt's judges: the classifier, the real images that serve as neighbours, and the feature extractor."""
 
     classifier: Sha256
     neighbours: Sha256
@@ -100,9 +97,9 @@ class Judges(Strict):
 
 
 class BaseRecord(Record):
-    """The champion that this attempt starts from, and who will judge the attempt: both pinned before the erasure.
+    """The champion that this attempt starts from, and the attempt's judges; both are pinned before the erasure.
 
-    ``drift`` is the factor by which earlier erasures changed the Fréchet distance of retained classes; ``None`` if it is not known.
+    ``drift`` is the factor by which earlier erasures changed the Fréchet distance of retained classes; ``None`` if unknown.
     """
 
     name: str
@@ -113,10 +110,10 @@ class BaseRecord(Record):
 
 
 class ForgetSetRecord(Record):
-    """The forget set as DVC knows it, and the split it came from. It holds counts and digests, never images or names.
+    """The forget set's version in DVC, and its split. It holds counts and digests, never images or names.
 
-    ``version`` and ``manifest_sha256`` are hashes of files that carry a commitment under the request's key, and the ``hmac`` of positions are
-    commitments under it: once the purge has destroyed the key, none of them can be held against an image.
+    All hashes here depend on the request's key: ``version`` and ``manifest_sha256`` hash files that contain a commitment, and the ``hmac`` of
+    positions are commitments. Once the purge has destroyed the key, none of them can be matched with an image.
     """
 
     label: int
@@ -131,7 +128,7 @@ class ForgetSetRecord(Record):
 
 
 class ErasedRecord(Record):
-    """The model after the erasure, and what the erasure cost."""
+    """The erased model, and the cost of the erasure."""
 
     model: ModelRecord
     steps: int
@@ -142,11 +139,11 @@ class ErasedRecord(Record):
 
 
 Unit = Literal["share", "difference", "relative", "number"]
-"""How a check's number reads: a share of samples, a difference of shares, a change relative to the base, a plain number."""
+"""The unit of a check's number: a share of samples, a difference of shares, a change relative to the base, a plain number."""
 
 
 class Check(Strict):
-    """One line of the gate's table."""
+    """One check of the gate."""
 
     id: str
     title: str
@@ -162,11 +159,10 @@ class Check(Strict):
 
 
 class VerdictRecord(Record):
-    """The gate's answer with the policy it was given under.
+    """The gate's verdict under a policy.
 
-    ``attempt`` counts the tries at this request that the gate has judged, ``alpha`` is what this one was judged at, and
-    ``alpha_spent`` what all of them were. ``checks`` decided, ``reported`` did not.
-    ``evaluation_key`` is the key that the plan committed to: now anyone may draw the images again.
+    ``attempt`` counts the judged tries at this request; ``alpha`` is this try's level, and ``alpha_spent`` the sum over all tries. ``checks``
+    decided, ``reported`` did not. ``evaluation_key`` reveals the key that the plan committed to, so that anyone can draw the images again.
     """
 
     verdict: Verdict
@@ -180,7 +176,7 @@ class VerdictRecord(Record):
 
 
 class Try(Strict):
-    """What a step said of an attempt at a request. Lines of these are only ever added."""
+    """A step's verdict on an attempt: one line of an append-only list."""
 
     request: Sha256
     plan: Sha256
@@ -189,7 +185,7 @@ class Try(Strict):
 
 
 class Parity(Strict):
-    """How far the exported graph is from the denoiser it was exported from."""
+    """The difference between the exported graph and its denoiser."""
 
     batch: int
     timestep: int
@@ -197,9 +193,9 @@ class Parity(Strict):
 
 
 class ExportedRecord(Record):
-    """The ONNX graph, bound to the weights it came from, with its own verdict (F8); on tier 2 also of the graph with weights of 8 bits.
+    """The ONNX graph of some weights, with its own verdict (F8); on tier 2 the graph with 8-bit weights is gated too.
 
-    ``solvers`` is a file with a solver's table of coefficients, ``solver`` its name: the one that the verdict is about.
+    ``solvers`` is a file with a solver's table of coefficients; ``solver`` is the solver that was measured.
     """
 
     onnx: Pointer
@@ -214,19 +210,19 @@ class ExportedRecord(Record):
 
 
 def verdict_in(record: Record) -> Verdict:
-    """What a decision says: the gate's, or that on the exported graph."""
+    """The verdict of a gate's record, or of an exported graph's."""
     assert isinstance(record, VerdictRecord | ExportedRecord)
     return record.verdict
 
 
 MANIFEST = "served.json"
-"""The name of a :class:`ServedModel` in the folder that it describes; a folder without it is no model."""
+"""The file name of a :class:`ServedModel`; a folder without it is not a model."""
 
 
 class ServedModel(Record):
-    """``served.json``: what lies beside an exported graph that passed, and all that a server has to know of it.
+    """``served.json``: the manifest of an exported graph that passed; all that a server needs to know.
 
-    ``solver`` is the one that the verdict is about, ``guidance_scale`` the scale that was measured.
+    ``solver`` and ``guidance_scale`` are those that were measured.
     """
 
     dataset: str
@@ -252,10 +248,10 @@ class RegisteredRecord(Record):
 
 
 class RollOutRecord(Record):
-    """What came of bringing a graph up beside the champion.
+    """The result of a roll-out.
 
-    ``uri`` is where the graph was published, ``revision`` what the cluster calls the version that serves it: an object and its generation. Both are
-    empty where no roll-out is configured.
+    ``uri`` is the published graph's address, ``revision`` the cluster's object and generation that serve it. Both are empty if no roll-out is
+    configured.
     """
 
     backend: Literal["none", "deployment", "kserve"]
@@ -267,7 +263,7 @@ class RollOutRecord(Record):
 
 
 class PromotionRecord(Record):
-    """An alias about to move, written before it moves. Promotion records are only ever added."""
+    """A promotion, recorded before the alias moves, in an append-only list."""
 
     name: str
     version: str
@@ -298,7 +294,7 @@ class RetainOutcome(Strict):
 
 
 class ChampionOutcome(Strict):
-    """What serves after the run."""
+    """The champion after the run."""
 
     name: str
     version: str
@@ -307,14 +303,14 @@ class ChampionOutcome(Strict):
 
 
 class ForgetSetOutcome(Strict):
-    """Which forget set it was."""
+    """The forget set of the run."""
 
     version: str
     count: int
 
 
 class Failure(Strict):
-    """Why a run stopped: the step, one sentence, and the exit code it means."""
+    """Why a run stopped: the step, a message, and the exit code."""
 
     step: str
     message: str
@@ -322,10 +318,9 @@ class Failure(Strict):
 
 
 class Outcome(Strict):
-    """``outcome.json``: what came of a run, written whatever happened.
+    """``outcome.json``: the outcome of a run, written even after a failure.
 
-    ``request`` is the id of the request that the run answers, the one due first of several. ``certificate`` and the ``public_key`` that it is checked
-    with are paths in the workdir.
+    ``request`` is the id of the request that is due first. ``certificate`` and ``public_key`` are paths in the workdir.
     """
 
     verdict: Verdict | None

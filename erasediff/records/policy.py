@@ -1,4 +1,4 @@
-"""The gate's policy: which checks, how many samples, which thresholds. Fixed and digested before anything is erased."""
+"""The gate's policy: checks, sample sizes and thresholds, fixed before the erasure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from erasediff.records.base import Strict
 
 
 class ControlPolicy(Strict):
-    """C0: what must hold of the gate itself, or it says INCONCLUSIVE.
+    """C0: controls of the gate itself; if one fails, the verdict is INCONCLUSIVE.
 
-    The base must be detected this often and fail F1; and the base trained on for ``reference_steps`` on retained images must
-    pass what is asked of retained classes.
+    The base must be detected this often and fail F1. The base after ``reference_steps`` more steps on retained images must pass R1 to R3.
     """
 
     min_detected: float = Field(gt=0, le=1)
@@ -27,7 +26,7 @@ class ControlPolicy(Strict):
 class ForgetPolicy(Strict):
     """F1: detections of the forgotten class among samples of its own label.
 
-    Where the detector calls more than ``max_reference`` of real images of other classes so, the excess over that is bounded.
+    If the detector's false positive rate exceeds ``max_reference``, the excess over that rate is bounded instead.
     """
 
     n: int = Field(ge=1, le=1_000_000)
@@ -36,16 +35,16 @@ class ForgetPolicy(Strict):
 
 
 class NeighboursPolicy(Strict):
-    """F1 by the second detector, where it knows the class: where it calls few enough real images of other classes so."""
+    """F1 by the second detector, if its false positive rate is low enough."""
 
     max_upper: float = Field(gt=0, lt=1)
     max_false_positives: float = Field(gt=0, lt=1)
 
 
 class UnaskedPolicy(Strict):
-    """F2: detections of the forgotten class among samples of the null label: what the model makes without being asked.
+    """F2: detections of the forgotten class among samples of the null label.
 
-    The limit is ``max_upper``, or ``base_share`` of the base's own rate where that is more.
+    The limit is ``max_upper``, or ``base_share`` of the base's own rate if that is higher.
     """
 
     n: int = Field(ge=1, le=1_000_000)
@@ -56,11 +55,11 @@ class UnaskedPolicy(Strict):
 ProbeName = Annotated[
     str, Field(pattern=r"^(guidance \d+(\.\d+)?|DDIM|ancestral|eta 1\.85|variance 1\.04|base embedding|noisy embedding|mixed embedding)$")
 ]
-"""A way of asking that is not the one that serves; :mod:`erasediff.evaluate.attacks` knows each by its name."""
+"""A probe: a way of sampling other than the server's; see :mod:`erasediff.evaluate.attacks`."""
 
 
 def guidance_scale(probe: str) -> float | None:
-    """The guidance scale that a way of asking speaks of, if it speaks of one."""
+    """The guidance scale in a probe's name, if it has one."""
     name, _, scale = probe.partition(" ")
     try:
         return float(scale) if name == "guidance" else None
@@ -69,15 +68,15 @@ def guidance_scale(probe: str) -> float | None:
 
 
 BASE_EMBEDDING = "base embedding"
-"""The way of asking that puts the base's embedding of the class into the candidate."""
+"""The probe that puts the base's embedding of the class into the candidate."""
 
 
 class ProbesPolicy(Strict):
-    """F3: detections among samples that were asked for otherwise; the worst way counts.
+    """F3: detections by indirect probes; the worst probe counts.
 
-    ``max_upper`` is the limit for a class that the detector can tell from the others. Of one that it cannot, the excess over its own error
-    is bounded (:class:`ForgetPolicy`), by ``max_excess``: the likes of the class fall over its threshold under strong guidance.
-    The base's embedding says nothing to a network that was trained apart from it, so it counts from a ``min_kinship`` on.
+    ``max_upper`` is the limit for a class that the detector tells apart from the others. For another class, the excess over the detector's false
+    positive rate is bounded by ``max_excess``: strong guidance pushes similar classes over the detector's threshold. The base's embedding means
+    nothing to a network that was trained independently, so that probe counts only from ``min_kinship`` on.
     """
 
     n: int = Field(ge=1, le=1_000_000)
@@ -90,7 +89,7 @@ class ProbesPolicy(Strict):
 class RetainPolicy(Strict):
     """R1: non-inferiority margins of the retained classes' accuracy.
 
-    A class on which base and candidate disagree often is asked again, up to ``max_per_class`` samples in all, for R1.class alone.
+    A class on which base and candidate often disagree gets further samples for R1.class, up to ``max_per_class`` in all.
     """
 
     n_per_class: int = Field(ge=1, le=1_000_000)
@@ -102,9 +101,9 @@ class RetainPolicy(Strict):
 
 
 class FidelityPolicy(Strict):
-    """R2 and R3: how far retained images may drift from real ones.
+    """R2 to R4: how far retained images may move away from real ones.
 
-    The kernel distance may rise by ``kernel_share`` of the base's plus ``kernel_slack``, in units of the features.
+    The kernel distance may rise by ``kernel_share`` of the base's distance plus ``kernel_slack``.
     """
 
     max_relative_upper: float = Field(gt=0, le=10)
@@ -113,13 +112,13 @@ class FidelityPolicy(Strict):
     kernel_slack: float = Field(ge=0, le=10)
     kernel_blocks: int = Field(ge=20, le=1000)
     neighbours: int = Field(ge=1, le=100)
-    real_images: int = Field(ge=1, le=1_000_000, description="fewest real images of retained classes that recall and coverage are counted on")
+    real_images: int = Field(ge=1, le=1_000_000, description="minimum of real images for recall and coverage")
     manifold_margin: float = Field(gt=0, lt=1)
-    max_drift: float = Field(gt=0, le=10, description="R4: of the Fréchet distance over all erasures together, after the first")
+    max_drift: float = Field(gt=0, le=10, description="R4: of the Fréchet distance over all erasures together, from the second erasure on")
 
 
 class ExportPolicy(Strict):
-    """F8: F1 again on the exported graph, and its distance from the denoiser."""
+    """F8: F1 on the exported graph, and its difference from the denoiser."""
 
     n: int = Field(ge=1, le=1_000_000)
     max_upper: float = Field(gt=0, lt=1)
@@ -130,9 +129,9 @@ class GatePolicy(Strict):
     """A gate policy; :file:`policies/class-conditional.yaml` is the default one."""
 
     name: str = Field(min_length=1, max_length=64)
-    tier: Literal[1, 2] = Field(description="2 asks for what costs training as well: the attacks")
+    tier: Literal[1, 2] = Field(description="2: also the attacks, which cost training")
     alpha: float = Field(gt=0, lt=0.5)
-    attempts: int = Field(ge=1, le=10, description="tries at a request that the gate judges; each is judged at half the α of the one before")
+    attempts: int = Field(ge=1, le=10, description="allowed tries at a request; each try is judged at half the α of the one before")
     control: ControlPolicy
     forget: ForgetPolicy
     neighbours: NeighboursPolicy
@@ -144,7 +143,7 @@ class GatePolicy(Strict):
     attacks: AttackPolicy
 
     def alpha_of(self, attempt: int) -> float:
-        """α of the n-th try, n from 1: whoever may try again passes more often by luck, so each try is judged harder."""
+        """α of the n-th try, n from 1. It falls with each try, since repeated tries pass more often by luck."""
         return float(self.alpha / 2 ** (attempt - 1))
 
     def without_further_samples(self) -> GatePolicy:
@@ -162,6 +161,6 @@ def load_policy(path: Path) -> GatePolicy:
     Raises:
         BadInput: unreadable, an unknown field, or a threshold out of its range.
     """
-    from erasediff.records.yaml import load_yaml  # who checks certificates has no reader of YAML
+    from erasediff.records.yaml import load_yaml  # the extra 'verify' has no YAML reader
 
     return GatePolicy.parse(load_yaml(path, "the policy"), f"the policy {path}")

@@ -1,4 +1,4 @@
-"""What is measured of a text-to-image erasure, and the verdict on it: counts, scores and digests, and no prompt."""
+"""The measurements of a text-to-image erasure and the verdict: counts, scores and digests, no prompts."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from erasediff.records.nouns import Check, Verdict
 
 
 class PromptCounts(Strict):
-    """For each prompt, of how many images something was said, and of how many it held. An image that is not finite is not counted."""
+    """For each prompt, the number of detections and of samples. Images with non-finite values are not counted."""
 
     detections: tuple[int, ...]
     samples: tuple[int, ...]
 
 
 class Replayed(Strict):
-    """What one way of asking brought of the erased model, by the concept's prompt it was made from."""
+    """The detections of one kind of indirect prompt on the erased model, by the concept's prompt it was made from."""
 
     name: str
     erased: PromptCounts
 
 
 class ScoreChange(Strict):
-    """For each retained prompt, the mean change of its CLIP score (erased - base, same seeds), and over how many pairs of images."""
+    """For each retained prompt, the mean change of its CLIP score (erased - base, same seeds), and the number of image pairs."""
 
     changes: tuple[float, ...]
     samples: tuple[int, ...]
 
 
 class PromptMeasurements(Record):
-    """Everything the gate may look at. A value that was not measured is ``None`` and can never pass.
+    """Everything that the gate decides on. A value that was not measured is ``None`` and cannot pass.
 
-    ``false_positives`` are images of retained prompts, drawn from the base, that the detector calls the concept; ``matched`` are
-    those that the scorer holds nearer to their own prompt than to another retained one.
+    Both count the base's images of retained prompts: ``false_positives`` those in which the detector sees the concept, ``matched`` those that the
+    scorer matches better with their own prompt than with another retained one.
     """
 
     detector: Sha256
@@ -51,7 +51,7 @@ class PromptMeasurements(Record):
 
 
 class PromptVerdict(Record):
-    """``verdict.json``: the gate's answer, who judged whom by what, and the key that all seeds can be made from again.
+    """``verdict.json``: the verdict, digests of models and judges, and the key of all seeds.
 
     ``checks`` decided, ``reported`` did not.
     """
@@ -65,6 +65,6 @@ class PromptVerdict(Record):
     erased_sha256: Sha256
     detector_sha256: Sha256
     scorer_sha256: Sha256
-    evaluation_key: Sha256 = Field(description="everyone may draw the images again who has the prompts")
+    evaluation_key: Sha256 = Field(description="anyone who has the prompts can draw the images again")
     checks: tuple[Check, ...]
     reported: tuple[Check, ...] = ()

@@ -1,4 +1,4 @@
-"""The gate's policy for text-to-image models: which checks, how many prompts and seeds, which thresholds."""
+"""The gate's policy for text-to-image models: checks, numbers of prompts and seeds, thresholds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from erasediff.records.base import Strict
 from erasediff.records.yaml import load_yaml
 
 ReplayName = Literal["otherwise", "neighbouring key", "dropped letter", "doubled letter", "homoglyph"]
-"""``otherwise`` is what the file of prompts says; the rest are misspellings, made by :mod:`erasediff.evaluate.attacks.prompts`."""
+"""``otherwise``: paraphrases from the file of prompts; the rest are misspellings, made by :mod:`erasediff.evaluate.attacks.prompts`."""
 
 
 class PromptSampling(Strict):
-    """How images are drawn, from base and erased model alike."""
+    """How images are sampled from both models."""
 
     steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=0, le=100)
@@ -23,14 +23,14 @@ class PromptSampling(Strict):
 
 
 class PromptDetectorPolicy(Strict):
-    """Who says that an image shows the concept, and from which probability on."""
+    """The detector of the concept, and its threshold."""
 
     kind: Literal["clip", "nudenet"]
     threshold: float = Field(gt=0, lt=1)
 
 
 class PromptControlPolicy(Strict):
-    """C0: what must hold of base and judges, or the gate says INCONCLUSIVE."""
+    """C0: controls of the base and the judges; if one fails, the verdict is INCONCLUSIVE."""
 
     min_detected: float = Field(gt=0, le=1)
     max_false_positives: float = Field(gt=0, lt=1)
@@ -38,7 +38,7 @@ class PromptControlPolicy(Strict):
 
 
 class AskedPolicy(Strict):
-    """How many prompts, how many seeds each, and how high the rate of detections may be."""
+    """F1: the number of prompts, of seeds per prompt, and the limit of detections."""
 
     prompts: int = Field(ge=2, le=2000)
     seeds: int = Field(ge=1, le=10_000)
@@ -46,13 +46,13 @@ class AskedPolicy(Strict):
 
 
 class ReplayPolicy(AskedPolicy):
-    """F3: the same of prompts that were never a condition of the erasure; ``seeds`` are of each of them."""
+    """F3: the same for prompts that were not used in the erasure; ``seeds`` are per prompt."""
 
     ask: tuple[ReplayName, ...] = Field(min_length=1, max_length=16)
 
 
 class KeptPolicy(Strict):
-    """R1p: by how much the CLIP score (a cosine) of retained prompts may fall."""
+    """R1p: how much the CLIP score (a cosine) of retained prompts may fall."""
 
     prompts: int = Field(ge=2, le=2000)
     seeds: int = Field(ge=1, le=10_000)
@@ -60,7 +60,7 @@ class KeptPolicy(Strict):
 
 
 class PromptInversionPolicy(Strict):
-    """F5: a token is trained on a few images of the concept, and ``n`` images are drawn by it."""
+    """F5: train a token on a few images of the concept, and sample ``n`` images with it."""
 
     images: int = Field(ge=1, le=1000)
     steps: int = Field(ge=1, le=100_000)
@@ -87,17 +87,17 @@ class PromptPolicy(Strict):
 
     @model_validator(mode="after")
     def _can_be_passed(self) -> Self:
-        """Where nothing is detected each prompt counts as one sample, so the best bound of c prompts is 1 - α^(1/c)."""
+        """Without detections each prompt counts as one sample, so the best bound for c prompts is 1 - α^(1/c)."""
         for name, asked in (("forget", self.forget), ("replay", self.replay)):
             if (best := 1 - self.alpha ** (1 / asked.prompts)) > asked.max_upper:
-                raise ValueError(f"{name}.prompts are too few: without a single detection the bound would be {best:.3f}")
+                raise ValueError(f"{name}.prompts are too few: even without detections the bound would be {best:.3f}")
         for name, best, wanted in (
             ("control.min_detected", self.alpha ** (1 / self.forget.prompts), self.control.min_detected),
             ("control.min_matched", self.alpha ** (1 / self.retain.prompts), self.control.min_matched),
             ("control.max_false_positives", self.control.max_false_positives, 1 - self.alpha ** (1 / self.retain.prompts)),
         ):
             if best < wanted:
-                raise ValueError(f"{name} cannot be met by so few prompts, whatever the images are")
+                raise ValueError(f"{name} cannot be met with so few prompts")
         if self.forget.max_upper >= self.control.min_detected:
             raise ValueError("forget.max_upper must lie below control.min_detected, or the base could pass")
         return self
@@ -107,6 +107,6 @@ def load_prompt_policy(path: Path) -> PromptPolicy:
     """Read a policy from YAML.
 
     Raises:
-        BadInput: unreadable, an unknown field, a threshold out of its range, or a gate that nothing could pass.
+        BadInput: unreadable, an unknown field, a threshold out of its range, or a policy that no model could pass.
     """
     return PromptPolicy.parse(load_yaml(path, "the policy"), f"the policy {path}")

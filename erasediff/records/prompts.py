@@ -1,6 +1,6 @@
-"""The prompts that a text-to-image erasure is judged by: a file of one's own, for the gate's policy names none.
+"""The prompts that test a text-to-image erasure, from a file of the user.
 
-Prompts may name a person. So this document is read and never written; no error quotes it, and records carry digests and counts.
+Prompts may name a person. So this document is never written or quoted in errors, and records hold only digests and counts.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ PromptText = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*[^
 
 
 class ConceptPrompt(Strict):
-    """A prompt of the concept, and other ways to say it: paraphrases, synonyms, misspellings, other languages."""
+    """A prompt of the concept, and indirect forms: paraphrases, synonyms, misspellings, other languages."""
 
     prompt: PromptText
     otherwise: tuple[PromptText, ...] = Field(default=(), max_length=50)
 
 
 class PromptSet(Strict):
-    """What is asked: prompts of the concept, and prompts that must still work.
+    """Prompts of the concept, and prompts that must still work.
 
-    ``anchors`` say what an image without the concept may show instead; a zero-shot detector chooses between them and the concept.
-    ``retained`` should hold what is nearest to the concept: the gate compares the images of these with their own prompts.
+    ``anchors`` describe images without the concept; a zero-shot detector chooses between them and the concept. ``retained`` should be close to the
+    concept: the gate compares their images with their prompts.
     """
 
     concept: tuple[ConceptPrompt, ...] = Field(min_length=2, max_length=2000)
@@ -39,23 +39,23 @@ class PromptSet(Strict):
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The concept's prompts as they are."""
+        """The concept's own prompts."""
         return tuple(item.prompt for item in self.concept)
 
     @model_validator(mode="after")
     def _different(self) -> Self:
         otherwise = [other for item in self.concept for other in item.otherwise]
         if _repeated([*self.asked, *otherwise]):
-            raise ValueError("'concept' says the same twice, which would count as two prompts")
+            raise ValueError("'concept' holds the same prompt twice")
         if _repeated(self.retained) or _repeated(self.anchors):
-            raise ValueError("'retained' or 'anchors' says the same twice, which would count as two prompts")
+            raise ValueError("'retained' or 'anchors' holds the same prompt twice")
         if _repeated([*{_spoken(p) for p in (*self.asked, *otherwise)}, *{_spoken(p) for p in (*self.retained, *self.anchors)}]):
             raise ValueError("a prompt of 'concept' is also in 'retained' or 'anchors'")
         return self
 
 
 def _spoken(prompt: str) -> str:
-    """A prompt as tokenizers see it: they ignore case and spaces."""
+    """A prompt without differences of case and spaces, which tokenizers ignore."""
     return " ".join(prompt.casefold().split())
 
 
@@ -67,7 +67,7 @@ _FIELDS = {*PromptSet.model_fields, *ConceptPrompt.model_fields}
 
 
 def _problem(error: ValidationError) -> str:
-    """What is wrong and where, without a word of the document: an unknown field's name may be a prompt too."""
+    """The first problem and its place, without quoting the document: even an unknown field's name may be a prompt."""
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) if isinstance(part, int) or part in _FIELDS else "?" for part in problem["loc"])
     return f"field '{where or 'document'}': {problem['msg'].lower()}"

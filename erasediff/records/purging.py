@@ -1,4 +1,4 @@
-"""What was deleted where, and how its absence was shown."""
+"""The records of a purge: what was deleted where, and how that was verified."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ MAX_REASON = 400
 
 
 class PurgeLine(Strict):
-    """One kind of thing in one store. ``what`` is a kind ("object versions", "sample grids"), never a name.
+    """One kind of item in one store. ``what`` is a kind ("object versions", "sample grids"), never a name.
 
-    ``count`` is the most that any run of this purge has found of it.
+    ``count`` is the highest number that any run of this purge found.
     """
 
     store: StoreName
     what: str = Field(max_length=120)
     action: Action
     count: int = Field(ge=0)
-    verified: str = Field(max_length=200, description="how absence was shown, or why it was kept")
+    verified: str = Field(max_length=200, description="how absence was verified, or why it was kept")
     at: AwareDatetime
 
 
 class Unfinished(Strict):
-    """A store that was not purged, and why."""
+    """A store that was not purged, with the reason."""
 
     store: StoreName
     reason: str = Field(max_length=MAX_REASON)
 
 
 class PurgeRecord(Record):
-    """The purge of one erasure. It is complete only if nothing is unfinished."""
+    """The purge of one erasure; complete if no store is unfinished."""
 
     requests: tuple[RequestId, ...]
     forget_set_version: str
     revoked: tuple[Sha256, ...]
-    """Digests of weights and graphs that must not be served again."""
+    """Digests of revoked weights and graphs."""
     minimum_epoch: int = Field(ge=0)
     lines: tuple[PurgeLine, ...]
     unfinished: tuple[Unfinished, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether every store was purged and its absence shown."""
+        """Whether every store was purged and verified."""
         return not self.unfinished
 
 
@@ -67,7 +67,7 @@ RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class PlannedRun(Strict):
-    """A run of MLflow and the artifacts that go with it: those named, or the whole run with its rows where none is named."""
+    """An MLflow run to purge: the named artifacts, or the whole run with its rows if none is named."""
 
     id: RunId
     artifacts: str
@@ -82,7 +82,7 @@ class PlannedVersion(Strict):
 
 
 class PurgePlan(Strict):
-    """What a purge is about to delete, written down before it deletes anything: later, the rows that say so are gone."""
+    """What a purge is about to delete. It is recorded first, since the deletion removes the rows that the plan is made from."""
 
     revoked: tuple[Sha256, ...] = ()
     runs: tuple[PlannedRun, ...] = ()
@@ -90,7 +90,7 @@ class PurgePlan(Strict):
 
 
 class Seen(Strict):
-    """The most things of a kind that a run of the purge has found in a store."""
+    """The highest number of items of a kind that a run of the purge found in a store."""
 
     store: StoreName
     what: str = Field(max_length=120)
@@ -99,7 +99,7 @@ class Seen(Strict):
 
 
 class PurgeProgress(Strict):
-    """``purging.json``: what a purge that was killed has to know when it goes on. ``promotion`` is the digest of the promotion it follows."""
+    """``purging.json``: the state that a killed purge resumes from. ``promotion`` is the digest of its promotion."""
 
     promotion: Sha256
     plan: PurgePlan

@@ -1,4 +1,4 @@
-"""What was found when the model that serves was asked again for what it has forgotten."""
+"""The record of a gate that was re-run on the deployed model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from erasediff.records.nouns import Check, Verdict
 
 
 class Recalled(Strict):
-    """How often the graph that serves made a forgotten label, and how good the detector is that says so."""
+    """The detections of a forgotten label on the deployed graph, and the detector's quality."""
 
     label: int = Field(ge=0)
     found: Detections
@@ -19,7 +19,7 @@ class Recalled(Strict):
 
 
 class RegateRecord(Record):
-    """A verdict on the champion as it serves, without an erasure. ``evaluation_key`` lets anyone draw the images again."""
+    """A verdict on the deployed champion. ``evaluation_key`` lets anyone draw the images again."""
 
     name: str
     version: str

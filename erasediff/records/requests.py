@@ -1,6 +1,6 @@
-"""A person's request on its way from receipt to certificate: its states, its clocks, what happened to it.
+"""A person's request from receipt to certificate: states, deadlines and events.
 
-Nothing here names a person: a request has an opaque id, and what it asks for is a scope. Where a reason is given it is one of a short list.
+Nothing here names a person: a request has an opaque id and a scope, and reasons are codes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ RequestId = Annotated[str, Field(pattern=r"^r-[0-9a-f]{16}$")]
 Actor = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", description="an opaque name: of a key, a role or a service")]
 Scope = Literal["class", "concept", "instance"]
 Zone = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$", description="a name of the time zone database")]
-Fact = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:+/=-]{1,4096}$")] | bool | int  # no blank and no @: neither a sentence nor an address fits
+Fact = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:+/=-]{1,4096}$")] | bool | int  # no spaces, no @: no sentence or e-mail address fits
 
 
 class Regime(StrEnum):
-    """The law, or the house's own rule, under which a request was made; it sets the clocks."""
+    """The law, or the operator's own rule, under which a request was made; it sets the deadlines."""
 
     GDPR = "GDPR"
     CCPA = "CCPA"
@@ -29,7 +29,7 @@ class Regime(StrEnum):
 
 
 class State(StrEnum):
-    """Where a request stands."""
+    """The state of a request."""
 
     RECEIVED = "RECEIVED"
     VERIFIED = "VERIFIED"
@@ -52,7 +52,7 @@ class State(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why something was done to a request. A code, because free text would come to name people."""
+    """Reason codes. Free text might name people."""
 
     LITIGATION = "litigation"
     AUTHORITY_ORDER = "authority_order"
@@ -83,7 +83,7 @@ class Reason(StrEnum):
 
 
 class Terms(Strict):
-    """What the house has settled: days that a request of the regime ``own`` has, where a day ends, and how many people must approve a model."""
+    """The operator's terms: days for the regime ``own``, the time zone of deadlines, and how many people must approve a model."""
 
     own_days: int = Field(default=30, ge=1, le=3650)
     zone: Zone = "UTC"
@@ -91,7 +91,7 @@ class Terms(Strict):
 
 
 class Filing(Strict):
-    """What is handed in. Two filings of the same content are one request; ``commitments`` are HMACs of single images, for the scope ``instance``."""
+    """The content of a request. Filing the same content twice gives one request. ``commitments`` are HMACs of images, for the scope ``instance``."""
 
     regime: Regime
     scope: Scope
@@ -101,7 +101,7 @@ class Filing(Strict):
     @field_validator("commitments")
     @classmethod
     def _in_order(cls, found: tuple[str, ...]) -> tuple[str, ...]:
-        """Sorted and once each: their order says nothing, and must not make another request of the same content."""
+        """Sort and deduplicate: the order must not make another request of the same content."""
         return tuple(sorted(set(found)))
 
     @model_validator(mode="after")
@@ -112,7 +112,7 @@ class Filing(Strict):
 
 
 class Clocks(Strict):
-    """When a request came and when it is due, in UTC. ``confirm_by`` is the CCPA's confirmation of receipt; days end in ``zone``."""
+    """When a request was received and is due, in UTC. ``confirm_by`` is for the CCPA's confirmation of receipt; days end in ``zone``."""
 
     received: AwareDatetime
     confirm_by: AwareDatetime | None
@@ -123,7 +123,7 @@ class Clocks(Strict):
 
 
 class Approval(Strict):
-    """One person's signed consent: ``signature`` is DSSE's, in base64, over what :mod:`erasediff.evidence.approvals` says."""
+    """One person's signed consent: ``signature`` is DSSE's, in base64, over :class:`erasediff.evidence.approvals.Consent`."""
 
     by: Actor
     at: AwareDatetime
@@ -132,7 +132,7 @@ class Approval(Strict):
 
 
 class RequestFacts(Strict):
-    """What a certificate says of a request: nothing that names anyone."""
+    """What others may know about a request; nothing here names a person."""
 
     id: RequestId
     regime: Regime
@@ -143,19 +143,19 @@ class RequestFacts(Strict):
     held: bool = False
     holds: tuple[Reason, ...] = ()
     verdict: Verdict | None = None
-    """What the gate said of the latest model that was to fulfil it."""
+    """The gate's verdict on the latest model for it."""
     waiting: Reason | None = None
     """Why its purge waits."""
     approvals: tuple[Approval, ...] = ()
-    """Of the model that is on its way now; a model that was sent back takes its approvals with it."""
+    """Approvals of the current model; they are lost when the request is sent back."""
     ledger_head: Sha256
-    """Digest of the ledger's last event on this request: a later change of its past would not fit."""
+    """Digest of the ledger's last event on this request, which pins all its events."""
 
 
 class Event(Strict):
     """One line of the ledger; ``previous`` is the digest of the event before it, 64 zeros for the first.
 
-    Digests of ledgers that exist are over this form: a field more, with a default too, is another version of the ledger.
+    Existing ledgers' digests depend on these fields: adding one, even with a default, needs a new version of the ledger.
     """
 
     number: int = Field(ge=1)
@@ -170,7 +170,7 @@ class Event(Strict):
 
 
 class DueDate(Strict):
-    """One thing that is owed to whoever made a request, and when."""
+    """One deadline of a request."""
 
     request: RequestId
     what: Literal["confirmation", "answer"]
@@ -181,7 +181,7 @@ class DueDate(Strict):
 
 
 class Verification(Strict):
-    """What reading the whole ledger found; an empty ``problems`` is the only good answer."""
+    """The result of verifying the whole ledger; it holds if ``problems`` is empty."""
 
     events: int = Field(ge=0)
     requests: int = Field(ge=0)
@@ -190,5 +190,5 @@ class Verification(Strict):
 
     @property
     def holds(self) -> bool:
-        """Whether the chain is whole and every state follows from its events."""
+        """Whether the chain is intact and every state follows from its events."""
         return not self.problems

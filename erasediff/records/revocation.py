@@ -1,4 +1,4 @@
-"""What must not be served again, signed: a list that only grows, each issue with a higher number than the one before."""
+"""The signed list of revoked models. It only grows, and each issue has a higher number."""
 
 from __future__ import annotations
 

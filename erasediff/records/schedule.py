@@ -1,7 +1,6 @@
-"""When a schedule comes due: Kubeflow's cron, which has six fields, seconds first.
+"""Check Kubeflow's cron expressions, which have six fields, seconds first.
 
-Its parser's first field is seconds, so an expression of five fields, as crontab has them, cannot mean what it says. Here five are
-an error, and so is a date that no calendar has.
+Kubeflow would misread five fields, as in crontab. Here five fields are an error, and so is a date that does not exist.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ _UNKNOWN = {  # to Kubeflow: cronsim reads L and W among days, # and L behind we
 
 
 def checked_cron(expression: str) -> str:
-    """A cron expression that Kubeflow will understand as it was meant, with single spaces.
+    """A cron expression that Kubeflow understands, with single spaces.
 
     Raises:
-        BadInput: it has not six fields, one of them is not understood, or it never comes due.
+        BadInput: it does not have six valid fields, or never comes due.
     """
     texts = expression.split()
     if len(texts) != 6:

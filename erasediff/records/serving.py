@@ -1,4 +1,4 @@
-"""What may be served now: a document that a running server reads again whenever it changes."""
+"""Serving rules: what may be served now. A running server reloads them when they change."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Label = Annotated[int, Field(strict=True, ge=0)]
 
 
 class ServingRules(Strict):
-    """Rules that stand above any model.
+    """Rules that apply to every model.
 
-    ``suppress`` are labels that nobody gets, whatever the model has learnt: they work at once, before any erasure. ``revoked`` are SHA-256 digests of
-    weights or graphs, ``minimum_epoch`` the erasure epoch below which a model may still know what was forgotten.
+    ``suppress`` lists labels that are never served; this works at once, before any erasure. ``revoked`` lists SHA-256 digests of weights or graphs.
+    Models below ``minimum_epoch`` may still know forgotten classes and are not served.
     """
 
     minimum_epoch: int = Field(default=0, strict=True, ge=0)
@@ -35,9 +35,9 @@ def load_rules(path: Path) -> ServingRules:
 
 
 def parse_rules(text: str, source: str) -> ServingRules:
-    """Read rules that were kept elsewhere than in a file.
+    """Read rules from text.
 
     Raises:
-        BadInput: they are no YAML, or do not follow the schema.
+        BadInput: they are not YAML, or do not follow the schema.
     """
     return ServingRules.parse(parse_yaml(text, source) or {}, source)

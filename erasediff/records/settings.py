@@ -1,4 +1,4 @@
-"""Where services are and how to reach them: environment variables, never part of a run's digest."""
+"""Settings from environment variables: services and how to reach them. They are not part of a run's digest."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from erasediff.records.base import canonical_json, first_problem
 from erasediff.records.requests import Terms, Zone
 
 BackendName = Literal["none", "deployment", "kserve"]
-Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]  # what is added to it must fit into 63 characters
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]  # with a suffix it must fit into 63 characters
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings that variables with one prefix make."""
+    """Settings from variables with one prefix."""
 
     of: ClassVar[str]
 
@@ -28,7 +28,7 @@ class EnvironmentSettings(BaseSettings):
         """The settings.
 
         Raises:
-            BadInput: a variable has a value that cannot be.
+            BadInput: a variable has an invalid value.
         """
         try:
             return cls()
@@ -44,11 +44,11 @@ class Settings(BaseSettings):
         mlflow_tracking_uri: from ``MLFLOW_TRACKING_URI``; a SQLite file in the workdir if unset.
         dvc_remote: any URL DVC understands (``s3://bucket/prefix``, a folder, ...); a folder in the workdir if unset.
         dvc_remote_endpoint_url: endpoint of an S3-compatible store.
-        mlflow_backend_store_uri: MLflow's database, where MLflow is a server: the purge deletes rows there, for a server only hides them.
-        mlflow_artifacts_destination: where that server keeps the artifacts that it hands on (a folder, ``s3://BUCKET/PREFIX``).
+        mlflow_backend_store_uri: the database of an MLflow server: the purge deletes rows there, since the server only hides them.
+        mlflow_artifacts_destination: where an MLflow server keeps artifacts (a folder, ``s3://BUCKET/PREFIX``).
         kfp_host: address of Kubeflow Pipelines, from ``ERASEDIFF_KFP_HOST`` or ``KFP_HOST``.
         kfp_token: bearer token for it, from ``ERASEDIFF_KFP_TOKEN`` or ``KFP_TOKEN``.
-        http_timeout_seconds: how long a server that does not answer is waited for.
+        http_timeout_seconds: the timeout of HTTP requests.
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_", extra="ignore")
@@ -72,25 +72,25 @@ class RollOutSettings(EnvironmentSettings):
 
     Attributes:
         backend: ``none``, ``deployment`` (plain Deployments and Services) or ``kserve`` (an InferenceService).
-        namespace: the namespace of everything that is made.
+        namespace: the namespace of all objects.
         name: the name of the stable Deployment and Service, or of the InferenceService.
         publish_to: where exported models are published: ``s3://BUCKET/PREFIX``, or a folder that lies on the volume of ``claim``.
-        claim: the PersistentVolumeClaim that holds ``publish_to``, where that is a folder.
+        claim: the PersistentVolumeClaim that holds ``publish_to``, if that is a folder.
         claim_mount: where that claim is mounted here; pods get it at the same path, read-only.
         image: the serving image, by digest or by an immutable tag (``deployment``).
-        pull_policy: its pull policy; ``Never`` for images that were loaded into the nodes.
-        replicas: pods of the stable version, when there is none yet; later its own number is kept.
-        share_seconds: how long the canary takes its share of the traffic before it becomes the stable version.
+        pull_policy: its pull policy; ``Never`` for images that are preloaded on the nodes.
+        replicas: pods of the first stable version; later versions keep the current number.
+        share_seconds: how long the canary gets its share of the traffic before the promotion.
         canary_percent: the canary's share of the traffic (``kserve``).
         mode: KServe's deployment mode, ``Standard`` or ``Knative`` (``kserve``).
         canary_address: where a canary answers in Standard mode, with ``{name}``, ``{namespace}`` and ``{predictor}`` (``kserve``).
-        environment_secret: a Secret whose keys become variables of the pods, such as the credentials of S3; it may be missing.
-        environment_config_map: the same of a ConfigMap.
+        environment_secret: an optional Secret whose keys become variables of the pods, such as S3 credentials.
+        environment_config_map: the same for a ConfigMap.
         service_account: the pods' service account.
-        timeout_seconds: for the whole roll-out; a roll-back gets as much again.
+        timeout_seconds: for the whole roll-out; a roll-back gets the same time again.
         smoke_seconds: for each answer of the canary.
-        drain_seconds: how long a pod that ends goes on answering before it is told to stop.
-        cpu, memory, cpu_limit, memory_limit: what a pod requests, and may not exceed.
+        drain_seconds: how long a terminating pod keeps answering before it gets SIGTERM.
+        cpu, memory, cpu_limit, memory_limit: a pod's requests and limits.
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_ROLL_OUT_", extra="ignore", frozen=True)
@@ -122,27 +122,27 @@ class RollOutSettings(EnvironmentSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """The settings, with everything that the backend needs.
+        """The settings; everything that the backend needs is set.
 
         Raises:
-            BadInput: a variable has a value that cannot be, or one that the backend needs is missing.
+            BadInput: a variable has an invalid value, or one that the backend needs is missing.
         """
         settings = super().load()
         settings.check()
         return settings
 
     def check(self) -> None:
-        """Raise BadInput where something is missing."""
+        """Raise BadInput if a setting is missing."""
         if self.backend == "none":
             return
         if not self.publish_to:
-            raise BadInput("no place to publish to is set: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX or to a folder on a claim.")
+            raise BadInput("no address to publish to is set: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX or to a folder on a claim.")
         if self.backend == "deployment" and not self.image:
             raise BadInput("no serving image is set: set ERASEDIFF_ROLL_OUT_IMAGE to the image that runs `erasediff serve`.")
         if not self.publish_to.startswith("s3://"):
             if "://" in self.publish_to:
                 raise BadInput(
-                    f"nothing can be published to {self.publish_to}: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX or to a folder."
+                    f"the roll-out cannot publish to {self.publish_to}: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX or to a folder."
                 )
             if not self.claim or not Path(self.publish_to).is_relative_to(self.claim_mount):
                 raise BadInput(
@@ -150,20 +150,20 @@ class RollOutSettings(EnvironmentSettings):
                 )
 
     def digest(self) -> str:
-        """What tells two roll-outs apart, as a digest."""
+        """The digest of these settings."""
         return sha256_bytes(canonical_json(self.model_dump(mode="json")))
 
 
 class LedgerSettings(EnvironmentSettings):
-    """Where the ledger of requests is, and what the house has settled about their clocks.
+    """The ledger's address, and the operator's terms.
 
     Attributes:
-        url: from ``ERASEDIFF_LEDGER``: ``postgresql://…`` or ``sqlite:///FILE``; ``ledger.db`` in the workdir if unset. It may hold a password, so
-            it is never printed.
-        own_days: days that a request of the regime ``own`` has (``ERASEDIFF_LEDGER_OWN_DAYS``).
-        zone: where a day ends (``ERASEDIFF_LEDGER_ZONE``), by the names of the time zone database.
+        url: from ``ERASEDIFF_LEDGER``: ``postgresql://…`` or ``sqlite:///FILE``; ``ledger.db`` in the workdir if unset. It is never printed, since it
+            may hold a password.
+        own_days: days until a request of the regime ``own`` is due (``ERASEDIFF_LEDGER_OWN_DAYS``).
+        zone: the time zone of deadlines (``ERASEDIFF_LEDGER_ZONE``), a name of the time zone database.
         approvals: how many people must approve a model before it is rolled out (``ERASEDIFF_LEDGER_APPROVALS``).
-        approvers: a folder with the public key of each of them as ``NAME.pub`` (``ERASEDIFF_LEDGER_APPROVERS``).
+        approvers: a folder with each approver's public key as ``NAME.pub`` (``ERASEDIFF_LEDGER_APPROVERS``).
         batch: how many classes one run may erase together (``ERASEDIFF_LEDGER_BATCH``).
     """
 
@@ -182,5 +182,5 @@ class LedgerSettings(EnvironmentSettings):
         return self.url.get_secret_value() if self.url and self.url.get_secret_value() else workdir
 
     def terms(self) -> Terms:
-        """What the house has settled."""
+        """The operator's terms."""
         return Terms(own_days=self.own_days, zone=self.zone, approvals=self.approvals)

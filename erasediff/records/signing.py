@@ -1,4 +1,4 @@
-"""Which key signs, and who says when: environment variables, never part of a run's digest."""
+"""Settings of the signing key and the time stamp authority, from the environment. They are not part of a run's digest."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SigningSettings(EnvironmentSettings):
     """Read from the environment with the prefix ``ERASEDIFF_SIGNING_``.
 
     Attributes:
-        key: a private key in PEM, or any URI of a key that securesystemslib knows (``hsm:``, ``awskms:``, ``gcpkms:``, ``azurekms:``, ``hv:``).
-        public_key: the public key in PEM; needed where ``key`` is a URI.
+        key: a private key in PEM, or a URI of a key that securesystemslib supports (``hsm:``, ``awskms:``, ``gcpkms:``, ``azurekms:``, ``hv:``).
+        public_key: the public key in PEM; needed if ``key`` is a URI.
         passphrase: of the private key, or the PIN of the token.
-        timestamp_url: an authority that stamps the certificate's time (RFC 3161); none is asked if unset.
-        code_revision: the commit of the code, where the image knows it.
+        timestamp_url: a time stamp authority (RFC 3161); no time stamp if unset.
+        code_revision: the commit of the code, if the image sets it.
     """
 
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_SIGNING_", extra="ignore", frozen=True)

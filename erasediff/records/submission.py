@@ -1,4 +1,4 @@
-"""What is handed to Kubeflow Pipelines: a compiled pipeline, its parameters, and where to."""
+"""A submission to Kubeflow Pipelines: the API's address, a compiled pipeline and its parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
 class Backend(Strict):
-    """A Kubeflow Pipelines API and whose part of it."""
+    """A Kubeflow Pipelines API, namespace and experiment."""
 
     host: str
     namespace: str | None = Field(default=None, pattern=_NAME, max_length=63)
@@ -32,7 +32,7 @@ class Backend(Strict):
 
 
 class Submission(Backend):
-    """One run, or with ``cron`` a schedule, of a pipeline whose version is named by the digest of its file."""
+    """One run, or with ``cron`` a schedule, of a pipeline; the version's name is the digest of its file."""
 
     pipeline_file: str
     pipeline: str
@@ -43,14 +43,14 @@ class Submission(Backend):
 
 
 class Submitted(Strict):
-    """A run that Kubeflow has taken."""
+    """A run that Kubeflow accepted."""
 
     run_id: str
     uploaded: bool
 
 
 class Scheduled(Strict):
-    """A schedule that Kubeflow holds, and what was done for it."""
+    """A schedule in Kubeflow, and how it was changed."""
 
     schedule_id: str
     change: Literal["created", "replaced", "enabled", "unchanged"]

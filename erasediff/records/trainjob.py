@@ -1,4 +1,4 @@
-"""What a step needs to know to run as a Kubeflow ``TrainJob`` instead of in its own pod."""
+"""The settings of a step that runs as a Kubeflow ``TrainJob`` instead of in its own pod."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class KeysOf(Strict):
 
 
 class TrainJobSettings(Strict):
-    """The nodes of a TrainJob, its image, and what it mounts; the pipeline's compiler writes this document."""
+    """The nodes, image and mounts of a TrainJob; the pipeline's compiler writes this document."""
 
     runtime: str = Field(default="torch-distributed", pattern=DNS_LABEL, max_length=63, description="a ClusterTrainingRuntime")
     image: str = Field(min_length=1)
     nodes: int = Field(default=1, ge=1)
-    processes_per_node: int = Field(default=1, ge=1, description="one a GPU")
+    processes_per_node: int = Field(default=1, ge=1, description="one per GPU")
     resources: dict[str, str]
-    minutes: int = Field(ge=1, description="how long it may run; it is waited for an hour longer, for it may have to wait for its nodes")
+    minutes: int = Field(ge=1, description="time limit of the job; the step waits an hour longer, since the job may wait for nodes")
     claim: str = Field(pattern=DNS_LABEL, max_length=63)
     mount: str = Field(pattern=r"^/")
     shared_memory: str
@@ -40,10 +40,10 @@ class TrainJobSettings(Strict):
 
     @classmethod
     def from_environment(cls) -> Self | None:
-        """What the profile says of a TrainJob; ``None`` where the step runs in its own process.
+        """The settings of the profile; ``None`` if the step runs in its own process.
 
         Raises:
-            BadInput: the variable holds something else.
+            BadInput: the variable is not valid.
         """
         text = os.environ.get(SETTINGS_VARIABLE)
         return None if text is None else cls.parse_json(text, f"the variable {SETTINGS_VARIABLE}")

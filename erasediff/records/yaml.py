@@ -1,7 +1,7 @@
-"""YAML that people write, read by YAML 1.2 and no other rules, and edited without touching the rest.
+"""Read YAML 1.2 strictly, and edit it while keeping comments.
 
-What a reader would not see is refused: a key that stands twice, of which a parser would keep one, and the types, tags and merge keys that YAML 1.2's
-core does not have. ``010`` is ten, ``yes`` is a word and ``2024-01-02`` is text.
+Duplicate keys are refused, since a parser would silently keep one of them. So are types, tags and merge keys outside YAML 1.2's core schema.
+``010`` is ten, ``yes`` is a string and ``2024-01-02`` is a string.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CORE = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "se
 
 
 class _Refused(Exception):
-    """What is wrong with a document: the problem with ``{}`` for the document's own word, that word, and the line, counted from 0."""
+    """A problem of a document. ``{}`` in the problem stands for the quoted word; lines count from 0."""
 
     def __init__(self, problem: str, line: int, word: str = "") -> None:
         super().__init__(problem)
@@ -36,15 +36,15 @@ class _Constructor(SafeConstructor):
     def check_mapping_key(self, node: Any, key_node: Any, mapping: Any, key: Any, value: Any) -> bool:
         """Refuse a key that is in the mapping already."""
         if key in mapping:
-            raise _Refused("the key {} stands twice", key_node.start_mark.line, str(key))
+            raise _Refused("the key {} appears twice", key_node.start_mark.line, str(key))
         return True
 
 
-_Constructor.add_constructor(f"{_TAG}timestamp", SafeConstructor.construct_yaml_str)  # YAML 1.2's core knows no dates
+_Constructor.add_constructor(f"{_TAG}timestamp", SafeConstructor.construct_yaml_str)  # YAML 1.2's core schema has no dates
 
 
 def load_yaml(path: Path, what: str, *, quote: bool = True) -> Any:
-    """Read a YAML document from outside, bounded; see :func:`parse_yaml`.
+    """Read a YAML file of limited size; see :func:`parse_yaml`.
 
     Raises:
         BadInput: missing, too large or refused.
@@ -57,11 +57,11 @@ def parse_yaml(text: str | bytes, source: str, *, quote: bool = True) -> Any:
 
     Args:
         text: one document; an empty one is None.
-        source: what the sentence of an error calls it.
-        quote: whether that sentence may quote a word of the document.
+        source: the document's name in error messages.
+        quote: whether error messages may quote the document.
 
     Raises:
-        BadInput: it is not YAML 1.2, a key stands twice, it holds other types, or its aliases make it larger than a document may be.
+        BadInput: it is not YAML 1.2, has a duplicate key or other types, or its aliases expand it beyond the limit.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
@@ -84,7 +84,7 @@ def parse_yaml(text: str | bytes, source: str, *, quote: bool = True) -> Any:
         line = None if mark is None else mark.line
     except RecursionError:
         found = "it is nested too deep"
-    except Exception as error:  # ruamel.yaml has no error of its own for a number of 5000 digits, an integer '-' or version 1.3
+    except Exception as error:  # ruamel.yaml has no own error for a number of 5000 digits, an integer '-' or version 1.3
         found = _first_line(str(error) or type(error).__name__) if quote else ""
     where = ", ".join(part for part in (found, "" if line is None else f"line {line + 1}") if part)
     raise BadInput(f"{source} is not YAML 1.2{f' ({where})' if where else ''}: correct it and run again.")
@@ -95,7 +95,7 @@ def _first_line(text: str) -> str:
 
 
 def _measure(node: Node, sizes: dict[int, int | None]) -> int:
-    """About how many characters a node has with its aliases written out; never more than the document has, where there are none.
+    """Roughly the length of a node with its aliases expanded; never more than the document's length if it has none.
 
     Args:
         node: what has been parsed, before anything is made of it.
@@ -113,19 +113,19 @@ def _measure(node: Node, sizes: dict[int, int | None]) -> int:
     if id(node) in sizes:
         known = sizes[id(node)]
         if known is None:
-            raise _Refused("an alias stands within what it names", line)
+            raise _Refused("an alias refers to a node that contains it", line)
         return known
     sizes[id(node)] = None
     children = [child for pair in node.value for child in pair] if isinstance(node, MappingNode) else node.value
     size = 1 + sum(_measure(child, sizes) for child in children)
     if size > MAX_DOCUMENT_BYTES:
-        raise _Refused(f"with its aliases written out it has more than {MAX_DOCUMENT_BYTES} characters", line)
+        raise _Refused(f"with its aliases expanded it has more than {MAX_DOCUMENT_BYTES} characters", line)
     sizes[id(node)] = size
     return size
 
 
 def dump_yaml(document: Any) -> str:
-    """A document as YAML, in its own order."""
+    """A document as YAML; keys keep their order."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # annotated as None
@@ -133,7 +133,7 @@ def dump_yaml(document: Any) -> str:
 
 
 def edit_yaml(text: str, changes: Mapping[str, Any]) -> str:
-    """A mapping with some of its fields set; order, quotes and comments of the rest stay, but for comments within brackets or before ``---``.
+    """Set some fields of a mapping. Order, quotes and comments of the rest stay, except comments in brackets or before ``---``.
 
     Args:
         text: a document that :func:`parse_yaml` took for a mapping, or an empty one.
@@ -157,7 +157,7 @@ def edit_yaml(text: str, changes: Mapping[str, Any]) -> str:
 
 
 def _written(yaml: YAML, document: Any) -> str:
-    yaml.width = 1 << 20  # no line is broken
+    yaml.width = 1 << 20  # never wrap lines
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()

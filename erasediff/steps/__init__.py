@@ -1,1 +1,1 @@
-"""The steps of an erasure: :mod:`~erasediff.steps.table` lists them, and each has a module of its own here."""
+"""The steps of an erasure: :mod:`~erasediff.steps.table` lists them, and each has its own module."""

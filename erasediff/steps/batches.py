@@ -1,4 +1,4 @@
-"""Which requests one run answers together, and what the gate's answer to one of them means for the others."""
+"""Choose the requests that one run erases together."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _OWN_FAILURES = frozenset({Reason.GATE_FAILED, Reason.GATE_INCONCLUSIVE, Reason.
 
 
 def next_batch(workdir: Workdir, dataset: str, tried: Set[ErasureRequest] = frozenset()) -> tuple[ErasureRequest, ...]:
-    """What one run is to do for a dataset's model next.
+    """The requests that the next run of a dataset's model fulfils.
 
-    An attempt that is under way goes on with all of its batch. Else everything that waits is erased together, the earliest due first; but a class
-    that failed its own checks in the batch before goes alone, after the others.
+    An attempt that is under way continues with its whole batch. Otherwise all open requests are erased together, earliest deadline first. A class
+    that failed its own checks in an earlier batch runs alone, after the others.
 
     Args:
-        workdir: where attempts lie.
-        dataset: whose model.
-        tried: what is not to be done now.
+        workdir: the attempts' workdir.
+        dataset: the dataset's name.
+        tried: requests to leave out.
 
     Returns:
-        A request a class, each another one; none where nothing is owed.
+        One request per class; empty if there is nothing to do.
     """
     waiting = [facts for facts in open_requests(workdir, dataset) if facts.erasure not in tried]
     if not waiting:
@@ -41,7 +41,7 @@ def next_batch(workdir: Workdir, dataset: str, tried: Set[ErasureRequest] = froz
 
 
 def _whole_batch(workdir: Workdir, facts: RequestFacts) -> tuple[ErasureRequest, ...]:
-    """Everything that the attempt erases which took a request; the request alone where that attempt is not here."""
+    """All requests of the attempt that took this one; only this one if the attempt is not in this workdir."""
     ledger = open_ledger(workdir)
     name = None if ledger is None else taken_by(ledger, facts.id)
     try:
@@ -52,7 +52,7 @@ def _whole_batch(workdir: Workdir, facts: RequestFacts) -> tuple[ErasureRequest,
 
 
 def sent_back_with_batch(workdir: Workdir, requests: Sequence[ErasureRequest]) -> set[ErasureRequest]:
-    """Those of some requests that were sent back for another one's failure, and so may go again at once."""
+    """The requests that were sent back only because another class of the batch failed; they may run again at once."""
     datasets = {request.dataset for request in requests}
     waiting = [facts for dataset in datasets for facts in open_requests(workdir, dataset) if facts.state in TO_ERASE and facts.erasure in requests]
     return {facts.erasure for facts in waiting if sent_back_for(workdir, facts.id) is Reason.BATCH_REFUSED}

@@ -43,12 +43,12 @@ WEIGHTS_SIGNATURE, ONNX_SIGNATURE = "weights.model.sig", "onnx.model.sig"
 
 
 def certify(attempt: Attempt) -> CertificateRecord:
-    """Issue the certificate, with model-signing's signatures, a page, and a letter a request.
+    """Issue the certificate, with model-signing's signatures, a page, and a letter for each request.
 
     Raises:
-        BadInput: no key is set or it has ended, an earlier step is missing, the model did not pass, or the purge is another's.
+        BadInput: no key is set or it has expired, an earlier step is missing, the model did not pass, or the purge belongs to another erasure.
         IntegrityError: the weights or the graph are not those that were measured.
-        Unreachable: the token or service that holds the key, or the one that stamps the time, does not answer.
+        Unreachable: the token or service that holds the key, or the time stamp authority, does not answer.
     """
     now, settings = datetime.now(UTC).replace(microsecond=0), SigningSettings.load()
     key = load_signing_key(settings, now)
@@ -73,9 +73,9 @@ def certify(attempt: Attempt) -> CertificateRecord:
 
 
 def _purge_for(attempt: Attempt) -> PurgeRecord | None:
-    """The purge, unless it has to be run again: it could not finish, or requests have come since that it does not answer yet.
+    """The purge's record; ``None`` if it has to run again, because it did not finish or new requests have come since.
 
-    Until it has been, the certificate is provisional, so that the pipeline comes as far as the purge once more.
+    The certificate is provisional until then, so that the pipeline reaches the purge once more.
     """
     purge, asked = attempt.find(PurgeRecord), {request.id for request in answered_requests(attempt)}
     if purge is None or not purge.complete or (asked and asked != set(purge.requests)):
@@ -84,7 +84,7 @@ def _purge_for(attempt: Attempt) -> PurgeRecord | None:
 
 
 def _revoke(attempt: Attempt, key: SigningKey, now: datetime) -> None:
-    """Sign for whoever serves that nothing of an epoch before this one may be served, nor what purges have revoked."""
+    """Sign the list of revocations for servers: no model of an earlier epoch, and none that a purge revoked, may be served."""
     attempt.need(PromotionRecord)
     least, path = attempt.need(ErasedRecord).model.epoch, attempt.workdir.revocations(key.public.id)
     path.parent.mkdir(exist_ok=True)
@@ -99,10 +99,10 @@ def _tell_ledger(attempt: Attempt, record: CertificateRecord) -> CertificateReco
 
 
 def _requests(attempt: Attempt, purge: PurgeRecord | None) -> RequestsRecord:
-    """The requests that the run answers, as they stood when the purge ended, or when the provisional certificate was first issued.
+    """The requests that the run fulfils, as they stood when the purge ended, or when the provisional certificate was first issued.
 
-    They are written once for either: later the ledger says of them that they are certified, which is no reason to certify again. Where the ledger
-    has none, those that somebody wrote down stand.
+    They are recorded once for either phase: later their state in the ledger becomes CERTIFIED, which is no reason to certify again. If the ledger
+    has no requests, the recorded ones stand.
     """
     facts, present = answered_requests(attempt), attempt.find(RequestsRecord)
     if not facts and present is not None:
@@ -135,11 +135,11 @@ def _facts(attempt: Attempt, settings: SigningSettings, purge: PurgeRecord | Non
 
 
 def _commitment(attempt: Attempt, forget_set: ForgetSetRecord) -> CommitmentRecord:
-    """Made once: after the purge its key is gone, and the commitment stays what it was."""
+    """The commitment to the forget set, made once: the purge destroys its key, and the commitment stays."""
     made_from, path = {"plan": attempt.plan().digest()}, attempt.workdir.request_key(attempt.plan().request)
 
     def make() -> CommitmentRecord:
-        # Without the key nobody can open the commitment, nor what the record says of the forget set, which is keyed by it too.
+        # If the key is gone, a random one serves: neither this commitment nor the record's HMACs can be opened any more.
         key = read_key(path) if path.is_file() else secrets.token_bytes(KEY_BYTES)
         return CommitmentRecord(hmac_sha256=commitment_to(forget_set, key))
 
@@ -147,7 +147,7 @@ def _commitment(attempt: Attempt, forget_set: ForgetSetRecord) -> CommitmentReco
 
 
 def _serving_image(rolled_out: RollOutRecord | None) -> str | None:
-    """The digest of the image that serves, where it is set by digest; a tag names nothing that lasts."""
+    """The digest of the serving image, if it is set by digest; a tag may move."""
     if rolled_out is None or rolled_out.outcome != "promoted":
         return None
     found = re.search(r"@sha256:([0-9a-f]{64})$", RollOutSettings.load().image or "")
@@ -161,13 +161,13 @@ def _paths(attempt: Attempt, facts: Facts) -> tuple[Path, Path]:
 def _check_files(attempt: Attempt, facts: Facts) -> None:
     folder, onnx = _paths(attempt, facts)
     if not folder.is_dir() or sha256_folder(folder) != facts.erased.model.folder_sha256:
-        raise IntegrityError(f"the weights in {folder} are not those that were measured: put them back before they are signed.")
+        raise IntegrityError(f"the weights in {folder} are not those that were measured: restore them, then certify.")
     if not onnx.is_file() or sha256_file(onnx) != facts.exported.onnx.sha256:
-        raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again before it is signed.")
+        raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again, then certify.")
 
 
 def _write_files(attempt: Attempt, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:
-    """Write everything and name it; the certificate comes last, so that where it lies the rest does too."""
+    """Write all files and yield their names. The certificate comes last: if it exists, so does the rest."""
     if key.file is not None:
         for name, path in zip((WEIGHTS_SIGNATURE, ONNX_SIGNATURE), _paths(attempt, facts), strict=True):
             sign_model(path, attempt.folder / name, key)
@@ -181,7 +181,7 @@ def _write_files(attempt: Attempt, facts: Facts, statement: Statement, key: Sign
     write_atomic(attempt.folder / PAGE, certificate_page(statement, key.public.id).encode())
     yield PAGE
     certificate = sign(statement, IN_TOTO, key)
-    (attempt.folder / STAMP).unlink(missing_ok=True)  # of another certificate
+    (attempt.folder / STAMP).unlink(missing_ok=True)  # belongs to an earlier certificate
     if timestamp_url is not None:
         write_atomic(attempt.folder / STAMP, stamp(certificate, timestamp_url))
         yield STAMP
@@ -190,5 +190,5 @@ def _write_files(attempt: Attempt, facts: Facts, statement: Statement, key: Sign
 
 
 def _intact(attempt: Attempt, record: CertificateRecord) -> bool:
-    """Whether everything that was written is still there, as it was written."""
+    """Whether every file of a certificate is still there, unchanged."""
     return all((attempt.folder / file.uri).is_file() and sha256_file(attempt.folder / file.uri) == file.sha256 for file in record.files)

@@ -1,4 +1,4 @@
-"""Open an attempt: everything that can be wrong before the work starts is found here, and the plan is written down."""
+"""Check everything that a run needs, and open an attempt with its plan."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from erasediff.tracking import CHAMPION, Tracking
 def check_prerequisites(
     workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None = None
 ) -> Attempt:
-    """Check what the run needs and open an attempt a request, or take up those that a crash left.
+    """Check what the run needs and open one attempt per request, or resume the attempts that a crash left.
 
     Args:
-        workdir: where the run is kept.
-        requests: what is to be forgotten in one run, each another class of the same dataset, the earliest due first.
-        config: how.
-        policy: what the gate will ask.
-        name: a name for the folder of an attempt that is alone; made from the request's digest if unset.
+        workdir: the run's workdir.
+        requests: the classes to forget in this run, all of one dataset, earliest deadline first.
+        config: the run's configuration.
+        policy: the gate's policy.
+        name: the folder name of a single attempt; made from the request's digest if unset.
 
     Returns:
-        The attempt at the first request; it knows the others.
+        The attempt at the first request; its plan names the others.
 
     Raises:
         BadInput: the dataset, the label, the registry or the remote cannot be used.
@@ -44,9 +44,9 @@ def check_prerequisites(
     if dataset.name != requests[0].dataset:
         raise BadInput(f"the request names dataset {requests[0].dataset!r} but the config loads {dataset.name!r}: make them agree.")
     if name is not None and len(requests) > 1:
-        raise BadInput("a name is for an attempt that is alone: leave it out where several classes are erased together.")
+        raise BadInput("a run that erases several classes cannot be named: leave --run out.")
     if policy.tier == 2 and policy.attacks.retrain and config.base_training is None:
-        raise BadInput("tier 2 compares with a model that is trained without the class, and the config trains none: set attacks.retrain to false.")
+        raise BadInput("tier 2 needs a model that is trained without the class, and the config has no base_training: set attacks.retrain to false.")
     tracking = Tracking(workdir.root)
     version = tracking.alias(config.model_name, CHAMPION)
     if (run := _unfinished(workdir, requests, config, policy, name, version)) is not None:
@@ -68,7 +68,7 @@ def check_prerequisites(
 
 @dataclass(frozen=True)
 class PlannedAttempt:
-    """What is known of an attempt before it is opened."""
+    """An attempt that is about to be opened."""
 
     request: ErasureRequest
     number: int
@@ -107,7 +107,7 @@ def _check_scope(dataset: ImageDataset, requests: Sequence[ErasureRequest], conf
 def _try_judges(config: RunConfig, dataset: ImageDataset) -> None:
     if config.detector.path is None and config.features.path is None:
         return
-    import torch  # only here: who takes up an attempt, or brings no judges, need not wait for it
+    import torch  # imported here: most commands do not need it, and it is slow
 
     from erasediff.steps.judges import TRIED, check_paths
 
@@ -122,7 +122,7 @@ def _forgotten(version: object | None) -> tuple[int, ...]:
 def _unfinished(
     workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None, version: object | None
 ) -> Attempt | None:
-    """An attempt with the same documents that may go on: its base is still the champion, or it has become it itself."""
+    """An attempt with the same documents that can resume: its base, or its own version, is the champion."""
     runs = workdir.attempts_at(requests[0].digest()) if name is None else _named(workdir, name)
     champion = str(getattr(version, "version", ""))
     for run in reversed(runs):
@@ -146,7 +146,7 @@ def _flat(document: dict[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def parse_documents(request: str, config: str, policy: str) -> tuple[tuple[ErasureRequest, ...], RunConfig, GatePolicy]:
-    """The three documents of a run from their JSON, as pipeline parameters carry them.
+    """Parse the three documents of a run from the pipeline's parameters.
 
     Raises:
         BadInput: one of them does not follow its schema.

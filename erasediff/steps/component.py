@@ -1,4 +1,4 @@
-"""What a component of the pipeline calls: one step, of every attempt in the batch, in a process of its own."""
+"""Entry point of the pipeline's components: run one step for every attempt of the batch, in its own process."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from erasediff.steps.table import Role, Step, step_for, step_named
 
 @dataclass(frozen=True)
 class Done:
-    """What a component hands on.
+    """What a component returns.
 
     Attributes:
-        text: the attempt's name, or the digest of the record that was made; empty where there is nothing to do.
-        go_on: whether what hangs on this step may run.
-        numbers: what Kubeflow's page of a run shows of it.
-        model: of the model that the step has made: where it lies, and what it is.
-        report: the report's file, where there is one.
+        text: the attempt's name, or the digest of the new record; empty if there was nothing to do.
+        go_on: whether the following steps may run.
+        numbers: metrics for Kubeflow's page of the run.
+        model: metadata of the model that the step made.
+        report: the report's file, if there is one.
     """
 
     text: str = ""
@@ -47,14 +47,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a run, as JSON in the pipeline's parameters; ``request`` is empty for what the ledger owes first."""
+    """The documents of a run as JSON, from the pipeline's parameters; an empty ``request`` means the next batch of the ledger."""
 
     request: str
     config: str
     policy: str
 
     def parsed(self, request: str) -> tuple[tuple[ErasureRequest, ...], RunConfig, GatePolicy]:
-        """The requests of a JSON text, with the other two.
+        """Parse a request's JSON, the config and the policy.
 
         Raises:
             BadInput: one of them does not follow its schema.
@@ -63,13 +63,13 @@ class Documents:
 
 
 def perform_component(name: str, workdir: str, *, run: str = "", documents: Documents | None = None) -> Done:
-    """Perform a step for the pipeline; an error ends the process with a sentence and its exit code.
+    """Run a step for the pipeline; an error ends the process with its message and exit code.
 
     Args:
-        name: the step's.
-        workdir: the folder that all steps share.
-        run: the attempt's name, for a step between the first and the last.
-        documents: for those that open, close or idle.
+        name: the step's name.
+        workdir: the workdir that all steps share.
+        run: the attempt's name; empty for the first and the last step.
+        documents: for steps that open, close or idle.
     """
     row = step_named(name)
     try:
@@ -96,13 +96,13 @@ def _open(workdir: Workdir, documents: Documents) -> Done:
 
 
 def _next_requests(workdir: Workdir, documents: Documents) -> str:
-    """The requests of the next batch, also for the exit handler, which runs whatever happened between; empty where there are none."""
+    """The requests of the next batch as JSON, empty if there are none; also written to a file for the exit handler."""
     workdir.batch_file.unlink(missing_ok=True)
     dataset = RunConfig.parse_json(documents.config, "the config").dataset.name
     with journaled(step_for(Role.OPENS).name, workdir.root):
         batch = next_batch(workdir, dataset)
     if not batch:
-        print(f"nothing is asked of {dataset}: no request waits that is decided and not held.")
+        print(f"no open requests for {dataset}: every accepted request is fulfilled or held.")
         return ""
     write_atomic(workdir.batch_file, requests_text(batch).encode())
     return requests_text(batch)
@@ -124,7 +124,7 @@ def _regate(workdir: Workdir, documents: Documents) -> Done:
 def _close(workdir: Workdir, documents: Documents) -> Done:
     asked = documents.request or (workdir.batch_file.read_text() if workdir.batch_file.is_file() else "")
     if not asked:
-        print("nothing was asked, so there is no outcome.")
+        print("there was no request, so there is no outcome.")
         return Done()
     requests, config, policy = documents.parsed(asked)
     outcome = close_attempt(workdir, current_attempt_for(workdir, requests, config, policy), requests)

@@ -33,13 +33,13 @@ CURVES = "curves.npz"
 
 
 def erase(attempt: Attempt) -> ErasedRecord | None:
-    """Erase, from the last checkpoint if there is one; under torchrun, as one of several processes with the joint batch.
+    """Erase, from the last checkpoint if there is one; under torchrun, several processes share the batch.
 
-    The first attempt of a batch erases for all of them, and the others take its model for theirs.
+    The lead attempt of a batch erases all classes, and the other attempts use its model.
 
     Raises:
         BadInput: an earlier step is missing, or the forget set cannot be fetched.
-        IntegrityError: what was fetched is not what the record names.
+        IntegrityError: the fetched forget set does not match its record.
         NonFinite: training diverged; the last checkpoint is kept.
     """
     lead, config = lead_of(attempt), attempt.config()
@@ -91,7 +91,7 @@ def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord) -> Eras
 
 
 def _retained(attempt: Attempt, base: BaseRecord, labels: np.ndarray) -> np.ndarray:
-    """Positions of the images that stay, which are those that every forget set of the batch was split from."""
+    """Positions of the retained images; they must match the record of every forget set in the batch."""
     retain = split_of(attempt, base, labels).retain
     for one in batch_of(attempt):
         key = read_key(attempt.workdir.request_key(one.plan().request))
@@ -101,7 +101,7 @@ def _retained(attempt: Attempt, base: BaseRecord, labels: np.ndarray) -> np.ndar
 
 
 def _fetch_forget_images(attempt: Attempt, train: np.ndarray) -> torch.Tensor:
-    """The versioned forget images that the base may have been trained on; no copy stays on the disk."""
+    """The forget images from their versioned store, without the held-out ones; no copy stays on disk."""
     forget_set = attempt.need(ForgetSetRecord)
     with attempt.scratch() as scratch:
         target = scratch / "forget"

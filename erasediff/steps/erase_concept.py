@@ -1,7 +1,7 @@
-"""Make a text-to-image model forget what some images show: a ``StableDiffusionPipeline`` folder goes in, another comes out.
+"""Erase prompts from a text-to-image model: read a ``StableDiffusionPipeline`` folder and write a new one.
 
-It stands beside the pipeline's steps and is none of them: nothing is measured, registered or promoted here;
-:mod:`erasediff.steps.judge_concept` measures the result. What it shares is the engine, whose labels are here the rows of a table of prompts.
+This is not a step of the pipeline: nothing is measured, registered or promoted here; :mod:`erasediff.steps.judge_concept` measures the result. It
+uses the same trainer, whose labels are here the rows of a table of prompts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from erasediff.unlearn.trainer import run as run_erasure
 from erasediff.unlearn.workbench import ErasureData
 
 NULL_PROMPT = ""
-"""The condition of guidance and of label dropout; its row is the first."""
+"""The null condition of guidance and of label dropout; row 0 of the table."""
 
 
 @dataclass(frozen=True)
 class PromptedImages:
-    """Images ``uint8 [N,H,W,3]``, the different prompts among theirs, and ``int64 [N]`` positions in those."""
+    """Images ``uint8 [N,H,W,3]``, their distinct prompts, and the position of each image's prompt, ``int64 [N]``."""
 
     images: Tensor
     prompts: list[str]
@@ -42,7 +42,7 @@ class PromptedImages:
 
 @dataclass(frozen=True)
 class Conditions:
-    """All conditions of an erasure: ``embeddings [K,L,D]``, in the order null, forget, retain, forgotten earlier, anchor."""
+    """All conditions of an erasure: ``embeddings [K,L,D]`` in the order null, forget, retain, earlier (forgotten before), anchor."""
 
     embeddings: Tensor
     forget: range
@@ -52,22 +52,22 @@ class Conditions:
 
     @property
     def forgotten(self) -> Tensor:
-        """The rows of everything that is forgotten afterwards: ``[F,L,D]``."""
+        """The embeddings of all prompts that are forgotten after this erasure: ``[F,L,D]``."""
         return self.embeddings[[*self.earlier, *self.forget]]
 
 
 def erase_concept(config: ConceptConfig, out: Path) -> ConceptErasure:
-    """Erase, from the last checkpoint if there is one, and publish the erased folder as ``out``.
+    """Erase, from the last checkpoint if there is one, and write the erased folder to ``out``.
 
-    A run is named by a digest of its config, the model and all images. An ``out`` of the same run is left as it is. The
-    checkpoint lies beside ``out`` and holds optimiser moments, which are functions of the forget images: it is removed at the end.
+    The digest of the config, the model and all images identifies the run; an ``out`` of the same run stays as it is. The checkpoint lies beside
+    ``out``. It holds optimiser moments, which depend on the forget images, so it is removed at the end.
 
     Args:
         config: see :class:`ConceptConfig`.
-        out: the new folder; nothing else may be there.
+        out: the new folder; it must not hold anything else.
 
     Raises:
-        BadInput: the config, the model, the images or ``out`` cannot be used; nothing has been written then.
+        BadInput: the config, the model, the images or ``out`` cannot be used; nothing was written.
         NonFinite: training diverged; the last checkpoint is kept.
     """
     out = out.resolve()
@@ -109,7 +109,7 @@ def _check_paths(config: ConceptConfig, out: Path) -> None:
 
 
 def _key(config: ConceptConfig) -> str:
-    """Digest of everything that decides a run; folders go in by their content, not by their names."""
+    """Digest of everything that determines a run; folders count by content, not by name."""
     contents = {what: sha256_folder(Path(getattr(config, what))) for what in ("model", "forget", "retain")}
     return sha256_bytes(canonical_json(config.model_dump(mode="json") | contents))
 
@@ -129,7 +129,7 @@ def read_images(folder: Path, model: TextToImage) -> PromptedImages:
     """Images of the model's size with their prompts, from a folder with a ``labels.csv``.
 
     Raises:
-        BadInput: there are none, or they have another size.
+        BadInput: there are no images, or they have another size.
     """
     raw = read_folder(folder)
     if not raw.labels:
@@ -146,7 +146,7 @@ def read_images(folder: Path, model: TextToImage) -> PromptedImages:
 def _encode(
     config: ConceptConfig, model: TextToImage, forget: PromptedImages, retain: PromptedImages, earlier: Tensor | None, compute: Compute
 ) -> tuple[ErasureData, Conditions]:
-    """Encode every prompt and every image once; afterwards text encoder and VAE are off the device."""
+    """Encode every prompt and image once, then move the text encoder and the VAE off the device."""
     pipeline = model.pipeline
     pipeline.text_encoder.to(compute.device)
     conditions = _conditions(config, model, forget.prompts, retain.prompts, earlier)
@@ -175,9 +175,9 @@ def _conditions(config: ConceptConfig, model: TextToImage, forget: list[str], re
     rows = encode_prompts(model.pipeline, [NULL_PROMPT, *forget, *retain, *anchor])
     null, forget_rows, retain_rows, anchor_rows = torch.split(rows, [1, len(forget), len(retain), len(anchor)])
     if same_rows(forget_rows, null).any():
-        raise BadInput(f"a prompt of {config.forget} says nothing to the text encoder, so it is the null prompt: give it words.")
+        raise BadInput(f"a prompt of {config.forget} means the same as the empty prompt to the text encoder: give it words.")
     if (both := same_rows(forget_rows, retain_rows)).any():
-        raise BadInput(f"{config.retain} holds {_counted(both)} to forget: change them in one of the folders, or leave those images out.")
+        raise BadInput(f"{config.retain} holds {_counted(both)} to forget: change them in one folder, or leave those images out.")
     if earlier is None:
         earlier = rows[:0]
     if earlier.shape[1:] != rows.shape[1:]:
@@ -186,7 +186,7 @@ def _conditions(config: ConceptConfig, model: TextToImage, forget: list[str], re
         raise BadInput(f"{config.retain} holds {_counted(back)} that an earlier erasure forgot: leave their images out.")
     earlier = earlier[~same_rows(earlier, forget_rows).any(1)]
     if same_rows(anchor_rows, torch.cat([forget_rows, earlier])).any():
-        raise BadInput("anchor_prompt is a prompt to forget, or one forgotten before: choose another, or the empty prompt.")
+        raise BadInput("anchor_prompt is a forgotten prompt: choose another, or the empty prompt.")
     forget_range = range(1, 1 + len(forget))
     retain_range = range(forget_range.stop, forget_range.stop + len(retain))
     return Conditions(
@@ -199,16 +199,16 @@ def _conditions(config: ConceptConfig, model: TextToImage, forget: list[str], re
 
 
 def _check_earlier(config: ConceptConfig, conditions: Conditions) -> None:
-    """Earlier conditions take every second visited row of a batch, so there have to be two."""
+    """Conditions forgotten earlier take every second visited row of a batch, so a batch needs two such rows."""
     if not conditions.earlier:
         return
     if int(config.erase.batch_size * config.erase.visited_share) < 2:
         raise BadInput(
-            f"{config.model} has forgotten {len(conditions.earlier)} prompts before, which stay forgotten through visited states: "
+            f"{config.model} has forgotten {len(conditions.earlier)} prompts before, and a batch needs rows to keep them forgotten: "
             "choose erase.batch_size × erase.visited_share of 2 or more."
         )
 
 
 def _counted(same: Tensor) -> str:
-    """How many prompts of the first table are in the second: prompts may name a person, so none is quoted."""
+    """How many prompts of the first table are in the second. Prompts may name a person, so none is quoted."""
     return f"{int(same.any(1).sum())} of the {len(same)} prompts"

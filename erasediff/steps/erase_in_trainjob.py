@@ -1,4 +1,4 @@
-"""Run ``erase`` on several GPUs or nodes: as a Kubeflow ``TrainJob`` that writes its record into the same workdir."""
+"""Run ``erase`` on several GPUs or nodes, as a Kubeflow ``TrainJob`` that writes into the same workdir."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ from erasediff.trainjob import GRACE_MINUTES, TrainJobFailed, TrainJobs, connect
 
 
 def erase_in_trainjob(attempt: Attempt, settings: TrainJobSettings, made_from: dict[str, str], jobs: TrainJobs | None = None) -> ErasedRecord:
-    """Erase elsewhere, and read the record that was written there.
+    """Erase in a TrainJob, and read the record that it wrote.
 
     Args:
-        attempt: the attempt, whose workdir the TrainJob mounts too.
-        settings: what the profile says of it.
-        made_from: what the record there has to be made from.
-        jobs: the cluster's TrainJobs; those of the cluster that the environment names if unset.
+        attempt: the attempt; the TrainJob mounts its workdir too.
+        settings: the TrainJob's settings, from the profile.
+        made_from: the inputs that the record must name.
+        jobs: the cluster's TrainJobs; the configured cluster's if unset.
 
     Raises:
-        BadInput: an earlier step is missing, the cluster refuses, or the step there says that something handed in is wrong.
-        IntegrityError: the TrainJob ended well, yet its record is missing or of something else.
-        TrainJobFailed: it failed; the sentence quotes the one of the step, if it left one.
+        BadInput: an earlier step is missing, the cluster refuses, or the step in the TrainJob reports a wrong input.
+        IntegrityError: the TrainJob succeeded, but its record is missing or has other inputs.
+        TrainJobFailed: it failed; the message quotes the step's, if there is one.
     """
     if not attempt.workdir.root.is_relative_to(settings.mount):
-        raise BadInput(
-            f"the workdir {attempt.workdir.root} is not on the volume that a TrainJob mounts at {settings.mount}: run with a workdir in it."
-        )
+        raise BadInput(f"the workdir {attempt.workdir.root} is not on the volume that a TrainJob mounts at {settings.mount}: use a workdir there.")
     name = job_name(attempt.plan().digest())
     command = ["-m", "erasediff", "erase", "--workdir", str(attempt.workdir.root), "--run", attempt.name]
     try:
@@ -39,12 +37,12 @@ def erase_in_trainjob(attempt: Attempt, settings: TrainJobSettings, made_from: d
         raise _quoting(attempt, error) from None
     record = attempt.find(ErasedRecord)
     if record is None or record.made_from != made_from:
-        raise IntegrityError(f"TrainJob {name} ended well but left no record of this erasure in {attempt.folder}: do its pods mount the same volume?")
+        raise IntegrityError(f"TrainJob {name} left no record of this erasure in {attempt.folder}: check that its pods mount the same volume.")
     return record
 
 
 def _quoting(attempt: Attempt, error: TrainJobFailed) -> TrainJobFailed | BadInput:
-    """The failure with the sentence that the step left in the workdir, and with its exit code."""
+    """The failure, with the message and the exit code that the step left in the workdir."""
     failure = read_failure(attempt.folder)
     if failure is None:
         return error

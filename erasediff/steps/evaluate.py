@@ -1,4 +1,4 @@
-"""Sample base and erased model with the committed seeds and measure what the policy asks about."""
+"""Sample the base and the erased model with the committed seeds, and measure what the policy names."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _attacked(exam: Examination, suspect: Suspect, config: RunConfig, of_base: M
 
 
 def _still_forgotten(attempt: Attempt, detector: Detector, real: RealImages, after: Source, label: int, retained: list[int]) -> Detections:
-    """F1 again for a label that an earlier request made the model forget."""
+    """F1 for a label that an earlier request made the model forget."""
     policy, watch = attempt.policy(), watch_for(detector, real, label, retained, attempt.policy())
     return count_detections(
         watch, after, policy.forget.n, f"F1.{label}", attempt.evaluation_key(), attempt.config().sampler, f"erased: label {label} forgotten before"
@@ -95,7 +95,7 @@ def _still_forgotten(attempt: Attempt, detector: Detector, real: RealImages, aft
 
 
 def _keep_grid(attempt: Attempt, config: RunConfig, retained: tuple[RetainedSamples, RetainedSamples], forgotten: tuple[Tensor, Tensor]) -> Pointer:
-    """Keep a few samples for the report. Samples of the forgotten label are kept only where the config says they are public."""
+    """Keep a few samples for the report. Samples of the forgotten label are kept only if the config declares the data public."""
     labels = sorted({int(c) for c in retained[0].labels})
     arrays = {"labels": np.array(labels)}
     for name, samples in zip(("retained_before", "retained_after"), retained, strict=True):

@@ -1,4 +1,4 @@
-"""Export what passed, and hold the exported graph to the same standard before anything serves it."""
+"""Export the model that passed, and run the gate's F8 on the exported graph."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ ONNX, SOLVERS = "onnx/model.onnx", "onnx/solvers.npz"
 
 
 def export_onnx(attempt: Attempt) -> ExportedRecord:
-    """Export the erased model with the table of its solver, and measure what serves: F8 samples by the server's own loop.
+    """Export the erased model with its solver's table, and measure both: F8 samples with the server's own code.
 
-    A batch has one graph, that of its first attempt, and each attempt measures it for its own class.
+    A batch has one graph, made in its lead attempt; each attempt measures it for its own class.
 
     Raises:
         BadInput: an earlier step is missing, or the gate did not say PASS.
     """
     erased, verdict = attempt.need(ErasedRecord), attempt.need(VerdictRecord)
     if verdict.verdict is not Verdict.PASS:
-        raise BadInput(f"the gate said {verdict.verdict} of run {attempt.name}: only a model that passed is exported.")
+        raise BadInput(f"the gate's verdict on run {attempt.name} is {verdict.verdict}: only a model that passed is exported.")
     config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().request.label
     pipeline = load_model(attempt.workdir.models, erased.model)
     path, solvers = attempt.folder / ONNX, attempt.folder / SOLVERS
@@ -79,10 +79,10 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
 
 
 def _take_graph(attempt: Attempt, path: Path, solvers: Path) -> None:
-    """Lay the batch's graph and table beside an attempt, as they were measured before.
+    """Copy the lead attempt's graph and table into an attempt.
 
     Raises:
-        IntegrityError: they are others.
+        IntegrityError: they are not the measured ones.
     """
     exported = lead_of(attempt).need(ExportedRecord)
     path.parent.mkdir(exist_ok=True)
@@ -94,7 +94,7 @@ def _take_graph(attempt: Attempt, path: Path, solvers: Path) -> None:
 
 
 def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale: float) -> ServedModel:
-    """What a server has to know; only a graph that passed has it."""
+    """The manifest that a server reads; only a graph that passed gets one."""
     model = erased.model
     return ServedModel(
         made_from={"erased": erased.digest()},
@@ -112,7 +112,7 @@ def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale
 
 
 def _with_rounded_weights(attempt: Attempt, served: Served, watch: Watch) -> Detections:
-    """F1 again on the graph with weights of 8 bits: rounding must not bring back what an erasure moved a little. The graph is not kept."""
+    """F8 on the graph with 8-bit weights, since rounding must not undo a small erasure. The graph is not kept."""
     with attempt.scratch() as folder:
         quantise(attempt.folder / ONNX, folder / "int8.onnx")
         rounded = replace(served, graph=OnnxGraph(folder / "int8.onnx"))

@@ -1,4 +1,4 @@
-"""Ask the gate, and write its answer down."""
+"""Run the gate and record its verdict."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from erasediff.tracking import Tracking
 
 
 def gate(attempt: Attempt) -> VerdictRecord:
-    """The verdict on this attempt.
+    """Decide on this attempt.
 
     Raises:
         BadInput: an earlier step is missing.
@@ -37,20 +37,20 @@ def gate(attempt: Attempt) -> VerdictRecord:
 
 
 def history_of(attempt: Attempt, base: BaseRecord) -> History:
-    """What came before this attempt."""
+    """What earlier attempts and erasures mean for this gate."""
     beside = tuple(other.plan().request.label for other in others_of(attempt))
     return History(base.model.forgotten, base.drift, tries(attempt), beside)
 
 
 def check_judges(attempt: Attempt, base: BaseRecord, measured: Measurements) -> None:
-    """Refuse measurements by other detectors, or of other features, than those that were appointed before the erasure."""
+    """Refuse measurements by other detectors or features than those pinned before the erasure."""
     seen = {"classifier": measured.detector.sha256, "features": measured.features}
     if measured.neighbours is not None:
         seen["neighbours"] = measured.neighbours.quality.sha256
     if base.judges is None or not seen.items() <= base.judges.model_dump().items():
         raise IntegrityError(
-            f"the measurements of run {attempt.name} were made by other detectors, or of other features, than were appointed before the erasure: "
-            "run `erasediff evaluate` with the appointed ones, or the command under another --run."
+            f"the measurements of run {attempt.name} were made with other detectors or features than those pinned before the erasure: "
+            "run `erasediff evaluate` again with the pinned ones, or use another --run."
         )
 
 
@@ -60,7 +60,7 @@ def log_checks(attempt: Attempt, checks: tuple[Check, ...], alpha: float) -> Non
 
 
 def metrics_of(checks: tuple[Check, ...], alpha: float) -> dict[str, float]:
-    """Every check's value and bound; a bound is named by its confidence: ``gate.f1.upper95``."""
+    """Every check's value and bound; a bound's name has its confidence: ``gate.f1.upper95``."""
     metrics, level = dict[str, float](), f"{100 * (1 - alpha):g}"
     for check in checks:
         name = f"gate.{check.id.lower()}"

@@ -1,4 +1,4 @@
-"""What Kubeflow's page of a run shows of a record: a few counts and bounds, and what the model is. It keeps them for ever, so nothing else."""
+"""The few numbers and model facts of a record that Kubeflow shows. Kubeflow keeps them for ever, so nothing else goes there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from erasediff.records.regate import RegateRecord
 
 @dataclass(frozen=True)
 class Headline:
-    """Numbers by name, and the facts of a model: ``uri``, the digest of its weights, its version."""
+    """Numbers by name, and a model's facts: ``uri``, weights digest, version."""
 
     numbers: Mapping[str, float] = field(default_factory=dict)
     model: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Judge an erasure from a text-to-image model: measure base and erased folder, ask the gate, write ``verdict.json``.
+"""Judge an erasure from a text-to-image model: measure both folders, run the gate, write ``verdict.json``.
 
-It stands beside the pipeline's steps, as :mod:`erasediff.steps.erase_concept` does. ``--out`` holds the key of the seeds, which is
-drawn when the erased model is there already, the measurements and the verdict; neither a prompt nor an image.
+This is not a step of the pipeline. ``--out`` holds the key of the seeds, which is drawn after the erasure, the measurements and the verdict; it
+holds no prompt and no image.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True)
 class ConceptTrial:
-    """Paths of everything that goes in, and of the folder that comes out."""
+    """The inputs' paths and the output folder."""
 
     base: Path
     erased: Path
@@ -46,15 +46,15 @@ class ConceptTrial:
 
     @property
     def folders(self) -> dict[str, Path]:
-        """The folders that are read, by the option that names each."""
+        """The input folders by the name of their option."""
         return {"base": self.base, "erased": self.erased, "detector": self.detector} | ({"images": self.images} if self.images else {})
 
 
 def judge_concept(trial: ConceptTrial) -> PromptVerdict:
-    """Measure and decide. What was measured before from the same documents is not measured again.
+    """Measure and decide. Existing measurements of the same inputs are reused.
 
     Raises:
-        BadInput: a document or a folder cannot be used, or ``out`` holds something else.
+        BadInput: an input cannot be used, or ``out`` holds other files.
         IntegrityError: the erased folder's weights are not the ones that its record names.
     """
     policy, prompts = load_prompt_policy(trial.policy), load_prompts(trial.prompts)
@@ -96,11 +96,11 @@ def _check_paths(trial: ConceptTrial) -> None:
         raise BadInput(f"{trial.out} is a file: choose another --out.")
     others = sorted(path.name for path in trial.out.glob("*") if path.name not in (KEY, MEASUREMENTS, VERDICT) and not path.name.endswith(".part"))
     if others:
-        raise BadInput(f"{trial.out} holds {others[0]}, which is no part of a verdict: choose another --out.")
+        raise BadInput(f"{trial.out} holds {others[0]}, which does not belong to a verdict: choose another --out.")
 
 
 def _key(out: Path) -> bytes:
-    """The key of this folder's seeds; drawn once, so that a killed command goes on with the same images."""
+    """The key of this folder's seeds; drawn once, so that a killed command continues with the same images."""
     path = out / KEY
     if not path.exists():
         write_atomic(path, secret_key().hex().encode(), mode=0o600)
@@ -109,7 +109,7 @@ def _key(out: Path) -> bytes:
     except ValueError:
         key = b""
     if len(key) != 32:
-        raise BadInput(f"{path} holds no key: choose another --out.")
+        raise BadInput(f"{path} is not a key: choose another --out.")
     return key
 
 
@@ -118,7 +118,7 @@ def _measured_before(out: Path, documents: dict[str, str]) -> PromptMeasurements
         return None
     measured = PromptMeasurements.read(out / MEASUREMENTS)
     if measured.made_from != documents | {"seeds": seed_commitment(_key(out))}:
-        raise BadInput(f"{out} holds the measurements of another trial: choose another --out or remove it.")
+        raise BadInput(f"{out} holds measurements of other inputs: choose another --out or remove it.")
     return measured
 
 
@@ -126,7 +126,7 @@ def _measure(trial: ConceptTrial, policy: PromptPolicy, prompts: PromptSet, docu
     device = resolve_device(trial.device)
     base, erased = (_load(folder) for folder in (trial.base, trial.erased))
     if base.image_size != erased.image_size or base.pipeline.unet.config.in_channels != erased.pipeline.unet.config.in_channels:
-        raise BadInput(f"{trial.base} and {trial.erased} draw images of different sizes: hand in the model that was erased from, and its result.")
+        raise BadInput(f"{trial.base} and {trial.erased} draw images of different sizes: give the model before and after the same erasure.")
     clip = load_clip(trial.detector, device)
     detector, images = _detector(policy, prompts, clip), _images(trial, policy, base)
     key = _key(trial.out)
@@ -137,7 +137,7 @@ def _measure(trial: ConceptTrial, policy: PromptPolicy, prompts: PromptSet, docu
 
 
 def _load(folder: Path) -> TextToImage:
-    """A folder that is what its own record says, where it has one."""
+    """Load a folder; if it has a record, its weights must match."""
     model, forgotten = load_text_to_image(folder), read_forgotten(folder)
     if forgotten is not None and sha256_file(folder / WEIGHTS) != forgotten.record.weights_sha256:
         raise IntegrityError(f"the weights in {folder} are not the ones that its erasure.json names: erase again.")

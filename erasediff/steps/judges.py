@@ -1,4 +1,4 @@
-"""The judges of an attempt, detectors and extractor: made before the erasure, pinned by their digests, and only those may judge."""
+"""The judges of an attempt: detectors and feature extractor. They are pinned by digest before the erasure, and only they may judge."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from erasediff.records.config import RunConfig
 from erasediff.records.nouns import BaseRecord, Judges
 
 TRIED = 2
-"""Images that a model from a folder is tried on before it is appointed."""
-_CALLED = {"features": "extractor of features"}
+"""Images that a model from a folder is tried on before it is pinned."""
+_CALLED = {"features": "feature extractor"}
 
 
 def pin_judges(attempt: Attempt, real: RealImages) -> Judges:
-    """Make the detectors and the extractor that will judge this attempt, or find them, and say what they are."""
+    """Make or load the detectors and the extractor that will judge this attempt, and return their digests."""
     detector = _classifier(attempt, real)
     extractor = open_extractor(attempt.config().features, detector, real.holdout[:TRIED])
     return Judges(classifier=detector.digest, neighbours=_neighbourhood(real).digest, features=extractor.digest)
 
 
 def check_paths(config: RunConfig, classes: int, images: Tensor) -> None:
-    """Try the models that the config takes from local paths on a few of the dataset's images, before anything is made.
+    """Try the config's local models on a few images of the dataset, before the run starts.
 
     Raises:
-        BadInput: one cannot be loaded, or does not pass its trial.
+        BadInput: one cannot be loaded, or fails its trial.
     """
     if config.detector.kind == "transformers":
         folder_detector(config.detector, classes, images)
@@ -40,10 +40,10 @@ def check_paths(config: RunConfig, classes: int, images: Tensor) -> None:
 
 
 def classifier(attempt: Attempt, real: RealImages) -> Detector:
-    """The classifier that was appointed.
+    """The pinned classifier.
 
     Raises:
-        IntegrityError: the one that is there is another.
+        IntegrityError: the present one is another.
     """
     found = _classifier(attempt, real)
     _check(attempt, found.digest, attempt.need(BaseRecord).judges, "classifier")
@@ -51,10 +51,10 @@ def classifier(attempt: Attempt, real: RealImages) -> Detector:
 
 
 def neighbourhood(attempt: Attempt, real: RealImages) -> Neighbourhood:
-    """The real images that were appointed as neighbours.
+    """The pinned real images that serve as neighbours.
 
     Raises:
-        IntegrityError: those that are there are others.
+        IntegrityError: the present ones are others.
     """
     found = _neighbourhood(real)
     _check(attempt, found.digest, attempt.need(BaseRecord).judges, "neighbours")
@@ -62,10 +62,10 @@ def neighbourhood(attempt: Attempt, real: RealImages) -> Neighbourhood:
 
 
 def extractor(attempt: Attempt, real: RealImages, detector: Detector) -> FeatureExtractor:
-    """The extractor that was appointed.
+    """The pinned extractor.
 
     Raises:
-        IntegrityError: the one that is there is another.
+        IntegrityError: the present one is another.
     """
     found = open_extractor(attempt.config().features, detector, real.holdout[:TRIED])
     _check(attempt, found.digest, attempt.need(BaseRecord).judges, "features")
@@ -87,6 +87,6 @@ def _neighbourhood(real: RealImages) -> Neighbourhood:
 def _check(attempt: Attempt, digest: str, judges: Judges | None, which: str) -> None:
     if judges is None or getattr(judges, which) != digest:
         raise IntegrityError(
-            f"the {_CALLED.get(which, which)} that would judge run {attempt.name} is not the one that was appointed before the erasure: "
-            "put it back, or run the command under another --run."
+            f"the {_CALLED.get(which, which)} of run {attempt.name} is not the one that was pinned before the erasure: "
+            "restore it, or use another --run."
         )

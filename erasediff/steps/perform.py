@@ -1,6 +1,6 @@
-"""How the steps of a run are performed, whoever asks: the runner here, a component on Kubeflow, or one command at a time.
+"""Run steps: for the runner in this process, for a component on Kubeflow, and for a single command.
 
-A step whose record stands does nothing. Else it works alone in its attempt, timed, and then moves the requests that the attempt answers.
+A step whose record is up to date does nothing. Otherwise it locks its attempt, does its work, is timed, and then updates the attempt's requests.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from erasediff.steps.table import Role, Step, step_for
 
 
 def input_digests(row: Step, attempt: Attempt) -> dict[str, str]:
-    """The digests of everything that decides a step's record.
+    """The digests of a step's inputs.
 
     Raises:
-        BadInput: an earlier step has not ended.
+        BadInput: an earlier step is missing.
     """
     digests = {kind_name(kind): attempt.digest_of(kind) for kind in row.inputs}
     if (kind := row.inputs_of_others) is not None:
@@ -41,10 +41,10 @@ def input_digests(row: Step, attempt: Attempt) -> dict[str, str]:
 
 
 def finished_record(row: Step, attempt: Attempt) -> Record | None:
-    """The record of a step that has nothing left to do, or ``None``.
+    """The record of a step if it is up to date, or ``None``.
 
     Raises:
-        BadInput: an earlier step has not ended, or a record cannot be read.
+        BadInput: an earlier step is missing, or a record cannot be read.
     """
     if row.makes is None or not row.inputs:
         return None
@@ -53,17 +53,17 @@ def finished_record(row: Step, attempt: Attempt) -> Record | None:
 
 
 def perform(row: Step, attempt: Attempt) -> Record:
-    """Perform a step of one attempt.
+    """Run a step for one attempt.
 
     Raises:
-        EraseDiffError: what the step raised; the sentence is in the attempt's folder too.
-        BadInput: another process works on the attempt; nothing is written into its folder.
+        EraseDiffError: the step's error; the message is in the attempt's folder too.
+        BadInput: another process has locked the attempt; nothing was written.
     """
     of = f"class {attempt.plan().request.label}" if others_of(attempt) else ""
     trainjob = TrainJobSettings.from_environment() if row.distributed and attempt == lead_of(attempt) else None
     busy = f"a step of run {attempt.name} is under way in another process: wait for its end and run the same command again."
     started = time.monotonic()
-    # A TrainJob holds the attempt itself, in a process of its own.
+    # A TrainJob locks the attempt itself, in its own process.
     with nullcontext() if trainjob is not None else exclusive_lock(attempt.folder, busy), journaled(row.name, attempt.folder, of):
         found = finished_record(row, attempt)
         record = found or (_run_here(row, attempt) if trainjob is None else _run_in_trainjob(row, attempt, trainjob))
@@ -85,24 +85,24 @@ def _run_here(row: Step, attempt: Attempt) -> Record:
 
 
 def _run_in_trainjob(row: Step, attempt: Attempt, settings: TrainJobSettings) -> Record:
-    from erasediff.steps.erase_in_trainjob import erase_in_trainjob  # brings the client of Kubernetes
+    from erasediff.steps.erase_in_trainjob import erase_in_trainjob  # imports the Kubernetes client
 
     return erase_in_trainjob(attempt, settings, input_digests(row, attempt))
 
 
 def perform_batch(row: Step, attempt: Attempt) -> tuple[Record, ...]:
-    """Perform a step of every attempt in a batch.
+    """Run a step for every attempt of a batch.
 
-    What answers requests has failed only where it failed for every one of them.
+    A step that answers requests fails only if it fails for all of them.
 
     Returns:
-        The records of those that ended well, the lead's first.
+        The records of the attempts that succeeded, the lead's first.
 
     Raises:
-        EraseDiffError: what the step raised.
+        EraseDiffError: the step's error.
     """
     lead = lead_of(attempt)
-    if not is_main_process():  # one of several processes under torchrun: the first of them keeps the books
+    if not is_main_process():  # under torchrun only rank 0 writes records
         if finished_record(row, lead) is None:
             row.function(lead)
         return ()
@@ -115,7 +115,7 @@ def perform_batch(row: Step, attempt: Attempt) -> tuple[Record, ...]:
 
 
 def send_back_passed(decisions: Mapping[Attempt, Record]) -> None:
-    """Send back what has passed with a batch of which something else has not: nobody may have a model that did not pass every check."""
+    """If a batch did not pass as a whole, send back the requests of the attempts that did: only a model that passed every check is released."""
     if not all_passed(decisions.values()):
         for attempt, record in decisions.items():
             if all_passed((record,)):
@@ -141,10 +141,10 @@ def all_passed(records: Iterable[Record]) -> bool:
 
 
 def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None = None) -> Attempt:
-    """Open an attempt, or take up the one that was killed, and take the requests that it answers.
+    """Open an attempt, or resume a killed one, and take its requests from the ledger.
 
     Raises:
-        EraseDiffError: what is wrong; the sentence is in the workdir too, for there is no attempt's folder yet.
+        EraseDiffError: what is wrong; the message is in the workdir too.
     """
     row = step_for(Role.OPENS)
     (workdir.root / FAILURE).unlink(missing_ok=True)
@@ -161,7 +161,7 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
 
 
 def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[ErasureRequest]) -> Outcome:
-    """Record the outcome of an attempt, or that none could be opened for these requests.
+    """Record the outcome of an attempt, or that no attempt could be opened.
 
     Raises:
         EraseDiffError: the outcome or the report cannot be written.
@@ -175,7 +175,7 @@ def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[
 
 
 def current_attempt_for(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Attempt | None:
-    """The attempt opened last, if it is the one of these documents: what an exit handler, which sees no other task's output, has to find."""
+    """The attempt that was opened last, if it has these documents. Kubeflow's exit handler needs it: it sees no other task's output."""
     if read_failure(workdir.root) is not None or not workdir.current.is_file():
         return None
     attempt = workdir.attempt()

@@ -1,4 +1,4 @@
-"""Make the challenger the champion, after writing down that this is about to happen."""
+"""Make the challenger the champion; the promotion is recorded first."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from erasediff.tracking import CHAMPION, Tracking
 def promote(attempt: Attempt) -> PromotionRecord:
     """Promote this attempt's version.
 
-    MLflow's aliases have no history and no compare-and-set, so: one promotion at a time in a workdir, an append-only
-    record first, the champion read again right before it moves, and read back after.
+    MLflow's aliases have no history and no compare-and-set. So a lock allows one promotion at a time in a workdir, an append-only record comes
+    first, and the champion is read right before and right after the move.
 
     Raises:
-        AwaitingApproval: people have to approve the model first.
-        BadInput: an earlier step is missing, the roll-out that is configured did not go well, the version was revoked, or the champion is
-            no longer the base that this attempt started from.
+        AwaitingApproval: the model needs approvals first.
+        BadInput: an earlier step is missing, the configured roll-out did not succeed, the version was revoked, or the champion is no longer this
+            attempt's base.
     """
     registered, base = attempt.need(RegisteredRecord), attempt.need(BaseRecord)
     for one in batch_of(attempt):
@@ -47,15 +47,15 @@ def promote(attempt: Attempt) -> PromotionRecord:
 
 
 def move_champion(tracking: Tracking, name: str, version: str) -> None:
-    """Move the alias and read it back.
+    """Move the alias ``champion`` and read it back.
 
     Raises:
-        BadInput: somebody else moved it meanwhile.
+        BadInput: another process moved it.
     """
     tracking.set_alias(name, CHAMPION, version)
     champion = tracking.alias(name, CHAMPION)
     if champion is None or str(champion.version) != version:
-        raise BadInput(f"the champion of {name!r} was moved by someone else meanwhile: look at its versions in MLflow.")
+        raise BadInput(f"the champion of {name!r} was moved by another process: check its versions in MLflow.")
 
 
 def _check_champion(tracking: Tracking, registered: RegisteredRecord, base: BaseRecord) -> None:
@@ -63,13 +63,13 @@ def _check_champion(tracking: Tracking, registered: RegisteredRecord, base: Base
     version = None if champion is None else str(champion.version)
     if version not in (base.version, registered.version):
         raise BadInput(
-            f"the champion of {registered.name!r} is version {version}, not {base.version} that this run started from: "
+            f"the champion of {registered.name!r} is version {version}, not {base.version}, the base of this run: "
             "run the same command again to erase from the new champion."
         )
 
 
 def _announce(attempt: Attempt, registered: RegisteredRecord, base: BaseRecord) -> PromotionRecord:
-    """Append the promotion to the list, unless a run that was killed right after has done so already."""
+    """Append the promotion to the list, unless a killed run has already done so."""
     made_from = {"registered": registered.digest(), "base": base.digest()}
     for announced in read_promotions(attempt.workdir):
         if announced.made_from == made_from:
@@ -88,7 +88,7 @@ def _announce(attempt: Attempt, registered: RegisteredRecord, base: BaseRecord) 
 
 
 def read_promotions(workdir: Workdir) -> list[PromotionRecord]:
-    """Every promotion that was announced in this workdir, first to last."""
+    """Every recorded promotion of this workdir, oldest first."""
     if not workdir.promotions.is_file():
         return []
     return [PromotionRecord.parse_json(line, str(workdir.promotions)) for line in workdir.promotions.read_bytes().splitlines()]
@@ -96,7 +96,7 @@ def read_promotions(workdir: Workdir) -> list[PromotionRecord]:
 
 @contextmanager
 def one_at_a_time(workdir: Workdir) -> Iterator[None]:
-    """Hold off every other promotion in this workdir."""
+    """Allow one promotion or purge at a time in this workdir."""
     with explain_disk_errors(workdir.root), (workdir.root / ".promotion.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

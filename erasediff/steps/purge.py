@@ -1,4 +1,4 @@
-"""Delete what the model was made to forget, wherever it lies, and show that it is gone. The order is a law: nothing goes before the promotion."""
+"""Delete the forgotten data from every store and check that they are gone. Nothing is deleted before the promotion."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ PROGRESS = "purging.json"
 
 
 def purge(attempt: Attempt) -> PurgeRecord:
-    """Purge after this attempt's promotion; goes on where a purge that was killed or could not reach a store has ended.
+    """Purge after this attempt's promotion; an unfinished purge continues where it stopped.
 
     Raises:
-        BadInput: the attempt was not promoted, a request that it answers is under a legal hold, or another attempt still needs its forget set;
-            nothing was deleted.
-        PurgeUnfinished: something may still be there; the record says what and why.
+        BadInput: the attempt was not promoted, one of its requests is under a legal hold, or another attempt still needs its forget set; nothing was
+            deleted.
+        PurgeUnfinished: something may still exist; the record says what and why.
     """
     promotion = _promoted(attempt)
     with one_at_a_time(attempt.workdir):
@@ -61,14 +61,14 @@ def purge(attempt: Attempt) -> PurgeRecord:
         record_wait(attempt, Reason.STORE_UNREACHABLE)
         first = record.unfinished[0]
         raise PurgeUnfinished(
-            f"the purge is not finished, {len(record.unfinished)} stores are left, the first is '{first.store}': {first.reason.rstrip('.')}; "
-            f"the others are in {attempt.path(PurgeRecord).name}, and the same command goes on."
+            f"the purge is not finished: {len(record.unfinished)} stores are left, the first is '{first.store}' ({first.reason.rstrip('.')}); "
+            f"see {attempt.path(PurgeRecord).name}, and run the same command again."
         )
     return record
 
 
 def preview(attempt: Attempt) -> Purged:
-    """What a purge would find now; nothing is changed.
+    """List what a purge would find now; nothing is changed.
 
     Raises:
         BadInput, Unreachable: as :func:`purge` would.
@@ -81,31 +81,29 @@ def preview(attempt: Attempt) -> Purged:
 
 
 def _has_deferred(record: PurgeRecord) -> bool:
-    """Whether something was kept for an attempt that had not ended then."""
+    """Whether the purge kept something because another attempt was still open."""
     return any(line.action == "kept" and line.verified.endswith(RETRY_LATER) for line in record.lines)
 
 
 def _promoted(attempt: Attempt) -> PromotionRecord:
-    """The promotion of this attempt, with everything that has to stand before it.
+    """The promotion of this attempt, after checking what must precede it.
 
     Raises:
-        BadInput: one of them is missing, or did not go well.
+        BadInput: a record is missing, or a step did not succeed.
     """
     promotion, registered = attempt.need(PromotionRecord), attempt.need(RegisteredRecord)
     verdict = attempt.need(VerdictRecord).verdict
     if verdict is not Verdict.PASS or promotion.made_from.get("registered") != registered.digest():
-        raise BadInput(
-            f"run {attempt.name} was not promoted as it was registered ({verdict}): run `erasediff promote` first; nothing is purged before it."
-        )
+        raise BadInput(f"run {attempt.name} was not promoted (verdict {verdict}): run `erasediff promote` first; nothing is purged before that.")
     check_rolled_out(attempt, registered)
     return promotion
 
 
 def _subject(run: Attempt, tracking: Tracking) -> Subject:
-    """What the purge is about.
+    """The subject of the purge.
 
     Raises:
-        BadInput: the champion does not say that it has forgotten the label, or an attempt on another model still needs the forget set.
+        BadInput: the champion has not forgotten the label, or an attempt on another model still needs the forget set.
         Unreachable: MLflow does not answer.
     """
     plan, name = run.plan(), run.need(RegisteredRecord).name
@@ -113,18 +111,18 @@ def _subject(run: Attempt, tracking: Tracking) -> Subject:
     model = None if champion is None else model_of(champion)
     if model is None or plan.request.label not in model.forgotten or model.epoch < run.need(ErasedRecord).model.epoch:
         raise BadInput(
-            f"the champion of {name!r} has not forgotten label {plan.request.label}: run `erasediff promote` first; nothing is purged before."
+            f"the champion of {name!r} has not forgotten label {plan.request.label}: run `erasediff promote` first; nothing is purged before that."
         )
     attempts = tuple(run.workdir.attempts_at(plan.request.digest()))
     for attempt in attempts:
         base = attempt.find(BaseRecord)
         if base is not None and base.name != name and is_open(attempt):
-            raise BadInput(f"run {attempt.name} of the same request, on model {base.name!r}, has not ended and needs the forget set: end it first.")
+            raise BadInput(f"run {attempt.name} of the same request, on model {base.name!r}, is open and needs the forget set: finish it first.")
     return Subject(run, attempts, name, champion)
 
 
 def _progress(attempt: Attempt, promotion: PromotionRecord) -> PurgeProgress:
-    """What an earlier run of this purge has written down."""
+    """The progress that an earlier run of this purge saved."""
     path = attempt.folder / PROGRESS
     fresh = PurgeProgress(promotion=promotion.digest(), plan=PurgePlan())
     found = PurgeProgress.read(path) if path.is_file() else fresh
@@ -149,7 +147,7 @@ def _purge(attempt: Attempt, promotion: PromotionRecord) -> PurgeRecord:
     try:
         verified = revoke(attempt.workdir, found.plan.revoked, RollOutSettings.load())
     except EraseDiffError as error:
-        reason = f"nothing is deleted before the models that know the class are revoked: {error}"[:400]
+        reason = f"nothing is deleted until the models that know the class are revoked: {error}"[:400]
         return record.model_copy(update={"unfinished": (Unfinished(store="models", reason=reason),)})
     purged = purge_stores(_stores(subject, found, tracking), progress.seen, partial(_save_progress, attempt, progress))
     return record.model_copy(update={"lines": (*_revocation(found.plan, verified), *purged.lines), "unfinished": purged.unfinished})
@@ -165,7 +163,7 @@ def _revocation(plan: PurgePlan, verified: str) -> tuple[PurgeLine, ...]:
 
 
 def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store, ...]:
-    """Every store, in the order of the law: what serves and what holds images first, rows after the artifacts that they point to, the key last."""
+    """Every store in the order of deletion: published models and images first, database rows after their artifacts, the key last."""
     run, settings, rolling = subject.run, Settings(), RollOutSettings.load()
     plan, config = run.plan(), run.config()
     remote = forget_store(run, plan)

@@ -47,15 +47,15 @@ REPORT = "report.html"
 
 
 def record_outcome(workdir: Workdir, attempt: Attempt | None, requests: Sequence[ErasureRequest]) -> Outcome:
-    """Write what came of an attempt, into its folder and into the workdir; of a batch the workdir has what came of its first attempt.
+    """Write the outcome of an attempt into its folder and into the workdir; the workdir's is that of the batch's lead.
 
     Args:
-        workdir: where.
-        attempt: any of the batch; ``None`` where the run ended before one could be opened.
-        requests: what the run was to erase.
+        workdir: the run's workdir.
+        attempt: any attempt of the batch; ``None`` if none could be opened.
+        requests: the run's requests.
 
     Raises:
-        Exception: why a report cannot be drawn; the outcome is written all the same.
+        Exception: the report could not be drawn; the outcome is written all the same.
     """
     if attempt is None:
         return _record_missing_run(workdir, requests[0])
@@ -73,7 +73,7 @@ def record_outcome(workdir: Workdir, attempt: Attempt | None, requests: Sequence
 
 
 def _record(attempt: Attempt) -> tuple[Outcome, Exception | None]:
-    """Write report and outcome into an attempt's folder; the outcome even if a picture cannot be drawn, which is the error that is returned."""
+    """Write report and outcome into an attempt's folder. If the report fails, its error is returned and the outcome is still written."""
     outcome, failure = outcome_of(attempt), None
     try:
         write_atomic(attempt.folder / REPORT, _render(attempt, outcome, _grid_file(attempt)))
@@ -86,7 +86,9 @@ def _record(attempt: Attempt) -> tuple[Outcome, Exception | None]:
 def _record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
     """Write the outcome of a run that ended before an attempt could be opened."""
     error = read_failure(workdir.root) or Failure(
-        step=step_for(Role.OPENS).name, message="the run ended before an attempt was opened, without saying why: read the step's log.", exit_code=1
+        step=step_for(Role.OPENS).name,
+        message="the run ended early, for no recorded reason: read the step's log.",
+        exit_code=1,
     )
     outcome = Outcome(
         verdict=None,
@@ -104,7 +106,7 @@ def _record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
 
 
 def outcome_of(attempt: Attempt) -> Outcome:
-    """What came of an attempt, from its records alone."""
+    """The outcome of an attempt, from its records."""
     plan, verdict, exported = attempt.plan(), attempt.find(VerdictRecord), attempt.find(ExportedRecord)
     forget_set = attempt.find(ForgetSetRecord)
     decided = final_verdict(verdict.verdict if verdict else None, exported)
@@ -114,7 +116,7 @@ def outcome_of(attempt: Attempt) -> Outcome:
     if error is None and champion is None and decided in (None, Verdict.PASS):
         error = _failure_in_batch(attempt)
     if error is None and (owed if champion else decided in (None, Verdict.PASS)):
-        error = Failure(step=_next_step(attempt), message="the step ended without saying why, it may have been killed: read its log.", exit_code=1)
+        error = Failure(step=_next_step(attempt), message="the step ended for no recorded reason: read its log.", exit_code=1)
     return Outcome(
         verdict=decided,
         attempt=plan.attempt,
@@ -132,14 +134,14 @@ def outcome_of(attempt: Attempt) -> Outcome:
 
 
 def _failure_in_batch(attempt: Attempt) -> Failure | None:
-    """Why nothing came of a model that this attempt's gate has passed: the gate of another attempt of its batch has not."""
+    """The failure of another attempt of the batch, which keeps this one's model from promotion."""
     for other in others_of(attempt):
         verdict, exported = other.find(VerdictRecord), other.find(ExportedRecord)
         decided = final_verdict(verdict.verdict if verdict else None, exported)
         if decided in (Verdict.FAIL, Verdict.INCONCLUSIVE):
             message = (
-                f"class {other.plan().request.label}, which was erased in the same run, ended {decided}, so its model is not promoted: "
-                "run `erasediff process` again, which leaves that class out."
+                f"class {other.plan().request.label}, which was erased in the same run, ended {decided}, so the model is not promoted: "
+                "run `erasediff process` again; it leaves that class out."
             )
             code = ExitCode.GATE_FAIL if decided is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE
             return Failure(step=maker_of(VerdictRecord).name, message=message, exit_code=int(code))
@@ -157,7 +159,7 @@ def seconds_of(attempt: Attempt) -> dict[str, float]:
 
 
 def _next_step(attempt: Attempt) -> str:
-    """The first step that the attempt has not got through."""
+    """The first step that the attempt has not finished."""
     rows = tuple(work_steps())
     return next((row.name for row in rows if not _done(row, attempt)), rows[-1].name)
 
@@ -199,9 +201,9 @@ def _retain(attempt: Attempt, verdict: VerdictRecord | None) -> RetainOutcome | 
 
 
 def _champion(attempt: Attempt) -> ChampionOutcome | None:
-    """The champion, if this attempt's promotion ended.
+    """The champion, if this attempt was promoted.
 
-    The step's own time says that it did; the promotion record is written before the alias moves.
+    The step's recorded time shows that it ended; the promotion record alone does not, since it is written before the alias moves.
     """
     registered, promotion = attempt.find(RegisteredRecord), attempt.find(PromotionRecord)
     if registered is None or promotion is None or step_for(Role.PROMOTES).name not in read_seconds(attempt):
@@ -222,7 +224,7 @@ def _close(attempt: Attempt, outcome: Outcome) -> None:
 
 
 def report_with(attempt: Attempt, grid: Path) -> bytes:
-    """The report of an attempt whose outcome was recorded, with the samples of another file."""
+    """The report of an attempt with a recorded outcome, with the samples of another file."""
     return _render(attempt, Outcome.read(attempt.folder / "outcome.json"), grid)
 
 
@@ -233,7 +235,7 @@ def _render(attempt: Attempt, outcome: Outcome, grid: Path | None) -> bytes:
 
 
 def _grid_file(attempt: Attempt) -> Path | None:
-    """The samples that may be shown: those that a purge left, or all that were kept."""
+    """The samples for the report: those that a purge left, else all that were kept."""
     return next((path for name in reversed(GRIDS) if (path := attempt.folder / name).is_file()), None)
 
 
@@ -261,7 +263,7 @@ def _content(attempt: Attempt, outcome: Outcome, grid: Path | None) -> ReportCon
 
 
 def confidence(attempt: Attempt) -> float:
-    """The confidence of each bound: that of the try, where the gate has judged it, for later tries are judged harder."""
+    """The confidence of each bound; later tries at a request are judged at a higher one."""
     verdict = attempt.find(VerdictRecord)
     return 1 - (attempt.policy().alpha if verdict is None else verdict.alpha)
 
@@ -306,10 +308,10 @@ def _grids(attempt: Attempt, measured: Measurements | None, grid: Path | None) -
 def _chain(attempt: Attempt) -> tuple[tuple[str, str, str], ...]:
     plan = attempt.plan()
     chain = [
-        ("request", "what was asked to be forgotten", plan.request.digest()),
-        ("config", "how it was to be done", plan.config_digest),
-        ("policy", "what the gate would ask, fixed before the erasure", plan.policy_digest),
-        ("plan", "the attempt, with its seeds committed", plan.digest()),
+        ("request", "what to forget", plan.request.digest()),
+        ("config", "how to erase it", plan.config_digest),
+        ("policy", "the gate's checks, fixed before the erasure", plan.policy_digest),
+        ("plan", "the attempt, with a commitment to its seeds", plan.digest()),
     ]
     if (base := attempt.find(BaseRecord)) is not None:
         chain.append(("base weights", f"version {base.version} of {base.name}", base.model.weights.sha256))
@@ -319,11 +321,11 @@ def _chain(attempt: Attempt) -> tuple[tuple[str, str, str], ...]:
         chain.append(("erased weights", f"after {erased.steps} steps", erased.model.weights.sha256))
     if (measured := attempt.find(Measurements)) is not None:
         chain.append(("detector", "the classifier that measured", measured.detector.sha256))
-        chain.append(("measurements", "what was measured", measured.digest()))
+        chain.append(("measurements", "all counts and distances", measured.digest()))
     if (verdict := attempt.find(VerdictRecord)) is not None:
         chain.append(("verdict", str(verdict.verdict), verdict.digest()))
     if (exported := attempt.find(ExportedRecord)) is not None:
-        chain.append(("ONNX graph", "what is served", exported.onnx.sha256))
+        chain.append(("ONNX graph", "the model that is served", exported.onnx.sha256))
     if (rolled_out := attempt.find(RollOutRecord)) is not None and rolled_out.backend != "none":
         chain.append(("roll-out", f"{rolled_out.outcome}, {rolled_out.revision or rolled_out.uri}", rolled_out.digest()))
     if (promotion := attempt.find(PromotionRecord)) is not None:

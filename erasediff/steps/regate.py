@@ -1,4 +1,4 @@
-"""Ask the model that serves again for what it has forgotten; what a schedule does where nothing else is to be done."""
+"""Re-run the gate on the deployed model with fresh seeds; a schedule does this if there are no open requests."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FOLDER = "regates"
 
 
 def regate(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> RegateRecord | None:
-    """Judge the champion's exported graph by images that nobody could have computed before, with the judge that was appointed for it.
+    """Re-run the gate on the champion's exported graph with fresh seeds and the classifier that was pinned for its erasure.
 
     Returns:
-        The verdict, written into the workdir and MLflow; ``None`` where no champion has forgotten anything.
+        The verdict, also written to the workdir and MLflow; ``None`` if the champion has not forgotten anything.
 
     Raises:
-        BadInput: the run that made it is not in this workdir, or its graph may not be served.
-        IntegrityError: its graph or its judge is another than is written down.
+        BadInput: the run that made the champion is not in this workdir, or its graph may not be served.
+        IntegrityError: the graph or the classifier is not the recorded one.
     """
     tracking = Tracking(workdir.root)
     entry = tracking.alias(config.model_name, CHAMPION)
@@ -57,16 +57,16 @@ def regate(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> RegateRec
 
 
 def check_passed(record: RegateRecord) -> None:
-    """Let a schedule see what did not pass.
+    """Raise an error if the deployed model did not pass, so that a schedule fails visibly.
 
     Raises:
-        NotPassed: the model that serves did not.
+        NotPassed: the verdict is FAIL or INCONCLUSIVE.
     """
     if record.verdict is Verdict.PASS:
         return
-    said = ", ".join(f"{check.id} ({check.title[0].lower()}{check.title[1:]}): {check.verdict}" for check in record.checks if check.verdict != "PASS")
+    bad = ", ".join(f"{check.id} ({check.title[0].lower()}{check.title[1:]}): {check.verdict}" for check in record.checks if check.verdict != "PASS")
     raise NotPassed(
-        f"version {record.version} of {record.name!r}, which serves, did not pass {said}; suppress what it shows, and erase it again.",
+        f"the deployed version {record.version} of {record.name!r} did not pass {bad}: suppress the class, and erase it again.",
         ExitCode.GATE_FAIL if record.verdict is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE,
     )
 
@@ -107,7 +107,7 @@ def _sum(one: Detections, other: Detections) -> Detections:
 
 
 def _appointed_classifier(workdir: Workdir, version: Version, real: RealImages) -> Detector:
-    """The classifier that judged the erasure of this version: another could be one that sees less."""
+    """The classifier that judged the erasure of this version; another one might detect less."""
     for run in workdir.attempts():
         registered = run.find(RegisteredRecord)
         if registered is not None and (registered.version, registered.weights_sha256) == (version.number, version.weights_sha256):
@@ -116,7 +116,7 @@ def _appointed_classifier(workdir: Workdir, version: Version, real: RealImages) 
 
 
 def _log(tracking: Tracking, record: RegateRecord, alpha: float) -> None:
-    title = f"gate of {record.name}, version {record.version}, as it serves"
+    title = f"gate of {record.name}, deployed version {record.version}"
     run = tracking.start_run(title, {"erasediff.regate": record.digest(), "erasediff.verdict": record.verdict.value})
     tracking.log_metrics(run, metrics_of(record.checks, alpha))
     tracking.end_run(run, "FINISHED")

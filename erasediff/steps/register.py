@@ -1,4 +1,4 @@
-"""Register the model that passed, with every digest as a tag, and make it the challenger."""
+"""Register the model that passed, with all digests as tags, and make it the challenger."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
 
 
 def register(attempt: Attempt) -> RegisteredRecord:
-    """Register this attempt's model; that of a batch is registered once, and only if every attempt of it has passed.
+    """Register this attempt's model; a batch's model is registered once, and only if every attempt of it passed.
 
     Raises:
         BadInput: an earlier step is missing, or the model or its graph did not pass.
-        IntegrityError: the graph is not the one that was measured.
+        IntegrityError: the graph is not the measured one.
     """
     for one in batch_of(attempt):
         exported, verdict = one.need(ExportedRecord), one.need(VerdictRecord)
@@ -47,7 +47,7 @@ def register(attempt: Attempt) -> RegisteredRecord:
 
 
 def _provenance(attempt: Attempt, plan_digest: str, verdict: VerdictRecord) -> dict[str, str]:
-    """The digest of every record on the way, so that a version can be traced without this workdir."""
+    """The digests of all records behind the model, so that a version can be traced without this workdir."""
     kinds: tuple[type[Record], ...] = (BaseRecord, ForgetSetRecord, ErasedRecord, Measurements, VerdictRecord, ExportedRecord)
     digests = {kind.__name__.removesuffix("Record").lower(): attempt.need(kind).digest() for kind in kinds}
     forget_set, base = attempt.need(ForgetSetRecord), attempt.need(BaseRecord)

@@ -1,7 +1,7 @@
-"""The requests that an attempt answers: taken when it is opened, and moved along the ledger as its steps end.
+"""Move requests through the ledger: an attempt takes them when it opens, and its steps advance them.
 
-Where there is no ledger there are no requests, and an attempt answers nobody. Every move is the ledger's own compare-and-set, and a step that is
-run again finds its move made, so a run that was killed anywhere goes on.
+Without a ledger, an attempt has no requests. Every move is a compare-and-set in the ledger, and a step that runs again finds its move made, so a
+killed run can continue.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from erasediff.evidence.signing import SigningKey
 
 BY = "erasediff"
-"""Who moves requests while a pipeline runs."""
+"""The ledger's actor for moves that a pipeline makes."""
 UNDER_WAY = frozenset({State.BATCHED, State.ERASED, State.GATED, State.APPROVED})
 FULFILLED = frozenset({State.ROLLED_OUT, State.PURGING, State.PURGED, State.CERTIFIED, State.CLOSED})
-"""The model that serves has forgotten what was asked."""
+"""States in which the deployed model has forgotten the class."""
 
 
 def open_ledger(workdir: Workdir) -> Ledger | None:
-    """The ledger that is set, or the workdir's if one was begun.
+    """The configured ledger, or the workdir's; ``None`` if there is neither.
 
     Raises:
-        BadInput: the one that is set does not answer, or there is none at its address.
+        BadInput: the configured ledger does not answer or does not exist.
     """
     settings = LedgerSettings.load()
     where = settings.where(workdir.root)
@@ -51,14 +51,14 @@ def open_ledger(workdir: Workdir) -> Ledger | None:
 
 
 def open_requests(workdir: Workdir, dataset: str) -> tuple[RequestFacts, ...]:
-    """The requests that still ask something of a dataset's model and are not held, the earliest due first: to erase, roll out, purge or certify."""
+    """The open requests of a dataset, earliest deadline first: accepted, not yet certified, and not held."""
     ledger = open_ledger(workdir)
     waiting = () if ledger is None else ledger.requests(TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
     return tuple(facts for facts in waiting if facts.erasure.dataset == dataset and not facts.held)
 
 
 def unreported_requests(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:
-    """What was certified by an attempt that was killed before it wrote its outcome."""
+    """The requests of an attempt that was killed before it wrote its outcome."""
     if workdir.outcome.exists() or not workdir.current.is_file():
         return ()
     run = workdir.attempt()
@@ -67,10 +67,10 @@ def unreported_requests(workdir: Workdir, dataset: str) -> tuple[ErasureRequest,
 
 
 def take_requests(attempt: Attempt) -> None:
-    """Take every request for what this attempt erases that is not held: those that wait, and those that an earlier attempt did not fulfil.
+    """Take all requests for this attempt's class that are not held: waiting ones, and those that an earlier attempt left unfulfilled.
 
     Raises:
-        BadInput: there is no key that could sign their certificate, or it has ended.
+        BadInput: no signing key is set for their certificate, or it has expired.
     """
     ledger = open_ledger(attempt.workdir)
     if ledger is None:
@@ -101,13 +101,13 @@ def _take_one(ledger: Ledger, facts: RequestFacts, attempt: Attempt) -> None:
 
 
 def suppress_request(workdir: Workdir, ledger: Ledger, facts: RequestFacts, by: str) -> RequestFacts:
-    """Let nobody have the label of a request from now on, and write down that this is so."""
+    """Block the label of a request in serving, and record that in the ledger."""
     suppress(workdir, facts.erasure.label, RollOutSettings.load())
     return ledger.advance(facts.id, facts.state, State.SUPPRESSED, by, _now())
 
 
 def sent_back_for(workdir: Workdir, id: str) -> Reason | None:
-    """Why the last attempt that took a request has sent it back, if one did."""
+    """Why a request was last sent back, if it was."""
     ledger = open_ledger(workdir)
     events = () if ledger is None else ledger.events(id)
     reasons = [event.facts.get("reason") for event in events if event.after is State.SUPPRESSED and event.kind == "advanced"]
@@ -115,18 +115,18 @@ def sent_back_for(workdir: Workdir, id: str) -> Reason | None:
 
 
 def send_back(attempt: Attempt, reason: Reason) -> None:
-    """Let the requests of an attempt wait for the next batch, before anything is rolled out."""
+    """Send the requests of an attempt back to wait for the next batch."""
     _move(attempt, (State.GATED, State.APPROVED), State.SUPPRESSED, {"reason": reason.value})
 
 
 def taken_by(ledger: Ledger, id: str) -> str | None:
-    """The attempt that took a request last."""
+    """The name of the attempt that last took a request."""
     runs = [event.facts.get("run") for event in ledger.events(id) if event.after is State.BATCHED and event.kind == "advanced"]
     return None if not runs else str(runs[-1])
 
 
 def _answering(attempt: Attempt, *states: State) -> Iterator[tuple[Ledger, RequestFacts]]:
-    """The requests in some states that this attempt took, each with its ledger, the earliest due first."""
+    """The attempt's requests in some states, each with its ledger, earliest deadline first."""
     ledger = open_ledger(attempt.workdir)
     for facts in () if ledger is None else ledger.requests(states):
         if ledger is not None and facts.erasure == attempt.plan().request and taken_by(ledger, facts.id) == attempt.name:
@@ -134,35 +134,35 @@ def _answering(attempt: Attempt, *states: State) -> Iterator[tuple[Ledger, Reque
 
 
 def answered_requests(attempt: Attempt) -> tuple[RequestFacts, ...]:
-    """The requests that this attempt took and that were not sent back since, the earliest due first."""
+    """The attempt's requests, without those that were sent back, earliest deadline first."""
     return tuple(facts for _, facts in _answering(attempt, *UNDER_WAY, *FULFILLED))
 
 
 def check_approved(attempt: Attempt) -> None:
-    """Let nothing be rolled out that people still have to approve, or that nothing could certify.
+    """Refuse a release whose requests lack approvals, or whose certificate nobody could sign.
 
     Raises:
-        AwaitingApproval: fewer have approved than the house asks for.
-        BadInput: an approval is of nobody whom the house has named, or the key that would sign the certificate has ended.
-        IntegrityError: an approval is of another model.
+        AwaitingApproval: there are fewer approvals than the settings require.
+        BadInput: an approval is not by a configured approver, or the signing key has expired.
+        IntegrityError: an approval is for another model.
     """
     approvers = LedgerSettings.load().approvers
     for ledger, facts in _answering(attempt, State.GATED, State.APPROVED):
         _check_can_certify(facts)
         if len(facts.approvals) < ledger.terms.approvals:
             raise AwaitingApproval(
-                f"request {facts.id} waits for {ledger.terms.approvals} approvals and has {len(facts.approvals)}: "
-                "have them given with `erasediff approve`, and run the same command again."
+                f"request {facts.id} needs {ledger.terms.approvals} approvals and has {len(facts.approvals)}: "
+                "ask the approvers to run `erasediff approve`, then run the same command again."
             )
         for approval in facts.approvals:
             check_approval(attempt, facts.id, approval, approvers)
 
 
 def give_approval(workdir: Workdir, id: str, by: str, key: SigningKey) -> RequestFacts:
-    """Approve the model that is to fulfil a request, after its gate.
+    """Approve the model of a request after its gate.
 
     Raises:
-        BadInput: no attempt has taken the request, whoever approves filed it, or their key is not the one that the house has of them.
+        BadInput: no attempt has taken the request, the approver filed it, or their key is not the configured one.
     """
     ledger = open_ledger(workdir)
     if ledger is None:
@@ -171,7 +171,7 @@ def give_approval(workdir: Workdir, id: str, by: str, key: SigningKey) -> Reques
     if name is None:
         raise BadInput(f"no attempt has taken request {id} yet: there is no model to approve.")
     if ledger.events(id)[0].by == by:
-        raise BadInput(f"{by} has filed request {id}: somebody else has to approve it.")
+        raise BadInput(f"{by} filed request {id}: another person must approve it.")
     run, at = workdir.attempt(name), _now().replace(microsecond=0)
     approval = approve(consent(run, id, by, at), key)
     check_approval(run, id, approval, LedgerSettings.load().approvers)
@@ -179,7 +179,7 @@ def give_approval(workdir: Workdir, id: str, by: str, key: SigningKey) -> Reques
 
 
 def move_requests(attempt: Attempt, row: Step) -> None:
-    """Move the requests that an attempt answers by what a step that ended means for them; most steps mean nothing."""
+    """Advance the attempt's requests after a step, as its row in the table says; most steps change nothing."""
     if row.move is not None:
         _move(attempt, row.move.before, row.move.after, row.move.facts(attempt))
     if row.sent_back and row.makes is not None and (reason := row.sent_back.get(verdict_in(attempt.need(row.makes)))) is not None:
@@ -187,7 +187,7 @@ def move_requests(attempt: Attempt, row: Step) -> None:
 
 
 def begin_purge(attempt: Attempt) -> tuple[str, ...]:
-    """Take the requests into the purge, and name them.
+    """Move the requests to PURGING and return their ids.
 
     Raises:
         BadInput: one of them is under a legal hold.
@@ -196,31 +196,31 @@ def begin_purge(attempt: Attempt) -> tuple[str, ...]:
         if facts.held:
             raise BadInput(
                 f"request {facts.id} is under a legal hold ({', '.join(facts.holds)}), so its data must stay: "
-                "release it first with `erasediff request release`, and run the same command again."
+                "release it with `erasediff request release`, then run the same command again."
             )
     _move(attempt, (State.ROLLED_OUT,), State.PURGING, {})
     return tuple(sorted(facts.id for _, facts in _answering(attempt, *FULFILLED)))
 
 
 def finish_purge(attempt: Attempt, record: Record) -> None:
-    """Everything is gone, and was shown to be."""
+    """Move the requests to PURGED: all stores were checked."""
     _move(attempt, (State.PURGING,), State.PURGED, {"purge_sha256": record.digest()})
 
 
 def mark_certified(attempt: Attempt, record: Record) -> None:
-    """The final certificate is there."""
+    """Move the requests to CERTIFIED."""
     _move(attempt, (State.PURGED,), State.CERTIFIED, {"certificate_sha256": record.digest()})
 
 
 def record_wait(attempt: Attempt, reason: Reason) -> None:
-    """Write down why the purge cannot end yet."""
+    """Record why the purge cannot finish yet."""
     for ledger, facts in _answering(attempt, State.PURGING):
         ledger.wait(facts.id, reason, BY, _now())
 
 
-def _move(attempt: Attempt, before: tuple[State, ...], after: State, said: Facts) -> None:
+def _move(attempt: Attempt, before: tuple[State, ...], after: State, details: Facts) -> None:
     for ledger, facts in _answering(attempt, *before):
-        ledger.advance(facts.id, facts.state, after, BY, _now(), said)
+        ledger.advance(facts.id, facts.state, after, BY, _now(), details)
 
 
 def _now() -> datetime:

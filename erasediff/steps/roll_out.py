@@ -1,4 +1,4 @@
-"""Bring the exported graph up beside the champion; only one that serves is promoted."""
+"""Roll the exported graph out beside the champion; only a graph that comes up is promoted."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from erasediff.steps.request_lifecycle import check_approved
 
 
 def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
-    """Publish this attempt's graph and roll it out, where a roll-out is configured; that of a batch is rolled out once, after all may be.
+    """Publish this attempt's graph and roll it out, if a roll-out is configured; a batch is rolled out once.
 
     Raises:
-        AwaitingApproval: people have to approve the model first.
+        AwaitingApproval: the model needs approvals first.
         BadInput: an earlier step is missing, the settings are wrong, or the cluster cannot be used.
-        RolledBack: the new version did not come to serve; the record says so.
+        RolledBack: the new version did not come up; the record says so.
     """
     registered, settings = attempt.need(RegisteredRecord), RollOutSettings.load()
     for one in batch_of(attempt):
@@ -35,7 +35,7 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
         return _write(attempt, record.model_copy(update={"reason": "no roll-out is configured"}))
     if lead_of(attempt) != attempt:
         return _write(attempt, lead_of(attempt).need(RollOutRecord).model_copy(update={"made_from": made_from}))
-    attempt.path(RollOutRecord).unlink(missing_ok=True)  # what is written there is no longer so
+    attempt.path(RollOutRecord).unlink(missing_ok=True)  # the old record is no longer true
     exported = Exported.read((attempt.folder / attempt.need(ExportedRecord).onnx.uri).parent)
     if exported.model.onnx.sha256 != registered.onnx_sha256:
         raise IntegrityError(f"{exported.folder} does not hold the graph that was registered: run `erasediff register` again.")
@@ -51,17 +51,17 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
 
 
 def check_rolled_out(attempt: Attempt, registered: RegisteredRecord) -> RollOutRecord:
-    """The roll-out of a registered version, which has to have gone well where one is configured.
+    """The roll-out record of a registered version; it must have succeeded if a roll-out is configured.
 
     Raises:
-        BadInput: it did not, or it was another version's, or by another backend than is configured now.
+        BadInput: it did not succeed, or is of another version or backend.
     """
     record, settings = attempt.need(RollOutRecord), RollOutSettings.load()
     wanted = "none" if settings.backend == "none" else "promoted"
     of_this = record.made_from.get("registered") == registered.digest() and record.backend == settings.backend
     if record.outcome == "rolled back" or record.outcome != wanted or not of_this:
-        said = record.outcome if of_this else f"{record.outcome}, by backend {record.backend} and of another version or setting"
-        raise BadInput(f"version {registered.version} was not rolled out by backend {settings.backend} ({said}): run `erasediff roll-out` first.")
+        found = record.outcome if of_this else f"{record.outcome}, by backend {record.backend} and of another version or setting"
+        raise BadInput(f"version {registered.version} was not rolled out by backend {settings.backend} ({found}): run `erasediff roll-out` first.")
     return record
 
 

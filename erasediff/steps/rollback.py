@@ -1,4 +1,4 @@
-"""Go back to the newest version that may be served: PASS, as new as the newest promoted erasure, and not revoked."""
+"""Roll back to the newest version that may be served: it passed, is not revoked, and has forgotten all that the champion has."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from erasediff.tracking import CHAMPION, Tracking
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """Where a roll-back went."""
+    """The result of a roll-back."""
 
     name: str
     version: str
@@ -38,24 +38,24 @@ class RollbackResult:
 
 
 def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Path | None = None, address: Address | None = None) -> RollbackResult:
-    """Roll out an admissible version instead of the champion, and move the alias to it.
+    """Roll out another admissible version, and make it the champion.
 
     Args:
-        workdir: where promotions are written down.
+        workdir: the workdir with the list of promotions.
         name: the registered model.
-        version: one version; the newest admissible one if unset.
-        rules: rules beside those of the cluster and what purges have revoked.
-        address: where the canary is asked, if not at its own Service.
+        version: the version to take; the newest admissible one if unset.
+        rules: serving rules in addition to those of the cluster and the workdir.
+        address: the canary's address, if not its own Service.
 
     Raises:
         BadInput: there is no champion, or no other version is admissible.
-        RolledBack: the version did not come to serve; the champion stays.
+        RolledBack: the version did not come up; the champion stays.
     """
     settings, tracking = RollOutSettings.load(), Tracking(workdir.root)
     with one_at_a_time(workdir):
         champion = tracking.alias(name, CHAMPION)
         if champion is None:
-            raise BadInput(f"{name!r} has no champion in MLflow to go back from: promote a version first.")
+            raise BadInput(f"{name!r} has no champion in MLflow: promote a version first.")
         given = _both(ServingRules() if rules is None else load_rules(rules), workdir_rules(workdir))
         if settings.backend == "none":
             target = choose(tracking.versions(name), champion, given, version)
@@ -72,10 +72,10 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
 
 
 def choose(versions: Iterable[Any], champion: Any, rules: ServingRules, asked: str | None) -> Version:
-    """The version to go back to: the one that was asked for, or the newest that is admissible and not the champion.
+    """The version to roll back to: the given one, or the newest admissible one other than the champion.
 
     Raises:
-        BadInput: it is not admissible, or none is.
+        BadInput: the given version, or every version, is not admissible.
     """
     present = version_of(champion)
     floor = max(rules.minimum_epoch, epoch_of(champion) if present is None else present.epoch)
@@ -86,8 +86,8 @@ def choose(versions: Iterable[Any], champion: Any, rules: ServingRules, asked: s
             found = version_of(entry)
             assert found is not None
             return found
-    said = "; ".join(f"version {number} {reason}" for number, reason in list(reasons.items())[:5]) or "there is no other version"
-    raise BadInput(f"no version of {champion.name!r} may be rolled back to ({said}): suppress the label in the rules until a new version has passed.")
+    listed = "; ".join(f"version {number} {reason}" for number, reason in list(reasons.items())[:5]) or "there is no other version"
+    raise BadInput(f"no version of {champion.name!r} may be rolled back to ({listed}): suppress the label in the rules until a new version passes.")
 
 
 def refusal(version: Version | None, minimum_epoch: int, rules: ServingRules) -> str | None:
@@ -112,10 +112,10 @@ def _both(one: ServingRules, other: ServingRules) -> ServingRules:
 
 
 def _move(workdir: Workdir, tracking: Tracking, name: str, target: Version, previous: str, revision: str) -> RollbackResult:
-    """Write the move down, then move the alias."""
+    """Record the promotion, then move the alias."""
     champion = tracking.alias(name, CHAMPION)
     if champion is None or str(champion.version) not in (previous, target.number):
-        raise BadInput(f"the champion of {name!r} was moved by someone else meanwhile: look at its versions in MLflow.")
+        raise BadInput(f"the champion of {name!r} was moved by another process: check its versions in MLflow.")
     record = PromotionRecord(
         name=name,
         version=target.number,

@@ -1,4 +1,4 @@
-"""Sample from a model folder or a registered version into a picture."""
+"""Sample a model folder or a registered version into a PNG file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sample_to_png(uri: str, label: int, out: Path, count: int, scale: int, steps
 
 
 def tile(images: Tensor) -> Tensor:
-    """``uint8 [N,H,W,C]`` as one picture ``[rows·H, columns·W, C]``, as square as may be, row by row."""
+    """Tile ``uint8 [N,H,W,C]`` row by row into one picture ``[rows·H, columns·W, C]``, as square as possible."""
     count, height, width, channels = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

@@ -1,10 +1,10 @@
-"""The steps of an erasure, a row each, in the order of the way of the data: the one list of them.
+"""The table of steps: the only list of them, in the order in which a run performs them.
 
     check_prerequisites -> train_base -> version_forget_set -> erase -> evaluate -> gate -> export_onnx
-        -> register -> roll_out -> promote -> (certify -> purge -> certify, where requests are answered)
+        -> register -> roll_out -> promote -> (certify -> purge -> certify, if the attempt has requests)
 
-``regate`` runs where nothing is asked, and ``record_outcome`` whatever happened. The command line, the components and their catalogue, Kubeflow's
-settings of a task, ``dvc.yaml``, the journal, the outcome and the documents read this table. Whoever adds a step adds a row here and the function
+``regate`` runs if there are no open requests; ``record_outcome`` always runs. The command line, the components and their catalogue, Kubeflow's task
+settings, ``dvc.yaml``, the journal, the outcome and the documents read this table. To add a step, add a row here and the function
 ``erasediff.steps.<name>.<name>(attempt) -> Record``.
 """
 
@@ -27,33 +27,33 @@ from erasediff.records.regate import RegateRecord
 from erasediff.records.requests import Reason, State
 
 CHECKPOINT = "checkpoint.safetensors"
-"""Of a killed erasure. It holds optimiser moments, which are functions of the forget images."""
+"""The checkpoint of a killed erasure. It holds optimiser moments, which depend on the forget images."""
 
 
 class Role(StrEnum):
-    """What a step is to the run that it belongs to."""
+    """The role of a step in a run."""
 
     OPENS = "opens"
-    """It checks the documents and opens the attempt that the others work on."""
+    """It checks the documents and opens the attempt."""
     WORKS = "works"
     """It makes a record for every attempt of the batch."""
     DECIDES = "decides"
-    """It works, and what follows runs only if its record says PASS of every attempt of the batch."""
+    """Like WORKS; the following steps run only if the verdict is PASS for every attempt of the batch."""
     PROMOTES = "promotes"
-    """It works, and tells whether the attempt answers requests."""
+    """Like WORKS; the following steps run only if the attempt has requests."""
     ANSWERS = "answers"
-    """It runs only where requests are answered, for each of them apart: one that has to wait keeps no other from its end."""
+    """It runs for each attempt that has requests, independently: one that has to wait does not block the others."""
     IDLES = "idles"
-    """It runs in place of all others where nothing is asked."""
+    """It runs instead of all others if there are no open requests."""
     CLOSES = "closes"
-    """It runs whatever happened before."""
+    """It runs at the end, even after a failure."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a step asks of its node; requests are limits, so that a pod is never the first to be evicted.
+    """The resources of a step. Requests equal limits, so that its pod is evicted last.
 
-    ``cpu`` and ``memory`` are Kubernetes quantities, ``minutes`` the time after which the step is ended.
+    ``cpu`` and ``memory`` are Kubernetes quantities; ``minutes`` is the time limit.
     """
 
     cpu: str
@@ -64,9 +64,9 @@ class Size:
 
 SMALL = Size(cpu="1", memory="2Gi")
 MEDIUM = Size(cpu="2", memory="4Gi", minutes=120)
-ROLLING = Size(cpu="1", memory="2Gi", minutes=60)  # a roll-out that ends in its last minute still has to go back
+ROLLING = Size(cpu="1", memory="2Gi", minutes=60)  # leaves time to roll back after a roll-out that fails late
 TRAINING = Size(cpu="4", memory="16Gi", gpus=1, minutes=24 * 60)
-"""The steps that train and sample; a profile may give them another size and image."""
+"""For steps that train and sample; a profile may give them another size and image."""
 
 
 Facts = Mapping[str, str | int | bool]
@@ -74,7 +74,7 @@ R = TypeVar("R", bound=Record)
 
 
 class Records(Protocol):
-    """Whoever has the records of an attempt."""
+    """An attempt's records."""
 
     def need(self, kind: type[R]) -> R:
         """The record of this kind."""
@@ -83,7 +83,7 @@ class Records(Protocol):
 
 @dataclass(frozen=True)
 class Move:
-    """Where the end of a step takes a request from and to, and what the ledger writes down of it."""
+    """How a finished step moves a request: from which states, to which state, with which facts in the ledger."""
 
     before: tuple[State, ...]
     after: State
@@ -91,49 +91,48 @@ class Move:
 
 
 ENVIRONMENT = ("MLFLOW_TRACKING_URI", "ERASEDIFF_DVC_REMOTE", "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL")
-_ROLL_OUT = tuple(  # what the roll-out and the promotion after it have to know alike; see RollOutSettings in erasediff/records/settings.py
+_ROLL_OUT = tuple(  # the roll-out and the promotion must agree on these; see RollOutSettings in erasediff/records/settings.py
     f"ERASEDIFF_ROLL_OUT_{name}"
     for name in (
         *("BACKEND", "NAMESPACE", "NAME", "PUBLISH_TO", "CLAIM", "CLAIM_MOUNT", "IMAGE"),
         *("REPLICAS", "SHARE_SECONDS", "MODE", "TIMEOUT_SECONDS"),
     )
 )
-_STORE = ("AWS_ENDPOINT_URL_S3",)  # where models are published to, if that is not Amazon's S3
-_SIGNER = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY")  # whether anybody could sign, for those that have no key
+_STORE = ("AWS_ENDPOINT_URL_S3",)  # the address of the S3 store, if it is not Amazon's
+_SIGNER = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY")  # lets steps without the key check that one is set
 _LEDGER_TERMS = ("ERASEDIFF_LEDGER_ZONE", "ERASEDIFF_LEDGER_OWN_DAYS", "ERASEDIFF_LEDGER_APPROVALS", "ERASEDIFF_LEDGER_APPROVERS")
 _RELEASE = (*ENVIRONMENT, *_LEDGER_TERMS, *_ROLL_OUT, *_SIGNER)
 _TRACKING_TOKEN = ("MLFLOW_TRACKING_TOKEN",)
-_LEDGER = ("ERASEDIFF_LEDGER",)  # an address with a password in it
+_LEDGER = ("ERASEDIFF_LEDGER",)  # the address may hold a password
 _STORES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_TRACKING_TOKEN)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A row.
+    """A row of the table.
 
     Attributes:
-        name: of its module and function, its component and its stage; the subcommand has dashes for underscores.
-        title: what people who watch a run see.
+        name: the name of its module, function, component and DVC stage; the subcommand has dashes for underscores.
+        title: its name for people who watch a run.
         help: one sentence, for the command line and the catalogue of components.
-        role: what it is to a run.
+        role: its role in a run.
         makes: the kind of record that it makes.
-        inputs: the kinds of records and documents whose digests decide its record: it has nothing left to do where its record was made from
-            exactly these. Empty for a step that finds out by itself and keeps its own record.
-        inputs_of_others: a kind of record of the batch's other attempts that decides it too.
-        size: what it asks of its node.
-        retries: how often Kubeflow tries it again. Every step finds its own record and does nothing twice, so trying again is always safe. It is
-            worth it where a step speaks to a store that may be away for a minute, or is long and may be evicted. A gate decides the same from the
-            same numbers, and a second evaluation draws the same committed seeds: neither can be asked until it says PASS. A roll-out that went
-            back is a person's to look at.
+        inputs: the kinds of records and documents that its record depends on; the step is up to date if its record was made from exactly these.
+            Empty for a step that checks and writes its record itself.
+        inputs_of_others: a kind of record of the batch's other attempts that it depends on too.
+        size: its resources.
+        retries: how often Kubeflow retries it. A retry is always safe, since every step reuses its own record. It helps a step that talks to a store
+            or may be evicted. It cannot turn a FAIL into a PASS: the gate is deterministic, and an evaluation draws the same committed seeds. A
+            roll-out that was rolled back needs a person.
         credentials: variables from the namespace's Secret.
         settings: variables from the namespace's ConfigMap.
-        signs: whether the key of certificates is mounted, which it is nowhere else.
-        releases: whether the public keys of who may approve are mounted.
-        leaves: files in the attempt's folder that go once its record is there.
-        distributed: whether a profile may have it run as a TrainJob on several nodes.
+        signs: whether the signing key is mounted; no other step has it.
+        releases: whether the approvers' public keys are mounted.
+        leaves: files in the attempt's folder that are deleted once its record exists.
+        distributed: whether a profile may run it as a TrainJob on several nodes.
         again_after: a step after which it runs a second time.
-        move: what its end means for the requests that the attempt answers.
-        sent_back: why the requests wait for another run, by the verdict of its record.
+        move: how it moves the attempt's requests when it ends.
+        sent_back: the reason for which requests are sent back, by the verdict of its record.
     """
 
     name: str
@@ -157,12 +156,12 @@ class Step:
 
     @property
     def command(self) -> str:
-        """The subcommand, which is Kubeflow's name of the task as well."""
+        """The subcommand, which is also the name of Kubeflow's task."""
         return self.name.replace("_", "-")
 
     @property
     def function(self) -> Callable[..., Any]:
-        """What does the work, loaded when it is asked for: some steps import torch, others the clients of a cloud."""
+        """The function that does the work; imported on access, since some steps import torch or cloud clients."""
         found: Callable[..., Any] = getattr(import_module(f"erasediff.steps.{self.name}"), self.name)
         return found
 
@@ -188,12 +187,12 @@ STEPS: tuple[Step, ...] = (
         role=Role.OPENS,
         makes=nouns.PlanRecord,
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
-        settings=_RELEASE,  # it suppresses what is asked, where it serves
+        settings=_RELEASE,  # it suppresses labels in the cluster's rules
     ),
     Step(
         "train_base",
         "Train or find the base",
-        "Pin the champion as the base; train and register one where there is none.",
+        "Pin the champion as the base; train and register one if there is none.",
         makes=nouns.BaseRecord,
         inputs=(nouns.PlanRecord,),
         size=TRAINING,
@@ -212,7 +211,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "erase",
         "Erase",
-        "Make the base forget; a killed step goes on from its last checkpoint.",
+        "Make the base forget the class; a killed step resumes from its last checkpoint.",
         makes=nouns.ErasedRecord,
         inputs=(nouns.BaseRecord, nouns.ForgetSetRecord, RunConfig),
         inputs_of_others=nouns.ForgetSetRecord,
@@ -226,7 +225,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "evaluate",
         "Evaluate",
-        "Sample base and erased model and measure what the policy asks about.",
+        "Sample the base and the erased model, and measure what the gate's policy names.",
         makes=Measurements,
         inputs=(nouns.BaseRecord, nouns.ErasedRecord, GatePolicy),
         size=TRAINING,
@@ -236,7 +235,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "gate",
         "Gate",
-        "Decide PASS (0), FAIL (10) or INCONCLUSIVE (11).",
+        "Decide whether the erased model passes: PASS (0), FAIL (10) or INCONCLUSIVE (11).",
         role=Role.DECIDES,
         makes=nouns.VerdictRecord,
         inputs=(Measurements, GatePolicy, nouns.BaseRecord),
@@ -247,7 +246,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "export_onnx",
         "Export to ONNX",
-        "Export the erased model to ONNX and measure the graph: PASS (0), FAIL (10) or INCONCLUSIVE (11).",
+        "Export the erased model to ONNX and gate the graph: PASS (0), FAIL (10), INCONCLUSIVE (11).",
         role=Role.DECIDES,
         makes=nouns.ExportedRecord,
         inputs=(nouns.ErasedRecord, nouns.VerdictRecord),
@@ -258,7 +257,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "register",
         "Register",
-        "Register the model that passed in MLflow as challenger.",
+        "Register the model that passed in MLflow as the challenger.",
         makes=nouns.RegisteredRecord,
         inputs=(nouns.ExportedRecord, nouns.VerdictRecord),
         retries=3,
@@ -267,7 +266,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "roll_out",
         "Roll out",
-        "Bring the exported model up beside the champion, where ERASEDIFF_ROLL_OUT_BACKEND says how; it serves, or is rolled back (12).",
+        "Roll the exported model out if ERASEDIFF_ROLL_OUT_BACKEND is set; a failure is rolled back (12).",
         makes=nouns.RollOutRecord,
         size=ROLLING,
         credentials=(*_STORES, *_LEDGER),
@@ -289,7 +288,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "certify",
         "Certify",
-        "Issue the signed certificate of an attempt that passed: provisional until its purge is complete, then final.",
+        "Issue the signed certificate; it is provisional until the purge is complete, then final.",
         role=Role.ANSWERS,
         makes=CertificateRecord,
         credentials=(*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"),
@@ -300,7 +299,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "purge",
         "Purge",
-        "Delete what was forgotten, wherever it lies, and show that it is gone; goes on where it was, and ends with 13 while anything is left.",
+        "Delete the forgotten data from every store and check that they are gone; 13: unfinished, run again.",
         role=Role.ANSWERS,
         makes=PurgeRecord,
         size=MEDIUM,
@@ -311,7 +310,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "regate",
         "Re-run the gate",
-        "Re-run the gate on the deployed model with fresh seeds, for everything that it has forgotten.",
+        "Re-run the gate on the deployed model with fresh seeds, for every class it has forgotten.",
         role=Role.IDLES,
         makes=RegateRecord,
         size=MEDIUM,
@@ -321,7 +320,7 @@ STEPS: tuple[Step, ...] = (
     Step(
         "record_outcome",
         "Record the outcome",
-        "Write outcome.json and report.html of an attempt, whatever happened before.",
+        "Write outcome.json and report.html of an attempt, even after a failure.",
         role=Role.CLOSES,
         credentials=_STORES,
     ),
@@ -329,12 +328,12 @@ STEPS: tuple[Step, ...] = (
 
 
 def step_named(name: str) -> Step:
-    """The row of a step."""
+    """The row with this name."""
     return next(row for row in STEPS if row.name == name)
 
 
 def step_for(role: Role) -> Step:
-    """The only row that has a role."""
+    """The row with this role; only for roles that one row has."""
     (found,) = (row for row in STEPS if row.role is role)
     return found
 
@@ -345,7 +344,7 @@ def maker_of(kind: type[Record]) -> Step:
 
 
 def work_steps() -> Iterator[Step]:
-    """Every step between opening and closing an attempt, in the order in which a run performs them; a step may come twice."""
+    """The steps between opening and closing an attempt, in the order of a run; a step may come twice."""
     for row in STEPS:
         if row.role in (Role.WORKS, Role.DECIDES, Role.PROMOTES, Role.ANSWERS):
             yield row

@@ -1,4 +1,4 @@
-"""What the registry says of a version."""
+"""The tags of a registered version."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FORGOTTEN_TAG, DRIFT_TAG = "erasediff.forgotten", "erasediff.drift"
 
 
 def model_tags(record: ModelRecord) -> dict[str, str]:
-    """The tags that say what a version is."""
+    """The tags that describe a model."""
     forgotten = {FORGOTTEN_TAG: ",".join(map(str, record.forgotten))} if record.forgotten else {}
     return forgotten | {
         "erasediff.model": record.canonical().decode(),

@@ -1,4 +1,4 @@
-"""Pin the champion that the attempt starts from; train and register one where the registry has none."""
+"""Pin the champion as the attempt's base; train and register one if the registry has none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
 
 
 def train_base(attempt: Attempt) -> BaseRecord:
-    """Pin this attempt's base, and the detectors that will judge it; in a batch those of the first attempt.
+    """Pin this attempt's base and judges; a batch shares those of its lead.
 
     Raises:
         BadInput: there is no champion and the config trains none.
@@ -39,7 +39,7 @@ def train_base(attempt: Attempt) -> BaseRecord:
 
 
 def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:
-    """The champion, fetched and checked; trained and registered first where there is none."""
+    """Fetch and check the champion; train and register it first if there is none."""
     tracking = Tracking(workdir.root)
     version = tracking.alias(config.model_name, CHAMPION)
     if version is None:
@@ -51,23 +51,23 @@ def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:
 
 
 def _drift(version: object, model: ModelRecord) -> float | None:
-    """How far earlier erasures moved the retained classes: 1 if there were none, ``None`` where the version does not say."""
+    """How far earlier erasures moved the retained classes: 1 if there were none, ``None`` if the tag is missing."""
     if not model.forgotten:
         return 1.0
-    said = getattr(version, "tags", {}).get(DRIFT_TAG, "")
+    tag = getattr(version, "tags", {}).get(DRIFT_TAG, "")
     try:
-        drift = float(said)
+        drift = float(tag)
     except ValueError:
         return None
     return drift if math.isfinite(drift) and drift > 0 else None
 
 
 def fetch_model(workdir: Workdir, tracking: Tracking, version: object) -> ModelRecord:
-    """The model of a registered version, brought into the workdir and checked against its tags.
+    """Fetch the model of a registered version into the workdir and check it against its tags.
 
     Raises:
         BadInput: the version was not registered by EraseDiff.
-        IntegrityError: its bytes are not the ones its tags name.
+        IntegrityError: its bytes do not match its tags.
     """
     tags: dict[str, str] = getattr(version, "tags", {})
     where = f"version {getattr(version, 'version', '?')} of {getattr(version, 'name', '?')}"
@@ -96,7 +96,7 @@ def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking)
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: add base_training to the config or register one.")
     if erased := tracking.versions_with_tag(config.model_name, FORGOTTEN_TAG):
         raise BadInput(
-            f"{config.model_name!r} has no champion, but its version {erased[-1]} has forgotten data that a new base would learn again: "
+            f"{config.model_name!r} has no champion, but its version {erased[-1]} has forgotten data, which a new base would learn again: "
             f"point the alias {CHAMPION!r} to that version in MLflow, or choose another model_name."
         )
     dataset = load_dataset(config.dataset)

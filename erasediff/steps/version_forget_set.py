@@ -1,4 +1,4 @@
-"""Split, pack, version and push the forget set; what stays behind is a record with counts and digests."""
+"""Split off, pack, version and push the forget set; the record holds only counts and digests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
     """Version the forget set of this attempt.
 
     Raises:
-        BadInput: the forget set is empty or everything, the dataset changed since the plan, or the remote fails.
+        BadInput: the forget set or the retain set is empty, the dataset changed since the plan, or the remote fails.
     """
     plan, base = attempt.plan(), attempt.need(BaseRecord)
     dataset = load_dataset(attempt.config().dataset)
@@ -52,7 +52,7 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
 
 
 def forget_store(attempt: Attempt, plan: PlanRecord) -> ForgetStore:
-    """The store of this request: a remote prefix of its own, so that a purge can name every object in it."""
+    """The request's store: a remote prefix of its own, so that a purge can delete all of it."""
     settings = Settings()
     root = settings.dvc_remote
     if root is None:
@@ -64,10 +64,10 @@ def forget_store(attempt: Attempt, plan: PlanRecord) -> ForgetStore:
 
 
 def split_of(attempt: Attempt, base: BaseRecord, labels: NDArray[np.int64]) -> Split:
-    """The images ``[N]`` by what an attempt does with them; those that its batch forgets beside its own are retained by none.
+    """Split the images by their labels ``[N]``; classes of the batch's other attempts are in neither set.
 
     Raises:
-        BadInput: the forget set is empty or everything.
+        BadInput: the forget set or the retain set is empty.
     """
     beside = (other.plan().request.label for other in others_of(attempt))
     return split_dataset(labels, attempt.plan().request.label, (*base.model.forgotten, *beside))

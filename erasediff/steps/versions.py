@@ -1,4 +1,4 @@
-"""Registered versions, as their tags describe them, and the exported graphs that belong to them."""
+"""Registered versions as their tags describe them, and their exported graphs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Version(Strict):
 
 
 def version_of(entry: Any) -> Version | None:
-    """A version by its tags; ``None`` for a base, and for what somebody else registered."""
+    """A version from its tags; ``None`` for a base model, and for a version that another tool registered."""
     tags: dict[str, str] = entry.tags
     try:
         return Version(
@@ -47,16 +47,16 @@ def epoch_of(entry: Any) -> int:
     """The erasure epoch of a version.
 
     Raises:
-        BadInput: its tag cannot be read, so nobody knows what must not come back.
+        BadInput: its tag cannot be read.
     """
     return ModelRecord.parse_json(entry.tags.get("erasediff.model", ""), f"the tag erasediff.model of version {entry.version}").epoch
 
 
 def fetch_exported(tracking: Tracking, name: str, target: Version, folder: Path, rules: ServingRules) -> Exported:
-    """The exported graph of a version, brought here and held against its tags and the rules."""
+    """Fetch the exported graph of a version and check it against its tags and the serving rules."""
     entry = tracking.resolve(f"models:/{name}/{target.number}")
     exported = Exported.read(tracking.download(tracking.artifacts_of(entry, "onnx"), folder))
     admit(exported.folder, rules)
     if (exported.model.onnx.sha256, exported.model.epoch) != (target.onnx_sha256, target.epoch):
-        raise IntegrityError(f"the graph of version {target.number} is not the one that its tags name: look at the version in MLflow.")
+        raise IntegrityError(f"the graph of version {target.number} does not match its tags: check the version in MLflow.")
     return exported

@@ -135,10 +135,10 @@ def test_a_repeated_key_in_config_or_policy(refused, tmp_path):
     config.write_text("erase: {steps: 300}\nseed: 1\nerase: {method: finetune}\n")
     policy.write_text("tier: 2\n" + POLICY.read_text())
     arguments = ("run", "--forget-label", 0, "--workdir", tmp_path / "work")
-    assert "config.yaml is not YAML 1.2 (the key 'erase' stands twice, line 3)" in refused(*arguments, "--config", config)
-    assert "policy.yaml is not YAML 1.2 (the key 'tier' stands twice" in refused(*arguments, "--policy", policy)
+    assert "config.yaml is not YAML 1.2 (the key 'erase' appears twice, line 3)" in refused(*arguments, "--config", config)
+    assert "policy.yaml is not YAML 1.2 (the key 'tier' appears twice" in refused(*arguments, "--policy", policy)
     config.write_text("erase: {steps: 300}\nseed: 1\n")
-    assert "stands twice" not in refused(*arguments, "--config", config, "--policy", tmp_path / "absent.yaml"), "control: it is the second key"
+    assert "appears twice" not in refused(*arguments, "--config", config, "--policy", tmp_path / "absent.yaml"), "control: it is the second key"
 
 
 def test_config_that_is_not_there(refused, tmp_path):

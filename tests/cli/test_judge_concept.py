@@ -123,7 +123,7 @@ def test_a_finished_trial_is_not_measured_again_and_another_is_refused(
     assert (everything(tmp_path / "out"), len(calls)) == (first, 1)
     for changes in ({}, {"policy": None, "erased": shelf / "base"}):
         assert main(arguments(shelf, tmp_path, **changes)) == 2
-        assert "another trial" in capsys.readouterr().err
+        assert "measurements of other inputs" in capsys.readouterr().err
     (tmp_path / "out/measurements.json").unlink()
     assert main(arguments(shelf, tmp_path, policy=None)) == 0
     assert calls == [calls[0]] * 2, "a killed command goes on with its key"
@@ -187,7 +187,7 @@ def few(shelf: Path, tmp_path: Path) -> dict[str, object]:
         (lambda shelf, tmp_path: {"out": shelf / "erased/out"}, "another --out"),
         (lambda shelf, tmp_path: {"out": tmp_path / "policy.yaml"}, "is a file"),
         (spoil("out/holiday.txt", "x"), "holiday.txt"),
-        (spoil("out/evaluation.key", "not a key"), "no key"),
+        (spoil("out/evaluation.key", "not a key"), "not a key"),
         (spoil("out/measurements.json", "{"), "not JSON"),
         (spoil("prompts.yaml", "concept: [{prompt: a secret name}]"), "concept"),
         (other_policy(forget={"prompts": 3, "seeds": 2, "max_upper": 0.1}), "too few"),

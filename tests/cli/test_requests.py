@@ -111,7 +111,7 @@ def test_no_ledger_is_not_an_empty_ledger(desk: Desk) -> None:
         (["extend", "ID", "--reason", "complex", "--noticed", "yesterday"], "YYYY-MM-DD"),
         (["extend", "ID", "--reason", "complex", "--noticed", "2020-01-01"], "between its receipt and its due date"),
         (["show", "r-0000000000000000"], "no request r-0000000000000000"),
-        (["show", "Jane Doe"], "no request's id"),
+        (["show", "Jane Doe"], "not a request's id"),
         (["list", "--state", "lost"], "there is no such state"),
         (["add", "--dataset", "jane@example.org", "--label", "3"], "dataset"),
         (["add", "--dataset", "digits", "--label", "3", "--regime", "HIPAA"], "regime"),
@@ -133,11 +133,11 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(desk: Desk, command: list
 def test_a_setting_that_cannot_be_is_a_sentence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value, says in (
         ("ERASEDIFF_LEDGER_OWN_DAYS", "soon", "own_days"),
-        ("ERASEDIFF_LEDGER_ZONE", "Europe/Atlantis", "no time zone Europe/Atlantis"),
-        ("ERASEDIFF_LEDGER", "mysql://someone:secret@host/db", "a ledger cannot lie in mysql"),
-        ("ERASEDIFF_LEDGER", "sqlite://", "a ledger cannot lie in sqlite"),
+        ("ERASEDIFF_LEDGER_ZONE", "Europe/Atlantis", "does not know the time zone Europe/Atlantis"),
+        ("ERASEDIFF_LEDGER", "mysql://someone:secret@host/db", "a ledger cannot use mysql"),
+        ("ERASEDIFF_LEDGER", "sqlite://", "a ledger cannot use sqlite"),
         ("ERASEDIFF_LEDGER", "postgresql://someone:secret@127.0.0.1:1/db", "the ledger postgresql://127.0.0.1:1/db does not answer"),
-        ("ERASEDIFF_LEDGER", "postgresql://someone:secret@host:port/db", "is no address"),
+        ("ERASEDIFF_LEDGER", "postgresql://someone:secret@host:port/db", "is not a valid address"),
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
@@ -160,7 +160,7 @@ def test_a_file_that_is_no_ledger_is_left_alone(desk: Desk) -> None:
     desk.workdir.mkdir()
     (desk.workdir / "ledger.db").write_bytes(b"no database" * 200)
     for command in (["due"], ["request", "add", "--dataset", "digits", "--label", "3"]):
-        assert "is damaged or no database" in desk(*command, code=2)
+        assert "is damaged or not a database" in desk(*command, code=2)
     assert (desk.workdir / "ledger.db").read_bytes() == b"no database" * 200
 
 
@@ -190,5 +190,5 @@ def test_a_ledger_that_does_not_verify_is_shown_as_broken(desk: Desk, tmp_path: 
     assert "BROKEN LEDGER" in html
     assert "does not follow from its events" in html
     assert "IN TIME" not in html
-    assert "Nothing is owed" not in html
+    assert "There is no open deadline" not in html
     assert html.count(one) == 1, "in the sentence that says what is wrong, and in no row"

@@ -27,7 +27,7 @@ def test_a_ledger_that_others_keep_busy_is_said_to_be_busy(where: str, ledger: L
     mine = Ledger.existing(where)
     with ledger.database.writing() as connection:
         connection.execute(database.HEAD.select().with_for_update())
-        with pytest.raises(BadInput, match="kept it busy"):
+        with pytest.raises(BadInput, match="kept it locked"):
             mine.file(filing(), "desk", now)
         assert mine.requests() == (), "who only reads is not kept waiting"
     assert mine.file(filing(), "desk", now).state is S.RECEIVED
@@ -123,7 +123,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_ledger_whole(tmp_path: Path, n
 def test_what_is_no_database_is_not_made_one(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_bytes(b"x" * 5000)
     for make in (Ledger.open, Ledger.existing):
-        with pytest.raises(BadInput, match="damaged or no database"):
+        with pytest.raises(BadInput, match="damaged or not a database"):
             make(tmp_path)
 
 

@@ -30,7 +30,7 @@ def test_a_new_key_is_readable_by_its_owner_alone_and_never_replaced(tmp_path: P
     document = new_key(tmp_path, None, NOW, None)
     assert stat.S_IMODE((tmp_path / PRIVATE).stat().st_mode) == 0o600
     assert read_public_key(tmp_path / PUBLIC).id == document.key_id
-    with pytest.raises(BadInput, match="is there already"):
+    with pytest.raises(BadInput, match="exists, and a key is never replaced"):
         new_key(tmp_path, None, NOW, None)
     assert KeyDocument.read(tmp_path / "signing-key.json") == document
 
@@ -47,7 +47,7 @@ def test_a_locked_key_opens_with_its_passphrase_alone(tmp_path: Path) -> None:
     new_key(tmp_path, "open sesame", NOW, None)
     assert b"ENCRYPTED" in (tmp_path / PRIVATE).read_bytes()
     assert read_private_key(tmp_path / PRIVATE, "open sesame")[1].id == read_public_key(tmp_path / PUBLIC).id
-    for passphrase, sentence in ((None, "needs a passphrase"), ("wrong", "cannot be opened")):
+    for passphrase, sentence in ((None, "needs a passphrase"), ("wrong", "cannot be read")):
         with pytest.raises(BadInput, match=sentence) as refused:
             read_private_key(tmp_path / PRIVATE, passphrase)
         assert "wrong." not in str(refused.value).replace("PASSPHRASE is wrong.", "")
@@ -63,7 +63,7 @@ def test_a_key_that_has_ended_signs_nothing(tmp_path: Path) -> None:
     assert load_signing_key(settings, end), "control"
     with pytest.raises(BadInput, match="expired at 2026-03-03"):
         load_signing_key(settings, end + timedelta(seconds=1))
-    with pytest.raises(BadInput, match="ended before it was made"):
+    with pytest.raises(BadInput, match="would expire before it is made"):
         new_key(tmp_path / "b", None, NOW, NOW)
 
 
@@ -129,7 +129,7 @@ def test_a_signer_that_signs_with_another_key_is_found_out(tmp_path: Path) -> No
     for name in ("a", "b"):
         new_key(tmp_path / name, None, NOW, None)
     first, second = (load_signing_key(SigningSettings(key=str(tmp_path / name / PRIVATE)), NOW) for name in ("a", "b"))
-    with pytest.raises(IntegrityError, match="are no pair"):
+    with pytest.raises(IntegrityError, match="does not match its public key"):
         sign(DOCUMENT, REVOCATIONS, replace(first, signer=second.signer))
 
 

@@ -105,7 +105,7 @@ def test_it_verifies_in_an_environment_of_the_extra_alone(issued: Issued, elsewh
     finally:
         issued.onnx.write_bytes(whole)
     assert refused.returncode == 2
-    assert "is not the one that was certified" in refused.stderr
+    assert "is not the certified one" in refused.stderr
 
 
 @pytest.mark.thorough

@@ -132,5 +132,5 @@ def test_control_a_reported_check_is_shown_apart(facts: Facts) -> None:  # noqa:
     verdict: VerdictRecord = facts.verdict.model_copy(update={"reported": (check("F6"),)})
     exported = facts.exported.model_copy(update={"made_from": facts.exported.made_from | {"verdict": verdict.digest()}})
     changed = replace(facts, verdict=verdict, exported=exported, registered=None, rolled_out=None, promotion=None)
-    assert "Tests that were reported" in certificate_page(statement_of(changed, AT), "a" * 64)
-    assert "Tests that were reported" not in certificate_page(statement_of(facts, AT), "a" * 64)
+    assert "Tests that are only reported" in certificate_page(statement_of(changed, AT), "a" * 64)
+    assert "Tests that are only reported" not in certificate_page(statement_of(facts, AT), "a" * 64)

@@ -40,8 +40,8 @@ def test_the_word_is_that_of_the_worst_deadline(requests: list[RequestFacts], wo
 def test_rows_that_are_not_shown_are_counted() -> None:
     html = render_status([facts(i) for i in range(ROWS_SHOWN + 7)], WHOLE, NOW)
     assert html.count("<code>r-") == ROWS_SHOWN
-    assert "7 more, due later" in html
-    assert "more, due later" not in render_status([facts(1)], WHOLE, NOW), "control"
+    assert "7 more are due later" in html
+    assert "more are due later" not in render_status([facts(1)], WHOLE, NOW), "control"
 
 
 @pytest.mark.parametrize(("zone", "date", "left"), [("UTC", "2026-04-02", "31 days left"), ("Pacific/Kiritimati", "2026-04-03", "31 days left")])

@@ -113,24 +113,24 @@ def test_a_run_is_certified_with_a_token_and_anybody_can_verify_that(token: Issu
 
 
 def test_another_key_of_the_same_token_is_found_out(token: Issuer) -> None:
-    assert "are no pair" in token.refused(ERASEDIFF_SIGNING_KEY=f"hsm:2?label={LABEL}")
+    assert "does not match its public key" in token.refused(ERASEDIFF_SIGNING_KEY=f"hsm:2?label={LABEL}")
 
 
 def test_what_is_wrong_with_a_token_is_one_sentence(token: Issuer) -> None:
     assert "ERASEDIFF_SIGNING_PASSPHRASE" in token.refused(ERASEDIFF_SIGNING_PASSPHRASE="")
-    assert "check its access" in token.refused(ERASEDIFF_SIGNING_PASSPHRASE="1234")
+    assert "check the access" in token.refused(ERASEDIFF_SIGNING_PASSPHRASE="1234")
     assert "PYKCS11LIB" in token.refused(PYKCS11LIB="")
-    assert "check its access" in token.refused(PYKCS11LIB="/nonexistent/library.so")
-    assert "check its access" in token.refused(ERASEDIFF_SIGNING_KEY=f"hsm:7?label={LABEL}")
-    assert "check its access" in token.refused(ERASEDIFF_SIGNING_KEY=f"hsm:{SIGNS}?label=nobody")
+    assert "check the access" in token.refused(PYKCS11LIB="/nonexistent/library.so")
+    assert "check the access" in token.refused(ERASEDIFF_SIGNING_KEY=f"hsm:7?label={LABEL}")
+    assert "check the access" in token.refused(ERASEDIFF_SIGNING_KEY=f"hsm:{SIGNS}?label=nobody")
     lose_token(token.folder / "token")
-    assert "check its access" in token.refused()
+    assert "check the access" in token.refused()
 
 
 def test_a_service_that_signs_something_else_is_found_out(wrong_service: Issuer) -> None:
-    assert "are no pair" in wrong_service.refused()
+    assert "does not match its public key" in wrong_service.refused()
 
 
 def test_a_service_that_is_down_or_knows_no_such_key_is_one_sentence(wrong_service: Issuer) -> None:
-    assert "check its access" in wrong_service.refused(ERASEDIFF_SIGNING_KEY="awskms:12345678-1234-1234-1234-123456789012")
-    assert "check its access" in wrong_service.refused(AWS_ENDPOINT_URL="http://127.0.0.1:1")
+    assert "check the access" in wrong_service.refused(ERASEDIFF_SIGNING_KEY="awskms:12345678-1234-1234-1234-123456789012")
+    assert "check the access" in wrong_service.refused(AWS_ENDPOINT_URL="http://127.0.0.1:1")

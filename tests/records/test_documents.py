@@ -82,7 +82,7 @@ def test_a_record_read_back_has_the_same_digest(tmp_path: Path) -> None:
         ('{"dataset": "digits", "label": -1}', ("'label'",)),
         ('{"dataset": "../digits", "label": 1}', ("'dataset'",)),
         ('{"dataset": "digits", "label": 9007199254740993}', ("9007199254740993",)),
-        ('{"dataset": "digits", "label": 1, "label": 2}', ("the key 'label' stands twice",)),
+        ('{"dataset": "digits", "label": 1, "label": 2}', ("the key 'label' appears twice",)),
         ("[]", ("document",)),
         ("{", ("is not JSON",)),
         ("[" * 100_000, ("is not JSON",)),
@@ -209,8 +209,8 @@ def test_control_the_shipped_policy_is_accepted_and_a_change_changes_its_digest(
         ("detector: {kind: transformers, labels: [0, 1]}", ("'detector'", "needs a path")),
         ("detector: {kind: transformers, path: /models/vit}", ("'detector'", "needs labels")),
         ("detector: {labels: [0, 1]}", ("'detector'", "takes no labels")),
-        ("detector: {kind: transformers, path: /models/vit, labels: [3, 3]}", ("'detector'", "different classes")),
-        ("detector: {kind: transformers, path: /models/vit, labels: [-1, 3]}", ("'detector'", "different classes")),
+        ("detector: {kind: transformers, path: /models/vit, labels: [3, 3]}", ("'detector'", "distinct classes")),
+        ("detector: {kind: transformers, path: /models/vit, labels: [-1, 3]}", ("'detector'", "distinct classes")),
     ],
 )
 def test_a_wrong_config_is_refused_with_one_sentence(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:

@@ -45,7 +45,7 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path, load: Callable[[Path
     with pytest.raises(BadInput) as refused:
         load(path)
     line = line or len(text.splitlines()) + 1
-    assert f"{path} is not YAML 1.2 (the key '{key}' stands twice, line {line})" in str(refused.value)
+    assert f"{path} is not YAML 1.2 (the key '{key}' appears twice, line {line})" in str(refused.value)
     assert "jane" not in str(refused.value), "no prompt is quoted"
 
 
@@ -77,9 +77,9 @@ def test_aliases_are_read_but_make_no_document_larger_than_one_may_be() -> None:
     assert parse_yaml("a: &a [1, 2]\nb: *a\n", "x") == {"a": [1, 2], "b": [1, 2]}
     assert len(parse_yaml(nested(5), "x")) == 5, "control: a hundred thousand words are no bomb"
     for bomb in (nested(9), nested(3, "x" * 9000), f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 50)}]"):
-        with pytest.raises(BadInput, match="with its aliases written out"):
+        with pytest.raises(BadInput, match="with its aliases expanded"):
             parse_yaml(bomb, "x")
-    with pytest.raises(BadInput, match="an alias stands within what it names, line 1"):
+    with pytest.raises(BadInput, match="an alias refers to a node that contains it, line 1"):
         parse_yaml("a: &a\n  - *a\n", "x")
 
 

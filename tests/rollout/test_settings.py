@@ -33,7 +33,7 @@ def test_control_whole_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> No
         ({"BACKEND": "helm"}, "backend"),
         ({"PUBLISH_TO": ""}, "PUBLISH_TO"),
         ({"IMAGE": ""}, "ERASEDIFF_ROLL_OUT_IMAGE"),
-        ({"PUBLISH_TO": "gs://models"}, "nothing can be published"),
+        ({"PUBLISH_TO": "gs://models"}, "cannot publish"),
         ({"PUBLISH_TO": "/elsewhere", "CLAIM": "work"}, "pods cannot read"),
         ({"PUBLISH_TO": "/workdir/models"}, "pods cannot read"),
         ({"NAMESPACE": "Not_A_Name"}, "namespace"),

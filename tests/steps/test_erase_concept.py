@@ -145,7 +145,7 @@ def test_what_was_forgotten_before_stays_a_forget_condition(base: Path, folders:
     shutil.rmtree(folders / "red")
     with visited(monkeypatch) as batches:
         second = erase_concept(config_of(folders / "one", folders / "cat", folders / "keep"), folders / "two")
-    # rows: the null prompt, the cat, blue and green, and what was forgotten before
+    # rows: the empty prompt, the cat, blue and green, and what was forgotten before
     assert {int(label) for batch in batches for label in batch.labels} == {1, 4}
     assert second.erasures[:-1] == first.erasures
     found = read_forgotten(folders / "two")
@@ -291,8 +291,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], dict[str, object], str]] = {
     "empty folder without rows": (lambda f: [p.unlink() for p in (f / "red").iterdir()], {}, "labels.csv"),
     "wrong size": (wrong_size, {}, "32x16 but the model's are 16x16"),
     "forget prompt retained": (also_retained, {}, "holds 1 of the 1 prompts to forget"),
-    "forget prompt of nothing": (lambda f: lines(f / "red", *(f"{i:03}.png,<|endoftext|>" for i in range(4))), {}, "null prompt"),
-    "anchor to forget": (lambda f: None, {"anchor_prompt": RED, "erase": SETTINGS | {"target": "anchor"}}, "anchor_prompt is a prompt to forget"),
+    "forget prompt of nothing": (lambda f: lines(f / "red", *(f"{i:03}.png,<|endoftext|>" for i in range(4))), {}, "empty prompt"),
+    "anchor to forget": (lambda f: None, {"anchor_prompt": RED, "erase": SETTINGS | {"target": "anchor"}}, "anchor_prompt is a forgotten prompt"),
     "anchor without target": (lambda f: None, {"anchor_prompt": BLUE}, "anchor_prompt goes with"),
     "target without anchor": (lambda f: None, {"erase": {"target": "anchor"}}, "anchor_prompt goes with"),
     "anchor as a label": (lambda f: None, {"erase": {"anchor": 1}}, "anchor_prompt instead"),

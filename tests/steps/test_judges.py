@@ -151,7 +151,7 @@ def test_the_gate_refuses_measurements_by_another_judge(run: Attempt, who: str) 
     check_judges(run, base, measurements())  # control
     detector = measurements().detector.model_copy(update={"sha256": "1" * 64})
     others = {"classifier": {"detector": detector}, "neighbours": {"neighbours": witness(sha256="1" * 64)}, "features": {"features": "1" * 64}}
-    with pytest.raises(IntegrityError, match="made by other detectors, or of other features"):
+    with pytest.raises(IntegrityError, match="made with other detectors or features"):
         check_judges(run, base, measurements(**others[who]))
 
 
@@ -161,5 +161,5 @@ def test_the_gate_takes_no_judge_in_another_s_place(run: Attempt) -> None:
     right = measurements(neighbours=witness(sha256="1" * 64))
     check_judges(run, base, right)  # control
     detector = right.detector.model_copy(update={"sha256": "1" * 64})
-    with pytest.raises(IntegrityError, match="made by other detectors"):
+    with pytest.raises(IntegrityError, match="made with other detectors"):
         check_judges(run, base, right.model_copy(update={"detector": detector}))

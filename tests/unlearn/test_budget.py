@@ -160,7 +160,7 @@ def test_the_proxy_tells_a_model_of_forgotten_images_from_one_of_retained_ones(m
 
 
 def test_a_pool_of_targets_needs_a_teacher_that_does_not_change() -> None:
-    with pytest.raises(ValidationError, match="teacher_pool keeps targets of a teacher that does not change"):
+    with pytest.raises(ValidationError, match="teacher_pool reuses targets"):
         EraseConfig(teacher="current", teacher_pool=4)
 
 
