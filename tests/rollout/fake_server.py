@@ -63,7 +63,7 @@ def answering(candidate: Candidate) -> Iterator[FakeServer]:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, daemon=True).start()
+    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     fake.address = f"http://127.0.0.1:{http.server_port}"
     yield fake
     http.shutdown()
