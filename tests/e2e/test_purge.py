@@ -113,7 +113,7 @@ def finished(tmp_path_factory, erasediff, canary, name):
 
 
 def test_tier_2_attacks_three_models_decides_and_reports(finished):
-    run = Workdir(finished).run().folder
+    run = Workdir(finished).attempt().folder
     verdict, measured, exported = (json.loads((run / f"{name}.json").read_text()) for name in ("verdict", "measurements", "exported"))
     assert {check["id"] for check in verdict["checks"]} >= DECISIVE
     assert {check["id"] for check in verdict["reported"]} == REPORTED
@@ -131,7 +131,7 @@ def test_the_report_and_the_tracking_show_them(finished, services):
     assert all(words in page for words in ("Attacked", "Reported, not decisive", "Learning it again", "without the class"))
     from mlflow import MlflowClient
 
-    metrics = MlflowClient(services.mlflow_uri).get_run(Workdir(finished).run().plan().mlflow_run_id).data.metrics
+    metrics = MlflowClient(services.mlflow_uri).get_run(Workdir(finished).attempt().plan().mlflow_run_id).data.metrics
     assert {"gate.f1.upper95", "gate.f4.upper95", "gate.f9.pia.upper95", "gate.f6.lower95", "gate.f8.int8.upper95", "gate.f8.int8.passed"} <= set(
         metrics
     )
@@ -139,7 +139,7 @@ def test_the_report_and_the_tracking_show_them(finished, services):
 
 def test_the_tier_was_fixed_in_the_plan_before_anything_was_erased(finished, erasediff):
     """A PASS on tier 2 is no PASS that tier 1 could have given: the policies have different digests."""
-    assert json.loads((Workdir(finished).run().folder / "policy.json").read_text())["tier"] == 2
+    assert json.loads((Workdir(finished).attempt().folder / "policy.json").read_text())["tier"] == 2
     refused = erasediff("run", "--workdir", finished, "--forget-label", 1, "--tier", 3)
     assert refused.returncode == 2
 
