@@ -36,7 +36,7 @@ def test_tier_2_attacks_three_models_decides_and_reports(attacked):
 def test_the_report_and_the_tracking_show_them(attacked):
     workdir, _ = attacked
     page = (workdir / "report.html").read_text()
-    assert all(words in page for words in ("Attacked", "Reported, not decisive", "Learning it again", "without the class"))
+    assert all(words in page for words in ("Attackers", "Reported only", "Relearning", "without the class"))
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{workdir}/mlflow.db")
