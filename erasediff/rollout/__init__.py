@@ -1,1 +1,1 @@
-"""Bringing an exported model up on Kubernetes beside the one that serves, and going back when it does not come up."""
+"""Roll an exported model out on Kubernetes as a canary, and roll back if it fails."""

@@ -1,4 +1,4 @@
-"""What a roll-out asks of a cluster, whatever serves there."""
+"""The interface of roll-out backends."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from erasediff.records.serving import ServingRules
 
 PREFIX = "erasediff.io/"
 Admit = Callable[[ServedModel, ServingRules], None]
-"""Whether rules let a model be served; raises BadInput with the reason where they do not."""
+"""Checks a model against rules; raises BadInput if they do not allow it."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that was published, and what its manifest says of it."""
+    """A published model and its manifest."""
 
     uri: str
     model: ServedModel
 
     def annotations(self) -> dict[str, str]:
-        """What the objects that serve it say of it: the whole manifest, so that a roll-back can judge it by rules of a later day."""
+        """Annotations with the whole manifest, so that a later roll-back can check it against the rules."""
         return {f"{PREFIX}uri": self.uri, f"{PREFIX}served": self.model.canonical().decode()}
 
 
 def serving_candidate(annotations: dict[str, str] | None) -> Candidate | None:
-    """The model that objects with these annotations serve; ``None`` if they do not say."""
+    """The model that an object with these annotations serves; ``None`` if they are missing."""
     found = annotations or {}
     uri, served = found.get(f"{PREFIX}uri"), found.get(f"{PREFIX}served")
     return None if uri is None or served is None else Candidate(uri, ServedModel.parse_json(served, f"the annotation {PREFIX}served"))
 
 
 class RollOutBackend(Protocol):
-    """One roll-out. The methods are called in this order, and ``roll_back`` at any time after ``look``."""
+    """One roll-out. Methods are called in this order; ``roll_back`` may come at any time after ``look``."""
 
     def look(self) -> Candidate | None:
-        """Remember what serves now, and say which model it is, where that is known."""
+        """Remember the deployed version, and return its model if known."""
 
     def bring_up(self, candidate: Candidate, deadline: Deadline) -> None:
-        """Start the candidate beside it without traffic and wait until it is ready."""
+        """Start the candidate without traffic and wait until it is ready."""
 
     def address(self) -> str:
         """The candidate's own address inside the cluster, such as ``http://NAME.NAMESPACE.svc``."""
 
     def share(self, deadline: Deadline) -> None:
-        """Give the candidate its share of the traffic, and watch it for the time that was set."""
+        """Give the candidate its share of the traffic, and watch it for the configured time."""
 
     def promote(self, deadline: Deadline) -> str:
-        """Let the candidate take all of the traffic, wait until it has, remove what was beside it; the revision that serves now."""
+        """Give the candidate all traffic, remove the canary, and return the new revision."""
 
     def changed(self) -> bool:
-        """Whether the version that ``look`` saw has been touched."""
+        """Whether the version that ``look`` saw may have been changed."""
 
     def roll_back(self, deadline: Deadline) -> None:
-        """Bring back what ``look`` saw and wait until it serves."""
+        """Restore the version that ``look`` saw, and wait until it serves."""
 
     def remove_canary(self, deadline: Deadline) -> None:
-        """Take the candidate away and leave the rest as it is."""
+        """Remove only the candidate."""

@@ -1,4 +1,4 @@
-"""Roll out on any cluster: a Deployment and a Service for what is stable, another of each for the canary."""
+"""Roll out on any cluster: one Deployment and Service for the stable version, one of each for the canary."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from erasediff.rollout.progress import gave_up, is_rolled_out, restarted, troubl
 
 
 class CanaryFailed(EraseDiffError):
-    """Pods of a new version do not get ready, or did not stay so."""
+    """Pods of a new version do not become or stay ready."""
 
 
 class DeploymentBackend:
-    """The seam over plain Deployments.
+    """The backend with plain Deployments.
 
-    The stable Service selects the stable pods alone, and both tracks only while the canary has its share: so the canary gets no
-    request before it has been tested, and what shares the traffic is the number of pods.
+    The stable Service selects only the stable pods, and both tracks while the canary has its share of the traffic. So the canary gets no traffic
+    before it is tested, and the numbers of pods determine the shares.
     """
 
     def __init__(self, cluster: Cluster, settings: RollOutSettings) -> None:
-        """Look at nothing yet."""
+        """Take the cluster and the settings, without calls."""
         self._cluster, self._settings = cluster, settings
         self._stable, self._canary = deployment_name(settings, "stable"), deployment_name(settings, "canary")
         self._before: Object | None = None
@@ -37,7 +37,7 @@ class DeploymentBackend:
         """Remember the stable Deployment.
 
         Raises:
-            BadInput: there is one of that name that a roll-out did not make.
+            BadInput: a roll-out did not make the Deployment of this name.
         """
         self._before = self._cluster.get(DEPLOYMENT, self._stable)
         for kind, present in ((DEPLOYMENT, self._before), (SERVICE, self._cluster.get(SERVICE, self._stable))):
@@ -48,7 +48,7 @@ class DeploymentBackend:
         return None if self._before is None else serving_candidate(self._before["spec"]["template"]["metadata"].get("annotations"))
 
     def bring_up(self, candidate: Candidate, deadline: Deadline) -> None:
-        """Start one pod of the candidate, after removing what a roll-out that was killed has left."""
+        """Start one pod of the candidate, after removing leftovers of a killed roll-out."""
         self._candidate = candidate
         self.remove_canary(deadline)
         self._ensure_service("stable")
@@ -61,7 +61,7 @@ class DeploymentBackend:
         return f"http://{self._canary}.{self._settings.namespace}.svc"
 
     def share(self, deadline: Deadline) -> None:
-        """Let the stable Service select both tracks; the canary has to stay ready, without a restart."""
+        """Let the stable Service select both tracks; the canary must stay ready without restarts."""
         self._select(None)
         time = Deadline(self._settings.share_seconds)
         while time.left():
@@ -73,7 +73,7 @@ class DeploymentBackend:
             time.pause(1.0)
 
     def promote(self, deadline: Deadline) -> str:
-        """Update the stable Deployment, then take the canary away."""
+        """Update the stable Deployment, then remove the canary."""
         assert self._candidate is not None
         wanted = deployment(self._settings, "stable", self._candidate, self._settings.replicas)
         if self._before is None:
@@ -88,23 +88,23 @@ class DeploymentBackend:
         return f"deployment/{self._stable} generation {present['metadata']['generation']}"
 
     def _updated(self, present: Object, wanted: Object) -> Object:
-        """The Deployment as it is, with our spec; its number of pods is not ours, an autoscaler may own it."""
+        """The current Deployment with our spec. The number of replicas stays: an autoscaler may own it."""
         if _spec_without_replicas(present) != _spec_without_replicas(self._before or {}):
             raise self._changed_by_others()
-        self._may_have_written = True  # from here on: an answer that is lost may have been a yes
+        self._may_have_written = True  # from here on: a lost answer may have been a success
         metadata = present["metadata"]
         metadata = {**metadata, "annotations": {**metadata.get("annotations", {}), **wanted["metadata"]["annotations"]}}
         return {**present, "metadata": metadata, "spec": {**wanted["spec"], "replicas": present["spec"].get("replicas", 1)}}
 
     def _changed_by_others(self) -> ObjectConflict:
-        return ObjectConflict(f"Deployment {self._settings.namespace}/{self._stable} was changed by somebody else meanwhile")
+        return ObjectConflict(f"Deployment {self._settings.namespace}/{self._stable} was changed by another process")
 
     def changed(self) -> bool:
         """Whether the stable Deployment may have been written."""
         return self._may_have_written
 
     def roll_back(self, deadline: Deadline) -> None:
-        """Bring the stable Deployment back, unless somebody else changed it after us, and take the canary away."""
+        """Restore the stable Deployment, unless another process changed it after us, and remove the canary."""
         if self._may_have_written:
             self._restore(deadline)
         self.remove_canary(deadline)
@@ -130,7 +130,7 @@ class DeploymentBackend:
         self._wait("stable", deadline, f"the previous version of {self._stable} did not become available again")
 
     def remove_canary(self, deadline: Deadline) -> None:
-        """Take the canary out of the stable Service first, then away."""
+        """Take the canary out of the stable Service, then delete it."""
         if self._cluster.get(SERVICE, self._stable) is not None:
             self._select("stable")
             self._without_canary(deadline)
@@ -138,7 +138,7 @@ class DeploymentBackend:
         self._delete("canary", deadline)
 
     def _without_canary(self, deadline: Deadline) -> None:
-        """Wait until no canary is among the stable Service's endpoints: a pod must not end while it is looked up."""
+        """Wait until the stable Service has no canary among its endpoints: a pod must not end while it gets traffic."""
         names = {pod["metadata"]["name"] for pod in self._pods("canary")}
 
         def apart(endpoints: Object | None) -> bool | None:
@@ -167,17 +167,15 @@ class DeploymentBackend:
         return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 
     def _wait(self, track: Track, deadline: Deadline, what: str) -> Object:
-        """Wait until the newest generation of a track serves.
+        """Wait until the newest generation of a track is available.
 
         Raises:
-            CanaryFailed: it will not; the sentence says what its newest pods said.
+            CanaryFailed: it failed; the message quotes its newest pods.
         """
 
         def decide(present: Object | None) -> Object | None:
             if present is None:
-                raise ObjectConflict(
-                    f"Deployment {self._settings.namespace}/{deployment_name(self._settings, track)} was deleted by somebody else meanwhile"
-                )
+                raise ObjectConflict(f"Deployment {self._settings.namespace}/{deployment_name(self._settings, track)} was deleted by another process")
             if is_rolled_out(present):
                 return present
             trouble = trouble_of(self._newest(track, present))
@@ -190,14 +188,14 @@ class DeploymentBackend:
         return self._cluster.wait(DEPLOYMENT, deployment_name(self._settings, track), decide, deadline, what)
 
     def _newest(self, track: Track, present: Object) -> list[Object]:
-        """The pods that were made from the Deployment as it is; a rolling update has older ones beside them."""
+        """The pods of the current Deployment; a rolling update also has older ones."""
         wanted = serving_candidate(present["spec"]["template"]["metadata"].get("annotations"))
         return [pod for pod in self._pods(track) if serving_candidate(pod["metadata"].get("annotations")) == wanted]
 
     def _delete(self, track: Track, deadline: Deadline) -> None:
-        """Delete a track's Deployment and wait until its pods end too.
+        """Delete a track's Deployment and wait until its pods are gone.
 
-        Kubernetes deletes them a moment later, and the next attempt at the same version would read what they said as its own.
+        Kubernetes deletes them a moment later, and the next roll-out of the same version would take their status for its own.
         """
         name = deployment_name(self._settings, track)
         self._cluster.delete(DEPLOYMENT, name)
@@ -208,7 +206,7 @@ class DeploymentBackend:
 
 
 def _spec_without_replicas(present: Object) -> dict[str, Any]:
-    """What a person changes; the number of pods is an autoscaler's."""
+    """The spec without the number of replicas, which an autoscaler may change."""
     return {name: value for name, value in present.get("spec", {}).items() if name != "replicas"}
 
 

@@ -1,7 +1,7 @@
-"""Roll out by KServe (0.20 or newer): one InferenceService, claimed field by field through server-side apply.
+"""Roll out with KServe (0.20 or newer): one InferenceService, by server-side apply.
 
-Standard mode knows a list of canaries beside the stable predictor, Knative mode a share of the traffic for the newest revision.
-Each ignores the other's fields without a word, so a mode is a setting and never guessed.
+Standard mode has a list of canaries beside the stable predictor, Knative mode a traffic share for the newest revision. Each mode silently ignores
+the other's fields, so the mode is a setting and never guessed.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate, serving_candidate
 
 MODE_ANNOTATION = "serving.kserve.io/deploymentMode"
-FORMAT = "erasediff"  # the ServingRuntime's own; the manifests bring it
-CONTAINER = "kserve-container"  # what KServe calls the container that serves, whatever is asked for
+FORMAT = "erasediff"  # of our ServingRuntime, which manifests/ installs
+CONTAINER = "kserve-container"  # KServe always gives the serving container this name
 _FAILED = {"BlockedByFailedLoad", "InvalidSpec"}
 
 
 class PredictorFailed(EraseDiffError):
-    """KServe says that a predictor does not come up."""
+    """KServe reports that a predictor failed."""
 
 
 def storage_uri(settings: RollOutSettings, uri: str) -> str:
-    """What KServe calls the place where a model was published."""
+    """KServe's storage URI of a published model."""
     return uri if uri.startswith("s3://") else f"pvc://{settings.claim}/{Path(uri).relative_to(settings.claim_mount)}"
 
 
 def predictor_name(uri: str) -> str:
-    """A name for the predictor of a model; two models that were published never share one."""
+    """A predictor's name, unique for each published model."""
     return f"m{sha256_bytes(uri.encode())[:10]}"
 
 
 def predictor(settings: RollOutSettings, candidate: Candidate) -> Object:
-    """A predictor that serves a candidate by our ServingRuntime."""
+    """A predictor that serves a candidate with our ServingRuntime."""
     named = {"name": predictor_name(candidate.uri)} if settings.mode == "Standard" else {}
     model = {"modelFormat": {"name": FORMAT}, "protocolVersion": "v2", "storageUri": storage_uri(settings, candidate.uri)}
     return {**named, "minReplicas": settings.replicas, "serviceAccountName": settings.service_account, "model": model}
 
 
 def inference_service(settings: RollOutSettings, stable: Object | None, standing: Candidate | None, **spec: Any) -> Object:
-    """The fields that a roll-out claims; a stable predictor that is somebody else's is left out."""
+    """The fields that a roll-out applies; a stable predictor of another tool is left out."""
     annotations = {MODE_ANNOTATION: settings.mode, **(standing.annotations() if standing else {})}
     return {
         "apiVersion": INFERENCE_SERVICE.api_version,
@@ -56,7 +56,7 @@ def inference_service(settings: RollOutSettings, stable: Object | None, standing
 
 
 def owned(present: Object) -> Object | None:
-    """Of a predictor that is there, the fields that a roll-out claims; ``None`` if none made it."""
+    """The fields of an existing predictor that a roll-out applies; ``None`` if no roll-out made it."""
     if serving_candidate(present["metadata"].get("annotations")) is None:
         return None
     found = present["spec"]["predictor"]
@@ -66,7 +66,7 @@ def owned(present: Object) -> Object | None:
 
 
 def is_of_this_generation(present: Object) -> bool:
-    """Whether the status speaks of the object as it is now; "ready" of an older generation is a known trap."""
+    """Whether the status is of the current generation: a "ready" of an older one does not count."""
     return bool(present.get("status", {}).get("observedGeneration", 0) >= present["metadata"]["generation"])
 
 
@@ -77,7 +77,7 @@ def is_ready(present: Object) -> bool:
 
 
 def failure_of(model_status: Object) -> str | None:
-    """Why KServe gave a model up, or ``None`` while it has not."""
+    """Why KServe failed to load a model, or ``None``."""
     if model_status.get("transitionStatus") not in _FAILED:
         return None
     info = model_status.get("lastFailureInfo", {})
@@ -85,14 +85,14 @@ def failure_of(model_status: Object) -> str | None:
 
 
 def canary_status(present: Object, name: str) -> Object | None:
-    """What the status says of a canary, if it speaks of this generation."""
+    """The status of a canary, if it is of the current generation."""
     if not is_of_this_generation(present):
         return None
     return next((dict(status) for status in present["status"].get("canaryStatuses") or () if status.get("name") == name), None)
 
 
 class KServeBackend:
-    """The seam over an InferenceService."""
+    """The backend with an InferenceService."""
 
     def __init__(self, cluster: Cluster, settings: RollOutSettings) -> None:
         """Look at nothing yet."""
@@ -107,7 +107,7 @@ class KServeBackend:
         """Remember the InferenceService.
 
         Raises:
-            BadInput: it is in another mode, in which our fields would be ignored.
+            BadInput: it has another mode, which ignores our fields.
         """
         self._before = self._cluster.get(INFERENCE_SERVICE, self._settings.name)
         if self._before is None:
@@ -122,7 +122,7 @@ class KServeBackend:
         return self._standing
 
     def bring_up(self, candidate: Candidate, deadline: Deadline) -> None:
-        """Apply the candidate without traffic; where nothing serves yet, as the stable predictor."""
+        """Apply the candidate without traffic; if nothing is deployed yet, as the stable predictor."""
         self._candidate = candidate
         if self._before is None:
             self._may_have_promoted = True
@@ -136,7 +136,7 @@ class KServeBackend:
             self._cluster.wait(INFERENCE_SERVICE, self._settings.name, self._has_new_revision, deadline, "the new revision did not become ready")
 
     def address(self) -> str:
-        """The canary's own address: a tagged route in Knative mode, the predictor's own Service in Standard mode."""
+        """The canary's address: a tagged route in Knative mode, the predictor's Service in Standard mode."""
         assert self._candidate is not None
         present = self._cluster.get(INFERENCE_SERVICE, self._settings.name) or {}
         tagged = [route["url"] for route in self._predictor_status(present).get("traffic") or () if route.get("latestRevision") and route.get("url")]
@@ -146,7 +146,7 @@ class KServeBackend:
         return self._settings.canary_address.format(**names)
 
     def share(self, deadline: Deadline) -> None:
-        """Give the candidate its percentage; it has to stay ready."""
+        """Give the candidate its share of the traffic; it must stay ready."""
         if self._before is None or self._is_served():
             return
         self._apply_canary(self._settings.canary_percent)
@@ -168,15 +168,15 @@ class KServeBackend:
         written = self._apply_stable(self._candidate)
         present = self._wait_ready(deadline, "the promoted version did not become ready")
         if present["spec"] != written["spec"]:
-            raise ObjectConflict(f"{self._describe()} was changed by somebody else meanwhile")
+            raise ObjectConflict(f"{self._describe()} was changed by another process")
         return f"inferenceservice/{self._settings.name} generation {present['metadata']['generation']}"
 
     def changed(self) -> bool:
-        """Whether the stable predictor may have been written; in Knative mode the canary is the same field."""
+        """Whether the stable predictor may have been changed; in Knative mode the canary uses the same field."""
         return self._may_have_promoted
 
     def roll_back(self, deadline: Deadline) -> None:
-        """Apply what was there, without a canary."""
+        """Apply the previous predictor, without a canary."""
         if self._before is None:
             self._cluster.delete(INFERENCE_SERVICE, self._settings.name)
             return
@@ -184,10 +184,10 @@ class KServeBackend:
         self._wait_ready(deadline, "the previous version did not become ready again")
 
     def remove_canary(self, deadline: Deadline) -> None:
-        """Nothing stands beside a predictor that has been promoted."""
+        """Do nothing: the promotion has already removed the canary."""
 
     def _is_served(self) -> bool:
-        """Whether the stable predictor is this model already: a name must not be there twice."""
+        """Whether the stable predictor already serves this model: names must be unique."""
         return self._standing is not None and self._candidate is not None and self._standing.uri == self._candidate.uri
 
     def _apply_stable(self, candidate: Candidate) -> Object:
@@ -198,11 +198,11 @@ class KServeBackend:
         assert self._candidate is not None
         new = predictor(self._settings, self._candidate)
         if self._settings.mode == "Knative":
-            # The annotations go on naming what is promoted: a roll-out that is killed here has not promoted anything.
+            # The annotations still name the promoted model: a roll-out that is killed here has promoted nothing.
             body = inference_service(self._settings, {**new, "canaryTrafficPercent": percent}, self._standing)
             self._may_have_promoted = True
         else:
-            # In this list the schema of an older API server, which knows no empty default, wants the container's name.
+            # The schema in older API servers requires the container's name in this list.
             canary = [{"trafficPercent": percent, "predictor": {**new, "minReplicas": 1, "model": {**new["model"], "name": CONTAINER}}}]
             body = inference_service(self._settings, owned(self._before), self._standing, canary=canary)
         self._cluster.apply(INFERENCE_SERVICE, body)
@@ -243,7 +243,7 @@ class KServeBackend:
 
     def _there(self, present: Object | None) -> Object:
         if present is None:
-            raise ObjectConflict(f"{self._describe()} was deleted by somebody else meanwhile")
+            raise ObjectConflict(f"{self._describe()} was deleted by another process")
         return present
 
     @staticmethod

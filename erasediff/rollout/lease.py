@@ -1,4 +1,4 @@
-"""One roll-out at a time in a cluster: a Lease that one holds, renews and gives back."""
+"""A Kubernetes Lease allows one roll-out at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECONDS = 60
 
 
 def holder_of(lease: Object, now: datetime) -> str | None:
-    """Who holds a lease; ``None`` if nobody does, or one who has not renewed it in its time."""
+    """The holder of a lease; ``None`` if it is free or expired."""
     spec = lease.get("spec", {})
     holder, renewed = spec.get("holderIdentity"), spec.get("renewTime")
     if not holder or not renewed:
@@ -28,7 +28,7 @@ def holder_of(lease: Object, now: datetime) -> str | None:
 
 
 def held_by(name: str, identity: str, now: datetime, present: Object | None = None) -> Object:
-    """A lease as somebody takes or renews it; of ``present`` it keeps the version, so that the faster of two wins."""
+    """The body that takes or renews a lease; it keeps the version of ``present``, so that only one of two writers wins."""
     moment = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
     taken = (present or {}).get("spec", {}).get("acquireTime")
     ours = (present or {}).get("spec", {}).get("holderIdentity") == identity
@@ -43,10 +43,10 @@ def held_by(name: str, identity: str, now: datetime, present: Object | None = No
 
 
 class Lease:
-    """A lease that this process holds."""
+    """A lease for this process."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
-        """Nothing is taken yet."""
+        """Take the cluster and a name, without calls."""
         self._cluster, self._name = cluster, name
         self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._renewed = datetime.now(UTC)
@@ -55,7 +55,7 @@ class Lease:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lease in this block; a thread renews it.
+        """Hold the lease during the block; a thread renews it.
 
         Raises:
             BadInput: another roll-out holds it.
@@ -68,11 +68,11 @@ class Lease:
         finally:
             self._stop.set()
             thread.join()
-            with suppress(EraseDiffError):  # it runs out by itself
+            with suppress(EraseDiffError):  # it expires by itself
                 self._give_back()
 
     def check(self) -> None:
-        """Raise where the lease is no longer ours: another roll-out may have begun."""
+        """Raise if the lease was lost: another roll-out may have begun."""
         if self._lost is None and datetime.now(UTC) - self._renewed > timedelta(seconds=SECONDS):
             self._lost = "it could not be renewed in time"
         if self._lost is not None:
@@ -87,23 +87,23 @@ class Lease:
         try:
             _ = self._cluster.create(LEASE, body) if present is None else self._cluster.replace(LEASE, body)
         except ObjectConflict:
-            raise self._taken("somebody who was faster") from None
+            raise self._taken("another process") from None
         self._renewed = now
 
     def _taken(self, holder: str) -> BadInput:
         what = f"{self._cluster.namespace}/{self._name.removesuffix('-roll-out')}"
-        return BadInput(f"another roll-out of {what} is under way, by {holder}: run this again when it has ended.")
+        return BadInput(f"another roll-out of {what} is under way, by {holder}: run this again when it has finished.")
 
     def _renew(self) -> None:
         while not self._stop.wait(SECONDS / 6):
             try:
                 present, now = self._cluster.get(LEASE, self._name), datetime.now(UTC)
                 if present is None or present.get("spec", {}).get("holderIdentity") != self.identity:
-                    self._lost = "somebody else took it"
+                    self._lost = "another process took it"
                     return
                 self._cluster.replace(LEASE, held_by(self._name, self.identity, now, present))
                 self._renewed = now
-            except EraseDiffError:  # it is tried again until it has run out, which check() sees
+            except EraseDiffError:  # retried until it expires, which check() notices
                 continue
 
     def _give_back(self) -> None:

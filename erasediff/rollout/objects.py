@@ -1,4 +1,4 @@
-"""The Deployments and Services of a roll-out, written down. Pure: settings and a candidate in, dictionaries out."""
+"""The Deployments and Services of a roll-out: pure functions from settings and a candidate to dictionaries."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Track = Literal["stable", "canary"]
 
 PORT = 8080
 RULES_MOUNT = "/etc/erasediff"
-_USER = 65532  # nobody in particular: the image names a user of its own, but not every image's name is a number
-_ANSWER_SECONDS = 60  # what a request that was accepted may still take after the pod was told to stop
+_USER = 65532  # an arbitrary number: Kubernetes requires one, and an image may name its user by a word
+_ANSWER_SECONDS = 60  # time for accepted requests after SIGTERM
 
 
 def deployment_name(settings: RollOutSettings, track: Track) -> str:
@@ -33,7 +33,7 @@ def _labels(settings: RollOutSettings, track: Track) -> dict[str, str]:
 
 
 def service(settings: RollOutSettings, track: Track) -> Object:
-    """A track's Service; it takes requests on port 80."""
+    """A track's Service, on port 80."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -43,7 +43,7 @@ def service(settings: RollOutSettings, track: Track) -> Object:
 
 
 def deployment(settings: RollOutSettings, track: Track, candidate: Candidate, replicas: int) -> Object:
-    """A track's Deployment: a new pod is ready before an old one is told to stop."""
+    """A track's Deployment: a new pod is ready before an old one stops."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -64,7 +64,7 @@ def deployment(settings: RollOutSettings, track: Track, candidate: Candidate, re
 
 
 def pod(settings: RollOutSettings, candidate: Candidate) -> Object:
-    """A pod that serves a candidate, such as the Pod Security standard `restricted` lets in."""
+    """A pod that serves a candidate, within the Pod Security standard `restricted`."""
     return {
         "serviceAccountName": settings.service_account,
         "automountServiceAccountToken": False,
@@ -102,11 +102,11 @@ def _container(settings: RollOutSettings, candidate: Candidate) -> Object:
             {"secretRef": {"name": settings.environment_secret, "optional": True}},
         ],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        # A model that is fetched and checked takes its time, and it must not be killed for that.
+        # Fetching and checking a model takes time; the pod must not be killed meanwhile.
         "startupProbe": _probe("live", period=2, failures=max(30, settings.timeout_seconds // 4)),
         "readinessProbe": _probe("ready", period=2, failures=3),
         "livenessProbe": _probe("live", period=10, failures=6),
-        # The pod leaves the Service when it is told to stop, but whoever looked it up before still comes.
+        # The pod leaves the Service's endpoints at once, but clients may still have its address.
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(settings.drain_seconds)]}}},
         "resources": {
             "requests": {"cpu": settings.cpu, "memory": settings.memory},

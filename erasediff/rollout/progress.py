@@ -1,4 +1,4 @@
-"""What a Deployment's status and its pods' statuses say. Pure: objects in, sentences out."""
+"""Explain the status of Deployments and pods: pure functions from objects to sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from erasediff.cluster.api import Object
 
-# What does not end by waiting. ImagePullBackOff may: a registry can come back, so it only ends with the time.
+# Reasons that waiting does not cure. ImagePullBackOff is not one of them: a registry may come back.
 _HOPELESS = {"CrashLoopBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"}
 _ORDINARY = {"ContainerCreating", "PodInitializing"}
 _LENGTH = 300
@@ -15,14 +15,14 @@ _LENGTH = 300
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a pod does not get ready, and whether waiting longer is of no use."""
+    """Why a pod is not ready, and whether waiting is hopeless."""
 
     sentence: str
     hopeless: bool
 
 
 def is_rolled_out(deployment: Object) -> bool:
-    """Whether all pods are of the newest generation and available, and none is left of an older one."""
+    """Whether all pods are available and of the newest generation."""
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     updated = status.get("updatedReplicas", 0)
     return bool(
@@ -34,7 +34,7 @@ def is_rolled_out(deployment: Object) -> bool:
 
 
 def gave_up(deployment: Object) -> bool:
-    """Whether Kubernetes has seen no progress of the newest generation for too long."""
+    """Whether Kubernetes reports that the newest generation makes no progress."""
     status = deployment.get("status", {})
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return False
@@ -42,13 +42,13 @@ def gave_up(deployment: Object) -> bool:
 
 
 def trouble_of(pods: Iterable[Object]) -> Trouble | None:
-    """What is wrong with the first pod of which something is known to be wrong."""
+    """The trouble of the pods; a hopeless one comes first."""
     found = [trouble for pod in pods if (trouble := _trouble(pod)) is not None]
     return min(found, key=lambda trouble: not trouble.hopeless, default=None)
 
 
 def restarted(pods: Iterable[Object]) -> bool:
-    """Whether a container of these pods has ended and was started again."""
+    """Whether a container of these pods was restarted."""
     return any(status.get("restartCount", 0) for pod in pods for status in pod.get("status", {}).get("containerStatuses") or ())
 
 
@@ -63,8 +63,8 @@ def _trouble(pod: Object) -> Trouble | None:
         waiting = state.get("waiting", {})
         reason = waiting.get("reason", "")
         if ended and ended.get("exitCode", 0) != 0:
-            said = _line(ended.get("message") or "") or ended.get("reason", "no reason given")
-            return Trouble(f"pod {name} ended with exit code {ended['exitCode']}: {said}", reason in _HOPELESS)
+            reported = _line(ended.get("message") or "") or ended.get("reason", "no reason given")
+            return Trouble(f"pod {name} ended with exit code {ended['exitCode']}: {reported}", reason in _HOPELESS)
         if reason and reason not in _ORDINARY:
             return Trouble(f"pod {name} waits: {reason}" + (f", {_line(waiting['message'])}" if waiting.get("message") else ""), reason in _HOPELESS)
         if "running" in state and not container.get("ready") and container.get("started") is not None:
@@ -73,6 +73,6 @@ def _trouble(pod: Object) -> Trouble | None:
 
 
 def _line(text: str) -> str:
-    """The last line that says something: the end of a log is where the reason stands."""
+    """The last non-empty line, where a log has the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][-_LENGTH:].rstrip(".") if lines else ""

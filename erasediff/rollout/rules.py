@@ -1,4 +1,4 @@
-"""The rules of serving as the cluster keeps them: a ConfigMap that pods mount, whose minimum epoch only rises."""
+"""The cluster's serving rules: a ConfigMap that pods mount. Its minimum epoch never falls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG_MAP_NAME, KEY = "erasediff-serving", "rules.yaml"
 
 
 def raise_epoch(text: str, epoch: int, source: str) -> str | None:
-    """The rules with their minimum epoch raised; ``None`` where it is as high already. Comments stay.
+    """The rules with a higher minimum epoch; ``None`` if it is high enough. Comments stay.
 
     Raises:
         BadInput: the rules are not valid.
@@ -25,7 +25,7 @@ def raise_epoch(text: str, epoch: int, source: str) -> str | None:
 
 
 def add_values(text: str, field: Literal["revoked", "suppress"], values: Iterable[Any], source: str) -> str | None:
-    """The rules with more digests revoked, or more labels suppressed, behind those that are; ``None`` where they all are already. Comments stay.
+    """The rules with more digests revoked or labels suppressed; ``None`` if nothing is new. Comments stay.
 
     Raises:
         BadInput: the rules are not valid.
@@ -42,30 +42,30 @@ def _with(text: str, wanted: ServingRules, field: str, source: str) -> str:
     try:
         if parse_rules(edited, source) == wanted:
             return edited
-    except BadInput:  # the list has another name in the document (an alias), and got longer there too
+    except BadInput:  # the edit also changed an alias of the list
         pass
     return dump_yaml(document)
 
 
 class ClusterRules:
-    """The rules that the pods of a namespace see."""
+    """The serving rules of a namespace."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Read nothing yet."""
+        """Take the cluster, without calls."""
         self._cluster = cluster
         self._source = f"{KEY} of ConfigMap {cluster.namespace}/{CONFIG_MAP_NAME}"
 
     def read(self) -> ServingRules:
-        """The rules in force; a ConfigMap that is missing forbids nothing.
+        """The rules in force; without a ConfigMap there are none.
 
         Raises:
-            BadInput: they are not valid, so nobody knows what they forbid.
+            BadInput: they are not valid.
         """
         present = self._cluster.get(CONFIG_MAP, CONFIG_MAP_NAME)
         return ServingRules() if present is None else parse_rules(_text(present), self._source)
 
     def ensure(self) -> None:
-        """Make an empty set of rules where there is none: pods mount it."""
+        """Create empty rules if there are none: pods mount them."""
         if self._cluster.get(CONFIG_MAP, CONFIG_MAP_NAME) is not None:
             return
         metadata = {"name": CONFIG_MAP_NAME, "labels": {"app.kubernetes.io/managed-by": "erasediff"}}
@@ -73,19 +73,19 @@ class ClusterRules:
         try:
             self._cluster.create(CONFIG_MAP, body)
         except ObjectConflict:
-            return  # somebody else made it meanwhile
+            return  # another process created it
 
     def revoke(self, digests: Iterable[str]) -> None:
-        """Forbid weights and graphs by their digests, for good.
+        """Revoke weights and graphs by their digests.
 
         Raises:
-            ObjectConflict: somebody else changed the rules each time that this was tried.
+            ObjectConflict: other processes changed the rules at every try.
         """
         named = tuple(digests)
         self._edit(lambda text: add_values(text, "revoked", named, self._source))
 
     def suppress(self, labels: Iterable[int]) -> None:
-        """Let nobody have these labels, whatever the model has learnt.
+        """Suppress labels.
 
         Raises:
             ObjectConflict: see :meth:`revoke`.
@@ -94,7 +94,7 @@ class ClusterRules:
         self._edit(lambda text: add_values(text, "suppress", named, self._source))
 
     def raise_minimum(self, epoch: int) -> None:
-        """Forbid what is older than an erasure epoch that has been promoted.
+        """Raise the minimum epoch.
 
         Raises:
             ObjectConflict: see :meth:`revoke`.

@@ -1,4 +1,4 @@
-"""A roll-out from beginning to end: published, brought up, tested, promoted; or back to what was there."""
+"""A roll-out from start to end: bring up a canary, test it, promote it, or roll back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Address = Callable[[], str]
 
 
 class Stopped(EraseDiffError):
-    """The process was told to end."""
+    """The process got SIGTERM."""
 
 
 def backend_for(cluster: Cluster, settings: RollOutSettings) -> RollOutBackend:
@@ -36,9 +36,9 @@ def backend_for(cluster: Cluster, settings: RollOutSettings) -> RollOutBackend:
 
 @dataclass(frozen=True)
 class RollOut:
-    """What one roll-out needs.
+    """A roll-out.
 
-    ``admit`` says whether rules let a model be served, ``address`` where the canary is asked, if not at its own Service.
+    ``admit`` checks a model against rules; ``address`` is the canary's address, if not its own Service.
     """
 
     cluster: Cluster
@@ -47,11 +47,11 @@ class RollOut:
     address: Address | None = None
 
     def run(self, candidate: Candidate) -> str:
-        """Roll a published model out and return the revision that serves it.
+        """Roll a published model out and return its revision.
 
         Raises:
-            BadInput: the rules do not admit it, or another roll-out is under way; nothing was touched.
-            RolledBack: it did not come to serve, and what was there does again.
+            BadInput: the rules do not allow it, or another roll-out is under way; nothing was changed.
+            RolledBack: it failed, and the previous version serves again.
         """
         lease = Lease(self.cluster, f"{self.settings.name}-roll-out")
         with lease.held(), _raise_on_sigterm():
@@ -72,20 +72,20 @@ class RollOut:
         backend.bring_up(candidate, deadline)
         smoke_test((self.address or backend.address)(), candidate.model, rules.read(), min(self.settings.smoke_seconds, deadline.left()))
         backend.share(deadline)
-        # Somebody may have revoked it, or raised the minimum, since the first look.
+        # The rules may have changed since the first check.
         self.admit(candidate.model, rules.read())
         revision = backend.promote(deadline)
         rules.raise_minimum(candidate.model.epoch)
         return revision
 
     def _back(self, backend: RollOutBackend, standing: Candidate | None, rules: ClusterRules, lease: Lease) -> str | None:
-        """Go back; ``None`` if that went well, else why not."""
+        """Roll back; ``None`` on success, else the reason why it failed."""
         try:
-            lease.check()  # another roll-out's canary must not be taken away
+            lease.check()  # do not remove another roll-out's canary
             deadline = Deadline(self.settings.timeout_seconds, lease.check)
             if standing is not None and backend.changed() and (refused := self._refused(standing.model, rules.read())):
                 backend.remove_canary(deadline)
-                return f"the previous version is not brought back, for {refused}"
+                return f"the previous version is not restored, since {refused}"
             backend.roll_back(deadline)
         except EraseDiffError as error:
             return str(error).rstrip(".")
@@ -100,23 +100,23 @@ class RollOut:
 
 
 def sentence(candidate: Candidate, settings: RollOutSettings, reason: str, undone: str | None) -> str:
-    """What is said of a roll-out that failed."""
-    what = f"graph {candidate.model.onnx.sha256[:12]} was not rolled out to {settings.namespace}/{settings.name}, for {reason.rstrip('.')}"
+    """The message of a failed roll-out."""
+    what = f"graph {candidate.model.onnx.sha256[:12]} was not rolled out to {settings.namespace}/{settings.name} ({reason.rstrip('.')})"
     if undone is None:
-        return f"{what}; what served before serves on: mend that and run the same command again."
-    return f"{what}; going back failed too, for {undone}: look at the namespace before you run it again."
+        return f"{what}; the previous version goes on serving: fix the cause and run the same command again."
+    return f"{what}; the roll-back failed too ({undone}): check the namespace before you run it again."
 
 
 @contextmanager
 def _raise_on_sigterm() -> Iterator[None]:
-    """Let a pod that is deleted, or a cancelled task, go back first."""
+    """Roll back on SIGTERM, when the pod is deleted or the task cancelled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the way back must not be stopped
-        raise Stopped("the roll-out was told to end")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the roll-back must not be interrupted
+        raise Stopped("the roll-out was terminated")
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

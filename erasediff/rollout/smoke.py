@@ -1,4 +1,4 @@
-"""Ask a canary what every client will ask, before any client does."""
+"""Smoke-test a canary before it gets traffic."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ MODEL = "erasediff"
 
 
 class SmokeFailed(EraseDiffError):
-    """The canary answers, and not as it has to."""
+    """The canary gave a wrong answer, or none."""
 
 
 def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: float) -> None:
-    """Check the digests that are served, one image, and that a suppressed label is refused where there is one.
+    """Check the served digests, one image, and that a suppressed label, if any, is refused.
 
     Args:
-        address: the canary's own address.
-        model: what was published.
-        rules: what is suppressed.
-        seconds: for how long a canary that does not answer is asked again.
+        address: the canary's address.
+        model: the published model.
+        rules: the serving rules.
+        seconds: how long to retry while the canary does not answer.
 
     Raises:
         SmokeFailed: an answer is missing or wrong.
     """
     session = requests.Session()
-    session.trust_env = False  # a proxy of the environment does not know the cluster's names
+    session.trust_env = False  # proxies do not know the cluster's host names
     with session:
         served = _json(_answer(session, "GET", f"{address}/served", None, seconds), "/served")
         check_served(served, model)
@@ -52,7 +52,7 @@ def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: f
 
 
 def allowed_labels(model: ServedModel, rules: ServingRules) -> list[int]:
-    """The labels that may be asked for, those that were not forgotten first."""
+    """The labels that are not suppressed; forgotten ones come last."""
     allowed = [label for label in range(model.classes) if label not in rules.suppress]
     return sorted(allowed, key=lambda label: (label in model.forgotten, label))
 
@@ -64,7 +64,7 @@ def request_body(label: int) -> dict[str, Any]:
 
 
 def check_served(served: dict[str, Any], model: ServedModel) -> None:
-    """Raise SmokeFailed where a server does not serve exactly this model."""
+    """Raise SmokeFailed unless the server serves exactly this model."""
     wanted = {
         "onnx_sha256": model.onnx.sha256,
         "weights_sha256": model.weights_sha256,
@@ -74,11 +74,11 @@ def check_served(served: dict[str, Any], model: ServedModel) -> None:
     }
     for name, value in wanted.items():
         if served.get(name) != value:
-            raise SmokeFailed(f"the canary serves {name} {_short(served.get(name))} and {_short(value)} was published")
+            raise SmokeFailed(f"the canary serves {name} {_short(served.get(name))}, but {_short(value)} was published")
 
 
 def check_images(answer: dict[str, Any]) -> None:
-    """Raise SmokeFailed where an answer does not hold one whole image."""
+    """Raise SmokeFailed unless the answer holds exactly one image."""
     outputs = {output.get("name"): output for output in answer.get("outputs", ()) if isinstance(output, dict)}
     images = outputs.get("images", {})
     shape, data = images.get("shape", []), images.get("data", [])
@@ -88,7 +88,7 @@ def check_images(answer: dict[str, Any]) -> None:
 
 
 def _answer(session: requests.Session, method: str, url: str, body: dict[str, Any] | None, seconds: float) -> requests.Response:
-    """An answer; a name that is not known yet and a connection that is refused are tried again."""
+    """Send a request; retry while the host is unknown or refuses connections."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -110,7 +110,7 @@ def _json(answer: requests.Response, what: str) -> dict[str, Any]:
 
 
 def _reason(answer: requests.Response) -> str:
-    """The sentence that the server gave, if it gave one."""
+    """The server's error message, if any."""
     try:
         return f": {str(answer.json()['error'])[:200].rstrip('.')}"
     except (ValueError, KeyError, TypeError, requests.RequestException):

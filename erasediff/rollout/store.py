@@ -1,4 +1,4 @@
-"""Publish an exported model where pods can read it: named by its content, whole or not at all, and read back."""
+"""Publish an exported model for pods: addressed by content, atomic, and verified by reading back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Exported:
-    """A folder that the export step wrote, as its manifest describes it."""
+    """An exported model: its folder and manifest."""
 
     folder: Path
     model: ServedModel
@@ -37,28 +37,28 @@ class Exported:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digest of every file, the manifest last: a folder without it is no model."""
+        """The digest of every file. The manifest is last: a folder without it is not a model."""
         model = self.model
         named = {Path(pointer.uri).name: pointer.sha256 for pointer in (model.onnx, model.solvers)}
         return named | {MANIFEST: sha256_file(self.folder / MANIFEST)}
 
     @property
     def place(self) -> str:
-        """Where it goes below the place to publish to: by the graph, then by what is said of it."""
+        """The path below the publishing address: the digests of the graph and the manifest."""
         return f"{self.model.onnx.sha256}/{self.digests[MANIFEST][:16]}"
 
     def check(self) -> None:
-        """Raise IntegrityError where a file is not the one that was measured."""
+        """Raise IntegrityError if a file is not the measured one."""
         for name, digest in self.digests.items():
             if not (self.folder / name).is_file() or sha256_file(self.folder / name) != digest:
                 raise IntegrityError(f"{self.folder / name} is not the file that was measured: export the model again.")
 
 
 class ModelStore(Protocol):
-    """A place to publish to."""
+    """A store of published models."""
 
     def publish(self, exported: Exported) -> str:
-        """Publish a model and return its address; one that is already there whole is left alone."""
+        """Publish a model and return its address; a complete copy is kept."""
 
 
 def store_for(place: str) -> ModelStore:
@@ -66,7 +66,7 @@ def store_for(place: str) -> ModelStore:
     if place.startswith("s3://"):
         bucket, _, prefix = place.removeprefix("s3://").partition("/")
         if not bucket:
-            raise BadInput(f"{place} names no bucket: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX.")
+            raise BadInput(f"{place} lacks a bucket: set ERASEDIFF_ROLL_OUT_PUBLISH_TO to s3://BUCKET/PREFIX.")
         return S3Store(bucket, prefix.strip("/"))
     return FolderStore(Path(place))
 
@@ -88,9 +88,7 @@ class FolderStore:
             for name in exported.digests:
                 shutil.copyfile(exported.folder / name, folder / name)
             if not self._whole(folder, exported):
-                raise IntegrityError(
-                    f"what was written to {self.root} does not read back as it was: check the volume and run the same command again."
-                )
+                raise IntegrityError(f"the model in {self.root} does not read back correctly: check the volume and run the same command again.")
             return target.name
 
         return str(publish_folder(target.parent, fill))
@@ -102,13 +100,13 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class S3Store:
-    """A bucket, by :func:`s3_client`."""
+    """An S3 bucket."""
 
     bucket: str
     prefix: str
 
     def publish(self, exported: Exported) -> str:
-        """Upload file by file, the manifest last, and read all of it back."""
+        """Upload all files, the manifest last, and read them back."""
         exported.check()
         uri = "/".join(part for part in (f"s3://{self.bucket}", self.prefix, exported.place) if part)
         self._explained(uri, lambda: self._publish(s3_client(), exported, uri))
@@ -120,10 +118,10 @@ class S3Store:
             for name in digests:
                 client.upload_file(str(exported.folder / name), self.bucket, f"{base}/{name}")
             if self._read_back(client, base, digests) != digests:
-                raise IntegrityError(f"what was published to {uri} does not read back as it was: check the store and run the same command again.")
+                raise IntegrityError(f"the model at {uri} does not read back correctly: check the store and run the same command again.")
 
     def _read_back(self, client: Any, base: str, names: Iterable[str]) -> dict[str, str]:
-        """The digests of what lies there; a file that is missing has none."""
+        """The digests of the stored files; missing files are left out."""
         from botocore.exceptions import ClientError
 
         found = {}
@@ -150,6 +148,6 @@ class S3Store:
         except ClientError as error:
             if code(error) == "NoSuchBucket":
                 raise BadInput(f"there is no bucket for {uri}: make it, or correct ERASEDIFF_ROLL_OUT_PUBLISH_TO.") from None
-            raise Unreachable(f"nothing can be published to {uri} ({code(error)}): check the credentials and what they allow.") from None
+            raise Unreachable(f"publishing to {uri} failed ({code(error)}): check the credentials and their permissions.") from None
         except (BotoCoreError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is no address
-            raise Unreachable(f"nothing can be published to {uri} ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None
+            raise Unreachable(f"publishing to {uri} failed ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None

@@ -1,1 +1,1 @@
-"""Serving: sampling over onnxruntime without torch or diffusers."""
+"""Serving: sample with onnxruntime, without torch or diffusers."""

@@ -1,4 +1,4 @@
-"""May this model be served? Asked before the first image, of the folder that the export step wrote."""
+"""Check before serving that an exported model may be served."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from erasediff.serve.solver import SolverTable, load_table
 
 @dataclass(frozen=True)
 class Admitted:
-    """A model that may be served, with the table of the solver that its verdict is about."""
+    """A model that may be served, with the table of its measured solver."""
 
     model: ServedModel
     graph: Path
@@ -23,17 +23,17 @@ class Admitted:
 
 
 def admit(folder: Path, rules: ServingRules) -> Admitted:
-    """Check a folder.
+    """Check the folder of an exported model.
 
     Raises:
-        BadInput: it is no exported model, it did not pass, it is older than an erasure that has been promoted, or it was revoked.
-        IntegrityError: the graph or the table is not what the verdict is about.
+        BadInput: it is not an exported model, did not pass, has too low an epoch, or was revoked.
+        IntegrityError: the graph or the table is not the measured one.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise BadInput(f"{folder} holds no {MANIFEST}: hand in the folder `onnx` of a run that passed, or a registered version.")
+        raise BadInput(f"{folder} holds no {MANIFEST}: give the folder `onnx` of a run that passed, or a registered version.")
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise BadInput(f"{path} is too large to be a manifest: hand in the folder `onnx` of a run that passed.")
+        raise BadInput(f"{path} is too large for a manifest: give the folder `onnx` of a run that passed.")
     model = ServedModel.parse_json(path.read_bytes(), str(path))
     check_servable(model, rules)
     for pointer in (model.onnx, model.solvers):
@@ -45,16 +45,16 @@ def admit(folder: Path, rules: ServingRules) -> Admitted:
 
 
 def check_servable(model: ServedModel, rules: ServingRules) -> None:
-    """Whether rules let a whole model be served; asked again whenever they change.
+    """Check that the rules allow a model; repeated whenever the rules change.
 
     Raises:
-        BadInput: it did not pass, it is older than an erasure that has been promoted, or it was revoked.
+        BadInput: it did not pass, has too low an epoch, or was revoked.
     """
     if model.verdict is not Verdict.PASS:
-        raise BadInput(f"the model's verdict is {model.verdict}: only one that passed is served.")
+        raise BadInput(f"the model's verdict is {model.verdict}: only a model that passed is served.")
     if model.epoch < rules.minimum_epoch:
         raise BadInput(
-            f"the model is of erasure epoch {model.epoch} and {rules.minimum_epoch} has been promoted: it may still know what was forgotten."
+            f"the model has erasure epoch {model.epoch}, below the minimum {rules.minimum_epoch}: serve a version that has forgotten more."
         )
     if revoked := {model.onnx.sha256, model.weights_sha256} & set(rules.revoked):
         raise BadInput(f"the model {min(revoked)[:12]} has been revoked: serve a later version.")

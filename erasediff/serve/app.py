@@ -1,6 +1,6 @@
-"""The HTTP side: KServe's Open Inference Protocol v2, what is served, metrics, and a page.
+"""The HTTP server: KServe's Open Inference Protocol v2, model facts, metrics, and a page.
 
-The routes are here and not KServe's own server, which offers everyone to unload the model and reports itself ready whatever its models say.
+It does not use KServe's own server, which lets anyone unload the model and always reports itself ready.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from erasediff.serve.predictor import NAME, Predictor
 from erasediff.serve.request import Refused
 
 MAX_BODY_BYTES = 1 << 20
-ModelName = Annotated[str, PathParameter(json_schema_extra={"enum": [NAME]})]  # for the document alone: another name is answered with 404
+ModelName = Annotated[str, PathParameter(json_schema_extra={"enum": [NAME]})]  # for the OpenAPI document only: another name gets 404
 JSON_LENGTH = "inference-header-content-length"
 log = logging.getLogger("erasediff.serve")
 
 
 class Api:
-    """The answers, route by route."""
+    """The routes' handlers."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
     async def live(self) -> dict[str, Any]:
-        """Whether the process answers."""
+        """Whether the process is alive."""
         return {"live": True}
 
     async def ready(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class Api:
         return {"name": NAME, "version": __version__, "extensions": ["binary_tensor_data"]}
 
     async def models(self) -> dict[str, Any]:
-        """The names of the models: one."""
+        """The name of the only model."""
         return {"models": [NAME]}
 
     async def model(self, model_name: ModelName) -> dict[str, Any]:
@@ -68,13 +68,13 @@ class Api:
         return {"name": NAME, "platform": "onnxruntime", "inputs": inputs, "outputs": outputs}
 
     async def model_ready(self, model_name: ModelName) -> dict[str, Any]:
-        """As the server's readiness."""
+        """The same as the server's readiness."""
         self._check_name(model_name)
         self._check_ready()
         return {"name": NAME, "ready": True}
 
     async def served(self) -> dict[str, Any]:
-        """Which model serves, on which verdict, and what is suppressed."""
+        """The served model, its verdict, and the suppressed labels."""
         guard = self._predictor.guard
         model = guard.model
         return {
@@ -99,10 +99,12 @@ class Api:
             except Refused as refused:
                 found = error_answer(refused)
             except ClientDisconnect:
-                found = Response(status_code=400)  # nobody reads it
-            except Exception as error:  # of the sampler; the cause is for the operator, and a client can do nothing about it
+                found = Response(status_code=400)  # the client has gone
+            except Exception as error:  # the sampler failed: the cause goes to the operator's log
                 log.error("sampling failed unexpectedly (%s: %s)", type(error).__name__, str(error).replace("\n", " ")[:300])
-                found = error_answer(Refused(500, f"sampling failed unexpectedly ({type(error).__name__}): tell the operator, the log says more."))
+                found = error_answer(
+                    Refused(500, f"sampling failed unexpectedly ({type(error).__name__}): tell the operator, the log has the cause.")
+                )
             answer.status = found.status_code
         return found
 
@@ -117,7 +119,7 @@ class Api:
 
     @staticmethod
     async def metrics() -> Response:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @staticmethod
@@ -136,7 +138,7 @@ class Api:
 
 
 async def read_body(request: Request) -> bytes:
-    """The body of a request, as far as it may be long.
+    """The body of a request, up to the allowed size.
 
     Raises:
         Refused: 413.
@@ -145,12 +147,12 @@ async def read_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise Refused(413, f"the request is longer than {MAX_BODY_BYTES} bytes: six numbers are enough.")
+            raise Refused(413, f"the request is longer than {MAX_BODY_BYTES} bytes: send only the inputs of the model.")
     return bytes(body)
 
 
 def decode(body: bytes, json_length: str | None) -> InferRequest:
-    """A request of the protocol, as JSON or with binary data behind it.
+    """Decode a request of the protocol, from JSON or with binary data after it.
 
     Raises:
         Refused: 400.
@@ -160,20 +162,20 @@ def decode(body: bytes, json_length: str | None) -> InferRequest:
             request = InferRequest.from_bytes(body, int(json_length), NAME)
         else:
             request = InferRequest.from_inference_request(InferenceRequest.model_validate_json(body), NAME)
-        # Read here what KServe reads of the parameters when the images are there already: a list has no keys.
+        # Read the parameters now: KServe would read them after sampling and fail on malformed ones.
         _ = [request.use_binary_outputs, *(output.binary_data for output in request.request_outputs or [])]
         return request
-    except Exception:  # what decoding raises is up to four libraries, and always the body's fault
+    except Exception:  # four libraries decode the body, and any error is the body's fault
         raise Refused(400, "the request does not follow the Open Inference Protocol: see /openapi.json.") from None
 
 
 def json_answer(status: int, content: Any, headers: dict[str, str] | None = None) -> Response:
-    """JSON in ASCII, so that no text that came in can make the answer fail."""
+    """A JSON answer in ASCII, so that no text of a client can make it fail."""
     return Response(json.dumps(content, separators=(",", ":")), status, headers, "application/json")
 
 
 def error_answer(refused: Refused) -> Response:
-    """One sentence, and when to ask again."""
+    """An error answer: one sentence, and when to retry."""
     headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
     return json_answer(refused.status, {"error": str(refused)}, headers)
 
@@ -183,9 +185,9 @@ async def _refused(_: Request, error: Any) -> Response:
 
 
 async def _http_error(_: Request, error: Any) -> Response:
-    said = {404: "there is nothing here: see /openapi.json.", 405: "this method is not known here: see /openapi.json."}
-    answer = error_answer(Refused(error.status_code, said.get(error.status_code, "the request is not understood: see /openapi.json.")))
-    answer.headers.update(error.headers or {})  # 405 names the methods that there are
+    sentences = {404: "this address does not exist: see /openapi.json.", 405: "this method is not allowed here: see /openapi.json."}
+    answer = error_answer(Refused(error.status_code, sentences.get(error.status_code, "the request is not valid: see /openapi.json.")))
+    answer.headers.update(error.headers or {})  # 405 lists the allowed methods
     return answer
 
 

@@ -1,7 +1,7 @@
-"""Dynamic batching: requests that wait together are sampled together, each from its own seeds.
+"""Dynamic batching: waiting requests are sampled together, each from its own seeds.
 
-A batch is whatever waits when the sampler is free; nobody is made to wait for company. So one client alone has the latency of one image, and
-many have the throughput of a full batch. What waits is bounded: one more is refused at once, with the time after which to try again.
+When the sampler is free, it takes the waiting requests as the next batch and never waits for more. So a single client gets the latency of one image,
+and many clients get the throughput of full batches. The queue is bounded: further requests are refused at once, with a time to retry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Sampler = Callable[[list[SamplingRequest]], Images]
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much is sampled together, how much may wait, and how long at most."""
+    """The size of a batch, the size of the queue, and the longest wait."""
 
     batch: int
     waiting: int
@@ -35,7 +35,7 @@ class Capacity:
 
 @dataclass
 class Load:
-    """What happened so far, for the metrics."""
+    """Counters for the metrics."""
 
     batches: int = 0
     images: int = 0
@@ -53,7 +53,7 @@ class _Job:
 
 
 class Batcher:
-    """A queue, and one thread that samples what is in it. The clock is a parameter for the tests alone."""
+    """A queue and one sampling thread. The clock is a parameter only for tests."""
 
     def __init__(self, sampler: Sampler, capacity: Capacity, clock: Callable[[], float] = time.monotonic) -> None:
         self._sampler, self._capacity, self._clock = sampler, capacity, clock
@@ -66,29 +66,29 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Images that wait."""
+        """Images in the queue."""
         with self._changed:
             return self._images_waiting()
 
     def submit(self, asked: SamplingRequest) -> Future[Images]:
-        """Put a request in the queue; the future holds its images ``uint8 [count,H,W,C]``, or a :class:`Refused` if it came to be too late.
+        """Queue a request; the future holds its images ``uint8 [count,H,W,C]``, or :class:`Refused` if it waited too long.
 
         Raises:
-            Refused: 429 where the queue is full, 503 where the server is ending.
+            Refused: 429 if the queue is full, 503 if the server is shutting down.
         """
         with self._changed:
             if self._closed:
-                raise Refused(503, "the server is ending: ask again, another one will answer.", retry_after=1)
+                raise Refused(503, "the server is shutting down: retry, and another one will answer.", retry_after=1)
             if self._jobs and self._images_waiting() + asked.count > self._capacity.waiting:
                 self.load.refused += 1
-                raise Refused(429, "too many requests are waiting: ask again later.", retry_after=self._seconds_to_clear())
+                raise Refused(429, "too many requests are waiting: retry later.", retry_after=self._seconds_to_clear())
             job = _Job(asked, self._clock() + self._capacity.deadline_seconds)
             self._jobs.append(job)
             self._changed.notify()
             return job.answer
 
     def drain(self) -> None:
-        """Take nothing more, finish what waits, and end."""
+        """Refuse new requests, finish the waiting ones, and stop."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -98,7 +98,7 @@ class Batcher:
         return sum(job.asked.count for job in self._jobs)
 
     def _seconds_to_clear(self) -> int:
-        """How long what waits will take, at the pace so far."""
+        """How long the queue will take at the current pace."""
         pace = self.load.busy_seconds / self.load.images if self.load.images else 0.0
         return max(1, math.ceil(pace * self._images_waiting()))
 
@@ -107,7 +107,7 @@ class Batcher:
             self._sample(jobs)
 
     def _next_batch(self) -> list[_Job]:
-        """The next requests to sample; nothing at the end."""
+        """The next requests to sample; empty at the end."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
@@ -116,11 +116,11 @@ class Batcher:
                     if self._closed:
                         return []
                     continue
-                if taken := [job for job in self._take() if job.answer.set_running_or_notify_cancel()]:  # without those whose client has gone
+                if taken := [job for job in self._take() if job.answer.set_running_or_notify_cancel()]:  # skip requests whose client has gone
                     return taken
 
     def _take(self) -> list[_Job]:
-        """The oldest request and those behind it, as far as a batch holds."""
+        """The oldest request, and later ones that fit into the batch."""
         first = self._jobs.popleft()
         taken, room, left = [first], self._capacity.batch - first.asked.count, deque[_Job]()
         for job in self._jobs:
@@ -137,13 +137,13 @@ class Batcher:
         for job in late:
             self.load.late += 1
             if job.answer.set_running_or_notify_cancel():
-                job.answer.set_exception(Refused(504, "the request waited too long: ask again later.", retry_after=1))
+                job.answer.set_exception(Refused(504, "the request waited too long: retry later.", retry_after=1))
 
     def _sample(self, jobs: list[_Job]) -> None:
         started = self._clock()
         try:
             images = self._sampler([job.asked for job in jobs])
-        except Exception as error:  # of this batch alone: the thread has to live on
+        except Exception as error:  # only this batch fails: the thread must go on
             for job in jobs:
                 job.answer.set_exception(error)
             return

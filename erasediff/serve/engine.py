@@ -1,4 +1,4 @@
-"""From requests to images: one batch of several requests through the graph, by a table."""
+"""Sample one batch of several requests with the graph and a solver's table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bring an exported model here from where it was published."""
+"""Fetch an exported model from a folder or S3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = "erasediff-model-"
 
 @contextlib.contextmanager
 def fetch_model(model: str) -> Iterator[Path]:
-    """The folder of a model that is named by a folder or by ``s3://BUCKET/PREFIX``; what came from a bucket is deleted after the block.
+    """Yield the folder of a model at a local path or ``s3://BUCKET/PREFIX``; a download is deleted after the block.
 
     Raises:
         BadInput: there is no such folder or object, or another kind of address; or the disk is full.
@@ -33,15 +33,15 @@ def fetch_model(model: str) -> Iterator[Path]:
             yield folder
         return
     if "://" in model or model.startswith("models:"):
-        raise BadInput(f"--model {model} is not served from there: give a folder or s3://BUCKET/PREFIX, where `erasediff roll-out` publishes to.")
+        raise BadInput(f"--model {model} is not supported: give a folder or s3://BUCKET/PREFIX, where `erasediff roll-out` publishes.")
     if not Path(model).is_dir():
-        raise BadInput(f"--model {model} is no folder: give the folder `onnx` of a run that passed, or s3://BUCKET/PREFIX.")
+        raise BadInput(f"--model {model} is not a folder: give the folder `onnx` of a run that passed, or s3://BUCKET/PREFIX.")
     yield Path(model)
 
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[Path]:
-    """A temporary folder, without those that killed servers left: each restart of a pod would add a model to its disk."""
+    """A temporary folder. Folders of killed servers are removed first, or each restart of a pod would add a model to its disk."""
     _sweep(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, mark_in_use(Path(name)):
         yield Path(name)
@@ -49,14 +49,14 @@ def _own_folder() -> Iterator[Path]:
 
 def _sweep(parent: Path) -> None:
     for left in parent.glob(f"{_PREFIX}*"):
-        # An empty one may be of a server that is about to say that it uses it. One that cannot be read is another user's.
+        # An empty folder may belong to a server that has not locked it yet. An unreadable one belongs to another user.
         with contextlib.suppress(OSError):
             if left.stat().st_uid == os.getuid() and any(left.iterdir()) and not is_in_use(left):
                 shutil.rmtree(left, ignore_errors=True)
 
 
 def _from_s3(uri: str, folder: Path) -> None:
-    """Fetch what the manifest names, and no more."""
+    """Fetch only the files that the manifest names."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -71,7 +71,7 @@ def _from_s3(uri: str, folder: Path) -> None:
         if code(error) in ("404", "NoSuchKey", "NoSuchBucket"):
             raise BadInput(f"{uri} holds no exported model: publish one with `erasediff roll-out`.") from None
         raise Unreachable(f"{uri} cannot be read ({code(error)}): check the credentials.") from None
-    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
+    except (BotoCoreError, ValueError) as error:  # ValueError: the endpoint is not an address
         raise Unreachable(f"{uri} cannot be read ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None
 
 

@@ -1,4 +1,4 @@
-"""The exported denoiser through onnxruntime, over numpy arrays."""
+"""The exported denoiser in onnxruntime, on numpy arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OnnxGraph:
         Args:
             path: the ``.onnx`` file.
             provider: onnxruntime's execution provider.
-            threads: of one call.
+            threads: threads of one call.
 
         Raises:
             BadInput: the file is not an ONNX graph, or the provider is not the one in use.
@@ -37,7 +37,7 @@ class OnnxGraph:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # onnxruntime's errors share no base class but Exception
+        except Exception as error:  # onnxruntime's errors have no common base class
             raise BadInput(f"{path} cannot be opened by onnxruntime ({type(error).__name__}): export the model again.") from error
         if self._session.get_providers()[0] != provider:
             raise BadInput(f"onnxruntime fell back from {provider} to {self._session.get_providers()[0]}: install the matching build.")

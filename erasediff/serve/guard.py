@@ -1,4 +1,4 @@
-"""What may be had of a model right now: asked of the rules at every request, since they change while it serves."""
+"""Check every request against the serving rules, which change while the server runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from erasediff.serve.revocations import RulesSource
 
 @dataclass(frozen=True)
 class ServingGuard:
-    """A model, the rules above it, and what follows from both, now."""
+    """A model and its serving rules."""
 
     model: ServedModel
     rules: RulesSource
 
     def refusal(self) -> str | None:
-        """Why nothing at all is served, or ``None``."""
+        """Why the model may not be served at all, or ``None``."""
         try:
             check_servable(self.model, self.rules.now())
         except EraseDiffError as error:
@@ -28,17 +28,17 @@ class ServingGuard:
         return None
 
     def suppressed(self) -> tuple[int, ...]:
-        """Labels that nobody gets; all of them where the rules cannot be read."""
+        """The suppressed labels; all labels if the rules cannot be read."""
         try:
             return tuple(sorted(set(self.rules.now().suppress)))
         except EraseDiffError:
             return tuple(range(self.model.classes))
 
     def check(self, asked: SamplingRequest) -> None:
-        """Let a request pass.
+        """Check a request.
 
         Raises:
-            Refused: 503 where the model may not be served, 403 where what is asked for is suppressed.
+            Refused: 503 if the model may not be served, 403 if the request is suppressed.
         """
         try:
             rules = self.rules.now()
@@ -49,15 +49,15 @@ class ServingGuard:
 
 
 def check_suppressed(asked: SamplingRequest, model: ServedModel, rules: ServingRules) -> None:
-    """Refuse a suppressed label, and every question that the model may answer with one that it has not forgotten.
+    """Refuse a suppressed label, and every request that may return a suppressed class that the model still knows.
 
-    The null label may draw any class, and guidance below 1 mixes it in: at 0 it is all there is (Ho and Salimans 2022, eq. 6).
+    The null label may return any class, and guidance below 1 mixes the null label in (Ho and Salimans 2022, eq. 6).
 
     Raises:
         Refused: 403.
     """
     if asked.label in rules.suppress:
-        raise Refused(403, f"label {asked.label} is suppressed: ask for another.")
+        raise Refused(403, f"label {asked.label} is suppressed: request another one.")
     known = set(rules.suppress) & set(range(model.classes)) - set(model.forgotten)
     if known and (asked.label >= model.classes or not asked.guidance >= 1):
-        raise Refused(403, "a label is suppressed that the model still knows: ask for another label by its number, with guidance of 1 or more.")
+        raise Refused(403, "the model still knows a suppressed label: request another label by its number, with guidance of 1 or more.")

@@ -1,4 +1,4 @@
-"""From the tensors of an Open Inference Protocol request to what is asked for."""
+"""Parse the tensors of an Open Inference Protocol request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from erasediff.serve.request import Refused, SamplingRequest
 
 INTEGER, REAL, TEXT = "INT64", "FP32", "BYTES"
 INPUTS = {"label": INTEGER, "num_images": INTEGER, "seed": INTEGER, "num_inference_steps": INTEGER, "guidance": REAL, "solver": TEXT}
-"""The inputs that a request may have, one number or text each; only ``label`` has to be there."""
+"""The inputs of a request, one number or text each; only ``label`` is required."""
 _TYPES: dict[str, tuple[type, ...]] = {INTEGER: (int,), REAL: (int, float), TEXT: (str, bytes)}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input as it came: nothing about it is known to be right."""
+    """One unchecked input."""
 
     name: str
     datatype: str
@@ -25,25 +25,25 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What is meant where a request does not say: the solver that the verdict is about, and the scale that was measured."""
+    """The defaults of a request: the measured solver and guidance scale."""
 
     solver: str
     guidance: float
 
 
 def parse_inputs(tensors: Sequence[Tensor], defaults: Defaults) -> SamplingRequest:
-    """What a request asks for; whether it may be had is another question.
+    """Parse a request, without checking limits and rules.
 
     Raises:
-        Refused: 422 and a sentence that names the input.
+        Refused: 422; the message names the input.
     """
     values: dict[str, Any] = {}
     for tensor in tensors:
         if tensor.name in values:
-            raise Refused(422, f"input {tensor.name!r} is there twice: send it once.")
+            raise Refused(422, f"input {tensor.name!r} appears twice: send it once.")
         values[tensor.name] = _single(tensor)
     if "label" not in values:
-        raise Refused(422, "input 'label' is missing: say which class is asked for.")
+        raise Refused(422, "input 'label' is missing: give the class.")
     return SamplingRequest(
         label=values["label"],
         count=values.get("num_images", 1),
@@ -62,12 +62,12 @@ def _single(tensor: Tensor) -> Any:
     while isinstance(data, list) and len(data) == 1:
         data = data[0]
     if tensor.datatype != wanted or isinstance(data, bool) or not isinstance(data, _TYPES[wanted]):
-        raise Refused(422, f"input {tensor.name!r} is to be one {wanted}: send shape [1] and one value.")
+        raise Refused(422, f"input {tensor.name!r} must be one {wanted}: send shape [1] and one value.")
     return data.decode(errors="replace") if isinstance(data, bytes) else data
 
 
 def _solver(name: str | None, steps: int | None, defaults: Defaults) -> str:
-    """A full name ``NAME-STEPS``, or a name and a number of steps, each of which may be missing."""
+    """The solver ``NAME-STEPS``, from a name and a number of steps, either of which may be missing."""
     if steps is None:
         return name or defaults.solver
     return f"{name or defaults.solver.rpartition('-')[0]}-{steps}"

@@ -1,4 +1,4 @@
-"""What Prometheus reads: latency, batches, the queue, and which model serves."""
+"""Prometheus metrics: latency, batches, the queue, and the served model."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from erasediff.serve.revocations import RevocationsFile
 REQUESTS = Histogram(
     "erasediff_request_seconds", "Seconds from a request to its answer.", ["status"], buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 )
-BATCHES = Histogram("erasediff_batch_images", "Images that were sampled together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+BATCHES = Histogram("erasediff_batch_images", "Images in a batch.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 SAMPLING = Histogram("erasediff_sampling_seconds", "Seconds of one batch in the sampler.", buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100))
 FAILURES = Counter("erasediff_sampling_failures", "Batches whose sampling failed unexpectedly.")
 SERVED = Gauge(
     "erasediff_served_info",
-    "The model that serves; always 1.",
+    "The served model; always 1.",
     ["dataset", "onnx_sha256", "weights_sha256", "solver", "verdict"],
 )
-EPOCH = Gauge("erasediff_erasure_epoch", "Erasures that the model has had.")
+EPOCH = Gauge("erasediff_erasure_epoch", "The served model's erasure epoch.")
 
 
 class _LiveCollector(Collector):  # type: ignore[misc]
-    """Numbers that others keep, read when they are asked for."""
+    """Reads counters of other objects when Prometheus scrapes."""
 
     def __init__(self, batcher: Batcher, revocations: RevocationsFile | None) -> None:
         self._batcher, self._revocations = batcher, revocations
 
     def collect(self) -> Iterator[Metric]:
         load = self._batcher.load
-        yield GaugeMetricFamily("erasediff_waiting_images", "Images that wait for the sampler.", value=self._batcher.waiting)
+        yield GaugeMetricFamily("erasediff_waiting_images", "Images in the queue.", value=self._batcher.waiting)
         yield CounterMetricFamily("erasediff_images", "Images that were sampled.", value=load.images)
-        yield CounterMetricFamily("erasediff_refused", "Requests that found the queue full.", value=load.refused)
+        yield CounterMetricFamily("erasediff_refused", "Requests refused because the queue was full.", value=load.refused)
         yield CounterMetricFamily("erasediff_late", "Requests that waited too long.", value=load.late)
         if self._revocations is not None:
             state = self._revocations.state()
             yield GaugeMetricFamily(
                 "erasediff_revocations_number", "The signed list of revocations in force; 0 before the first.", value=state.number
             )
-            yield GaugeMetricFamily("erasediff_revocations_good", "1 if the list that lies there is the one in force.", value=state.good)
+            yield GaugeMetricFamily("erasediff_revocations_good", "1 if the file holds the list in force.", value=state.good)
 
 
 def describe(model: ServedModel, batcher: Batcher, revocations: RevocationsFile | None = None) -> None:
-    """Say what serves; once a process."""
+    """Register the metrics of the served model; call once per process."""
     SERVED.labels(model.dataset, model.onnx.sha256, model.weights_sha256, model.solver, str(model.verdict)).set(1)
     EPOCH.set(model.epoch)
     REGISTRY.register(_LiveCollector(batcher, revocations))
 
 
 def with_metrics(sampler: Sampler) -> Sampler:
-    """The same sampler, measured."""
+    """Wrap a sampler with metrics."""
 
     def measured(asked: list[SamplingRequest]) -> Images:
         BATCHES.observe(sum(one.count for one in asked))
@@ -68,14 +68,14 @@ def with_metrics(sampler: Sampler) -> Sampler:
 
 
 class ResponseStatus:
-    """The status that a request is being answered with."""
+    """The status of the answer."""
 
     status = 500
 
 
 @contextmanager
 def timed_request() -> Iterator[ResponseStatus]:
-    """Measure one request; who answers sets the status."""
+    """Measure one request; the caller sets the status."""
     answer, started = ResponseStatus(), time.perf_counter()
     try:
         yield answer

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the one route whose body the framework does not read itself."""
+"""The OpenAPI schema of the inference route, whose body FastAPI does not parse."""
 
 from __future__ import annotations
 

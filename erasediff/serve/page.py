@@ -1,4 +1,4 @@
-"""The page at ``/``, and headers that let it do what it does and no more."""
+"""The page at ``/``, and its security headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HTML = Path(__file__).with_name("page.html").read_bytes()
 
 
 def _allowed(tag: str) -> str:
-    """The page's one element of this kind, by its digest (Content Security Policy 3, §2.3.1)."""
+    """The digest of the page's only element of this kind (Content Security Policy 3, §2.3.1)."""
     match = re.search(f"<{tag}>(.*?)</{tag}>".encode(), HTML, re.DOTALL)
     assert match is not None
     return f"'sha256-{base64.b64encode(hashlib.sha256(match[1]).digest()).decode()}'"

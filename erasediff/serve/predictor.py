@@ -1,4 +1,4 @@
-"""The predictor that KServe's protocol is spoken for: rules first, then limits, then the queue."""
+"""The predictor behind KServe's protocol: it checks limits and rules, then queues the request."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ class Predictor(Model):  # type: ignore[misc]
         self._limits.check(asked)
         self.guard.check(asked)
         images = await asyncio.wrap_future(self._batcher.submit(asked))
-        self.guard.check(asked)  # what was suppressed while it waited is not handed out
+        self.guard.check(asked)  # the label may have been suppressed while the request waited
         return response(payload, images)
 
 
 def values_of(given: Any) -> Any:
-    """The values of an input, from JSON or from binary data."""
+    """The values of an input, from JSON or binary data."""
     return given.data.ravel().tolist() if isinstance(given.data, np.ndarray) else given.data
 
 
 def response(request: InferRequest, images: NDArray[np.uint8]) -> InferResponse:
-    """Images as the protocol's one output."""
+    """The protocol's response with images."""
     output = InferOutput(name=OUTPUT, shape=list(images.shape), datatype="UINT8")
-    output.data = images  # KServe turns it into numbers or bytes, as was asked
+    output.data = images  # KServe encodes it as numbers or bytes, as requested
     return InferResponse(
         response_id=request.id or str(uuid.uuid4()),
         model_name=NAME,

@@ -1,4 +1,4 @@
-"""What a client may ask for, and the sentence it gets otherwise."""
+"""Sampling requests, their limits, and refusals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from erasediff.errors import EraseDiffError
 
 
 class Refused(EraseDiffError):
-    """A request that is not served. ``status`` is HTTP's, ``retry_after`` the seconds until it may be worth asking again."""
+    """A refused request. ``status`` is HTTP's; ``retry_after`` is in seconds."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -18,14 +18,14 @@ class Refused(EraseDiffError):
 
 @dataclass(frozen=True)
 class SamplingRequest:
-    """Images of one label.
+    """A request for images of one label.
 
     Attributes:
         label: the class; the number of classes is the null label.
         count: how many images.
-        seed: of the first image; the next has the next, so that two requests for one image each are one for two.
-        solver: a solver and its number of denoiser calls, as ``NAME-STEPS``.
-        guidance: w of classifier-free guidance.
+        seed: the first image's seed; it increases by 1 per image, so a request for two images equals two requests for one.
+        solver: the solver and its number of denoiser calls, ``NAME-STEPS``.
+        guidance: the scale w of classifier-free guidance.
     """
 
     label: int
@@ -36,13 +36,13 @@ class SamplingRequest:
 
     @property
     def seeds(self) -> list[int]:
-        """One an image."""
+        """One seed per image."""
         return [self.seed + i for i in range(self.count)]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is served at most."""
+    """The limits of a request."""
 
     classes: int
     max_images: int
@@ -50,10 +50,10 @@ class Limits:
     solver: str
 
     def check(self, asked: SamplingRequest) -> None:
-        """Let a request pass.
+        """Check a request.
 
         Raises:
-            Refused: 422 and a sentence that says what may be asked for.
+            Refused: 422; the message says what is allowed.
         """
         self._within("label", asked.label, 0, self.classes)
         self._within("num_images", asked.count, 1, self.max_images)
@@ -64,5 +64,5 @@ class Limits:
 
     @staticmethod
     def _within(name: str, value: float, least: float, most: float) -> None:
-        if not least <= value <= most:  # NaN is not
+        if not least <= value <= most:  # also refuses NaN
             raise Refused(422, f"{name} {value:g} is not served: ask for {least:g} to {most:g}.")

@@ -1,7 +1,7 @@
-"""The signed list of revocations as it is now: read again when its file has changed, and only ever replaced by a later one.
+"""The signed list of revocations: reloaded when its file changes, and only replaced by a later list.
 
-Who can write the file can take it away or put an old one back. So one that does not verify, or is older than what was seen, changes nothing,
-and is said; until the first one that verifies nothing is served.
+Anyone who can write the file can remove it or restore an old list. So a list that does not verify, or is older than the last one, is logged and
+ignored. Nothing is served until the first list verifies.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from erasediff.records.revocation import RevocationList
 from erasediff.records.serving import ServingRules
 
 log = logging.getLogger("erasediff.serve")
-NO_KEY = "a revocation list needs the key that it is checked with: set --revocation-key to the issuer's signing-key.pub."
+NO_KEY = "a revocation list needs the issuer's key: set --revocation-key to its signing-key.pub."
 _Stamp = tuple[int, int, int] | None
 
 
 class RulesSource(Protocol):
-    """Something that knows the rules in force."""
+    """A source of the serving rules in force."""
 
     def now(self) -> ServingRules:
         """The rules in force."""
@@ -31,14 +31,14 @@ class RulesSource(Protocol):
 
 @dataclass(frozen=True)
 class RevocationsState:
-    """What metrics say: the number of the list in force, 0 without one, and whether the file that lies there is that list."""
+    """For metrics: the number of the list in force (0 without one), and whether the file holds that list."""
 
     number: int
     good: bool
 
 
 class RevocationsFile:
-    """A file with a signed list."""
+    """A file with a signed list of revocations."""
 
     def __init__(self, path: Path, key: PublicKey) -> None:
         self._path, self._key, self._lock = path, key, threading.Lock()
@@ -51,7 +51,7 @@ class RevocationsFile:
         """The last list that verified.
 
         Raises:
-            BadInput: there has not been one yet.
+            BadInput: no list has verified yet.
         """
         with self._lock:
             self._look()
@@ -60,7 +60,7 @@ class RevocationsFile:
             return self._last
 
     def state(self) -> RevocationsState:
-        """How things stand, after another look."""
+        """The current state, after reloading the file if it changed."""
         with self._lock:
             self._look()
             return RevocationsState(self._last.number if self._last else 0, self._problem is None)
@@ -81,10 +81,10 @@ class RevocationsFile:
         last = self._last
         if last is None or found.number > last.number or found == last:
             return found
-        raise BadInput(f"the revocation list {self._path} has number {found.number}, and {last.number} has been seen: put the newest one there.")
+        raise BadInput(f"the revocation list {self._path} has number {found.number}, older than {last.number}: restore the newest list.")
 
     def _stamp_now(self) -> _Stamp:
-        """What changes when the file does; ``None`` without one. See :class:`erasediff.serve.rules.RulesFile`."""
+        """A stamp that changes with the file; ``None`` without a file. See :class:`erasediff.serve.rules.RulesFile`."""
         try:
             status = self._path.stat()
         except OSError:
@@ -94,7 +94,7 @@ class RevocationsFile:
 
 @dataclass(frozen=True)
 class RulesAndRevocations:
-    """Rules with everything added that the signed list revokes."""
+    """The rules combined with the signed list of revocations."""
 
     rules: RulesSource
     revocations: RevocationsFile
@@ -112,10 +112,10 @@ class RulesAndRevocations:
 
 
 def open_revocations(path: Path | None, key: Path | None) -> RevocationsFile | None:
-    """The file that the settings name, if they do.
+    """The configured file, if any.
 
     Raises:
-        BadInput: the key is missing, or is none.
+        BadInput: the key is missing or not valid.
     """
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""The rules as they are now: read again when their file has changed, so that a label is suppressed without a restart."""
+"""The serving rules: reloaded when their file changes, so that labels are suppressed without a restart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Stamp = tuple[int, int, int]
 
 
 class RulesFile:
-    """A file of rules; without one there are none."""
+    """A file of serving rules; without a file there are no rules."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -22,7 +22,7 @@ class RulesFile:
     def now(self) -> ServingRules:
         """The rules in force.
 
-        A file that became unreadable stops everything: somebody meant to forbid something, and nobody knows what.
+        An unreadable file stops serving, since its rules are unknown.
 
         Raises:
             BadInput: the file is missing, unreadable, or does not follow the schema.
@@ -40,7 +40,7 @@ class RulesFile:
 
     @staticmethod
     def _stamp(path: Path) -> _Stamp:
-        """What changes when the file does; a mounted ConfigMap is changed by renaming a folder, so the inode is part of it."""
+        """A stamp that changes with the file. It includes the inode, since a mounted ConfigMap changes by renaming a folder."""
         try:
             status = path.stat()
         except OSError as error:

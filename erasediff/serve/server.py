@@ -1,4 +1,4 @@
-"""From a model's address to a process that answers: fetched, admitted, opened, and drained at the end."""
+"""The server process: fetch, check and open a model, serve it, and drain at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from erasediff.serve.rules import RulesFile
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 DRAIN_SECONDS = 60
-"""What was accepted is answered within this time after SIGTERM."""
+"""After SIGTERM, accepted requests are answered within this time."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Options:
-    """What is served, where, and how much of it."""
+    """The server's options."""
 
     model: str
     rules: Path | None
@@ -52,8 +52,8 @@ def serve_forever(options: Options) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        BadInput: the model may not be served, a setting is wrong, or the port is taken.
-        IntegrityError: the graph or the tables are not what the verdict is about.
+        BadInput: the model may not be served, an option is wrong, or the port is taken.
+        IntegrityError: the graph or the table is not the measured one.
     """
     if options.provider not in PROVIDERS:
         raise BadInput(f"--provider {options.provider} is not known: choose one of {', '.join(PROVIDERS)}.")
@@ -69,7 +69,7 @@ def serve_forever(options: Options) -> None:
         ) from None
     rules, revocations = RulesFile(options.rules), open_revocations(options.revocations, options.revocation_key)
     in_force = rules if revocations is None else RulesAndRevocations(rules, revocations)
-    # A list that does not verify keeps the server from being ready, not from starting: it is read again when it changes.
+    # With a list that does not verify, the server starts but is not ready; the list is reloaded when it changes.
     verified = revocations is None or revocations.state().good
     with fetch_model(options.model) as folder:
         admitted = admit(folder, in_force.now() if verified else rules.now())
@@ -84,7 +84,7 @@ def serve_forever(options: Options) -> None:
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
         )
-        # uvicorn drains, then raises the signal once more for whoever was there before: that is the end of a good day, not a failure.
+        # uvicorn drains, then raises the signal again for the previous handler, which must not make it a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         host, port = listener.getsockname()[:2]
@@ -94,7 +94,7 @@ def serve_forever(options: Options) -> None:
 
 
 def listening(address: Address) -> socket.socket:
-    """A socket that takes connections.
+    """A listening socket.
 
     Raises:
         BadInput: the address cannot be used.
@@ -102,4 +102,4 @@ def listening(address: Address) -> socket.socket:
     try:
         return socket.create_server((address.host, address.port), backlog=2048, family=socket.AF_INET6 if ":" in address.host else socket.AF_INET)
     except OSError as error:
-        raise BadInput(f"{address.host}:{address.port} cannot be listened at ({error.strerror}): choose another --host or --port.") from None
+        raise BadInput(f"{address.host}:{address.port} is not available ({error.strerror}): choose another --host or --port.") from None

@@ -1,7 +1,7 @@
-"""Solvers as tables of coefficients: what a diffusers scheduler does to a state, written down once so that serving needs neither it nor torch.
+"""Solvers as tables of coefficients, extracted from diffusers schedulers, so that serving needs neither diffusers nor torch.
 
-Between two calls of the denoiser a deterministic solver is linear. With x̂_j the clean image that was predicted at step j, clipped
-to [-1, 1], and ε_j the noise that was,
+Between two calls of the denoiser a deterministic solver is linear. With x̂_j the clean image predicted at step j, clipped to [-1, 1], and
+ε_j the predicted noise,
 
     x_{k+1} = start_k · x_T + Σ_{j≤k} clean_{kj} · x̂_j + Σ_{j≤k} noise_{kj} · ε_j
 
@@ -29,7 +29,7 @@ class SolverTable:
     """The coefficients of K steps.
 
     Attributes:
-        timesteps: ``int64 [K]``, what the denoiser is asked at.
+        timesteps: ``int64 [K]``, the denoiser's timesteps.
         signal: √ᾱ of each timestep ``[K]``.
         start: of x_T ``[K]``.
         clean: of the predicted clean images ``[K,K]``.
@@ -46,11 +46,11 @@ class SolverTable:
 
     @property
     def steps(self) -> int:
-        """Denoiser calls an image."""
+        """Denoiser calls per image."""
         return len(self.timesteps)
 
     def predicted(self, step: int, state: Array, output: Array) -> tuple[Array, Array]:
-        """The clean image, clipped, and the noise that an output of the denoiser means, both of the state's shape (Salimans and Ho 2022)."""
+        """The clipped clean image and the noise of a denoiser output, both in the state's shape (Salimans and Ho 2022)."""
         signal = np.float32(self.signal[step])
         sigma = np.float32(np.sqrt(1 - self.signal[step] ** 2))
         if self.prediction == "epsilon":
@@ -60,7 +60,7 @@ class SolverTable:
         return np.clip(clean, -1, 1), noise
 
     def state_after(self, step: int, start: Array, clean: Sequence[Array], noise: Sequence[Array]) -> Array:
-        """x_{k+1} from x_T and everything that was predicted up to ``step``."""
+        """x_{k+1} from x_T and all predictions up to ``step``."""
         state = np.float32(self.start[step]) * start
         for coefficients, past in ((self.clean[step], clean), (self.noise[step], noise)):
             for coefficient, one in zip(coefficients, past, strict=False):
@@ -70,7 +70,7 @@ class SolverTable:
 
 
 class Graph(Protocol):
-    """The exported denoiser over numpy."""
+    """The exported denoiser on numpy arrays."""
 
     def __call__(self, noised: Array, timesteps: NDArray[np.int64], labels: NDArray[np.int64]) -> Array:
         """ε or v ``float32 [B,C,H,W]`` of states ``[B,C,H,W]`` at timesteps ``[B]`` under labels ``[B]``."""
@@ -78,7 +78,7 @@ class Graph(Protocol):
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Array:
-    """x_T ``float32 [N,C,H,W]``; an image's noise depends on its own seed alone (Philox, the same on every machine)."""
+    """x_T ``float32 [N,C,H,W]``; an image's noise depends only on its seed (Philox, the same on every machine)."""
     return np.stack([np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32) for seed in seeds])
 
 
@@ -93,7 +93,7 @@ def sample(
         start: x_T ``[N,C,H,W]``.
         labels: ``int64 [N]``.
         null_label: the label that means "no condition".
-        guidance: w of each image ``[N]``; where it is 1, the null label is not asked.
+        guidance: w of each image ``[N]``; images with w = 1 skip the null label.
 
     Returns:
         ``uint8 [N,H,W,C]``.
@@ -125,21 +125,21 @@ def _guided(graph: Graph, state: Array, timestep: int, labels: NDArray[np.int64]
 
 
 def save_table(name: str, table: SolverTable, path: Path) -> None:
-    """Write a table under its name into an ``.npz`` without pickles."""
+    """Write a table into an ``.npz`` without pickles."""
     arrays = {f"{name}|{part.name}": np.asarray(getattr(table, part.name)) for part in fields(table)}
     with path.open("wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
 
 
 def load_table(path: Path, name: str) -> SolverTable:
-    """Read one table; the file may hold others.
+    """Read a table by name; the file may hold several.
 
     Raises:
-        IntegrityError: it does not hold this one.
+        IntegrityError: the table is missing.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
             found = {part.name: stored[f"{name}|{part.name}"] for part in fields(SolverTable)}
     except KeyError:
-        raise IntegrityError(f"{path} has no table of {name}, which its verdict is about: export the model again.") from None
+        raise IntegrityError(f"{path} has no table of the measured solver {name}: export the model again.") from None
     return SolverTable(**{**found, "prediction": str(found["prediction"])})

@@ -1,4 +1,4 @@
-"""The lies: 'no request was lost', 'it was rolled back', 'what served before serves on'. Real pods of a real cluster."""
+"""The lies: 'no request was lost', 'it was rolled back', 'the previous version goes on serving'. Real pods of a real cluster."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_canary_that_refuses_its_model_is_quoted_and_taken_away(serving: Place
     with Client(serving) as client, pytest.raises(RolledBack) as refused:
         serving.roll_out(second)
     assert "model.onnx is not the file that was measured" in str(refused.value)
-    assert "what served before serves on" in str(refused.value)
+    assert "the previous version goes on serving" in str(refused.value)
     assert_one_sentence(refused.value)
     assert essence(serving.stable()) == before
     assert serving.served() == {versions[0].model.onnx.sha256}
@@ -188,7 +188,7 @@ def test_what_somebody_else_changed_meanwhile_is_left_as_they_left_it(serving: P
         serving.cluster.change(DEPLOYMENT, "erasediff", edit)
         return serving.address()
 
-    with pytest.raises(RolledBack, match="was changed by somebody else meanwhile") as refused:
+    with pytest.raises(RolledBack, match="was changed by another process") as refused:
         serving.roll_out(serving.publish(versions[1]), address)
     assert_one_sentence(refused.value)
     assert {"name": "SOMEBODY", "value": "was here"} in serving.stable()["spec"]["template"]["spec"]["containers"][0]["env"]
@@ -230,7 +230,7 @@ def test_a_lease_that_was_taken_away_stops_a_roll_out(serving: Place, versions: 
         time.sleep(2)  # the time in which it is renewed
         return serving.address()
 
-    with pytest.raises(RolledBack, match=r"somebody else took it.*going back failed too") as refused:
+    with pytest.raises(RolledBack, match=r"another process took it.*the roll-back failed too") as refused:
         serving.roll_out(serving.publish(versions[1]), address)
     assert_one_sentence(refused.value)
     assert essence(serving.stable()) == before
@@ -304,7 +304,7 @@ def test_rules_that_cannot_be_raised_bring_the_old_version_back(
 
     before = essence(serving.stable())
     monkeypatch.setattr(ClusterRules, "raise_minimum", fail)
-    with Client(serving) as client, pytest.raises(RolledBack, match="the rules could not be raised; what served before serves on"):
+    with Client(serving) as client, pytest.raises(RolledBack, match="the rules could not be raised; the previous version goes on serving"):
         serving.roll_out(serving.publish(versions[1]))
     assert essence(serving.stable()) == before
     assert serving.served() == {versions[0].model.onnx.sha256}
@@ -337,7 +337,7 @@ def test_a_process_that_is_told_to_end_goes_back_first(serving: Place, versions:
         return serving.address()
 
     before, handler = essence(serving.stable()), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RolledBack, match="the roll-out was told to end; what served before serves on") as refused:
+    with pytest.raises(RolledBack, match="the roll-out was told to end; the previous version goes on serving") as refused:
         serving.roll_out(serving.publish(versions[1]), address)
     assert_one_sentence(refused.value)
     assert essence(serving.stable()) == before

@@ -145,7 +145,7 @@ def test_a_pass_says_so_in_one_sentence(content: ReportContent) -> None:
         (Verdict.FAIL, "the erased model is rejected: 1 of 1 checks failed (F1);"),
         (
             Verdict.INCONCLUSIVE,
-            "neither yes nor no about class 0: 1 of 1 checks could not decide (F1); champion stays digits version 2.",
+            "not sufficient to decide about class 0: 1 of 1 checks could not decide (F1); champion stays digits version 2.",
         ),
     ],
 )
@@ -161,10 +161,10 @@ def test_other_verdicts_name_the_checks_that_decided(content: ReportContent, ver
         (
             {"error": Failure(step="promote", message="no", exit_code=2)},
             (check(),),
-            "ended in step promote; the gate had said PASS",
+            "ended in step promote; the gate's verdict was PASS",
         ),
-        ({}, (check("R1", Verdict.FAIL),), "the records contradict each other: the outcome says PASS, against it: R1"),
-        ({}, (), "the outcome says PASS, against it: there are no checks"),
+        ({}, (check("R1", Verdict.FAIL),), "the records contradict each other: the outcome says PASS, but: R1"),
+        ({}, (), "the outcome says PASS, but: there are no checks"),
     ],
 )
 def test_a_pass_that_the_records_do_not_bear_out_is_not_shown_as_one(
@@ -177,7 +177,7 @@ def test_a_pass_that_the_records_do_not_bear_out_is_not_shown_as_one(
 
 def test_a_crashed_run_says_what_is_missing_and_why(crashed: ReportContent) -> None:
     page = text(crashed)
-    assert "the run ended in step erase; no verdict was reached; nothing was promoted." in page
+    assert "the run ended in step erase; there is no verdict; nothing was promoted." in page
     assert "the retain loss is not finite" in page
     assert page.count("Missing: the run ended in step erase before this was made.") == 8
 
@@ -313,7 +313,7 @@ def test_values_that_are_not_finite_are_counted_and_left_out(content: ReportCont
     broken.forget_loss[3:5] = np.nan
     assert broken.not_finite() == 2
     assert np.isfinite(smooth(broken.forget_loss)).all()
-    assert "2 logged steps hold a value that is not a finite number" in text(replace(content, curves=broken))
+    assert "2 logged steps have non-finite values" in text(replace(content, curves=broken))
     all_broken = Curves(broken.step, *(np.full(50, np.nan) for _ in range(4)))
     assert "50 logged steps" in text(replace(content, curves=all_broken))
 
@@ -341,10 +341,10 @@ def test_an_unknown_name_in_the_template_is_an_error() -> None:
 
 def test_attacks_are_shown_beside_a_model_without_the_class_and_what_is_reported_beside_what_decides(whole: ReportContent) -> None:
     """The lie: a table in which a check that decides nothing looks as if it did."""
-    failed = check("F5", Verdict.FAIL, title="No embedding brings the class back")
+    failed = check("F5", Verdict.FAIL, title="An inverted embedding does not bring the class back")
     page = text(replace(whole, reported=(failed,), attacks=attacks()))
-    assert page.index("Reported, not decisive") < page.index("No embedding brings the class back")
+    assert page.index("Reported only") < page.index("An inverted embedding does not bring the class back")
     assert "without the class 0.8 %" in page.replace("\N{NO-BREAK SPACE}", " ")
-    assert "Learning it again" in page
+    assert "Relearning" in page
     assert page.startswith(text(whole)[:60]), "the verdict is the same"
-    assert "Attacked" not in text(whole), "control: tier 1 has no such part"
+    assert "Attackers" not in text(whole), "control: tier 1 has no such part"

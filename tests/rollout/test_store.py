@@ -106,7 +106,7 @@ def test_bytes_that_do_not_read_back_are_an_error(exported: Exported, s3: Any, m
     ("place", "change", "kind", "sentence"),
     [
         ("s3://nothing/x", {}, BadInput, "there is no bucket"),
-        ("s3:///x", {}, BadInput, "names no bucket"),
+        ("s3:///x", {}, BadInput, "lacks a bucket"),
         ("s3://models/x", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, Unreachable, "AWS_ENDPOINT_URL_S3"),
         ("s3://models/x", {"AWS_ENDPOINT_URL_S3": "no address"}, Unreachable, "AWS_ENDPOINT_URL_S3"),
     ],

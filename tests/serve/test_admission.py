@@ -52,7 +52,7 @@ def test_what_did_not_pass_is_refused(folder: Path, verdict: Verdict) -> None:
 
 def test_an_older_model_than_a_promoted_erasure_is_refused(folder: Path) -> None:
     """A roll-back would bring back what was forgotten since."""
-    with pytest.raises(BadInput, match="epoch 2 and 3 has been promoted"):
+    with pytest.raises(BadInput, match="epoch 2, below the minimum 3"):
         admit(folder, ServingRules(minimum_epoch=3))
 
 
@@ -77,7 +77,7 @@ def test_files_that_are_not_the_measured_ones_are_refused(folder: Path, name: st
 
 def test_a_verdict_about_another_solver_is_refused(folder: Path) -> None:
     write(folder, solver="unipc-5")
-    with pytest.raises(IntegrityError, match="has no table of unipc-5"):
+    with pytest.raises(IntegrityError, match="has no table of the measured solver unipc-5"):
         admit(folder, ServingRules())
 
 

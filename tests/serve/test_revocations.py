@@ -143,7 +143,7 @@ def test_a_running_server_obeys_the_list(exported: Path, tmp_path: Path, keys: P
 def test_a_server_does_not_start_on_what_the_list_revokes_or_without_a_key(exported: Path, tmp_path: Path, keys: Path) -> None:
     path, model = tmp_path / "list.json", ServedModel.read(exported / "served.json")
     revoke(path, key_in(keys), (model.weights_sha256,), 0, NOW)
-    for options, sentence in ((("--revocation-key", keys / PUBLIC), "has been revoked"), ((), "needs the key that it is checked with")):
+    for options, sentence in ((("--revocation-key", keys / PUBLIC), "has been revoked"), ((), "needs the issuer's key")):
         process = start("--model", exported, "--revocations", path, *options)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 2

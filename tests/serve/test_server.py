@@ -163,7 +163,7 @@ def test_a_label_is_suppressed_without_a_restart(server: Running, rules: Path) -
     assert server.infer(label=3).status == 200
     rules.write_text("suppress: [3]\n")
     answer = server.infer(label=3)
-    assert (answer.status, answer.content["error"]) == (403, "label 3 is suppressed: ask for another.")
+    assert (answer.status, answer.content["error"]) == (403, "label 3 is suppressed: request another one.")
     assert server.infer(label=4).status == 200
     assert server.ask("/served").content["suppressed"] == [3]
     rules.write_text("{}\n")
@@ -307,20 +307,20 @@ def test_a_model_that_may_not_be_served_ends_the_process(exported: Path, tmp_pat
 
     whole = tmp_path / "whole"
     shutil.copytree(exported, whole)
-    assert "it may still know" in refused_at_start("--model", whole, "--rules", written(tmp_path, "minimum_epoch: 2\n"))
+    assert "below the minimum" in refused_at_start("--model", whole, "--rules", written(tmp_path, "minimum_epoch: 2\n"))
     assert "rules" in refused_at_start("--model", whole, "--rules", tmp_path / "missing.yaml")
     (whole / "model.onnx").write_bytes(b"another graph")
     describe(whole)  # a manifest that fits a file which is no graph
     assert "cannot be opened by onnxruntime" in refused_at_start("--model", whole)
-    assert "is no folder" in refused_at_start("--model", tmp_path / "nothing")
-    assert "is not served from there" in refused_at_start("--model", "models:/digits@champion")
+    assert "is not a folder" in refused_at_start("--model", tmp_path / "nothing")
+    assert "is not supported" in refused_at_start("--model", "models:/digits@champion")
 
 
 def test_settings_that_cannot_be_end_the_process(exported: Path) -> None:
     assert "--provider tpu is not known" in refused_at_start("--model", exported, "--provider", "tpu")
     assert "has no CUDAExecutionProvider" in refused_at_start("--model", exported, "--provider", "cuda")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "cannot be listened at" in refused_at_start("--model", exported, "--port", taken.getsockname()[1])
+        assert "is not available" in refused_at_start("--model", exported, "--port", taken.getsockname()[1])
 
 
 def written(folder: Path, text: str) -> Path:

@@ -1,8 +1,7 @@
 """The gate: a pure function from policy and measurements to PASS, FAIL or INCONCLUSIVE.
 
-A check passes only on a number that was measured on enough samples. Whatever is missing, is not finite, or comes from
-too few samples is INCONCLUSIVE. C0 asks whether the gate could have failed at all, and whether it can pass: the base must be
-caught by F1, and a model that was only trained on must not be.
+A check passes only on a number that was measured on enough samples. A value that is missing, not finite, or from too few samples makes it
+INCONCLUSIVE. The controls C0 test the gate itself: the base must fail F1, and the base after a little more training must pass R1 to R3.
 """
 
 from erasediff.evaluate.gate.decide import Decision, final_verdict, overall, run_export_gate, run_gate

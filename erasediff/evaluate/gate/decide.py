@@ -1,4 +1,4 @@
-"""All checks of a policy put together, and what they come to."""
+"""Run all checks of a policy and decide."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST = History()
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict, a line for each check that decided, and one for each that is only reported."""
+    """The verdict, the checks that decided, and those that are only reported."""
 
     verdict: Verdict
     checks: tuple[Check, ...]
@@ -36,7 +36,7 @@ def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIR
     Args:
         policy: checks, sample sizes, thresholds.
         measured: what was measured on base and candidate.
-        history: what came before.
+        history: earlier erasures and tries.
     """
     tried, policy = check_attempts(policy, history.attempt), policy.for_attempt(history.attempt)
     decisive, reported = check_attacks(policy, measured)
@@ -59,18 +59,18 @@ def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIR
 def run_export_gate(
     policy: GatePolicy, label: int, forget_onnx: Detections | None, parity: Sequence[Parity], forget_int8: Detections | None = None
 ) -> Decision:
-    """F8: F1 on the exported graph, and its largest relative distance from the denoiser; on tier 2 also with weights of 8 bits."""
-    export, title = policy.export, f"Class {label} is forgotten by the exported graph"
+    """F8: F1 on the exported graph, and its largest relative error against the denoiser; on tier 2 also with 8-bit weights."""
+    export, title = policy.export, f"The exported graph has forgotten class {label}"
     rule = policy.forget.model_copy(update={"n": export.n, "max_upper": export.max_upper})
     checks = [check_detections("F8", title, forget_onnx, rule, policy.alpha), _check_parity(policy, parity)]
     if policy.tier == 2:
         rounded = rule.model_copy(update={"max_upper": policy.attacks.quantised.max_upper})
-        checks.append(check_detections("F8.int8", f"{title}, with weights of 8 bits", forget_int8, rounded, policy.alpha))
+        checks.append(check_detections("F8.int8", f"{title}, with 8-bit weights", forget_int8, rounded, policy.alpha))
     return Decision(overall(checks), tuple(checks))
 
 
 def _check_parity(policy: GatePolicy, parity: Sequence[Parity]) -> Check:
-    question = Question("F8.parity", "The exported graph is the model", _PARITY, policy.export.max_relative_error)
+    question = Question("F8.parity", "The exported graph computes what the model computes", _PARITY, policy.export.max_relative_error)
     if not parity:
         return question.unanswered(0, "it was not measured")
     worst = max((p.max_relative_error for p in parity), key=lambda error: math.inf if math.isnan(error) else error)
@@ -78,7 +78,7 @@ def _check_parity(policy: GatePolicy, parity: Sequence[Parity]) -> Check:
 
 
 def overall(checks: Sequence[Check]) -> Verdict:
-    """INCONCLUSIVE controls void everything; otherwise one FAIL fails, and only all PASS pass."""
+    """A control that did not pass makes the verdict INCONCLUSIVE. Otherwise one FAIL means FAIL, and PASS needs every check to pass."""
     controls = [check.verdict for check in checks if check.id.startswith("C0")]
     verdicts = [check.verdict for check in checks]
     if any(verdict is not Verdict.PASS for verdict in controls):
@@ -89,7 +89,7 @@ def overall(checks: Sequence[Check]) -> Verdict:
 
 
 def final_verdict(gate: Verdict | None, exported: ExportedRecord | None) -> Verdict | None:
-    """A run's verdict: the gate's, unless it is PASS: then the exported graph's, for that is what serves; ``None`` before both."""
+    """A run's verdict: the gate's if it is not PASS, else the exported graph's; ``None`` until it is known."""
     if gate is not Verdict.PASS:
         return gate
     return None if exported is None else exported.verdict

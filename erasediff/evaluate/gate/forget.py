@@ -1,4 +1,4 @@
-"""F1, F2 and F3: is the class forgotten, asked by its label, unasked, and otherwise?"""
+"""F1, F2 and F3: is the class forgotten under its label, under the null label, and under indirect probes?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXCESS_UPPER = Statistic("detection rate above that of real images of other cla
 
 
 def enough(found: Detections | None, needed: int) -> str | None:
-    """Why a count cannot be used, or ``None`` if it can."""
+    """Why a count is unusable, or ``None``."""
     if found is None:
         return "it was not measured"
     if found.n < needed:
@@ -26,12 +26,12 @@ def enough(found: Detections | None, needed: int) -> str | None:
 
 
 def _is_confused(found: Detections, forget: ForgetPolicy) -> bool:
-    """Whether the detector calls so many real images of other classes the class that the excess over them is what says something."""
+    """Whether the detector's false positive rate is so high that only the excess over it counts."""
     return bool(found.reference_n) and found.reference_detections / found.reference_n > forget.max_reference
 
 
 def check_detections(id: str, title: str, found: Detections | None, forget: ForgetPolicy, alpha: float) -> Check:
-    """F1 and its like: the upper bound of the detection rate, or of its excess over a detector's own error."""
+    """F1 and similar checks: the upper bound of the detection rate, or of its excess over the detector's false positive rate."""
     question = Question(id, title, _RATE_UPPER, forget.max_upper)
     reason = enough(found, forget.n)
     if found is None or reason:
@@ -45,9 +45,9 @@ def check_detections(id: str, title: str, found: Detections | None, forget: Forg
 
 
 def check_neighbours(policy: GatePolicy, measured: Measurements) -> list[Check]:
-    """F1.neighbours: the same samples by the second detector; no check where it cannot tell the class from the others.
+    """F1.neighbours: F1's samples by the second detector; left out if it cannot tell the class from the others.
 
-    Whether it can is measured on real images, so no candidate has a say in it. Where it did not see the base either, it is INCONCLUSIVE.
+    That is measured on real images, so a candidate cannot influence it. If the base passes too, the check is INCONCLUSIVE.
     """
     witness, rule = measured.neighbours, policy.neighbours
     title = f"Class {measured.label} is forgotten, by nearest real images"
@@ -63,21 +63,22 @@ def check_neighbours(policy: GatePolicy, measured: Measurements) -> list[Check]:
 
 
 def check_null_label(policy: GatePolicy, measured: Measurements) -> Check:
-    """F2: what the model makes under the null label, against a fixed limit or a share of what the base made."""
-    rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} is not made unasked"
+    """F2: detections under the null label, against a fixed limit or a share of the base's rate."""
+    rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} does not appear under the null label"
     if found is None:
         return check_detections("F2", title, None, policy.forget, policy.alpha)
     if reason := enough(found.base, rule.n):
-        return Question("F2", title, _RATE_UPPER, rule.max_upper).unanswered(found.base.n, f"of the base, {reason}")
+        return Question("F2", title, _RATE_UPPER, rule.max_upper).unanswered(found.base.n, f"for the base, {reason}")
     limit = max(rule.max_upper, rule.base_share * found.base.detections / found.base.n)
     asked = policy.forget.model_copy(update={"n": rule.n, "max_upper": limit})
     return check_detections("F2", title, found.erased, asked, policy.alpha)
 
 
 def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
-    """F3: the worst of the ways of asking that the policy names; one that was not tried is no pass.
+    """F3: the worst of the policy's probes; a missing probe is INCONCLUSIVE.
 
-    The base's embedding is left out where the candidate was not made from the base, which its weights say. Where that is unknown it counts.
+    The probe with the base's embedding does not count if the weights show that the candidate was not made from the base. If that is unknown, it
+    counts.
     """
     found = {probed.name: probed.erased for probed in measured.probes}
     asked = {name: _check_probe(policy, name, found.get(name)) for name in policy.probes.ask}
@@ -85,20 +86,20 @@ def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
     if not stranger or set(asked) <= {BASE_EMBEDDING}:
         return worst(tuple(asked.values()))
     check = worst([asked[name] for name in asked if name != BASE_EMBEDDING])
-    without = f"the base's embedding does not count: this network was not made from the base (kinship {measured.kinship:.2f})"
+    without = f"the base's embedding does not count, since this network was not made from the base (kinship {measured.kinship:.2f})"
     return check.model_copy(update={"reason": "; ".join(part for part in (check.reason, without) if part)})
 
 
 def _check_probe(policy: GatePolicy, name: str, found: Detections | None) -> Check:
-    """One way of asking, by the limit for a class that the detector can tell, or for one that it cannot."""
+    """One probe, with the limit for a class that the detector tells apart, or for one that it does not."""
     probes = policy.probes
     limit = probes.max_excess if found is not None and _is_confused(found, policy.forget) else probes.max_upper
     rule = policy.forget.model_copy(update={"n": probes.n, "max_upper": limit or probes.max_upper})
-    return check_detections("F3", f"Asked by {name}, the class does not come back", found, rule, policy.alpha)
+    return check_detections("F3", f"The class does not come back by the probe '{name}'", found, rule, policy.alpha)
 
 
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
-    """F1 again for every label that an earlier request made the model forget."""
+    """F1 for every label that earlier requests made the model forget."""
     return [
         check_detections(f"F1.{label}", f"Class {label} stays forgotten", measured.earlier.get(str(label)), policy.forget, policy.alpha)
         for label in forgotten

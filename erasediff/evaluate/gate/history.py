@@ -1,4 +1,4 @@
-"""What came before an attempt, and R4: how far all erasures together have moved the retained classes."""
+"""Earlier erasures and tries, and R4: how far all erasures together have moved the retained classes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from erasediff.records.measurements import Measurements
 from erasediff.records.nouns import Check
 from erasediff.records.policy import GatePolicy
 
-_DRIFT = Statistic("relative Fréchet distance change since the first model, chained, upper bound of the last link", "relative", "upper")
+_DRIFT = Statistic("relative Fréchet distance change since the first model, chained; upper bound for the last erasure", "relative", "upper")
 
 
 @dataclass(frozen=True)
 class History:
-    """What came before: labels that earlier requests erased, the factor by which they changed the Fréchet distance, and which try this is.
+    """Earlier erasures and tries: the labels already forgotten, the factor of the Fréchet distance so far, and the number of this try.
 
-    ``drift`` is ``None`` where it is not known. ``beside`` are labels that are erased in the same run and judged by a gate of their own.
+    ``drift`` is ``None`` if unknown. ``beside`` are labels that are erased in the same run and have their own gate.
     """
 
     forgotten: tuple[int, ...] = ()
@@ -28,31 +28,31 @@ class History:
 
     @property
     def lost(self) -> tuple[int, ...]:
-        """Labels, beside the one that is judged, that the model need not make any more."""
+        """Other labels that the model need not make any more."""
         return (*self.forgotten, *self.beside)
 
 
 def check_drift(policy: GatePolicy, measured: Measurements, history: History) -> list[Check]:
-    """R4: no check at the first erasure, which R2 is about.
+    """R4: from the second erasure on; R2 covers the first.
 
-    The models before have been revoked and may have been deleted, since they know what was forgotten. So the changes are
-    chained: each was measured in pairs against the model before, on the classes retained at the time.
+    Earlier models are revoked and may be deleted. So the changes are chained: each one was measured in pairs against the model before it, on the
+    classes retained at the time.
     """
     if not history.forgotten:
         return []
     question, last = (
-        Question("R4", "All erasures together have cost little", _DRIFT, policy.fidelity.max_drift),
+        Question("R4", "All erasures together changed retained images little", _DRIFT, policy.fidelity.max_drift),
         check_fidelity(policy, measured.retained),
     )
     if history.drift is None or not (math.isfinite(history.drift) and history.drift > 0):
-        return [question.unanswered(0, "how far earlier erasures went is not known: the champion has no tag erasediff.drift")]
+        return [question.unanswered(0, "the effect of earlier erasures is unknown: the champion has no tag erasediff.drift")]
     if last.value is None or last.bound is None:
         return [question.unanswered(last.n, last.reason)]
     return [question.answer(history.drift * (1 + last.value) - 1, history.drift * (1 + last.bound) - 1, last.n)]
 
 
 def drift_after(measured: Measurements, history: History) -> float | None:
-    """The factor for whoever erases from this model next."""
+    """The factor for the next erasure from this model."""
     frechet = measured.retained.frechet
     if history.drift is None or frechet is None or not frechet.fd_base > 0:
         return None

@@ -1,4 +1,4 @@
-"""A check before it is answered, and how an answer becomes a line of the gate's table."""
+"""Questions: checks before they are answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from erasediff.records.nouns import Check, Unit, Verdict
 
 @dataclass(frozen=True)
 class Statistic:
-    """What a check bounds, in which unit, and from which side."""
+    """What a check bounds, its unit, and the kind of bound."""
 
     name: str
     unit: Unit
@@ -36,7 +36,7 @@ class Question:
         return self._check(value, bound, n, Verdict.PASS if holds else Verdict.FAIL, "")
 
     def unanswered(self, n: int, reason: str) -> Check:
-        """What was not measured, or not well enough, is INCONCLUSIVE."""
+        """The check is INCONCLUSIVE: it was not measured, or not well enough."""
         return self._check(None, None, n, Verdict.INCONCLUSIVE, reason)
 
     def _check(self, value: float | None, bound: float | None, n: int, verdict: Verdict, reason: str) -> Check:
@@ -59,5 +59,5 @@ _GRAVITY = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
 
 
 def worst(checks: Sequence[Check]) -> Check:
-    """Of checks with one upper limit, the one that speaks most against the candidate."""
+    """The worst of several checks with upper limits."""
     return max(checks, key=lambda check: (_GRAVITY.index(check.verdict), -math.inf if check.bound is None else check.bound))

@@ -1,4 +1,4 @@
-"""R1, R2 and R3: are the other classes still made, and do they look as before?"""
+"""R1, R2 and R3: does the model still make the retained classes, and do they look as before?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from erasediff.records.measurements import ClassAccuracy, Measurements, PairedCo
 from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy, RetainPolicy
 
-_PARTS, _ALPHA = 5, 0.05  # of the margin; fixed, so that a later try with a smaller alpha is not owed more samples than were drawn
+_PARTS, _ALPHA = 5, 0.05  # fixed, so that a later try with a smaller alpha needs no more samples than were drawn
 _ACCURACY = Statistic("accuracy change, Newcombe lower bound", "difference", "lower")
 _FIDELITY = Statistic("relative Fréchet distance change, bias-corrected bootstrap upper bound", "relative", "upper")
 _KERNEL = Statistic("kernel distance change, upper bound of t over blocks", "number", "upper")
@@ -24,11 +24,11 @@ def _usable(row: ClassAccuracy, needed: int) -> bool:
 
 
 def samples_needed(row: ClassAccuracy, retain: RetainPolicy) -> int:
-    """How many samples of a class R1.class is asked on, by how often base and candidate disagreed on the first ``n_per_class``.
+    """How many samples of a class R1.class needs, given how often base and candidate disagreed on the first ``n_per_class``.
 
-    So many that the bound lies a fifth of the margin below the estimate. Two models trained apart disagree on every other image of a weak class, and
-    on 250 of those half of the models that are as good as the base are refused. What is worse by twice the margin is not worth asking again: it
-    fails, and to stop for that reason lets nothing pass.
+    The bound should lie a fifth of the margin below the estimate. Two independently trained models disagree on every other image of a weak class;
+    with 250 samples, half of the models as good as the base would fail. A class that is worse by twice the margin gets no further samples: it fails
+    anyway, so stopping early cannot make it pass.
     """
     if retain.max_per_class is None or row.n < 1 or (row.correct_base - row.correct_erased) / row.n >= 2 * retain.class_margin:
         return retain.n_per_class
@@ -38,13 +38,13 @@ def samples_needed(row: ClassAccuracy, retain: RetainPolicy) -> int:
 
 
 def _with_further_samples(rows: Sequence[ClassAccuracy], further: Sequence[ClassAccuracy], retain: RetainPolicy) -> list[tuple[ClassAccuracy, int]]:
-    """What R1.class looks at: each class with all its samples, and how many there have to be."""
+    """For R1.class: each class with all its samples, and how many it needs."""
     more = {row.label: row for row in further}
     return [(more.get(row.label, row), samples_needed(row, retain)) for row in rows]
 
 
 def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: float, policy: GatePolicy, needed: int | None = None) -> Check:
-    """Non-inferiority of pooled accuracy, pair by pair. Equal n a class makes the pooled rate the macro average."""
+    """Non-inferiority of pooled accuracy, in pairs. With equal n per class the pooled rate is the macro average."""
     question, n = Question(id, title, _ACCURACY, -margin), sum(row.n for row in rows)
     if len({row.label for row in rows}) < len(rows):
         return question.unanswered(n, "a class is listed twice")
@@ -59,7 +59,7 @@ def _check_accuracy(id: str, title: str, rows: Sequence[ClassAccuracy], margin: 
 
 
 def check_retain_side(policy: GatePolicy, measured: Measurements, found: RetainMeasurements, forgotten: Sequence[int]) -> list[Check]:
-    """R1 to R3 of a model's retained classes; ``measured`` says which classes there are and which are the nearest."""
+    """R1 to R3 of a model's retained classes; ``measured`` names all classes and the nearest ones."""
     return [
         *check_retained(policy, measured, found, forgotten),
         check_fidelity(policy, found),
@@ -72,21 +72,21 @@ def check_retained(policy: GatePolicy, measured: Measurements, found: RetainMeas
     """R1: macro accuracy, the worst single class, and the classes nearest to the forgotten one."""
     retain, rows = policy.retain, found.accuracy
     if missing := set(range(measured.classes)) - {measured.label, *forgotten} - {row.label for row in rows}:
-        question = Question("R1", "Retained classes are still made", _ACCURACY, -retain.macro_margin)
+        question = Question("R1", "The model still makes the retained classes", _ACCURACY, -retain.macro_margin)
         return [question.unanswered(sum(row.n for row in rows), f"class {min(missing)} was not measured")]
     singles = [
-        _check_accuracy("R1.class", f"Class {row.label} is still made", [row], retain.class_margin, policy, needed)
+        _check_accuracy("R1.class", f"The model still makes class {row.label}", [row], retain.class_margin, policy, needed)
         for row, needed in _with_further_samples(rows, found.further, retain)
     ]
     worst = min(singles, key=lambda check: -math.inf if check.bound is None else check.bound, default=None)
-    checks = [_check_accuracy("R1", "Retained classes are still made", rows, retain.macro_margin, policy)]
+    checks = [_check_accuracy("R1", "The model still makes the retained classes", rows, retain.macro_margin, policy)]
     if worst is not None:
         checks.append(worst.model_copy(update={"title": f"Worst class: {worst.title[0].lower()}{worst.title[1:]}"}))
     if retain.nearest:
         nearest = [row for row in rows if row.label in measured.nearest]
         named = ", ".join(str(row.label) for row in nearest)
         complete = {row.label for row in nearest} == set(measured.nearest) and len(nearest) >= min(retain.nearest, len(rows))
-        near = _check_accuracy("R1.nearest", f"Nearest classes ({named}) are still made", nearest, retain.nearest_margin, policy)
+        near = _check_accuracy("R1.nearest", f"The model still makes the nearest classes ({named})", nearest, retain.nearest_margin, policy)
         incomplete = {"verdict": Verdict.INCONCLUSIVE, "reason": f"not all of the {retain.nearest} nearest classes were measured"}
         checks.append(near if complete else near.model_copy(update=incomplete))
     return checks
@@ -121,7 +121,7 @@ def check_kernel(policy: GatePolicy, measured: RetainMeasurements) -> Check:
 _MANIFOLDS = {
     "precision": "Retained images are as real as before",
     "recall": "Retained images are as varied as before",
-    "coverage": "Retained images reach as many real ones as before",
+    "coverage": "Retained images cover as many real ones as before",
 }
 
 
@@ -139,7 +139,7 @@ def _check_pairs(id: str, title: str, found: PairedCounts | None, needed: int, p
     if found is None:
         return question.unanswered(0, "it was not measured")
     if found.n < max(1, needed):
-        return question.unanswered(found.n, f"{found.n} images are fewer than the {max(1, needed)} that are needed")
+        return question.unanswered(found.n, f"{found.n} images are fewer than the {max(1, needed)} needed")
     if found.both > min(found.base, found.erased) or found.base + found.erased - found.both > found.n:
         return question.unanswered(found.n, "the pairs contradict each other")
     bound = statistics.paired_difference_lower(found.both, found.erased - found.both, found.base - found.both, found.n, policy.alpha)

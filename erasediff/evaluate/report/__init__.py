@@ -1,7 +1,6 @@
-"""The report: one HTML file that says what came of a run, without a network, a script, or a person's data.
+"""The report: one self-contained HTML file about a run, without scripts or personal data.
 
-:func:`render_report` turns records into the words and numbers of a page; :file:`report.html.j2` only lays them out.
-What a run did not get to is said to be missing, with the reason.
+:func:`render_report` turns records into text and numbers; :file:`report.html.j2` only lays them out. Missing parts are named, with the reason.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def render_report(content: ReportContent) -> str:
 
 
 def _environment() -> Environment:
-    """Templates beside this file; everything is escaped and an unknown name is an error."""
+    """Load templates beside this file; everything is escaped, and an unknown name is an error."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

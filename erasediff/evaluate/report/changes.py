@@ -1,4 +1,4 @@
-"""Shares before and after the erasure: of the retained classes, and of the ways of asking."""
+"""Shares before and after the erasure: of the retained classes, and of the probes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS_SHOWN = 20
 
 @dataclass(frozen=True)
 class ChangeRow:
-    """A share before and after, of a class or of a way of asking; positions in percent of the width."""
+    """A share before and after, of a class or a probe; positions are in percent of the width."""
 
     name: str
     base: str
@@ -44,7 +44,7 @@ def axis_start(accuracy: Sequence[ClassAccuracy]) -> float:
 
 
 def accuracy_rows(accuracy: Sequence[ClassAccuracy], names: dict[int, str]) -> list[ChangeRow]:
-    """Every class with samples; by label, or the largest losses first if there are too many to show."""
+    """Every class with samples, by label; if there are too many to show, the largest losses come first."""
     rows = [row for row in accuracy if row.n]
     if len(rows) > ROWS_SHOWN:
         rows.sort(key=lambda row: (row.correct_erased - row.correct_base) / row.n)
@@ -60,13 +60,13 @@ def _accuracy_row(row: ClassAccuracy, name: str, start: float) -> ChangeRow:
 
 
 def attack_rows(attacks: AttackMeasurements | None) -> list[ChangeRow]:
-    """What the attacks of tier 2 brought, and what they brought of a model without the class."""
+    """Detections after the attacks of tier 2, also on a model without the class."""
     if attacks is None:
         return []
     named = {
-        "after training on retained images": attacks.finetuned,
-        "by an inverted embedding": attacks.inverted,
-        "from pictures under noise": attacks.partial,
+        "fine-tuning on retained images": attacks.finetuned,
+        "inverted embedding": attacks.inverted,
+        "noised images of the class": attacks.partial,
     }
     return [_attack_row(name, found) for name, found in named.items()]
 
@@ -78,7 +78,7 @@ def _attack_row(name: str, found: Compared) -> ChangeRow:
 
 
 def probe_row(probed: Probed) -> ChangeRow:
-    """What one way of asking brought, before and after."""
+    """Detections of one probe, before and after."""
     base, erased = (found.detections / found.n for found in (probed.base, probed.erased))
     moved = signed(100 * (erased - base), 1, "pp")
     return ChangeRow(
@@ -87,14 +87,14 @@ def probe_row(probed: Probed) -> ChangeRow:
 
 
 def guidance(content: ReportContent) -> Plot | None:
-    """The sweep over guidance scales, from the ways of asking whose names speak of one."""
+    """The sweep over guidance scales, from the probes with a scale."""
     swept = [(scale, probed) for probed in content.probes if (scale := guidance_scale(probed.name)) is not None]
     base = [(scale, probed.base.detections / probed.base.n) for scale, probed in swept]
     return plot_guidance(base, [(scale, probed.erased.detections / probed.erased.n) for scale, probed in swept])
 
 
 def recovery(content: ReportContent) -> Plot | None:
-    """How fast the class is learnt again, if it was tried."""
+    """How fast the class is relearned, if that was measured."""
     if content.attacks is None:
         return None
     found = content.attacks.relearned

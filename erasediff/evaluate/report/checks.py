@@ -1,4 +1,4 @@
-"""The table of checks: what each asks in plain language, and its numbers on one axis."""
+"""The table of checks: what each one tests, and its numbers on one axis."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from erasediff.evaluate.report.words import percent, quantity
 from erasediff.records.nouns import Check
 
 _MEANINGS = {
-    "C0": "The gate tests itself: it must catch the model as it was before, or a pass would mean nothing.",
+    "C0": "The gate tests itself: it must detect the class in the model before the erasure, or a pass would mean nothing.",
     "C0.detector": "The detector must recognise real images of the class that it was not trained on.",
-    "C0.attempts": "Whoever tries often enough passes by luck: each try is judged harder than the one before, and their number is limited.",
-    "C0.reference": "A harmless model, the old one after a little more training, must pass what is asked of the other classes.",
-    "F1": "Asked for the class, with the sampler that serves, the erased model must hardly ever make it.",
-    "F1.neighbours": "The same images by another judge: whether the real images that they resemble most are of the class.",
-    "F2": "Asked for nothing in particular, the erased model must not make the class either: hiding it from its label is not forgetting.",
-    "F3": "Asked otherwise (more guidance, other samplers, the old embedding put back) the class must not come back; this is the worst way.",
-    "F1.": "What an earlier request erased must not have come back.",
-    "R1": "The other classes must come out as asked for, nearly as often as before.",
-    "R1.class": "No single class may pay for the erasure; this is the one that lost most.",
-    "R1.nearest": "The classes that look most like the forgotten one are the first to suffer.",
+    "C0.attempts": "Repeated tries pass by luck, so their number is limited, and each try is judged more strictly.",
+    "C0.reference": "A harmless model, the old one after a little more training, must pass the checks of the other classes.",
+    "F1": "Under its own label, with the server's sampler, the erased model must hardly ever make the class.",
+    "F1.neighbours": "The same images by another detector: are the real images that they resemble most of the class?",
+    "F2": "Without a label, the erased model must not make the class either: hiding it from its label is not forgetting.",
+    "F3": "The class must not come back by indirect probes: more guidance, other samplers, the old embedding. This is the worst probe.",
+    "F1.": "A class that an earlier request erased must not come back.",
+    "R1": "The model must make the other classes nearly as reliably as before.",
+    "R1.class": "No single class may lose much accuracy; this is the one that lost most.",
+    "R1.nearest": "The classes most similar to the forgotten one suffer first.",
     "R2": "Retained images as a whole must stay as close to real ones as before (Fréchet distance).",
-    "R2.kernel": "The same by another distance (KID), which fails in other ways.",
-    "R3.": "Retained images must be as real (precision), as varied (recall) and reach as many real ones (coverage) as before.",
-    "R4": "Many erasures that each cost little may cost much together: the change since the first model, from one to the next.",
-    "F3.partial": "Shown a noisy picture of the class, the erased model must not complete it any better than one that never had the class.",
-    "F4": "After some more training on retained images alone the class must not have come back: a thin disguise wears off.",
-    "F5": "Whoever has the weights and a few pictures may look for an embedding that brings the class back; the network stays as it is.",
-    "F6": "Teaching the class again should take as long as it takes a model that never had it; this is the fastest repeat.",
-    "F7": "Real images of the class must not have a sample among their nearest neighbours, beyond what other classes' images are.",
-    "F8.int8": "The graph with weights of 8 bits is asked as well: rounding must not undo what was moved a little.",
-    "F9.": "Whether an image of the class was trained on should not be seen in how the model treats it; few images cannot show that.",
-    "F8": "What is served is the exported graph, so it is asked for the class as well.",
+    "R2.kernel": "The same with another distance (KID), which has other weaknesses.",
+    "R3.": "Retained images must be as realistic (precision), as varied (recall) and cover as many real ones (coverage) as before.",
+    "R4": "Many small changes add up: the change over all erasures since the first model.",
+    "F3.partial": "From a noised image of the class, the erased model must not restore the class better than a model that never saw it.",
+    "F4": "Fine-tuning on retained images only must not bring the class back, as it would if the class were only hidden.",
+    "F5": "An attacker with the weights and a few images searches for an embedding that brings the class back, without changing the network.",
+    "F6": "Relearning the class should take as long as for a model that never saw it; this is the fastest repeat.",
+    "F7": "Samples must not be close to real images of the class, beyond how close real images of other classes are.",
+    "F8.int8": "The same for the graph with 8-bit weights: rounding must not undo the erasure.",
+    "F9.": "Nobody should be able to infer from the model whether an image of the class was in its training set. This needs many images.",
+    "F8": "The server runs the exported graph, so it is tested as well.",
     "F8.parity": "The exported graph must compute what the erased model computes.",
 }
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """A line of the check table in words."""
+    """A row of the table of checks, as text."""
 
     id: str
     title: str
@@ -56,7 +56,7 @@ class CheckRow:
 
 
 def check_row(check: Check, level: float | None) -> CheckRow:
-    """A check in words; ``level`` is the confidence of its bound."""
+    """A check as text; ``level`` is the confidence of its bound."""
     family = check.id.partition(".")[0] + "."
     exact = check.bound == check.value and "bound" not in check.statistic
     confidence = "no interval" if exact else check.bound_kind + (f", {percent(level)}" if level is not None else "")

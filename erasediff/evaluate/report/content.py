@@ -1,4 +1,4 @@
-"""What a report may show."""
+"""The content of a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from erasediff.records.nouns import Check, Outcome
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything a report may show. ``level`` is the confidence of each bound.
+    """Everything that a report shows. ``level`` is the confidence of each bound.
 
     ``checks`` decided, ``reported`` did not; ``attacks`` are those of tier 2.
     """

@@ -1,4 +1,4 @@
-"""Pictures of the report: training curves as SVG and sample strips as PNG, both as data URIs, and where a gauge has its marks.
+"""Figures of the report: training curves as SVG and sample strips as PNG, both as data URIs, and gauges.
 
 The SVG takes its colours from CSS variables that follow the reader's light or dark scheme, and its text is text.
 """
@@ -99,7 +99,7 @@ class SampleGrid:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with what it shows in words."""
+    """A figure with a caption and a text alternative."""
 
     title: str
     caption: str
@@ -109,7 +109,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of samples, laid side by side, and how wide to show it: a whole multiple of its pixels."""
+    """A row of samples side by side, and its display width: a whole multiple of its pixels."""
 
     uri: str
     width: int
@@ -142,7 +142,7 @@ class Gauge:
 
 
 def draw_gauge(value: float, bound: float, threshold: float, upper: bool, words: str) -> Gauge:
-    """Place value, bound and threshold on one axis from or through 0; the allowed side of the threshold is shaded."""
+    """Place value, bound and threshold on one axis that includes 0; the allowed side of the threshold is shaded."""
     points = (0.0, value, bound, threshold)
     margin = 0.12 * (max(points) - min(points)) or 1.0
     low, high = (min(points) - margin if min(points) < 0 else 0.0), max(points) + margin
@@ -157,7 +157,7 @@ def data_uri(content: bytes, media_type: str) -> str:
 
 
 def draw_strip(tiles: npt.NDArray[np.uint8], words: str) -> Strip:
-    """Lay images ``[k, H, W, C]`` side by side, one image pixel a pixel, with see-through gaps."""
+    """Lay images ``[k, H, W, C]`` side by side, unscaled, with transparent gaps."""
     count, height, width, channels = tiles.shape
     gap = max(1, width // 10)
     strip = np.zeros((height, count * (width + gap) - gap, 4), dtype=np.uint8)
@@ -184,7 +184,7 @@ def draw_grid(grid: SampleGrid | None) -> list[GridRow]:
 
 
 def smooth(values: Series) -> Series:
-    """Take a centred moving average over a twentieth of the run; what is not finite is left out of it."""
+    """A centred moving average over a twentieth of the run, without non-finite values."""
     window = max(1, len(values) // 20) | 1
     finite = np.isfinite(values)
     kernel, half = np.ones(window), window // 2
@@ -204,19 +204,19 @@ def plot_curves(curves: Curves) -> tuple[Plot, ...]:
     return (
         Plot(
             "Losses",
-            "Both must end low: the retained classes are still denoised well, the forgotten label follows its new target.",
+            "Both should end low: the model still denoises the retained classes well, and the forgotten label follows its new target.",
             f"Line chart {span}: retain loss {_ends(curves.retain_loss)}, forget loss {_ends(curves.forget_loss)}.",
             _svg(lambda axes: _draw_losses(axes, curves)),
         ),
         Plot(
             "Multiplier λ",
-            "The weight of the forget gradient in a step. At 0 the step serves the retained classes alone.",
+            "The weight of the forget gradient in a step. At 0 the step only serves the retained classes.",
             f"Line chart {span}: multiplier {_ends(curves.multiplier)}.",
             _svg(lambda axes: _draw_multiplier(axes, curves)),
         ),
         Plot(
             "Gradient cosine",
-            "Above 0 both gradients pull the same way. Below 0 they conflict, and under the paper's rule λ rises.",
+            "Above 0 both gradients agree. Below 0 they conflict, and the paper's rule raises λ.",
             f"Line chart {span}: cosine of the two gradients {_ends(curves.gradient_cosine)}.",
             _svg(lambda axes: _draw_cosine(axes, curves)),
         ),
@@ -224,7 +224,7 @@ def plot_curves(curves: Curves) -> tuple[Plot, ...]:
 
 
 def plot_guidance(base: Sequence[tuple[float, float]], erased: Sequence[tuple[float, float]]) -> Plot | None:
-    """Draw how often the forgotten class was detected at each guidance scale, before and after; nothing of fewer than three scales.
+    """Draw the detections of the forgotten class at each guidance scale, before and after; ``None`` for fewer than three scales.
 
     Args:
         base: pairs of a guidance scale and a share of samples, of the model as it was.
@@ -236,7 +236,7 @@ def plot_guidance(base: Sequence[tuple[float, float]], erased: Sequence[tuple[fl
     after = [share for _, share in sorted(erased)]
     return Plot(
         "Guidance",
-        "Guidance amplifies what little of a class is left in its label: the erased model's line must stay at the bottom.",
+        "Guidance amplifies what is left of the class: the erased model's line must stay at the bottom.",
         f"Line chart from scale {scales[0]:g} to {scales[-1]:g}: detected before at most {max(before):.1%}, after at most {max(after):.1%}.",
         _svg(lambda axes: _draw_guidance(axes, scales, before, after), "guidance scale"),
     )
@@ -257,7 +257,7 @@ Curve = Sequence[tuple[int, float]]
 
 
 def plot_recovery(erased: Sequence[Curve], without: Sequence[Curve]) -> Plot | None:
-    """Draw how much of the class was back after how many steps of relearning; nothing where no repeat was looked at.
+    """Draw the share of the class that is back after some steps of relearning; ``None`` if nothing was measured.
 
     Args:
         erased: one curve a repeat, pairs of a step and a share of samples, of the erased model.
@@ -268,8 +268,8 @@ def plot_recovery(erased: Sequence[Curve], without: Sequence[Curve]) -> Plot | N
     last = max(step for curve in erased for step, _ in curve)
     beside = ", beside a model that was trained without the class" if any(without) else ""
     return Plot(
-        "Learning it again",
-        f"A few pictures teach the class again; each line is one repeat of {last} steps at most{beside}. It ends where half of the class is back.",
+        "Relearning",
+        f"The model relearns the class from a few images; each line is one repeat of at most {last} steps{beside}, until half of the class is back.",
         f"Line chart of {len(erased)} repeats up to step {last}: the share detected ends at {max(curve[-1][1] for curve in erased):.1%} at most.",
         _svg(lambda axes: _draw_recovery(axes, erased, without), "step of relearning"),
     )
@@ -287,13 +287,13 @@ def _draw_recovery(axes: Axes, erased: Sequence[Curve], without: Sequence[Curve]
 
 
 def _ends(values: Series) -> str:
-    """First and last of the smoothed series, in words."""
+    """The first and last value of the smoothed series, as text."""
     trend = smooth(values)
     return f"goes from {trend[0]:.3g} to {trend[-1]:.3g}"
 
 
 def _line(axes: Axes, step: Series, values: Series, colour: str, label: str = "") -> None:
-    """Draw the raw series faint, its moving average on top."""
+    """Draw the raw series faintly, with its moving average on top."""
     stride = max(1, -(-len(step) // _MOST_POINTS))
     axes.plot(step[::stride], values[::stride], color=colour, alpha=0.28, linewidth=0.8)
     axes.plot(step[::stride], smooth(values)[::stride], color=colour, linewidth=2.0, label=label, solid_capstyle="round")
@@ -329,7 +329,7 @@ def _draw_cosine(axes: Axes, curves: Curves) -> None:
 
 
 def _svg(draw: Callable[[Axes], None], along: str = "training step") -> str:
-    """Draw one small figure over what runs ``along`` and return it as a data URI. No pyplot: a report has no global state."""
+    """Draw one small figure with the x-axis ``along`` and return it as a data URI. Without pyplot, whose state is global."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.3, 2.5), layout="constrained")
         axes = figure.add_subplot()

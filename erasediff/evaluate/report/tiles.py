@@ -11,7 +11,7 @@ from erasediff.evaluate.report.words import duration, percent, signed
 
 @dataclass(frozen=True)
 class Tile:
-    """A key figure, and how loudly to say it."""
+    """A key figure with notes."""
 
     name: str
     value: str

@@ -1,4 +1,4 @@
-"""The verdict in words: for someone who reads nothing else."""
+"""The verdict as text, for readers who read nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GATE_EXITS = (ExitCode.GATE_FAIL, ExitCode.GATE_INCONCLUSIVE)
 
 
 def status(content: ReportContent) -> str:
-    """Give the outcome's verdict; STOPPED if there is none, or if a PASS is not borne out by the rest of the records."""
+    """The outcome's verdict; STOPPED if there is none, or if other records contradict a PASS."""
     outcome = content.outcome
     if outcome.verdict is None or (outcome.verdict is Verdict.PASS and (outcome.error or not content.checks or _not_passed(content.checks))):
         return STOPPED
@@ -26,27 +26,27 @@ def _not_passed(checks: Sequence[Check]) -> list[Check]:
 
 
 def headline(content: ReportContent) -> str:
-    """Say the verdict in one sentence, for someone who reads nothing else."""
-    outcome, said, label = content.outcome, status(content), content.outcome.forget.label
+    """The verdict in one sentence."""
+    outcome, verdict, label = content.outcome, status(content), content.outcome.forget.label
     detected, kept = _detected(content), _kept(outcome)
-    if said == Verdict.PASS:
+    if verdict == Verdict.PASS:
         parts = [f"class {label} is forgotten" + (f": {detected}" if detected else ""), kept, _serving(outcome, "is now")]
-    elif said == Verdict.FAIL:
+    elif verdict == Verdict.FAIL:
         parts = [
             f"the erased model is rejected{_named(content.checks, Verdict.FAIL, 'failed')}",
             detected,
             kept,
             _serving(outcome, "stays"),
         ]
-    elif said == Verdict.INCONCLUSIVE:
+    elif verdict == Verdict.INCONCLUSIVE:
         named = _named(content.checks, Verdict.INCONCLUSIVE, "could not decide")
-        parts = [f"the evidence allows neither yes nor no about class {label}{named}", _serving(outcome, "stays")]
+        parts = [f"the evidence is not sufficient to decide about class {label}{named}", _serving(outcome, "stays")]
     elif outcome.error:
-        gate = f"the gate had said {outcome.verdict}" if outcome.verdict else "no verdict was reached"
+        gate = f"the gate's verdict was {outcome.verdict}" if outcome.verdict else "there is no verdict"
         parts = [f"the run ended in step {outcome.error.step}", gate, _serving(outcome, "is")]
     elif outcome.verdict:
         failed = ", ".join(check.id for check in _not_passed(content.checks)) or "there are no checks"
-        parts = [f"the records contradict each other: the outcome says PASS, against it: {failed}", "do not rely on this run"]
+        parts = [f"the records contradict each other: the outcome says PASS, but: {failed}", "do not rely on this run"]
     else:
         parts = ["the run ended before a verdict, for no recorded reason", _serving(outcome, "is")]
     return "; ".join(part for part in parts if part) + "."
@@ -61,7 +61,7 @@ def _detected(content: ReportContent) -> str:
 
 
 def allowance(content: ReportContent) -> str:
-    """The upper bound of detections and what is allowed."""
+    """The upper bound of detections, and the limit."""
     upper = content.outcome.forget.upper
     allowed = next((f"allowed {percent(check.threshold)}" for check in content.checks if check.id == "F1"), "")
     return ", ".join(part for part in ("" if upper is None else f"upper bound {percent(upper)}", allowed) if part)
@@ -75,7 +75,7 @@ def _kept(outcome: Outcome) -> str:
 
 
 def _named(checks: Sequence[Check], verdict: Verdict, what: str) -> str:
-    """Name the checks that decided: a control that failed decides alone."""
+    """Name the checks that decided; a failed control decides alone."""
     decided = [check for check in checks if check.verdict is verdict]
     decided = [check for check in decided if check.id.startswith("C0")] or decided
     named = ", ".join(check.id + (f": {check.reason}" if check.reason else "") for check in decided)
@@ -89,7 +89,7 @@ def _serving(outcome: Outcome, verb: str) -> str:
 
 
 def why_missing(outcome: Outcome) -> str:
-    """Say why a part of the report is not there."""
+    """Why a part of the report is missing."""
     if outcome.error and outcome.error.exit_code not in _GATE_EXITS:
         return f"Missing: the run ended in step {outcome.error.step} before this was made."
     return "Missing: this run recorded nothing of it."

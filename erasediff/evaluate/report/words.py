@@ -1,4 +1,4 @@
-"""Numbers as a reader of the report says them."""
+"""Format numbers for the report."""
 
 from __future__ import annotations
 

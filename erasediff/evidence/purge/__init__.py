@@ -1,1 +1,1 @@
-"""The purge: list, delete, and ask anew whether anything is left, store by store."""
+"""The purge: list, delete, and list again, store by store."""

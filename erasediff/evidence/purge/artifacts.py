@@ -1,4 +1,4 @@
-"""The store "mlflow artifacts": what runs have uploaded, where it lies."""
+"""The store "mlflow artifacts": files that runs uploaded to MLflow."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from erasediff.records.settings import Settings
 
 
 def artifacts_store(plan: PurgePlan, settings: Settings) -> Store:
-    """The artifacts of planned runs, whole or in part."""
+    """The artifacts of the planned runs, all or some of them."""
 
     def look() -> Listing:
         addresses = [(run, address) for run in plan.runs for address in _addresses(run, settings)]
         items = [item for run, address in addresses for item in place_for(address, _root(run, settings), _endpoint()).items()]
-        kept = Kept("runs", sum(bool(run.parts) for run in plan.runs), "their other artifacts hold what serves, or another request's evidence")
+        kept = Kept("runs", sum(bool(run.parts) for run in plan.runs), "their other artifacts hold the deployed model, or another request's evidence")
         return Listing(tuple(items), (kept,))
 
-    return Store("mlflow artifacts", look, "listed where MLflow keeps them, not through MLflow, by a client of its own")
+    return Store("mlflow artifacts", look, "listed again in MLflow's storage directly, by a new client")
 
 
 def _addresses(run: PlannedRun, settings: Settings) -> list[str]:
@@ -35,17 +35,16 @@ def _root(run: PlannedRun, settings: Settings) -> str:
 
 
 def real_address(address: str, settings: Settings) -> str:
-    """Where artifacts really lie: a server that hands them on knows it, and its clients do not.
+    """The real address of artifacts that a server proxies, which its clients do not know.
 
     Raises:
-        BadInput: nobody said where.
+        BadInput: the setting for it is missing.
     """
     if not address.startswith(("mlflow-artifacts:", "http://", "https://")):
         return address.rstrip("/")
     if settings.mlflow_artifacts_destination is None:
         raise BadInput(
-            "MLflow's server keeps the artifacts, and a listing through it shows no old versions: set ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION "
-            "to where it keeps them."
+            "MLflow's server stores the artifacts, and it does not list old versions: set ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION to its storage."
         )
     path = urlsplit(address).path.partition("/mlflow-artifacts/artifacts/")[2] or urlsplit(address).path
     return f"{settings.mlflow_artifacts_destination.rstrip('/')}/{path.strip('/')}"

@@ -1,6 +1,6 @@
-"""The stores "dvc cache" and "workdir": what attempts have left in their folders.
+"""The stores "dvc cache" and "workdir": files in the attempts' folders.
 
-What stays in the folder of an attempt at the request is on a list; what is not on it goes, so that a file that nobody thought of goes too.
+A list names the files that stay in an attempt's folder. All others are deleted, so that a forgotten kind of file does not stay.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ SCRATCH, CHECKPOINTS, PICTURES, OTHERS = (
 _STAYS = frozenset({KEY, "curves.npz", "report.html", *GRIDS})
 _STAYING_SUFFIXES = frozenset({".json", ".jsonl"})
 _SCRATCH = ".scratch*"
-_GRAPHS = "onnx"  # the store "models" knows which of them serve
+_GRAPHS = "onnx"  # the store "models" handles these
 
 
 def cache_store(subject: Subject) -> Store:
-    """Throw-away DVC workspaces, each with a cache of its own, that a killed step left behind; DVC has no other cache here."""
+    """Temporary DVC workspaces with their caches, which killed steps left; DVC has no other cache here."""
 
     def look() -> Listing:
         workspaces = [path for run in subject.attempts for path in sorted(run.folder.glob(f"{_SCRATCH}/{WORKSPACE}"))]
         return Listing(tuple(item for path in workspaces for item in folder_items(path, "files of DVC workspaces", path.parent)))
 
-    return Store("dvc cache", look, "looked for workspaces in every scratch folder anew")
+    return Store("dvc cache", look, "searched every scratch folder again")
 
 
 def workdir_store(subject: Subject, conceal: Callable[[Attempt], None]) -> Store:
     """Files of attempts.
 
     Args:
-        subject: whose.
-        conceal: takes the pictures of the class out of an attempt's grids and report; safe to be killed.
+        subject: the subject of the purge.
+        conceal: removes the class's images from an attempt's grids and report; it may be killed and repeated.
     """
 
     def look() -> Listing:
@@ -60,9 +60,9 @@ def workdir_store(subject: Subject, conceal: Callable[[Attempt], None]) -> Store
             *(item for run in others if not is_open(run) for item in _checkpoints(run)),
         ]
         busy = sum(1 for run in others if is_open(run) for _ in _checkpoints(run))
-        return Listing(tuple(items), (Kept(CHECKPOINTS, busy, f"an attempt that has not ended still needs them: {RETRY_LATER}"),))
+        return Listing(tuple(items), (Kept(CHECKPOINTS, busy, f"an open attempt still needs them: {RETRY_LATER}"),))
 
-    return Store("workdir", look, "listed every attempt's folder anew against what may stay")
+    return Store("workdir", look, "compared every attempt's folder again with the list of files that may stay")
 
 
 def _starts_from(attempt: Attempt, name: str) -> bool:
@@ -83,7 +83,7 @@ def _leftovers(attempt: Attempt) -> Iterator[PurgeItem]:
 
 
 def _of_scratch(folder: Path) -> Iterator[PurgeItem]:
-    """A scratch folder but for the workspace in it, which the store "dvc cache" counts."""
+    """A scratch folder, except its workspace, which the store "dvc cache" counts."""
     inside = sorted(folder.iterdir())
     for path in inside:
         if path.is_dir() and not path.is_symlink():
@@ -96,7 +96,7 @@ def _of_scratch(folder: Path) -> Iterator[PurgeItem]:
 
 
 def _checkpoints(attempt: Attempt) -> Iterator[PurgeItem]:
-    """A checkpoint, and parts of one."""
+    """Checkpoints and their partial files."""
     return (PurgeItem(CHECKPOINTS, partial(remove_file, path)) for path in _in(attempt.folder, f"*{CHECKPOINT}*"))
 
 

@@ -1,8 +1,8 @@
-"""MLflow's database, for what MLflow's own interface cannot do: delete rows, and say that none is left.
+"""MLflow's database. MLflow's own interface cannot delete rows or show that none is left.
 
-A server deletes runs and versions softly: the rows stay, with their tags. ``mlflow gc`` deletes four kinds of rows of a run, leaves versions alone,
-and on SQLite leaves the bytes in the file. Here every table that refers to a run or a version is found in the database itself, so that a table that
-a new release of MLflow adds is not forgotten; the rows of one run go in one transaction, and SQLite overwrites them with zeros.
+A server soft-deletes runs and versions: the rows and their tags stay. ``mlflow gc`` deletes four kinds of rows of a run, no versions, and on SQLite
+leaves the bytes in the file. Here every table that refers to a run or a version is found in the database's schema, so that a table of a new MLflow
+release is included. The rows of one run are deleted in one transaction, and SQLite overwrites them with zeros.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ _HIDDEN = "Deleted_Internal"
 
 
 class MlflowDatabase:
-    """One look at the database, by connections of its own."""
+    """MLflow's database, with new connections."""
 
     def __init__(self, uri: str) -> None:
-        """Connect and read which tables there are.
+        """Connect and read the schema.
 
         Raises:
-            BadInput: the address is none of a database.
+            BadInput: the address is not valid.
             Unreachable: the database does not answer, or is not MLflow's.
         """
         try:
             self._engine = create_engine(uri, poolclass=NullPool)
         except (ArgumentError, ImportError, SQLAlchemyError):
             raise BadInput(
-                "the address of MLflow's database is none that can be opened: correct ERASEDIFF_MLFLOW_BACKEND_STORE_URI, or install its driver."
+                "the address of MLflow's database cannot be opened: correct ERASEDIFF_MLFLOW_BACKEND_STORE_URI, or install its driver."
             ) from None
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _overwrite)
         self._metadata = MetaData()
         self._explained(lambda: self._metadata.reflect(self._engine))
         if not {"runs", _VERSIONS} <= set(self._metadata.tables):
-            raise BadInput("the database that the purge was given is not MLflow's: correct ERASEDIFF_MLFLOW_BACKEND_STORE_URI.")
+            raise BadInput("the configured database is not MLflow's: correct ERASEDIFF_MLFLOW_BACKEND_STORE_URI.")
 
     def rows_of_run(self, run_id: str) -> int:
-        """How many rows of any table refer to a run."""
+        """The number of rows in all tables that refer to a run."""
         return self._explained(lambda: self._count((table, _refers(table, run_id)) for table in self._run_tables()))
 
     def delete_run(self, run_id: str) -> None:
-        """Delete every row that refers to a run, or none."""
+        """Delete all rows that refer to a run, in one transaction."""
         self._delete((table, _refers(table, run_id)) for table in self._run_tables())
 
     def versions(self, name: str) -> dict[int, bool]:
-        """The versions of a model that have a row, and whether each is hidden, as a version is that was deleted softly."""
+        """The versions of a model that have a row, and whether each is hidden (soft-deleted)."""
         table = self._metadata.tables[_VERSIONS]
         wanted = select(table.c.version, table.c.current_stage).where(_of_model(table, name))
         return {int(number): stage == _HIDDEN for number, stage in self._explained(lambda: self._rows(wanted))}
 
     def rows_of_version(self, name: str, number: int) -> int:
-        """How many rows of any table refer to a version."""
+        """The number of rows in all tables that refer to a version."""
         return self._explained(lambda: self._count((table, _is_version(table, name, number)) for table in self._version_tables()))
 
     def delete_version(self, name: str, number: int) -> None:
-        """Delete every row that refers to a version, or none."""
+        """Delete all rows that refer to a version, in one transaction."""
         self._delete((table, _is_version(table, name, number)) for table in self._version_tables())
 
     def _run_tables(self) -> list[Table]:
-        """Children before their parents; a version's row says which run it came from and is no part of the run."""
+        """Tables with rows of runs, children before parents. A version's row names its run but is not part of it."""
         return [t for t in reversed(self._metadata.sorted_tables) if _run_columns(t) and t.name != _VERSIONS]
 
     def _version_tables(self) -> list[Table]:
-        """What refers to versions by a foreign key, and aliases; other things of MLflow's have a name and a version too."""
+        """Tables of versions, of aliases, and with foreign keys to versions. Other tables of MLflow have a name and a version too."""
         return [t for t in reversed(self._metadata.sorted_tables) if t.name in (_VERSIONS, _ALIASES) or _refers_to_versions(t)]
 
     def _rows(self, wanted: Any) -> list[Any]:
@@ -94,7 +94,7 @@ class MlflowDatabase:
         self._explained(act)
 
     def _checkpoint(self) -> None:
-        """A write-ahead log keeps the pages as they were, until it is written back."""
+        """Truncate SQLite's write-ahead log, which still holds the old pages."""
         if self._engine.dialect.name == "sqlite":
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -102,7 +102,7 @@ class MlflowDatabase:
     def _explained(self, action: Callable[[], T]) -> T:
         try:
             return action()
-        except SQLAlchemyError as error:  # its text quotes the statement and its values
+        except SQLAlchemyError as error:  # its message quotes the statement's values
             raise Unreachable(f"MLflow's database does not answer or refuses ({type(error).__name__}): check it and run the purge again.") from error
 
 
@@ -128,6 +128,6 @@ def _is_version(table: Table, name: str, number: int) -> ColumnElement[bool]:
 
 
 def _of_model(table: Table, name: str) -> ColumnElement[bool]:
-    """A model's rows in the workspace that a client is in which names none."""
+    """A model's rows in MLflow's default workspace."""
     named: ColumnElement[bool] = table.c.name == name
     return named & (table.c.workspace == _WORKSPACE) if "workspace" in table.columns else named

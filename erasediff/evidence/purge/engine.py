@@ -1,4 +1,4 @@
-"""List, delete, prove: the same for every store, and safe to be killed between any two deletions."""
+"""List, delete and list again, the same for every store. It may be killed between any two deletions."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from erasediff.evidence.purge.store import Listing, PurgeItem, Store
 from erasediff.records.purging import MAX_REASON, Action, PurgeLine, Seen, StoreName, Unfinished
 
 Keep = Callable[[tuple[Seen, ...]], None]
-"""Writes down what was found, before any of it is deleted."""
+"""Saves what was found before anything is deleted."""
 NOTHING = "nothing of this request"
 
 
 @dataclass(frozen=True)
 class Purged:
-    """What came of purging some stores."""
+    """The result of purging stores."""
 
     lines: tuple[PurgeLine, ...]
     unfinished: tuple[Unfinished, ...]
 
 
 def purge_stores(stores: Sequence[Store], seen: tuple[Seen, ...], keep: Keep) -> Purged:
-    """Purge stores in their order; one that cannot be purged leaves the others to be purged, but for those that need it.
+    """Purge stores in order. If one fails, the others go on, except those that need it.
 
     Args:
-        stores: in the order of the law.
-        seen: what earlier runs of this purge have found.
+        stores: the stores, in the order of deletion.
+        seen: what earlier runs of this purge found.
         keep: see :data:`Keep`.
     """
     lines: list[PurgeLine] = []
@@ -37,7 +37,7 @@ def purge_stores(stores: Sequence[Store], seen: tuple[Seen, ...], keep: Keep) ->
     for store in stores:
         waits = [entry.store for entry in unfinished if entry.store in store.needs]
         if waits:
-            unfinished.append(Unfinished(store=store.name, reason=f"nothing of it is deleted before the store '{waits[0]}' is purged."))
+            unfinished.append(Unfinished(store=store.name, reason=f"it is not purged before the store '{waits[0]}'."))
             continue
         try:
             listing = store.look()
@@ -51,7 +51,7 @@ def purge_stores(stores: Sequence[Store], seen: tuple[Seen, ...], keep: Keep) ->
 
 
 def preview_stores(stores: Sequence[Store]) -> Purged:
-    """What purging would find, without changing anything."""
+    """List what a purge would find, without changing anything."""
     lines: list[PurgeLine] = []
     unfinished: list[Unfinished] = []
     for store in stores:
@@ -64,7 +64,7 @@ def preview_stores(stores: Sequence[Store]) -> Purged:
 
 
 def most(seen: tuple[Seen, ...], name: StoreName, listing: Listing) -> tuple[Seen, ...]:
-    """The most that was ever found of each kind: a purge only takes away, so the first whole look saw all of it."""
+    """The highest number ever found of each kind: a purge only deletes, so the first complete listing found all."""
     counts: dict[tuple[StoreName, str, Action], int] = {(entry.store, entry.what, entry.action): entry.count for entry in seen}
     for (what, action), count in _counted(listing.items).items():
         counts[name, what, action] = max(count, counts.get((name, what, action), 0))
@@ -72,15 +72,15 @@ def most(seen: tuple[Seen, ...], name: StoreName, listing: Listing) -> tuple[See
 
 
 def remove(item: PurgeItem) -> None:
-    """Remove one thing."""
+    """Remove one item."""
     item.remove()
 
 
 def _purge(store: Store, listing: Listing) -> None:
-    """Delete what was listed, and ask the store anew.
+    """Delete the listed items, and list the store again.
 
     Raises:
-        EraseDiffError: it refused, does not answer, or still holds something.
+        EraseDiffError: the store refuses, does not answer, or still holds items.
     """
     for item in listing.items:
         remove(item)
@@ -89,7 +89,7 @@ def _purge(store: Store, listing: Listing) -> None:
     left = _counted(store.look().items)
     if left:
         (what, _), count = left.most_common(1)[0]
-        raise EraseDiffError(f"{sum(left.values())} things are still there after they were deleted ({count} of them {what}): run the purge again.")
+        raise EraseDiffError(f"{sum(left.values())} items still exist after the deletion ({count} of them {what}): run the purge again.")
 
 
 def _counted(items: Sequence[PurgeItem]) -> Counter[tuple[str, Action]]:
@@ -105,7 +105,7 @@ def _lines(store: Store, seen: tuple[Seen, ...], listing: Listing) -> list[Purge
 
 
 def _reason(error: EraseDiffError | OSError) -> str:
-    """One sentence without a path of the disk's own errors, whose names may be anybody's."""
+    """One sentence; disk errors are reported without their paths, which may hold personal names."""
     said = (
         str(error) if isinstance(error, EraseDiffError) else f"the disk refused ({error.strerror or type(error).__name__}): check it and run again."
     )

@@ -1,4 +1,4 @@
-"""A folder, purged file by file; links are removed and never followed."""
+"""Purge a folder file by file; links are removed, not followed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from erasediff.evidence.purge.store import PurgeItem
 
 @dataclass(frozen=True)
 class FolderPlace:
-    """A folder whose content has to go, or a single file.
+    """A folder whose content must be deleted, or a single file.
 
-    ``within`` has to be there: a volume that is not mounted is no proof of absence. The folder itself may stay, empty.
+    ``within`` must exist: an unmounted volume does not prove absence. The empty folder itself may stay.
     """
 
     root: Path
@@ -24,21 +24,21 @@ class FolderPlace:
     what: str = "files"
 
     def items(self) -> tuple[PurgeItem, ...]:
-        """Every file below the folder, and then folders that are left without any."""
+        """Every file below the folder, then the empty folders."""
         if not self.within.is_dir():
-            raise Unreachable("a folder that has to be purged is not there: mount its volume, or correct the setting that names it.")
+            raise Unreachable("a folder to purge does not exist: mount its volume, or correct the setting that names it.")
         if self.root.is_symlink():
-            raise BadInput("what has to be purged is a link to another place: name that place itself.")
+            raise BadInput("a folder to purge is a link: give the folder that it points to.")
         if self.root.is_file():
             return (PurgeItem(self.what, partial(remove_file, self.root)),)
         return tuple(folder_items(self.root, self.what, self.root))
 
 
 def folder_items(root: Path, what: str, keep: Path) -> Iterator[PurgeItem]:
-    """Everything in a folder, and the folder too where it is not the one to ``keep``; none if it is not there.
+    """Everything in a folder, and the folder itself unless it is ``keep``; nothing if it does not exist.
 
     Raises:
-        OSError: it cannot be read, so nobody knows.
+        OSError: it cannot be read.
     """
     if not root.is_dir():
         return
@@ -52,7 +52,7 @@ def folder_items(root: Path, what: str, keep: Path) -> Iterator[PurgeItem]:
 
 
 def remove_file(path: Path, root: Path | None = None) -> None:
-    """Remove a file, and the folders below ``root`` that it leaves empty, for their names are somebody's too."""
+    """Remove a file, and folders below ``root`` that become empty, since their names may hold personal data."""
     path.unlink(missing_ok=True)
     for folder in path.parents if root is not None else ():
         if folder == root or (folder.is_dir() and any(folder.iterdir())):

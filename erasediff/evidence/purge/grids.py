@@ -1,4 +1,4 @@
-"""The few samples that an attempt keeps for its report, and how the class is taken out of them."""
+"""Remove a class from the samples that an attempt keeps for its report."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _RETAINED = ("retained_before", "retained_after")
 
 
 def shows_label(attempt: Attempt, label: int) -> bool:
-    """Whether any grid of an attempt shows samples of a label: as the forgotten one, or as one that was still retained.
+    """Whether a grid of an attempt shows samples of a label, forgotten or retained.
 
     Raises:
-        IntegrityError: a grid cannot be read, so nobody knows.
+        IntegrityError: a grid cannot be read.
     """
     return any(_shows(attempt, label, path) for name in GRIDS if (path := attempt.folder / name).is_file())
 
@@ -32,16 +32,16 @@ def _shows(attempt: Attempt, label: int, path: Path) -> bool:
 
 
 def remove_label(attempt: Attempt, label: int, path: Path, render: Callable[[Attempt, Path], bytes]) -> None:
-    """Take a label out of an attempt's grids and report.
+    """Remove a label from an attempt's grids and report.
 
-    The new grid gets its name after the report has been written anew, and the first grid goes last: a kill before that leaves a grid that still
-    shows the label, so all of it is done again.
+    The new grid gets its name after the report is rewritten, and the first grid is deleted last. A kill before that leaves a grid that still shows
+    the label, so all of it is repeated.
 
     Args:
         attempt: the attempt.
-        label: which.
-        path: where the workdir's copy of the latest report lies.
-        render: the report as HTML, of the attempt with the grid in a file.
+        label: the label to remove.
+        path: the workdir's copy of the latest report.
+        render: renders the attempt's report as HTML, with the grid in a file.
     """
     first, later = (attempt.folder / name for name in GRIDS)
     pending, report = attempt.folder / f".{GRIDS[1]}.part", attempt.folder / "report.html"
@@ -68,5 +68,5 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise IntegrityError(f"a grid of samples cannot be read ({type(error).__name__}): remove it with its report, and purge again.") from None
     if not {"labels", *_RETAINED} <= arrays.keys():
-        raise IntegrityError("a grid of samples does not say which labels it shows: remove it and its report, and run the purge again.")
+        raise IntegrityError("a grid of samples does not name its labels: remove it and its report, and run the purge again.")
     return arrays

@@ -1,4 +1,4 @@
-"""The store "keys": the key that the commitments are made with, last of all."""
+"""The store "keys": the key of the commitments, deleted last."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ BEFORE: tuple[StoreName, ...] = tuple(store for store in get_args(StoreName) if 
 
 
 def keys_store(key: Path) -> Store:
-    """A request's key. Without it nobody can hold an image against what stands in the records."""
+    """A request's key. Without it, no image can be matched with the records."""
 
     def look() -> Listing:
         return Listing((PurgeItem("keys of commitments", partial(remove_file, key)),) if key.exists() else ())
 
-    return Store("keys", look, "looked for the key anew", BEFORE)
+    return Store("keys", look, "checked again that the key does not exist", BEFORE)

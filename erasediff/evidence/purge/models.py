@@ -19,7 +19,7 @@ WEIGHTS, GRAPHS, DETECTORS, UNKNOWN = (
     "detectors that know the class",
     "files of models that no record names",
 )
-_NAME = 16  # characters of the digest of its weights that a model's folder is named by
+_NAME = 16  # a model's folder is named by this many characters of its weights' digest
 
 
 def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
@@ -33,14 +33,14 @@ def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
         detectors = {run.detector() for run in subject.attempts}
         items += [item for path in sorted(detectors - needed) for item in _detector(path)]
         held = sum(path.is_file() for path in detectors & needed)
-        kept = [*found.kept, Kept(DETECTORS, held, f"an attempt that has not ended is judged by them: {RETRY_LATER}")]
+        kept = [*found.kept, Kept(DETECTORS, held, f"an open attempt is judged by them: {RETRY_LATER}")]
         if subject.opened:
-            kept.append(Kept(UNKNOWN, len(unknown), f"an attempt that has not ended may be about to name them: {RETRY_LATER}"))
+            kept.append(Kept(UNKNOWN, len(unknown), f"an open attempt may still record them: {RETRY_LATER}"))
         else:
             items += unknown
         return Listing(tuple(items), tuple(kept))
 
-    return Store("models", look, "listed the folders of models, graphs and detectors anew")
+    return Store("models", look, "listed the folders of models, graphs and detectors again")
 
 
 def _weights(subject: Subject, found: Survey) -> Iterator[PurgeItem]:
@@ -50,7 +50,7 @@ def _weights(subject: Subject, found: Survey) -> Iterator[PurgeItem]:
 
 
 def _graphs(run: Attempt, subject: Subject, found: Survey) -> Iterator[PurgeItem]:
-    """The graph of an attempt, if it was revoked or is one of the request's own that serves nobody."""
+    """The graph of an attempt, if it was revoked, or belongs to the request and is not deployed."""
     exported = run.find(ExportedRecord)
     digest = None if exported is None else exported.onnx.sha256
     own = run.name in {attempt.name for attempt in subject.attempts}
@@ -59,13 +59,13 @@ def _graphs(run: Attempt, subject: Subject, found: Survey) -> Iterator[PurgeItem
 
 
 def _detector(path: Path) -> Iterator[PurgeItem]:
-    """A detector, and parts of one that were never renamed."""
+    """A detector and its partial files."""
     for file in sorted(path.parent.glob(f"*{path.stem}*")):
         yield PurgeItem(DETECTORS, partial(remove_file, file))
 
 
 def _unknown(subject: Subject, found: Survey, attempts: list[Attempt], tracking: Tracking) -> list[PurgeItem]:
-    """What a step that was killed left among the models; whatever the registry knows can be fetched again."""
+    """Files of models that no record and no registered version names: leftovers of killed steps."""
     named = {digest[:_NAME] for digest in (*found.plan.revoked, *found.staying)}
     for run in attempts:
         base, erased = run.find(BaseRecord), run.find(ErasedRecord)

@@ -1,4 +1,4 @@
-"""The store "owner's places": folders and prefixes that the configuration says hold this request and nothing else."""
+"""The store "owner's places": folders and prefixes from the configuration that hold only this request's data."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from erasediff.evidence.purge.store import Listing, Store
 
 
 def owned_store(places: Sequence[str], workdir: Path, needed: Sequence[str]) -> Store:
-    """What the owner wants purged too.
+    """The operator's places.
 
     Args:
-        places: from the configuration that was fixed when the attempt was opened.
-        workdir: has stores of its own, so no place may lie in it.
-        needed: addresses that hold more than this request: the workdir, the dataset, the DVC remote, what serves.
+        places: from the attempt's configuration.
+        workdir: has its own stores, so no place may lie in it.
+        needed: addresses that hold other data: the workdir, the dataset, the DVC remote, published models.
     """
 
     def look() -> Listing:
         for number, place in enumerate(places, start=1):
             if any(_holds(place, other) for other in needed) or _holds(str(workdir), place):
-                raise BadInput(f"place {number} of purge.places holds more than this request, or lies in the workdir: nothing of it is deleted.")
+                raise BadInput(f"place {number} of purge.places holds other data, or lies in the workdir: correct purge.places.")
         return Listing(tuple(item for place in places for item in place_for(place, _parent(place)).items()))
 
-    return Store("owner's places", look, "listed every place anew, in S3 with all versions")
+    return Store("owner's places", look, "listed every place again, in S3 with all versions")
 
 
 def _parent(place: str) -> str:
@@ -33,7 +33,7 @@ def _parent(place: str) -> str:
 
 
 def _holds(place: str, other: str) -> bool:
-    """Whether an address is a place or lies in it."""
+    """Whether an address is in a place."""
     if place.startswith("s3://") or "://" in other:
         return f"{other.rstrip('/')}/".startswith(f"{place.rstrip('/')}/")
     return local(other).resolve().is_relative_to(Path(place).resolve())

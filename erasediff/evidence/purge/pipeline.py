@@ -1,6 +1,6 @@
-"""The store "pipeline artifacts": what runs of the pipeline on this machine left when they were killed.
+"""The store "pipeline artifacts": leftovers of killed local pipeline runs.
 
-A run that ends removes its folder. On a cluster, Kubeflow's artifacts lie under its pipeline root; the purge knows those that the owner names.
+A run that ends removes its folder. On a cluster, Kubeflow's artifacts lie under its pipeline root; the operator can name them in purge.places.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from erasediff.evidence.purge.store import Kept, Listing, Store
 from erasediff.files import is_in_use
 
 KFP_PREFIX = "erasediff-kfp-"
-"""Of the folders that ``pipelines/local.py`` gives to kfp."""
+"""The prefix of the folders that ``pipelines/local.py`` gives to kfp."""
 
 
 def pipeline_store(workdir: Workdir) -> Store:
-    """Folders of pipeline runs on this machine that nobody uses."""
+    """Unused folders of local pipeline runs."""
 
     def look() -> Listing:
         temporary = Path(tempfile.gettempdir())
         folders = [*_own(workdir.root, LAUNCH_PREFIX), *_own(temporary, KFP_PREFIX)]
         busy = [folder for folder in folders if is_in_use(folder)]
         items = [item for folder in folders if folder not in busy for item in folder_items(folder, "files of pipeline runs", folder.parent)]
-        kept = Kept("folders of pipeline runs", len(busy), "a run that is going on uses them, and removes them at its end")
+        kept = Kept("folders of pipeline runs", len(busy), "a current run uses them, and removes them at its end")
         return Listing(tuple(items), (kept,))
 
-    return Store("pipeline artifacts", look, "looked for folders of pipeline runs anew")
+    return Store("pipeline artifacts", look, "searched again for folders of pipeline runs")
 
 
 def _own(parent: Path, prefix: str) -> list[Path]:

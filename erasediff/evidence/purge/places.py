@@ -1,4 +1,4 @@
-"""Places that can be purged whole: a folder, or a prefix in an S3 bucket."""
+"""Places that are purged completely: a folder, or a prefix in an S3 bucket."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from erasediff.evidence.purge.store import PurgeItem
 
 
 class Place(Protocol):
-    """Where bytes lie that all have to go."""
+    """A place whose whole content must be deleted."""
 
     def items(self) -> Sequence[PurgeItem]:
-        """Everything that lies there now, asked by a connection of its own."""
+        """Everything in it now, listed by a new connection."""
 
 
 def place_for(address: str, within: str, endpoint_url: str | None = None) -> Place:
@@ -25,19 +25,19 @@ def place_for(address: str, within: str, endpoint_url: str | None = None) -> Pla
 
     Args:
         address: a folder, ``file://`` or ``s3://BUCKET/PREFIX``.
-        within: a folder that has to be there, since an address on a volume that is not mounted looks like one that was purged.
+        within: a folder that must exist, since an unmounted volume looks like a purged one.
         endpoint_url: of an S3-compatible store.
 
     Raises:
-        BadInput: another kind of address, about which nobody can say that it is empty.
+        BadInput: the kind of address is not supported.
     """
     if address.startswith("s3://"):
         bucket, _, prefix = address.removeprefix("s3://").partition("/")
         if not bucket or not prefix.strip("/"):
-            raise BadInput("an address in S3 names no bucket or no prefix, and a whole bucket is never purged: correct it to s3://BUCKET/PREFIX.")
+            raise BadInput("an S3 address lacks a bucket or a prefix, and a whole bucket is never purged: correct it to s3://BUCKET/PREFIX.")
         return S3Place(bucket, prefix.strip("/"), endpoint_url)
     if "://" in address and not address.startswith("file://"):
-        raise BadInput(f"the purge knows folders and s3:// addresses, and this one is {urlsplit(address).scheme}://: delete what lies there by hand.")
+        raise BadInput(f"the purge supports folders and s3:// addresses, not {urlsplit(address).scheme}://: delete the data there by hand.")
     return FolderPlace(local(address), local(within))
 
 

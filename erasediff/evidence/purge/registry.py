@@ -1,4 +1,4 @@
-"""The store "mlflow registry": rows of versions that know the class, and of runs that nothing needs any more."""
+"""The store "mlflow registry": rows of versions that know the class, and of runs that are no longer needed."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from erasediff.records.settings import Settings
 from erasediff.tracking import Tracking
 
 REVOKED_TAG = "erasediff.revoked"
-KNOWING, HIDDEN, RUNS = "versions that know the class", "versions that were only hidden", "runs"
+KNOWING, HIDDEN, RUNS = "versions that know the class", "soft-deleted versions", "runs"
 
 
 def database_uri(tracking_uri: str, settings: Settings) -> str:
-    """Where MLflow's database is.
+    """The address of MLflow's database.
 
     Raises:
-        BadInput: MLflow is a server, and nobody said where its database is.
+        BadInput: MLflow is a server, and the setting for its database is missing.
     """
     if settings.mlflow_backend_store_uri is not None:
         return settings.mlflow_backend_store_uri.get_secret_value()
     if tracking_uri.startswith(("http://", "https://")):
         raise BadInput(
-            "MLflow's server only hides what it deletes: set ERASEDIFF_MLFLOW_BACKEND_STORE_URI to its database, where the purge deletes the rows."
+            "MLflow's server only hides deleted rows: set ERASEDIFF_MLFLOW_BACKEND_STORE_URI to its database, so that the purge can delete them."
         )
     return tracking_uri
 
 
 def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, settings: Settings) -> Store:
-    """The registry and the runs of MLflow, in its database."""
+    """MLflow's registry and runs, in its database."""
 
     def look() -> Listing:
         database = MlflowDatabase(database_uri(tracking.uri, settings))
         rows = [PurgeItem(RUNS, partial(database.delete_run, run.id)) for run in plan.runs if not run.parts and database.rows_of_run(run.id)]
         partly = sum(bool(run.parts) for run in plan.runs)
-        kept = Kept(RUNS, partly, "they hold what serves, or another request's evidence; only some of their artifacts went")
+        kept = Kept(RUNS, partly, "they hold the deployed model, or another request's evidence; only some of their artifacts were deleted")
         return Listing((*_versions(plan, name, superseded, tracking, database), *rows), (kept,))
 
-    return Store("mlflow registry", look, "asked every table of MLflow's database by a connection of its own", ("mlflow artifacts",))
+    return Store("mlflow registry", look, "searched every table of MLflow's database by a new connection", ("mlflow artifacts",))
 
 
 def _versions(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, database: MlflowDatabase) -> list[PurgeItem]:
     """Versions to delete, or to tag.
 
-    The highest number is never deleted: MLflow counts on from it, and would give it to another model.
+    The highest number is never deleted: MLflow would give it to the next model.
     """
     present = database.versions(name)
     newest = max(present, default=0)

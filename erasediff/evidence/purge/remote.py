@@ -1,4 +1,4 @@
-"""The store "dvc remote": everything under the request's own prefix."""
+"""The store "dvc remote": everything under the request's prefix."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from erasediff.evidence.purge.store import Kept, Listing, Store
 
 
 def remote_store(remote: ForgetStore, recorded: frozenset[str], endpoint_url: str | None) -> Store:
-    """The remote of a request.
+    """The DVC remote of a request.
 
     Args:
-        remote: where forget sets of the request go by today's settings.
-        recorded: where the attempts' records say they went.
+        remote: the request's remote by the current settings.
+        recorded: the remotes in the attempts' records.
         endpoint_url: of an S3-compatible store.
     """
 
     def look() -> Listing:
         if recorded - {remote.shown}:
-            raise BadInput("a forget set of this request was versioned in another DVC remote than is set now: set ERASEDIFF_DVC_REMOTE to that one.")
+            raise BadInput("a forget set of this request is in another DVC remote than the current one: set ERASEDIFF_DVC_REMOTE to that one.")
         items = place_for(remote.url, remote.url, endpoint_url).items()
-        return Listing(tuple(items), (Kept("forget sets", _others(remote.url, endpoint_url), "they are other requests'"),))
+        return Listing(tuple(items), (Kept("forget sets", _others(remote.url, endpoint_url), "they belong to other requests"),))
 
-    proof = "listed every version, marker and upload anew by a second client" if remote.url.startswith("s3://") else "listed the folder anew"
+    proof = "listed every version, marker and upload again by a new client" if remote.url.startswith("s3://") else "listed the folder again"
     return Store("dvc remote", look, proof)
 
 

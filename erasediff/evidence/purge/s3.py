@@ -1,7 +1,7 @@
-"""A prefix in an S3 bucket: every version, every delete marker, every upload that was never completed.
+"""Purge a prefix in an S3 bucket: versions, delete markers and incomplete uploads.
 
-A plain delete in a bucket with versioning adds a marker and keeps the object, and no listing of objects shows an upload that was broken off. So
-all three are listed, each version is deleted by its id, and the proof lists all three again through a client of its own.
+A plain delete in a versioned bucket only adds a marker and keeps the object, and listings of objects do not show incomplete uploads. So all three
+are listed, each version is deleted by its id, and a new client lists all three again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _NOT_THERE = ("NoSuchBucket",)
 
 @dataclass(frozen=True)
 class S3Place:
-    """What lies at a key or below it. Credentials are boto3's own."""
+    """A key and everything below it. boto3 finds the credentials."""
 
     bucket: str
     prefix: str
     endpoint_url: str | None = None
 
     def items(self) -> tuple[PurgeItem, ...]:
-        """Versions, then markers, then broken uploads.
+        """Versions, then delete markers, then incomplete uploads.
 
         Raises:
             Unreachable: the store does not answer, or refuses to list.
@@ -53,7 +53,7 @@ class S3Place:
                     yield PurgeItem("multipart uploads", partial(explained, partial(_unless_gone, abort)))
 
     def _ours(self, key: str) -> bool:
-        """S3's prefixes end anywhere: ``a`` is one of ``ab/c`` too."""
+        """Whether a key is in this place. S3 prefixes match any characters: ``a`` matches ``ab/c`` too."""
         return key == self.prefix or key.startswith(f"{self.prefix}/")
 
     def _delete(self, client: Any, key: str, version: str) -> None:
@@ -67,7 +67,7 @@ class S3Place:
             raise Unreachable(f"an object version is under an object lock ({until}): run the purge again when that ends.") from refused
 
     def _locked(self, client: Any, key: str, version: str) -> str | None:
-        """What holds a version, or ``None``."""
+        """The lock on a version, or ``None``."""
         found = _or_nothing(lambda: client.head_object(Bucket=self.bucket, Key=key, VersionId=version))
         if found.get("ObjectLockLegalHoldStatus") == "ON":
             return "a legal hold"
@@ -77,7 +77,7 @@ class S3Place:
 
 
 def neighbours(bucket: str, parent: str, own: str, endpoint_url: str | None) -> int:
-    """How many other prefixes lie beside one's own.
+    """The number of other prefixes beside this one.
 
     Raises:
         Unreachable: the store does not answer, or refuses to list.
@@ -91,7 +91,7 @@ def neighbours(bucket: str, parent: str, own: str, endpoint_url: str | None) -> 
 
 
 def explained(action: Callable[[], T]) -> T:
-    """Turn what S3 can answer into a sentence, without keys, which may be anybody's names.
+    """Turn S3 errors into sentences without keys, which may hold personal names.
 
     Raises:
         BadInput: there is no such bucket, or boto3 is not installed.
@@ -106,14 +106,14 @@ def explained(action: Callable[[], T]) -> T:
         return action()
     except ClientError as error:
         if code(error) in _NOT_THERE:
-            raise BadInput("a bucket that has to be purged does not exist: correct the setting that names it.") from None
-        raise Unreachable(f"the S3 store refuses ({code(error)}): check the credentials and what they allow, and run the purge again.") from error
-    except (BotoCoreError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is no address
+            raise BadInput("a bucket to purge does not exist: correct the setting that names it.") from None
+        raise Unreachable(f"the S3 store refuses ({code(error)}): check the credentials and their permissions, and run the purge again.") from error
+    except (BotoCoreError, Boto3Error, ValueError) as error:  # ValueError: the endpoint is not an address
         raise Unreachable(f"the S3 store does not answer ({type(error).__name__}): check its address and run the purge again.") from error
 
 
 def _unless_gone(delete: Callable[[], Any]) -> None:
-    """What was deleted meanwhile, by us before a kill or by a rule of the bucket's, is no failure: the second look decides."""
+    """Delete, and ignore what is already gone: the second listing decides."""
     from botocore.exceptions import ClientError
 
     try:
@@ -124,7 +124,7 @@ def _unless_gone(delete: Callable[[], Any]) -> None:
 
 
 def _or_nothing(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The answer, or nothing where the store does not let us ask."""
+    """The answer, or an empty one if the store refuses."""
     from botocore.exceptions import ClientError
 
     try:

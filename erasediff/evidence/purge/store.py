@@ -1,7 +1,7 @@
-"""What the purge knows of a store: how to look into it, and that what was found there can be removed one by one.
+"""The interface of stores: how the purge lists a store and removes its items.
 
-A store is one function. It opens a connection of its own each time it is called, says what is there that has to go, and what stays and why. The
-purge calls it, removes the things, and calls it again: what the second look finds was not deleted, whatever the first one was told.
+A store is a function that opens a new connection and lists the items to delete, and what stays and why. The purge calls it, removes the items, and
+calls it again: the second listing shows whether the deletion worked.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from erasediff.records.purging import Action, StoreName
 
 RETRY_LATER = "end it and purge again"
-"""How the reason ends of what stays for a time only: a purge that says so has something left to do later."""
+"""The end of a reason for keeping something only for now: such a purge must run again later."""
 
 
 @dataclass(frozen=True)
 class PurgeItem:
-    """One thing that has to go. ``what`` is its kind; ``remove`` may be called again after a kill."""
+    """One item to delete. ``what`` is its kind; ``remove`` may be repeated after a kill."""
 
     what: str
     remove: Callable[[], None]
@@ -26,7 +26,7 @@ class PurgeItem:
 
 @dataclass(frozen=True)
 class Kept:
-    """Things of one kind that stay."""
+    """Items of one kind that stay."""
 
     what: str
     count: int
@@ -35,7 +35,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a look into a store found, in the order in which the things are to be removed."""
+    """The listing of a store, in the order of deletion."""
 
     items: tuple[PurgeItem, ...] = ()
     kept: tuple[Kept, ...] = ()
@@ -43,13 +43,13 @@ class Listing:
 
 @dataclass(frozen=True)
 class Store:
-    """A place where something of an erased class may lie.
+    """A store that may hold data of an erased class.
 
     Attributes:
-        name: as the record calls it.
-        look: list what is there; raises an ``EraseDiffError`` where nobody can know.
-        proof: how the second look asks, for the record.
-        needs: stores that have to be purged before this one.
+        name: its name in the record.
+        look: lists the store; raises ``EraseDiffError`` if it cannot be listed.
+        proof: how the second listing works, for the record.
+        needs: stores that must be purged before this one.
     """
 
     name: StoreName

@@ -1,4 +1,4 @@
-"""Which models an erasure has made superfluous: numbers and names in, a decision out; nothing is asked and nothing deleted here."""
+"""Decide which models to purge after an erasure: a pure function."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from erasediff.records.nouns import ModelRecord
 
 @dataclass(frozen=True)
 class Build:
-    """A model as the registry or an attempt's records know it.
+    """A model, from the registry or an attempt's records.
 
     Attributes:
-        model: what it is and has forgotten.
+        model: its record.
         onnx_sha256: its exported graph, if there is one.
-        number: its version in the registry, or ``None`` where it was never registered.
-        run_id: the run of MLflow that holds it.
-        passed: whether a gate said PASS of it.
-        labels: what the attempt was to forget that made it, with its batch, if one did.
+        number: its registered version, or ``None``.
+        run_id: its MLflow run.
+        passed: whether it passed a gate.
+        labels: the labels of the attempt and batch that made it.
     """
 
     model: ModelRecord
@@ -32,22 +32,22 @@ class Build:
 
     @property
     def digests(self) -> set[str]:
-        """The digests it could be served by."""
+        """The digests under which it could be served."""
         return {self.model.weights.sha256} | ({self.onnx_sha256} if self.onnx_sha256 else set())
 
 
 @dataclass(frozen=True)
 class RetentionRules:
-    """What the decision goes by.
+    """The rules of the decision.
 
     Attributes:
-        dataset: of the request.
+        dataset: the request's dataset.
         label: the label that was erased.
-        champion: the version that serves.
-        epoch: the champion's.
-        warm: erased builds that stay, the champion among them.
+        champion: the deployed version.
+        epoch: the champion's epoch.
+        warm: how many erased builds to keep, including the champion.
         elsewhere: weights of other registered models' champions.
-        opened: weights that attempts start from or made which have not ended.
+        opened: weights that open attempts started from or made.
     """
 
     dataset: str
@@ -61,7 +61,7 @@ class RetentionRules:
 
 @dataclass(frozen=True)
 class PurgeDecision:
-    """``gone`` and ``open_`` are revoked, but what is still needed by an open attempt is not deleted."""
+    """``gone`` and ``open_`` are revoked; ``open_`` is not deleted yet, since open attempts need it."""
 
     gone: tuple[Build, ...]
     stay: tuple[Build, ...]
@@ -69,28 +69,28 @@ class PurgeDecision:
     kept: tuple[Kept, ...]
 
 
-_CHAMPION = "they serve, or stay warm to roll back to"
-_OPEN = f"they are revoked, and an attempt that has not ended still needs them: {RETRY_LATER}"
-_ELSEWHERE = "they are the champion of another registered model: erase the class from that one too"
-_ERASED, _OTHER = "they have forgotten the class", "they are of another dataset"
+_CHAMPION = "they are deployed, or kept for a roll-back"
+_OPEN = f"they are revoked, but an open attempt still needs them: {RETRY_LATER}"
+_ELSEWHERE = "they are the champion of another registered model: erase the class there too"
+_ERASED, _OTHER = "they have forgotten the class", "they belong to another dataset"
 
 
 def decide(builds: Iterable[Build], rules: RetentionRules) -> PurgeDecision:
-    """Say of every build whether it goes."""
+    """Decide for every build whether it is deleted."""
     newest_first = sorted(builds, key=lambda build: -(build.number or 0))
     warm = _warm(newest_first, rules)
-    said = [(build, _reason(build, rules, warm)) for build in newest_first]
-    reasons = Counter(reason for _, reason in said if reason is not None)
+    decided = [(build, _reason(build, rules, warm)) for build in newest_first]
+    reasons = Counter(reason for _, reason in decided if reason is not None)
     return PurgeDecision(
-        gone=tuple(build for build, reason in said if reason is None),
-        stay=tuple(build for build, reason in said if reason not in (None, _OPEN)),
-        open_=tuple(build for build, reason in said if reason == _OPEN),
+        gone=tuple(build for build, reason in decided if reason is None),
+        stay=tuple(build for build, reason in decided if reason not in (None, _OPEN)),
+        open_=tuple(build for build, reason in decided if reason == _OPEN),
         kept=tuple(Kept("models", count, reason) for reason, count in sorted(reasons.items())),
     )
 
 
 def _warm(newest_first: list[Build], rules: RetentionRules) -> set[str]:
-    """Weights of the champion and of the newest others that a roll-back would take."""
+    """Weights of the champion and of the newest other builds for a roll-back."""
     champion = [build for build in newest_first if build.number == rules.champion]
     others = [build for build in newest_first if build.number not in (None, rules.champion) and _may_serve(build, rules)]
     return {build.model.weights.sha256 for build in [*champion, *others[: max(0, rules.warm - len(champion))]]}
@@ -101,7 +101,7 @@ def _may_serve(build: Build, rules: RetentionRules) -> bool:
 
 
 def _reason(build: Build, rules: RetentionRules, warm: set[str]) -> str | None:
-    """Why a build stays, or ``None`` where it goes."""
+    """Why a build stays, or ``None`` if it is deleted."""
     weights, model = build.model.weights.sha256, build.model
     if weights in warm:
         return _CHAMPION

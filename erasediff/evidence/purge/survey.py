@@ -1,4 +1,4 @@
-"""What a purge has to delete, from the records of the attempts and the registry, before the rows that say so are gone."""
+"""Plan a purge from the attempts' records and the registry, before their rows are deleted."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ONNX_ARTIFACTS, REPORT_ARTIFACT, REQUEST_TAG = "onnx", "report.html", "erasediff
 
 @dataclass(frozen=True)
 class Subject:
-    """What a purge is about.
+    """The subject of a purge.
 
     Attributes:
         run: the attempt that was promoted.
-        attempts: all attempts at its request, this one among them.
+        attempts: all attempts at its request, including this one.
         name: the registered model.
-        champion: its version that serves.
+        champion: its deployed version.
     """
 
     run: Attempt
@@ -41,7 +41,7 @@ class Subject:
 
     @property
     def opened(self) -> tuple[Attempt, ...]:
-        """Attempts at other requests that have started and not ended."""
+        """Open attempts at other requests."""
         own = {run.name for run in self.attempts}
         return tuple(run for run in self.run.workdir.attempts() if run.name not in own and is_open(run))
 
@@ -53,7 +53,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Survey:
-    """What goes, and what stays with its reasons. ``staying`` are digests of models of which no byte may be touched."""
+    """What is deleted, and what stays with reasons. ``staying`` are digests of models that must not be touched."""
 
     plan: PurgePlan
     staying: frozenset[str]
@@ -61,7 +61,7 @@ class Survey:
 
 
 def is_open(attempt: Attempt) -> bool:
-    """Whether an attempt has started and not ended: neither promoted nor given an outcome."""
+    """Whether an attempt is open: started, but neither promoted nor given an outcome."""
     return attempt.find(BaseRecord) is not None and attempt.find(PromotionRecord) is None and not (attempt.folder / "outcome.json").is_file()
 
 
@@ -69,12 +69,12 @@ def survey(subject: Subject, tracking: Tracking, earlier: PurgePlan) -> Survey:
     """Survey the registry and the attempts.
 
     Args:
-        subject: what it is about.
+        subject: the subject of the purge.
         tracking: MLflow.
-        earlier: the plan of a run of the same purge that was not finished.
+        earlier: the plan of an unfinished run of this purge.
 
     Raises:
-        BadInput: the champion does not say what it is.
+        BadInput: the champion lacks its tags.
         Unreachable: MLflow does not answer.
     """
     decision = _decision(subject, tracking)
@@ -95,15 +95,15 @@ def survey(subject: Subject, tracking: Tracking, earlier: PurgePlan) -> Survey:
 
 
 def model_of(version: Any) -> ModelRecord | None:
-    """What a version's tag says it is; ``None`` where it says nothing."""
-    said = version.tags.get("erasediff.model")
-    return None if said is None else ModelRecord.parse_json(said, f"the tag erasediff.model of version {version.version}")
+    """The model record in a version's tag; ``None`` without the tag."""
+    tag = version.tags.get("erasediff.model")
+    return None if tag is None else ModelRecord.parse_json(tag, f"the tag erasediff.model of version {version.version}")
 
 
 def _decision(subject: Subject, tracking: Tracking) -> PurgeDecision:
     champion = model_of(subject.champion)
     if champion is None:
-        raise BadInput(f"the champion of {subject.name!r} does not say what it has forgotten: nothing is purged before it does.")
+        raise BadInput(f"the champion of {subject.name!r} has no tag erasediff.model: register it with EraseDiff, then purge.")
     everything = subject.run.workdir.attempts()
     rules = RetentionRules(
         dataset=subject.run.plan().request.dataset,
@@ -139,7 +139,7 @@ def _of_version(version: Any) -> Build | None:
 
 
 def _of_attempt(attempt: Attempt) -> list[Build]:
-    """The base that an attempt started from, and what it made of it."""
+    """The base of an attempt, and its erased model."""
     base, erased, exported = attempt.find(BaseRecord), attempt.find(ErasedRecord), attempt.find(ExportedRecord)
     labels = frozenset(request.label for request in (attempt.plan().request, *requests_in(attempt)))
     found = [] if base is None else [Build(base.model)]
@@ -149,7 +149,7 @@ def _of_attempt(attempt: Attempt) -> list[Build]:
 
 
 def _runs(subject: Subject, tracking: Tracking, decision: PurgeDecision) -> dict[str, PlannedRun]:
-    """Runs of MLflow that go whole, and others of which some artifacts go: they are evidence of another request, or hold what serves."""
+    """MLflow runs to delete, and runs of which only some artifacts are deleted: they hold the deployed model or another request's evidence."""
     request = subject.run.plan().request.digest()
     needed = {build.run_id for build in (*decision.stay, *decision.open_) if build.run_id}
     needed |= {run.plan().mlflow_run_id for run in subject.successful}
@@ -167,7 +167,7 @@ def _runs(subject: Subject, tracking: Tracking, decision: PurgeDecision) -> dict
 
 
 def _reports(subject: Subject, tracking: Tracking, planned: dict[str, PlannedRun]) -> dict[str, PlannedRun]:
-    """Runs that stay but for a report with samples of the class, be it of an earlier request, when the class was still retained."""
+    """Runs that stay, except for a report with samples of the class, even from when the class was still retained."""
     dataset, found = subject.run.plan().request.dataset, {}
     for run in subject.run.workdir.attempts():
         plan = run.plan()

@@ -80,7 +80,7 @@ def test_control_mlflows_own_deletion_leaves_rows_and_bytes(tracking: Tracking, 
     assert database.rows_of_version("m", int(version)) > 1
     assert CANARY.encode() in (tmp_path / "mlflow.db").read_bytes()
     store = registry_store(plan_of(run, version), "m", "delete", tracking, Settings())
-    assert sorted(item.what for item in store.look().items) == ["runs", "versions that were only hidden"]
+    assert sorted(item.what for item in store.look().items) == ["runs", "soft-deleted versions"]
     for item in store.look().items:
         item.remove()
     assert CANARY.encode() not in (tmp_path / "mlflow.db").read_bytes()
@@ -107,12 +107,12 @@ def test_the_highest_version_is_tagged_and_never_deleted(tracking: Tracking, tmp
 
 
 def test_a_server_without_its_database_is_unfinished_not_purged() -> None:
-    with pytest.raises(BadInput, match="only hides what it deletes"):
+    with pytest.raises(BadInput, match="only hides deleted rows"):
         database_uri("http://127.0.0.1:5000", Settings())
 
 
 def test_databases_that_cannot_be_asked_get_a_sentence_without_a_password(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="none that can be opened"):
+    with pytest.raises(BadInput, match="cannot be opened"):
         MlflowDatabase("nonsense")
     with pytest.raises(BadInput, match="is not MLflow's"):
         MlflowDatabase(f"sqlite:///{tmp_path / 'empty.db'}")

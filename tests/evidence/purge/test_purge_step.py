@@ -151,7 +151,7 @@ def test_what_an_open_attempt_needs_stays_with_its_reason_and_goes_when_it_has_e
     other = world.open("other", OTHER)
     run = world.promoted(base=base)
     record = purge(run)
-    kept = [line for line in record.lines if line.action == "kept" and "has not ended" in line.verified]
+    kept = [line for line in record.lines if line.action == "kept" and "open attempt" in line.verified]
     assert [line.what for line in kept] == ["models", "detectors that know the class"]
     left = {name.partition("/")[0] for name in holders(world.canary, world.workdir.root)}
     assert left == {"models", "detectors", "mlflow-artifacts", "mlflow.db"}, "the base, where it is kept and known, and its judge"
@@ -160,7 +160,7 @@ def test_what_an_open_attempt_needs_stays_with_its_reason_and_goes_when_it_has_e
     world.end(other)
     again = purge(run)
     assert not (world.workdir.models / base.model.weights.uri).exists()
-    assert not [line for line in again.lines if "has not ended" in line.verified]
+    assert not [line for line in again.lines if "open attempt" in line.verified]
     assert holders(world.canary, world.workdir.root) == []
 
 
@@ -196,7 +196,7 @@ def test_a_remote_that_is_not_the_one_of_the_records_is_not_taken_for_it(world: 
     run = world.promoted()
     (tmp_path / "another").mkdir()
     monkeypatch.setenv("ERASEDIFF_DVC_REMOTE", str(tmp_path / "another"))
-    with pytest.raises(PurgeUnfinished, match="another DVC remote than is set now"):
+    with pytest.raises(PurgeUnfinished, match="another DVC remote than the current one"):
         purge(run)
     monkeypatch.delenv("ERASEDIFF_DVC_REMOTE")
     assert purge(run).complete
