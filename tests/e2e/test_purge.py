@@ -128,7 +128,7 @@ def test_tier_2_attacks_three_models_decides_and_reports(finished):
 
 def test_the_report_and_the_tracking_show_them(finished, services):
     page = (finished / "report.html").read_text()
-    assert all(words in page for words in ("Attacked", "Reported, not decisive", "Learning it again", "without the class"))
+    assert all(words in page for words in ("Attackers", "Reported only", "Relearning", "without the class"))
     from mlflow import MlflowClient
 
     metrics = MlflowClient(services.mlflow_uri).get_run(Workdir(finished).attempt().plan().mlflow_run_id).data.metrics
