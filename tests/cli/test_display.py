@@ -112,4 +112,4 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     monkeypatch.setattr("erasediff.runner.open_attempt", stop)
     assert main(arguments) == 130
-    assert capsys.readouterr().err == "erasediff: stopped; what was done is kept, and the same command goes on from there.\n"
+    assert capsys.readouterr().err == "erasediff: stopped: the work so far is kept, and the same command continues it.\n"
