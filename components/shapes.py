@@ -1,7 +1,7 @@
 """The components of the pipeline: a step of the table in one of six shapes.
 
 kfp takes a component's code from the source of its function and runs it alone in a pod, so a shape imports what it calls, spells its types out,
-and is told by a parameter which step it is.
+and takes the step's name as a parameter.
 """
 
 from kfp import dsl
@@ -18,12 +18,12 @@ def opens(step: str, workdir: str, request: str, config: str, policy: str) -> st
     Args:
         step: The step's name.
         workdir: Folder that all steps share.
-        request: The erasure request as JSON, or a list of several; empty for what the ledger owes first.
+        request: The erasure request as JSON, or a list of several; empty for the next open requests of the ledger.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
 
     Returns:
-        The attempt's name; empty where nothing is asked.
+        The attempt's name; empty if no request is open.
     """
     from erasediff.steps.component import Documents, perform_component
 
@@ -37,7 +37,7 @@ def works(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl
         step: The step's name.
         workdir: Folder that all steps share.
         run: The attempt's name.
-        after: What the step before has handed on; it orders the tasks.
+        after: Output of the previous step; it only orders the tasks.
         metrics: A few counts and bounds.
 
     Returns:
@@ -58,9 +58,9 @@ def makes_model(step: str, workdir: str, run: str, after: str, metrics: dsl.Outp
         step: The step's name.
         workdir: Folder that all steps share.
         run: The attempt's name.
-        after: What the step before has handed on; it orders the tasks.
+        after: Output of the previous step; it only orders the tasks.
         metrics: A few counts and bounds.
-        model: Where the model lies and what it is; the bytes stay in the workdir.
+        model: The model's place and description; the bytes stay in the workdir.
 
     Returns:
         Digest of the record.
@@ -75,13 +75,13 @@ def makes_model(step: str, workdir: str, run: str, after: str, metrics: dsl.Outp
 
 
 def decides(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics]) -> bool:
-    """Decide whether what hangs on this step may run.
+    """Decide whether the steps that depend on this one may run.
 
     Args:
         step: The step's name.
         workdir: Folder that all steps share.
         run: The attempt's name.
-        after: What the step before has handed on; it orders the tasks.
+        after: Output of the previous step; it only orders the tasks.
         metrics: A few counts and bounds.
 
     Returns:
@@ -96,7 +96,7 @@ def decides(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[d
 
 
 def idles(step: str, workdir: str, config: str, policy: str, metrics: dsl.Output[dsl.Metrics]) -> str:
-    """Do what is done where nothing is asked.
+    """Run when no request is open.
 
     Args:
         step: The step's name.
@@ -106,7 +106,7 @@ def idles(step: str, workdir: str, config: str, policy: str, metrics: dsl.Output
         metrics: A few counts and bounds.
 
     Returns:
-        Digest of the record; empty where there is nothing to do.
+        Digest of the record; empty if there is nothing to do.
     """
     from erasediff.steps.component import Documents, perform_component
 
@@ -122,10 +122,10 @@ def closes(step: str, workdir: str, request: str, config: str, policy: str, stat
     Args:
         step: The step's name.
         workdir: Folder that all steps share.
-        request: The erasure request as JSON; empty for the one that was opened, if any was.
+        request: The erasure request as JSON; empty for the requests that this run opened, if any.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
-        status: What the pipeline says of itself; printed, never taken as evidence.
+        status: The pipeline's own status; printed, never used as evidence.
         report: The report, for the pipeline's own pages.
     """
     import shutil

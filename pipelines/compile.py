@@ -1,4 +1,4 @@
-"""Compile the pipelines to ``pipelines/compiled``. The files are committed; a test holds them against this."""
+"""Compile the pipelines to ``pipelines/compiled``. The files are committed; a test compares them with this module's output."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
 """The erasure pipeline, from the table of steps: a request goes in; a gated, exported, registered and promoted model comes out, with its outcome.
 
-Where the ledger has requests for what is erased, what was forgotten is purged afterwards, and a certificate says so: a provisional one before the
-purge, the final one after it.
+If the ledger has requests for the erased labels, the purge deletes their data afterwards. A provisional certificate comes before the purge, the final
+one after it.
 """
 
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
     """Erase, gate, export, register, roll out and promote.
 
     Args:
-        request: The erasure request as JSON, or a list; empty for what the ledger owes first, and where that is nothing what serves is judged again.
+        request: The erasure request as JSON, or a list; empty for the next open requests of the ledger, or to re-run the gate if none is open.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
         workdir: Folder that all steps share.
@@ -26,18 +26,18 @@ def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT
     outcome = task_of(step_for(Role.CLOSES), workdir=workdir, request=request, **documents)
     with dsl.ExitHandler(outcome, name="erasure"):
         run = task_of(step_for(Role.OPENS), workdir=workdir, request=request, **documents).output
-        with dsl.If(run == "", name="nothing-asked"):
+        with dsl.If(run == "", name="no-request"):
             task_of(step_for(Role.IDLES), workdir=workdir, **documents)
         with ExitStack() as inside:
-            inside.enter_context(dsl.If(run != "", name="asked"))
+            inside.enter_context(dsl.If(run != "", name="has-request"))
             after = run
             for row in work_steps():
                 # What a function returns is the output "Output", beside its artifacts. A condition on any other name is silently false in kfp's
                 # local runner.
-                told = task_of(row, workdir=workdir, run=run, after=after).outputs["Output"]
+                output = task_of(row, workdir=workdir, run=run, after=after).outputs["Output"]
                 if row.role in (Role.DECIDES, Role.PROMOTES):
-                    inside.enter_context(dsl.If(told == True, name=f"after-{row.command}"))  # noqa: E712 - kfp builds it from the operator
-                after = run if row.role in (Role.DECIDES, Role.PROMOTES) else told
+                    inside.enter_context(dsl.If(output == True, name=f"after-{row.command}"))  # noqa: E712 - kfp builds it from the operator
+                after = run if row.role in (Role.DECIDES, Role.PROMOTES) else output
 
 
 def erasure_for(profile: Profile) -> BaseComponent:

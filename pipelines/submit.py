@@ -1,7 +1,7 @@
-"""Hand a compiled pipeline to Kubeflow Pipelines: ``python submit.py DOCUMENT.json RESULT.json``.
+"""Submit a compiled pipeline to Kubeflow Pipelines: ``python submit.py DOCUMENT.json RESULT.json``.
 
-``DOCUMENT.json`` says what and where, as ``erasediff.records.submission.Submission`` writes it; the token is in the variable
-``ERASEDIFF_KFP_TOKEN``. ``RESULT.json`` gets what came of it, or under ``error`` the sentence that says why nothing did.
+``DOCUMENT.json`` is a ``erasediff.records.submission.Submission``; the token is in the variable ``ERASEDIFF_KFP_TOKEN``.
+``RESULT.json`` gets the result, or an error sentence under ``error``.
 """
 
 import json
@@ -19,11 +19,11 @@ PAGE = 100
 
 
 class Refused(Exception):
-    """A sentence for the person who asked."""
+    """The error sentence for the caller."""
 
 
 def answer(document: dict) -> dict:
-    """Submit a run, or set a schedule, with everything that they need.
+    """Submit a run or set a schedule, and create what they need.
 
     Raises:
         Refused: why it could not be done.
@@ -36,10 +36,10 @@ def answer(document: dict) -> dict:
         client = kfp.Client(
             host=host, namespace=document["namespace"] or "kubeflow", existing_token=token, ssl_ca_cert=os.environ.get("SSL_CERT_FILE")
         )
-        desk = KubeflowClient(client, document)
-        return desk.run() if document["cron"] is None else desk.schedule()
+        kubeflow = KubeflowClient(client, document)
+        return kubeflow.run() if document["cron"] is None else kubeflow.schedule()
     except ApiException as error:
-        if not error.status:  # the client's own, for an answer that it cannot read
+        if not error.status:  # the client's error for an answer that it cannot read
             raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host.") from None
         raise Refused(refusal(host, error.status, error.body)) from None
     except (urllib3.exceptions.HTTPError, TimeoutError, OSError) as error:
@@ -49,7 +49,7 @@ def answer(document: dict) -> dict:
 
 
 def check_server(host: str, namespace: str | None, token: str | None, seconds: int) -> None:
-    """Ask for the API's health, once: the client would ask five times, and would take a login page for an empty answer."""
+    """Check the API's health once: the client would retry five times, and read a login page as an empty answer."""
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     pool = urllib3.PoolManager(timeout=seconds, retries=False, ca_certs=os.environ.get("SSL_CERT_FILE"))
     found = pool.request("GET", f"{host}/apis/v2beta1/healthz", headers=headers, redirect=False)
@@ -62,27 +62,27 @@ def check_server(host: str, namespace: str | None, token: str | None, seconds: i
     if not isinstance(health, dict):
         raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host, and that no login page stands before it.")
     if health.get("multi_user") and not namespace:
-        raise Refused(f"{host} serves several users: say which namespace is yours with --namespace.")
+        raise Refused(f"{host} serves several users: set your namespace with --namespace.")
 
 
 def refusal(host: str, status: int, body: object) -> str:
-    """A sentence for a status that is not success; what the server says is quoted in part."""
+    """The sentence for an HTTP error; it quotes a part of the server's message."""
     if status in (401, 403):
         return f"{host} refuses this user ({status}): set ERASEDIFF_KFP_TOKEN to a token that may use this namespace."
     if 300 <= status < 400:
         return f"{host} wants a login ({status}): set ERASEDIFF_KFP_TOKEN, or give the address behind the login as --host."
     try:
         document = json.loads(body if isinstance(body, str | bytes) else "")
-        said = document.get("error_message") or document.get("message") or document.get("error") if isinstance(document, dict) else ""
+        message = document.get("error_message") or document.get("message") or document.get("error") if isinstance(document, dict) else ""
     except ValueError:
-        said = ""
-    quoted = f", {' '.join(said.split())[:200].rstrip('.')}" if isinstance(said, str) and said else ""
-    advice = "try again when it is well" if status >= 500 or status == 429 else "check --host and the options"
+        message = ""
+    quoted = f", {' '.join(message.split())[:200].rstrip('.')}" if isinstance(message, str) and message else ""
+    advice = "try again later" if status >= 500 or status == 429 else "check --host and the options"
     return f"{host} answers {status}{quoted}: {advice}."
 
 
 class KubeflowClient:
-    """One client and what is to be handed in."""
+    """One client and the document to submit."""
 
     def __init__(self, client: kfp.Client, document: dict) -> None:
         self.client, self.document = client, document
@@ -102,14 +102,14 @@ class KubeflowClient:
         return {"run_id": self.named(created.run_id, "run"), "uploaded": uploaded}
 
     def schedule(self) -> dict:
-        """Set the schedule of this name to what is asked.
+        """Set the schedule of this name.
 
-        One that is there and the same stays. A changed one is created disabled, the old one is deleted, and only then is the
-        new one enabled: a kill in between leaves never two that run, and the same command again goes on from there.
+        An equal one stays. A changed one is created disabled, the old one is deleted, and then the new one is enabled:
+        an interruption never leaves two active schedules, and running the command again continues.
         """
         experiment, pipeline, version, _ = self.prepared()
         present = self.schedules(experiment)
-        same = [s for s in present if self.is_as_asked(s, pipeline, version)]
+        same = [s for s in present if self.matches_document(s, pipeline, version)]
         others = [s for s in present if s not in same[:1]]
         kept = same[0] if same else self.create_schedule(experiment, pipeline, version, enabled=not others)
         for other in others:
@@ -144,7 +144,7 @@ class KubeflowClient:
         try:
             return self.named(self.client.pipelines.pipeline_service_create_pipeline(body).pipeline_id, "pipeline")
         except ApiException as error:
-            if error.status == 409 and (found := self.pipeline()) is not None:  # another submission was faster
+            if error.status == 409 and (found := self.pipeline()) is not None:  # another submission created it first
                 return found
             raise
 
@@ -164,7 +164,7 @@ class KubeflowClient:
                 return found
 
     def create_schedule(self, experiment: str, pipeline: str, version: str, enabled: bool) -> kfp_server_api.V2beta1RecurringRun:
-        """Create the schedule: one run at a time, and none made up for that was missed."""
+        """Create the schedule: one run at a time, without catching up on missed runs."""
         return self.client.create_recurring_run(
             experiment_id=experiment,
             job_name=self.document["name"],
@@ -178,8 +178,8 @@ class KubeflowClient:
             service_account=self.document["service_account"],
         )
 
-    def is_as_asked(self, found: kfp_server_api.V2beta1RecurringRun, pipeline: str, version: str) -> bool:
-        """Whether a schedule is what is asked for, on or off."""
+    def matches_document(self, found: kfp_server_api.V2beta1RecurringRun, pipeline: str, version: str) -> bool:
+        """Whether a schedule, enabled or not, matches the document."""
         pinned, trigger, config = found.pipeline_version_reference, found.trigger, found.runtime_config
         wanted_account = self.document["service_account"]
         return (
@@ -196,7 +196,7 @@ class KubeflowClient:
         )
 
     def named(self, identifier: object, what: str) -> str:
-        """An identifier that the server gave; without one, nothing that follows would mean anything."""
+        """The identifier in the server's answer; refuse an answer without one."""
         if not isinstance(identifier, str) or not identifier:
             raise Refused(f"{self.document['host']} names no {what}, so it does not answer as Kubeflow Pipelines does: check --host.")
         return identifier
@@ -208,7 +208,7 @@ def equals(name: str) -> str:
 
 
 def main(source: Path, target: Path) -> int:
-    """Do what the document asks and write what came of it."""
+    """Carry out the document and write the result."""
     try:
         result, code = answer(json.loads(source.read_text())), 0
     except Refused as refused:

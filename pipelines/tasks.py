@@ -1,7 +1,7 @@
-"""Every task, set up in one place: what its row in the table of steps asks of node and namespace, under each profile.
+"""Set up every task in one place: resources, environment, volumes and secrets, from the table of steps and the profile.
 
-The pipeline is traced once a profile. While it is traced, :func:`task_of` reads the profile that :func:`compiled_for`
-put in force, so that ``erasure.py`` says what depends on what and nothing else.
+The pipeline is traced once per profile. During tracing, :func:`task_of` reads the profile that :func:`compiled_for`
+set, so that ``erasure.py`` states only the dependencies.
 """
 
 import json
@@ -27,8 +27,8 @@ SHARED_MEMORY = "2Gi"
 
 APPROVERS_CONFIG_MAP, APPROVERS_MOUNT = "erasediff-approvers", "/approvers"
 SIGNING_SECRET, SIGNING_MOUNT = "erasediff-signing", "/signing"
-# Numeric users have no passwd entry, and the root file system is read-only: everything that wants a home goes to /tmp.
-# Threads and allocator as in erasediff/environment.py, which speaks for the processes that it starts itself.
+# Numeric users have no passwd entry, and the root file system is read-only: everything that needs a home directory goes to /tmp.
+# Threads and allocator as in erasediff/environment.py, which sets them for local processes.
 _TASK_ENVIRONMENT = {
     "HOME": "/tmp",  # noqa: S108
     "USER": "erasediff",
@@ -46,10 +46,10 @@ class Profile:
     """A kind of cluster.
 
     Attributes:
-        name: as ``erasediff submit --profile`` takes it; the compiled file is named by it.
+        name: as ``erasediff submit --profile`` takes it; it names the compiled file.
         training: the size of the steps that train and sample.
         image: their image; the component's own if unset.
-        hardened: whether to ask for a non-root user and shared memory, which runs on this machine need not.
+        hardened: whether to require a non-root user and shared memory; local runs need neither.
         erasing_nodes: above 0, ``erase`` is a Kubeflow ``TrainJob`` on so many nodes, each of the size ``training``.
     """
 
@@ -71,7 +71,7 @@ _profile: ContextVar[Profile] = ContextVar("profile", default=LOCAL)
 
 @contextmanager
 def compiled_for(profile: Profile) -> Iterator[None]:
-    """Put a profile in force while a pipeline is traced."""
+    """Set a profile while a pipeline is traced."""
     token = _profile.set(profile)
     try:
         yield
@@ -80,16 +80,16 @@ def compiled_for(profile: Profile) -> Iterator[None]:
 
 
 def task_of(row: Step, **inputs: object) -> dsl.PipelineTask:
-    """A step's task, set up by its row and the profile in force.
+    """A step's task, set up from its row and the current profile.
 
     No task is cached by the backend: its cache sees neither the workdir nor MLflow nor DVC. Steps find their own
-    records instead and do nothing twice.
+    records instead and repeat nothing.
     """
     profile, task = _profile.get(), component_of(row)(step=row.name, **inputs)
     size = profile.training if row.size == TRAINING else row.size
     if profile.erasing_nodes and row.distributed:
         task.set_env_variable(SETTINGS_VARIABLE, json.dumps(trainjob_settings(profile, row), sort_keys=True))
-        size = Size(SMALL.cpu, SMALL.memory, minutes=size.minutes + 120)  # it waits, and longer than what it waits for may take
+        size = Size(SMALL.cpu, SMALL.memory, minutes=size.minutes + 120)  # it waits for the TrainJob, so its limit is longer
     task.set_caching_options(False)
     task.set_display_name(row.title)
     task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
@@ -106,7 +106,7 @@ def task_of(row: Step, **inputs: object) -> dsl.PipelineTask:
 
 
 def _give(task: dsl.PipelineTask, row: Step) -> None:
-    """The environment, the workdir, and those settings and credentials that the step needs."""
+    """The environment, the workdir, and the settings and credentials that the step needs."""
     for name, value in _TASK_ENVIRONMENT.items():
         task.set_env_variable(name, value)
     kubernetes.mount_pvc(task, pvc_name=WORKDIR_CLAIM, mount_path=WORKDIR_MOUNT)
@@ -126,14 +126,14 @@ def _harden(task: dsl.PipelineTask, row: Step, size: Size) -> None:
     if row.retries:
         task.set_retry(row.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
     if row.size == TRAINING:
-        # Processes that load and sample side by side hand tensors over in /dev/shm, which is 64 MiB by default.
+        # Parallel worker processes exchange tensors in /dev/shm, which is 64 MiB by default.
         kubernetes.empty_dir_mount(task, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory", size_limit=SHARED_MEMORY)  # noqa: S108
     if size.gpus:
         kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
 
 
 def trainjob_settings(profile: Profile, row: Step) -> dict[str, object]:
-    """What ``erase`` needs to make a TrainJob of itself, as ``erasediff.records.trainjob.TrainJobSettings`` reads it."""
+    """What ``erase`` needs to create its TrainJob, as ``erasediff.records.trainjob.TrainJobSettings`` reads it."""
     size = profile.training
     return {
         "image": profile.image or TRAIN_GPU,

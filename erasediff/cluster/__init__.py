@@ -1,1 +1,1 @@
-"""The one adapter over the Kubernetes API, for everything here that speaks to a cluster."""
+"""The one adapter over the Kubernetes API."""

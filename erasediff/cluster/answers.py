@@ -1,4 +1,4 @@
-"""What the API server answers when it does not do what it is asked, as errors with a sentence each."""
+"""The API server's refusals, as errors with a sentence each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ObjectConflict(EraseDiffError):
 
 
 class ConnectionLost(Unreachable):
-    """The API server did not answer this time; it may the next."""
+    """The API server did not answer; a later call may succeed."""
 
 
 class Forbidden(Unreachable):
@@ -26,12 +26,12 @@ class UnknownKind(BadInput):
 
 
 class ObjectRejected(BadInput):
-    """The API server does not take what it was given."""
+    """The API server rejects the object."""
 
 
 @contextmanager
 def sentences(verb: str, what: str) -> Iterator[None]:
-    """Turn what the client raises into our errors."""
+    """Turn the client's exceptions into our errors."""
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -54,7 +54,7 @@ def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiff
     if status == 403:
         return Forbidden(f"the cluster does not allow to {verb} {what} (403): grant it to this service account or user.")
     if status == 409:
-        return ObjectConflict(f"{what} was changed by somebody else meanwhile ({message})")
+        return ObjectConflict(f"{what} was changed by another client in the meantime ({message})")
     if not status:  # the client's word for a TLS connection that was cut
         return ConnectionLost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
     if status in (429, 500, 502, 503, 504):
@@ -63,9 +63,9 @@ def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiff
 
 
 def _message(body: object, reason: object) -> str:
-    """One line of what the API server said."""
+    """The API server's message, in one line."""
     try:
-        said = json.loads(body)["message"] if isinstance(body, str | bytes) else reason
+        text = json.loads(body)["message"] if isinstance(body, str | bytes) else reason
     except (ValueError, KeyError, TypeError):
-        said = reason
-    return " ".join(str(said).split())[:300]
+        text = reason
+    return " ".join(str(text).split())[:300]

@@ -20,7 +20,7 @@ Propagation = Literal["Background", "Foreground"]
 MANAGER = "erasediff"
 _CALL_SECONDS = 20
 _ATTEMPTS = 5
-_LOOK_SECONDS = 5  # a watch of one object does not see its pods, so they are looked at this often
+_LOOK_SECONDS = 5  # a watch of one object does not see its pods, so they are polled this often
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Cluster:
     """The objects of one namespace."""
 
     def __init__(self, client: Any, namespace: str) -> None:
-        """Speak through an ``ApiClient`` of the kubernetes package."""
+        """Use an ``ApiClient`` of the kubernetes package."""
         self.namespace = namespace
         self._api = client
-        # The package's own place for what it discovered is a file in /tmp that anybody may have put there.
+        # The package's default discovery cache is a file in /tmp, where any user may have put it.
         self._cache = tempfile.TemporaryDirectory(prefix="erasediff-discovery-")
 
     @classmethod
     @contextmanager
     def configured(cls, namespace: str | None = None) -> Iterator[Cluster]:
-        """The cluster of :func:`configuration`, which is asked for nothing yet; its own namespace if none is named.
+        """The cluster of :func:`configuration`, without a call to it; its own namespace if none is named.
 
         Raises:
             BadInput: there is none.
@@ -68,7 +68,7 @@ class Cluster:
     @classmethod
     @contextmanager
     def connected(cls, namespace: str) -> Iterator[Cluster]:
-        """The same, when it has answered.
+        """The same, once the cluster has answered a call.
 
         Raises:
             BadInput: there is none.
@@ -79,12 +79,12 @@ class Cluster:
             yield cluster
 
     def close(self) -> None:
-        """Remove what was kept of the API."""
+        """Remove the discovery cache."""
         self._cache.cleanup()
 
     @cached_property
     def _client(self) -> Any:
-        """What discovers the kinds; made when it is first needed, and again where the server was away."""
+        """The client that discovers kinds; made on first use, and again after the server was unreachable."""
         from kubernetes.dynamic import DynamicClient
 
         with sentences("list the kinds of objects", "the API"):
@@ -94,7 +94,7 @@ class Cluster:
         try:
             return self._discover(kind)
         except ConnectionLost:
-            self.__dict__.pop("_client", None)  # a discovery that broke off leaves it with half of what it knew
+            self.__dict__.pop("_client", None)  # an interrupted discovery leaves it incomplete
             raise
 
     def _discover(self, kind: Kind) -> Any:
@@ -106,9 +106,9 @@ class Cluster:
                 return client.resources.get(api_version=kind.api_version, kind=kind.kind)
             except (ResourceNotFoundError, ResourceNotUniqueError):
                 prefix = "apis" if "/" in kind.api_version else "api"
-                with suppress(NotFoundError):  # the discovery takes 503 for an answer, and this does not
+                with suppress(NotFoundError):  # the discovery accepts a 503 as an answer; this call does not
                     client.request("get", f"/{prefix}/{kind.api_version}")
-        raise UnknownKind(f"the cluster knows no {kind.kind} of {kind.api_version}: install what brings it, or choose another backend.")
+        raise UnknownKind(f"the cluster knows no {kind.kind} of {kind.api_version}: install its operator, or choose another backend.")
 
     def _describe(self, kind: Kind, name: str) -> str:
         return f"{kind.kind} {self.namespace}/{name}"
@@ -152,17 +152,17 @@ class Cluster:
             return _plain(resource.replace(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
 
     def change(self, kind: Kind, name: str, edit: Callable[[Object], Object | None]) -> Object:
-        """Read, edit and replace an object, again where somebody was faster; an edit that gives ``None`` changes nothing.
+        """Read, edit and replace an object, and retry on a conflict; an edit that returns ``None`` changes nothing.
 
         Raises:
-            ObjectConflict: it is gone, or somebody was faster each time.
+            ObjectConflict: it is gone, or every try met a conflict.
         """
         attempt = 0
         while True:
             attempt += 1
             present = self.get(kind, name)
             if present is None:
-                raise ObjectConflict(f"{self._describe(kind, name)} was deleted by somebody else meanwhile")
+                raise ObjectConflict(f"{self._describe(kind, name)} was deleted by another client in the meantime")
             edited = edit(present)
             if edited is None:
                 return present
@@ -187,12 +187,12 @@ class Cluster:
             )
 
     def delete(self, kind: Kind, name: str, propagation: Propagation = "Background") -> None:
-        """Delete an object and what hangs on it; one that is not there is left alone.
+        """Delete an object and its dependents; do nothing if it does not exist.
 
         Args:
             kind: what it is.
             name: its name.
-            propagation: ``Foreground`` where it has to stay until all that hangs on it is gone.
+            propagation: ``Foreground`` keeps it until all its dependents are gone.
         """
         from kubernetes.dynamic.exceptions import NotFoundError
 
@@ -205,9 +205,9 @@ class Cluster:
                 return
 
     def wait(self, kind: Kind, name: str, decide: Callable[[Object | None], T | None], deadline: Deadline, what: str) -> T:
-        """Watch an object until ``decide`` gives something; it is asked again every few seconds too.
+        """Watch an object until ``decide`` returns something; ``decide`` also runs every few seconds.
 
-        A watch that is lost or has expired is made anew from the object as it is then. Refused credentials end the wait at once.
+        A lost or expired watch starts again from the object's current state. Refused credentials end the wait at once.
 
         Raises:
             TimeUp: there is no time left.
@@ -232,7 +232,7 @@ class Cluster:
             deadline.check(what)
 
     def _changes(self, kind: Kind, name: str, version: str | None, seconds: float) -> Iterator[Object | None]:
-        """What the object becomes, for some seconds; nothing where the version is too old to be watched from."""
+        """The object's changes for some seconds; none if the version is too old to be watched from."""
         from kubernetes.client import ApiException
         from kubernetes.watch import Watch
 

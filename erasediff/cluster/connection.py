@@ -1,4 +1,4 @@
-"""Which cluster this process is to speak to."""
+"""Which cluster this process uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
 def configuration() -> tuple[Any, str]:
-    """The client's settings and the namespace: of ``KUBECONFIG``, of ``~/.kube/config``, or of the pod that this runs in.
+    """The client's settings and the namespace: from ``KUBECONFIG``, ``~/.kube/config``, or the pod that this runs in.
 
     Raises:
         BadInput: there is none of them, or it cannot be read.
@@ -34,6 +34,6 @@ def configuration() -> tuple[Any, str]:
         return settings, _NAMESPACE_FILE.read_text().strip()
     except (ConfigException, OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-    except (yaml.YAMLError, AttributeError, TypeError):  # whose messages quote the file
+    except (yaml.YAMLError, AttributeError, TypeError):  # their messages quote the file
         reason = "the kubeconfig is not one"
     raise BadInput(f"no cluster is configured ({reason}): set KUBECONFIG, or run this in a pod with a service account.")

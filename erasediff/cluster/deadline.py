@@ -1,4 +1,4 @@
-"""How long a roll-out may still take, and whether it may go on at all."""
+"""How long a roll-out may still take, and whether it may continue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TimeUp(EraseDiffError):
 
 
 class Deadline:
-    """A moment on the monotonic clock. ``may_go_on`` raises where there is another reason to stop, such as a lost lease."""
+    """A moment on the monotonic clock. ``may_go_on`` raises for another reason to stop, such as a lost lease."""
 
     def __init__(self, seconds: float, may_go_on: Callable[[], None] = lambda: None) -> None:
         """Start the clock."""
@@ -26,15 +26,15 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def check(self, what: str) -> None:
-        """Raise where there is a reason to stop.
+        """Raise if there is a reason to stop.
 
         Raises:
-            TimeUp: the time is over; the sentence says what did not happen in it.
+            TimeUp: the time is over; the sentence says what did not happen in time.
         """
         self._may_go_on()
         if not self.left():
             raise TimeUp(f"{what} within {self._seconds:.0f} s")
 
     def pause(self, seconds: float) -> None:
-        """Wait, but not longer than there is time."""
+        """Wait, but no longer than the time left."""
         time.sleep(min(seconds, self.left()))

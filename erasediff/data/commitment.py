@@ -1,8 +1,8 @@
-"""Keyed commitments to what is to be forgotten.
+"""Keyed commitments to the forget set.
 
-A plain hash of images or of their positions can be tried out by whoever holds a picture, so it goes on saying who was in the forget set when the
-images are long gone. What stands in records, in DVC and in MLflow is therefore keyed: every shard and the manifest carry an HMAC (RFC 2104, with
-SHA-256) under a random key of the request's own, and the purge destroys the key.
+Anyone who holds a picture could test it against a plain hash of the images or of their positions, long after the images are deleted. So the hashes
+in records, in DVC and in MLflow are keyed: every shard and the manifest carry an HMAC (RFC 2104, with SHA-256) under a random key of the request,
+and the purge destroys the key.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ KEY_BYTES = 32
 
 
 def request_key(path: Path) -> bytes:
-    """The key of a request: the one that is there, or a new one that nobody but the owner may read.
+    """The key of a request: the existing one, or a new one that only its owner may read.
 
     Raises:
-        IntegrityError: what is there is no key.
+        IntegrityError: the file does not hold a key.
         BadInput: the disk is full or cannot be written.
     """
     with explain_disk_errors(path):
@@ -38,11 +38,11 @@ def request_key(path: Path) -> bytes:
 
 
 def read_key(path: Path) -> bytes:
-    """The key of a request that was made before.
+    """The existing key of a request.
 
     Raises:
         BadInput: it is gone.
-        IntegrityError: what is there is no key.
+        IntegrityError: the file does not hold a key.
     """
     try:
         key = path.read_bytes()
@@ -54,7 +54,7 @@ def read_key(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Two steps at once get one key: the name is given by a link, which fails where the name is taken."""
+    """Create the key by a hard link, which fails if the name exists: two steps at once get one key."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".key-", suffix=".part")  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as handle:

@@ -33,7 +33,7 @@ class ImageDataset:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check what readers let pass.
+        """Check what the readers do not.
 
         Raises:
             BadInput: no images, or fewer than two classes.
@@ -71,7 +71,7 @@ class ImageDataset:
         """
         if name_or_number in self.class_names:
             return self.class_names.index(name_or_number)
-        # Where classes are named by numbers, a position would silently mean another class than the one that was asked for.
+        # Where classes are named by numbers, a position could silently mean another class than the one requested.
         positions = [] if all(_is_integer(name) for name in self.class_names) else [str(i) for i in range(self.classes)]
         if name_or_number in positions:
             return positions.index(name_or_number)
@@ -86,7 +86,7 @@ def load_dataset(config: DatasetConfig) -> ImageDataset:
         images uint8 [N, H, W, C] and labels int64 [N]; the same source always gives the same digest.
 
     Raises:
-        BadInput: the source is missing, damaged, inconsistent or too large; the sentence names the thing and the mend.
+        BadInput: the source is missing, damaged, inconsistent or too large; the sentence says what to do.
     """
     raw = _READERS[config.kind](_source(config))
     class_names, labels = encode_labels(raw.labels)
@@ -113,7 +113,7 @@ def reduce_images(images: NDArray[np.uint8], size: int, name: str) -> NDArray[np
     Args:
         images: uint8 [N, S, S, C].
         size: the new side, at most S.
-        name: the dataset's name, for the sentence.
+        name: the dataset's name, for error sentences.
 
     Returns:
         uint8 [N, size, size, C].

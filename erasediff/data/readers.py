@@ -36,7 +36,7 @@ _UNREADABLE_NPZ = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """What a reader hands over: images uint8 [N, H, W, C] and N label names."""
+    """The result of a reader: images uint8 [N, H, W, C] and N label names."""
 
     images: NDArray[np.uint8]
     labels: list[str]
@@ -194,7 +194,7 @@ def load_npz(data: bytes, path: Path, names: tuple[str, ...]) -> dict[str, NDArr
 
     Args:
         data: the file's bytes.
-        path: where they came from, for the sentences.
+        path: their origin, for error sentences.
         names: the arrays to load.
 
     Raises:
@@ -214,7 +214,7 @@ def load_npz(data: bytes, path: Path, names: tuple[str, ...]) -> dict[str, NDArr
         if "pickle" in str(error) or "Object arrays" in str(error):
             raise BadInput(f"{path} holds pickled objects, which are never loaded: save plain number arrays.") from None
         raise BadInput(f"{path} is not a whole .npz file ({type(error).__name__}): write it again.") from None
-    # numpy hands over a member that is no .npy file as its bytes.
+    # numpy returns a member that is no .npy file as bytes.
     if not all(isinstance(array, np.ndarray) for array in loaded.values()):
         raise BadInput(f"{path} holds something other than arrays: save plain number arrays.")
     return loaded

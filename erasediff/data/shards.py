@@ -1,6 +1,6 @@
 """Images packed into a few deterministic shards: what DVC versions, and what is checked when it comes back.
 
-Every file carries a commitment under the request's key, so that no digest of it can be computed again from the images once the key is gone.
+Every file carries a commitment under the request's key, so that nobody can compute its digest from the images once the key is gone.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def pack(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[
         images: uint8 [N, H, W, C] of the whole dataset.
         labels: int64 [N] of the whole dataset.
         indices: int64 [K], the positions to pack.
-        folder: where to; it appears whole or not at all, and one that is there is replaced.
+        folder: the target; it appears complete or not at all, and replaces an existing one.
         key: the request's.
         shard_size: images per shard.
 
@@ -85,7 +85,7 @@ def pack(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[
 
 
 def unpack(folder: Path, expected_manifest_sha256: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Read a packed folder back, holding every byte against the manifest's digest.
+    """Read a packed folder back and check every byte against the manifest's digest.
 
     Returns:
         images uint8 [K, H, W, C], labels int64 [K], indices int64 [K], in the order they were packed.

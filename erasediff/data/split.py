@@ -18,7 +18,7 @@ class Split:
     Attributes:
         forget: images of the label that is to be forgotten.
         retain: images that the model keeps.
-        gone: images of labels forgotten earlier, which are in neither set any more.
+        gone: images of labels forgotten earlier, which are in neither set.
     """
 
     forget: NDArray[np.int64]
@@ -52,7 +52,7 @@ def split_dataset(labels: NDArray[np.int64], label: int, gone_labels: Collection
 
 
 def check_split(split: Split, count: int) -> None:
-    """Hold a split against the dataset it came from: every one of ``count`` images in exactly one set.
+    """Check that a split puts each of ``count`` images into exactly one set.
 
     Raises:
         IntegrityError: an image is in two sets or in none, or a set is unsorted.

@@ -1,6 +1,6 @@
-"""The one adapter over DVC: a folder goes to a remote under a version named by its content, and comes back by that name.
+"""The one adapter over DVC: it publishes a folder to a remote under a version named by its content, and fetches it by that name.
 
-Every call works in a throw-away DVC workspace inside the caller's scratch folder, which is removed at its end, so that
+Every call works in a throw-away DVC workspace inside the caller's scratch folder and removes it at its end, so that
 the only copies are the caller's own and the remote's. A workspace that a killed process left behind is removed by the
 next call. DVC's settings and caches outside the scratch folder are neither read nor written.
 """
@@ -45,7 +45,7 @@ class ForgetStore:
     Args:
         remote: any URL that DVC understands, or a folder.
         endpoint_url: where an S3-compatible store answers; for ``s3://`` remotes only.
-        within: a folder that may be moved with everything in it: a remote that lies there is shown by its path from there.
+        within: a folder that may be moved as a whole: a remote inside it is shown by its relative path.
 
     Raises:
         BadInput: ``endpoint_url`` is no address.
@@ -62,7 +62,7 @@ class ForgetStore:
 
     @property
     def url(self) -> str:
-        """The remote as the settings name it, with whatever they say of a user: never to be printed."""
+        """The remote as the settings name it, possibly with a user and password: never print it."""
         return self._url
 
     @property
@@ -75,7 +75,7 @@ class ForgetStore:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def publish(self, folder: Path, scratch: Path) -> str:
-        """Send a folder to the remote and prove that the remote holds all of it.
+        """Send a folder to the remote and check that the remote holds all of it.
 
         Args:
             folder: regular files only; it is read and left as it is.
@@ -104,11 +104,11 @@ class ForgetStore:
         return version
 
     def fetch(self, version: str, target: Path, scratch: Path) -> None:
-        """Bring exactly one version from the remote into ``target``, whole or not at all.
+        """Fetch exactly one version from the remote into ``target``, completely or not at all.
 
         Args:
             version: ``<md5>.dir`` as :meth:`publish` returned it.
-            target: the folder to make; one that is there is replaced.
+            target: the folder to make; it replaces an existing one.
             scratch: where the throw-away workspace may be made.
 
         Raises:
@@ -135,7 +135,7 @@ class ForgetStore:
             publish_folder(target.parent, lambda new: _move_into(workspace / _OUT, new, target.name))
 
     def _prove(self, repo: Any, version: str, expected: _Listing, copy: Path) -> None:
-        """Ask the remote itself; DVC's own status answers from the index that the push has just written."""
+        """List the remote itself; DVC's own status reads the index that the push has just written."""
         if self._listing(repo, version) != expected:
             raise IntegrityError(f"the DVC remote {self.shown} lists other files than were sent: publish again.")
         odb = _objects(repo)
@@ -191,7 +191,7 @@ class ForgetStore:
         return config
 
     def _probe(self, repo: Any) -> None:
-        """Fail on a remote that does not answer before any transfer, which would try again for every file."""
+        """Fail before any transfer if the remote does not answer; a transfer would retry for every file."""
         remote = repo.cloud.get_remote(_PROBE)
         try:
             remote.fs.info(remote.path)
@@ -224,7 +224,7 @@ class ForgetStore:
 
     @contextlib.contextmanager
     def _remote_errors(self) -> Iterator[None]:
-        """Turn what a remote can do wrong into a sentence; anything else passes unchanged.
+        """Turn a remote's failures into error sentences; other errors pass unchanged.
 
         The causes' own texts are left out of the sentences, because they can quote credentials.
         """
@@ -308,7 +308,7 @@ def _parse_listing(data: bytes, version: str) -> _Listing:
 
 
 def _objects(repo: Any) -> Any:
-    """The remote's object store, with no remembered directory listings in between."""
+    """The remote's object store, without cached directory listings."""
     odb = repo.cloud.get_remote_odb(_REMOTE, "status")
     odb.fs.fs.invalidate_cache()
     return odb

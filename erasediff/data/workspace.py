@@ -1,4 +1,4 @@
-"""A throw-away place for DVC to work in, of which nothing is left whatever happens."""
+"""A throw-away workspace for DVC, which is always removed completely."""
 
 from __future__ import annotations
 

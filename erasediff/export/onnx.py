@@ -21,9 +21,9 @@ from erasediff.records.nouns import Parity
 from erasediff.serve.graph import INPUTS, OUTPUT, OnnxGraph
 
 _LARGEST_TRACED = 63
-"""diffusers' upsampler lays batches of 64 and more out anew, which the exporter takes for another way: it would capture twice, to come to this.
+"""diffusers' upsampler changes the memory layout of batches of 64 and more, which the exporter would trace as a second branch.
 
-The graph has a dynamic axis and knows no bound; parity is measured on both sides of it.
+The graph's batch axis is dynamic and has no bound; parity is measured on both sides of this one.
 """
 BATCHES, TIMESTEPS = (1, 2, 3, 16, 64), (0, 1, 250, 500, 999)
 
@@ -87,7 +87,7 @@ class OnnxDenoiser:
 
 
 def quantise(path: Path, out: Path) -> None:
-    """Write a graph with weights of 8 bits and activations rounded as they come (onnxruntime's dynamic quantisation).
+    """Write a graph with 8-bit weights and activations quantised at run time (onnxruntime's dynamic quantisation).
 
     Args:
         path: the exported graph.

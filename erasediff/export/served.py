@@ -1,4 +1,4 @@
-"""Sample as the server does, to count what it would show: the exported graph, a solver's table, numpy."""
+"""Sample as the server does, with the exported graph, a solver's table and numpy, and count detections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from erasediff.serve.solver import SolverTable, initial_noise, sample
 
 @dataclass(frozen=True)
 class Served:
-    """What serves: a graph, the table that the verdict is about, the null label, and how it is run."""
+    """The served model: a graph, the solver table that the gate judged, the null label, and the sampler's settings."""
 
     graph: OnnxGraph
     table: SolverTable

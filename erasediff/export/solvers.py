@@ -1,4 +1,4 @@
-"""Write a diffusers scheduler down as a table: run it once on coordinates in place of images."""
+"""Turn a diffusers scheduler into a table by running it once on coordinates in place of images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from erasediff.serve.solver import SolverTable, Table
 
 
 def solver_name(sampler: SamplerConfig) -> str:
-    """What the table of a sampler is called."""
+    """The name of a sampler's table."""
     return f"{sampler.scheduler}-{sampler.steps}"
 
 
 def solver_table(name: SchedulerName, steps: int, schedule: NoiseSchedule) -> SolverTable:
     """The table of one solver.
 
-    A scheduler that is told the model predicts the clean image is linear in what it is handed. So it is handed unit vectors:
+    A scheduler configured for models that predict the clean image is linear in its inputs. So it gets unit vectors:
     x_T is the first, and the clean image predicted at step j the (j+2)-th; what it returns are the coefficients.
     """
     solver: Any = build_scheduler(SamplerConfig(scheduler=name, steps=steps), schedule.timesteps, "sample")
-    solver.register_to_config(thresholding=False, clip_sample=False)  # what is clipped is the clean image, before it gets there
+    solver.register_to_config(thresholding=False, clip_sample=False)  # the clean image is clipped beforehand
     solver.set_timesteps(steps)
     basis, states = torch.eye(steps + 1, dtype=torch.float64), []
     state = basis[:1]  # a batch of one
@@ -41,7 +41,7 @@ def solver_table(name: SchedulerName, steps: int, schedule: NoiseSchedule) -> So
 
 
 def _by_noise(solver: Any, basis: torch.Tensor, signal: Table) -> tuple[Table, Table, Table]:
-    """DDIM goes on in the direction of the noise that the model predicted, not of what clipping makes of it: x_k = √ᾱ·x̂ + √(1-ᾱ)·ε."""
+    """DDIM continues along the noise that the model predicted, not along its clipped version: x_k = √ᾱ·x̂ + √(1-ᾱ)·ε."""
     steps = len(signal)
     clean, noise = np.zeros((steps, steps)), np.zeros((steps, steps))
     for step, timestep in enumerate(solver.timesteps):

@@ -1,6 +1,6 @@
-"""What a text-to-image folder has been made to forget: ``erasure.json``, and the embeddings it points to.
+"""The erasures of a text-to-image folder: ``erasure.json``, and the embeddings it points to.
 
-:class:`erasediff.records.concept.ConceptErasure` says why embeddings and not prompts.
+:class:`erasediff.records.concept.ConceptErasure` explains why embeddings are stored and not prompts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Forgotten:
 
 
 def encoder_sha256(folder: Path) -> str:
-    """Digest of what turns a prompt into embeddings."""
+    """Digest of the text encoder and the tokenizer."""
     return sha256_bytes("".join(sha256_folder(folder / name) for name in ("text_encoder", "tokenizer")).encode())
 
 
@@ -50,7 +50,7 @@ def read_forgotten(folder: Path) -> Forgotten | None:
         return None
     if len(found) == 1:
         raise BadInput(
-            f"the model folder {folder} holds {found[0]} without its other half: fetch the folder again, or its earlier erasures are lost."
+            f"the model folder {folder} holds {found[0]} but not its second file: fetch the folder again, or its earlier erasures are lost."
         )
     record = ConceptErasure.read(folder / RECORD)
     if record.conditions.uri != CONDITIONS or sha256_file(folder / CONDITIONS) != record.conditions.sha256:
@@ -68,7 +68,7 @@ def read_forgotten(folder: Path) -> Forgotten | None:
 
 
 def write_forgotten(folder: Path, embeddings: Tensor, erasures: tuple[str, ...]) -> ConceptErasure:
-    """Write the record of an erased folder whose other files are all there."""
+    """Write the record of an erased folder once its other files are complete."""
     save_file({_TENSOR: embeddings.float().cpu().contiguous()}, folder / CONDITIONS)
     record = ConceptErasure(
         erasures=erasures,

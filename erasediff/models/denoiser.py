@@ -1,4 +1,4 @@
-"""What the rest of the house knows of a model: it predicts noise, it has a null condition, it has a schedule."""
+"""The interface of a model: it predicts noise, has a null condition and a noise schedule."""
 
 from __future__ import annotations
 
@@ -131,8 +131,8 @@ def resolve_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU.
 
     Raises:
-        BadInput: CUDA was asked for and there is none.
+        BadInput: the config names CUDA and there is none.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise BadInput("device 'cuda' was asked for but torch sees no GPU: use device 'auto' or 'cpu', or install a CUDA build.")
+        raise BadInput("device is 'cuda' but torch sees no GPU: use device 'auto' or 'cpu', or install a CUDA build.")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

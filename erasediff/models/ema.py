@@ -1,4 +1,4 @@
-"""An exponential moving average of weights that ends with no share of where it began."""
+"""An exponential moving average of weights that keeps almost no share of the initial weights."""
 
 from __future__ import annotations
 

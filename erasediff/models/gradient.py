@@ -11,14 +11,14 @@ from torch import Tensor
 def gradient_of(loss: Tensor, weights: Sequence[Tensor], *, keep_graph: bool = False) -> list[Tensor]:
     """What ``backward`` would leave in the ``.grad`` of weights that have none: one tensor a weight, to be changed in place.
 
-    ``torch.autograd.grad`` hands out tensors as they come: one for two weights that are added, a stretched one after a sum, a
-    transposed one after a product. Fused optimisers pair the elements of a weight and its gradient as they lie in memory, so a
-    gradient is laid out as its weight is.
+    ``torch.autograd.grad`` may return one tensor for two weights that are added, an expanded one after a sum, or a transposed
+    one after a product. Fused optimisers pair the elements of a weight and its gradient by their order in memory, so each
+    gradient is laid out like its weight.
 
     Args:
         loss: a scalar.
         weights: leaves; those that the loss does not depend on have a gradient of 0.
-        keep_graph: another gradient will be asked of the same graph.
+        keep_graph: another gradient of the same graph will follow.
     """
     known: set[int] = set()
     own = []

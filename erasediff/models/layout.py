@@ -1,4 +1,4 @@
-"""What a model folder has to hold, file by file and digest by digest; no model is built."""
+"""The files that a model folder must hold, and their digests; no model is built."""
 
 from __future__ import annotations
 
@@ -48,21 +48,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_layout(folder: Path) -> None:
-    """Refuse what is no whole folder of a class-conditional model; see :func:`check_files`."""
+    """Refuse an incomplete folder of a class-conditional model; see :func:`check_files`."""
     check_files(folder, _LAYOUT, "ClassConditionalPipeline folder in diffusers layout")
 
 
 def check_weights(folder: Path, expected_sha256: str) -> None:
-    """Refuse other weights than those that were named.
+    """Refuse weights that do not have the expected digest.
 
     Raises:
-        IntegrityError: they are others.
+        IntegrityError: the digest differs.
     """
     if (found := sha256_file(folder / WEIGHTS)) != expected_sha256:
-        raise IntegrityError(
-            f"the weights in {folder} have digest {found[:12]}, not {expected_sha256[:12]} as recorded: "
-            "fetch the model again; it is not the one that was named."
-        )
+        raise IntegrityError(f"the weights in {folder} have digest {found[:12]}, not {expected_sha256[:12]} as recorded: fetch the model again.")
 
 
 def check_rest(folder: Path, record: ModelRecord) -> None:

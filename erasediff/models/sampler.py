@@ -37,7 +37,7 @@ def guided(denoiser: Denoiser, noised: Tensor, timesteps: Tensor, labels: Tensor
 class Start:
     """Images ``float32 [N,C,H,W]`` that the reverse process starts from, one for each sample, under ``strength`` of the noise.
 
-    Noise is added up to the timestep that so large a share of the sampler's steps has yet to come at, and taken away again
+    Noise is added up to the timestep at which that share of the sampler's steps remains, and is then removed again
     (SDEdit, Meng et al. 2108.01073, alg. 1).
     """
 

@@ -1,4 +1,4 @@
-"""Two computations at once on a CPU: torch lets go of the interpreter's lock while it computes, and one thread leaves a second core idle."""
+"""Run two computations at once on a CPU: torch releases the GIL while it computes, and one thread leaves a second core idle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ B = TypeVar("B")
 
 
 def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """What two functions return that share nothing but what neither changes: the first in a thread of its own, the second in this one.
+    """Run two functions that share only read-only data, the first in its own thread, the second in this one; return both results.
 
-    Gradients come from :func:`erasediff.models.gradient.gradient_of`, for threads would share a parameter's ``.grad``. Each function
-    computes with as many threads as it would alone, and so what it returns is the same to the last bit.
+    Gradients come from :func:`erasediff.models.gradient.gradient_of`, as threads would share a parameter's ``.grad``. Each function
+    computes with as many threads as it would alone, so its result is the same to the last bit.
 
     Raises:
         Exception: what one of them raised, once both have ended; the first's where both did.

@@ -1,4 +1,4 @@
-"""Latent text-to-image models: a ``StableDiffusionPipeline`` folder, asked by the row of a prompt in a table of embeddings.
+"""Latent text-to-image models: a ``StableDiffusionPipeline`` folder, conditioned on a prompt's row in a table of embeddings.
 
 The engine's condition is an ``int64`` label. Here a label is a row of ``embeddings [K,L,D]``, so that each prompt is encoded
 once and not at every step, and images are encoded to latents once. Nothing is unpickled and nothing is downloaded.
@@ -111,7 +111,7 @@ def load_text_to_image(folder: Path) -> TextToImage:
 
 
 def quieten() -> None:
-    """No bars, and no warning that quotes a prompt: diffusers logs the end of one that is too long."""
+    """Turn off progress bars and warnings: diffusers' warning about a long prompt quotes the prompt."""
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("diffusers").setLevel(logging.ERROR)
@@ -144,7 +144,7 @@ def _check_index(folder: Path) -> None:
 
 
 def check_vocabulary(folder: Path, tokenizer: str = "tokenizer") -> None:
-    """Without these files transformers makes a tokenizer that knows no word, and says nothing."""
+    """Refuse a tokenizer without its vocabulary: transformers would silently build an empty one."""
     if not any(all((folder / tokenizer / name).is_file() for name in names) for names in (("tokenizer.json",), ("vocab.json", "merges.txt"))):
         raise BadInput(f"the tokenizer of {folder} has neither tokenizer.json nor vocab.json and merges.txt: hand in the whole folder.")
 
@@ -214,12 +214,12 @@ def encode_prompts(pipeline: Any, prompts: list[str]) -> Tensor:
 
 @torch.no_grad()
 def encode_images(pipeline: Any, images: Tensor, done: Callable[[int], None] = lambda count: None) -> Tensor:
-    """Encode ``uint8 [N,H,W,3]`` to latents ``float32 [N,C,h,w]`` on the CPU: the posterior's mean, so that nothing is drawn.
+    """Encode ``uint8 [N,H,W,3]`` to latents ``float32 [N,C,h,w]`` on the CPU: the posterior's mean, so nothing is random.
 
     Args:
-        pipeline: its VAE is asked, in small batches.
+        pipeline: its VAE encodes, in small batches.
         images: of the model's size.
-        done: told the number of images done.
+        done: called with the number of images done.
     """
     vae, latents = pipeline.vae, []
     for start in range(0, len(images), _BATCH):
@@ -231,7 +231,7 @@ def encode_images(pipeline: Any, images: Tensor, done: Callable[[int], None] = l
 
 
 def save_text_to_image(model: TextToImage, unet: torch.nn.Module, out: Path, finish: Callable[[Path], object]) -> None:
-    """Publish ``out``: the folder that the model came from, with other weights in its UNet; whole or not at all.
+    """Publish ``out``: the folder that the model came from, with other weights in its UNet. It appears complete or not at all.
 
     Only what ``model_index.json`` names is copied, and of ``unet/`` only the config: weights of another variant
     (``*.fp16.safetensors``, a single-file checkpoint) would be the model as it was before the erasure.

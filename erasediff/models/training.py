@@ -1,4 +1,4 @@
-"""Training a base model from scratch, and training on: the ordinary denoising objective with label dropout (Ho et al. 2020, eq. 14)."""
+"""Training a base model from scratch, or continuing to train one: the ordinary denoising objective with label dropout (Ho et al. 2020, eq. 14)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrainingSet:
 
 
 def descend(denoiser: Denoiser, batch: NoisedBatch, weights: Sequence[torch.nn.Parameter]) -> float:
-    """Leave the gradient of the denoising loss in the weights' ``.grad``, and say the loss; on a CPU each half of the batch has a thread."""
+    """Put the gradient of the denoising loss into the weights' ``.grad`` and return the loss; on a CPU each half of the batch has a thread."""
     count = len(batch.noised)
 
     def gradient(part: NoisedBatch) -> tuple[float, list[Tensor]]:
@@ -80,7 +80,7 @@ def train_base(
         classes: how many classes there are; label ``classes`` is the null label.
         config: the run's configuration with a ``base_training`` section.
         device: where to train.
-        done: told the number of steps done and the loss.
+        done: called with the number of steps done and the loss.
 
     Returns:
         The averaged UNet in evaluation mode on the CPU, and the scheduler that serves.
@@ -113,7 +113,7 @@ def train_base(
 
 
 def train_on(unet: torch.nn.Module, schedule: NoiseSchedule, data: TrainingSet, batch_size: int, learning_rate: float, seed: int) -> Iterator[int]:
-    """Train a model on, in place and without end; yields the number of steps done after each.
+    """Continue training a model in place, without end; yields the number of steps done after each.
 
     Args:
         unet: the model; it is in training mode while a step runs, and in evaluation mode whenever this yields.

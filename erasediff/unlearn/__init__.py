@@ -1,1 +1,1 @@
-"""The engine: objective, multiplier, targets, methods, and the loop that runs them."""
+"""The unlearning engine: objective, multiplier, targets, methods, and the training loop."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a running erasure: one safetensors file, atomic, digest-checked, bound to what it belongs to.
+"""Checkpoints of a running erasure: one safetensors file, written atomically, checked by digest and bound to its run.
 
 A checkpoint holds optimiser moments, which are functions of the forget images. It stays in the run's folder and is
 removed once the erased model is recorded; it never becomes part of a model.
@@ -24,7 +24,7 @@ _FORMAT = "erasediff-checkpoint/1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a resumed erasure needs to go on bit for bit: named tensors, and exact numbers as JSON."""
+    """Everything a resumed erasure needs to continue bit for bit: named tensors, and exact numbers as JSON."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -60,17 +60,17 @@ def load_checkpoint(path: Path, key: str) -> Checkpoint:
     Raises:
         IntegrityError: the file is cut short or altered, or belongs to another run.
     """
-    mend = f"remove {path} to start the erasure from its beginning."
+    remedy = f"remove {path} to start the erasure from its beginning."
     try:
         with safe_open(path, framework="pt") as handle:
             metadata = handle.metadata() or {}
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError:
-        raise IntegrityError(f"the checkpoint {path} is cut short or not a checkpoint: {mend}") from None
+        raise IntegrityError(f"the checkpoint {path} is cut short or not a checkpoint: {remedy}") from None
     header = metadata.get("header", "")
     if metadata.get("digest") != _content_digest(tensors, header):
-        raise IntegrityError(f"the checkpoint {path} does not have the digest it was written with: {mend}")
+        raise IntegrityError(f"the checkpoint {path} does not have the digest it was written with: {remedy}")
     fields = json.loads(header)
     if fields["format"] != _FORMAT or fields["key"] != key:
-        raise IntegrityError(f"the checkpoint {path} belongs to another run: {mend}")
+        raise IntegrityError(f"the checkpoint {path} belongs to another run: {remedy}")
     return Checkpoint(fields["step"], tensors, fields["numbers"])

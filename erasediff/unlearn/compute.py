@@ -1,6 +1,6 @@
-"""Where an erasure computes: devices and processes through accelerate, precision through torch's autocast.
+"""The device and processes of an erasure (through accelerate) and its precision (through torch's autocast).
 
-accelerate's own switch for mixed precision is set once a process, and a process may run several erasures.
+accelerate's mixed precision is not used: it is set once per process, and a process may run several erasures.
 
 A method needs the retain and the forget gradient *apart* before λ is known. So the model is not wrapped in
 ``DistributedDataParallel``, which would reduce one gradient behind a backward pass: the two are reduced here, tensor by
@@ -35,7 +35,7 @@ class LossScale:
 
     @property
     def active(self) -> bool:
-        """Whether an overflow is to be expected now and then; at scale 1 it is a failure."""
+        """Whether occasional overflows are normal; at scale 1 an overflow is a failure."""
         return self.scale > 1.0
 
     def overflowed(self) -> None:
@@ -56,7 +56,7 @@ class Compute:
         """Join the other processes, if there are any.
 
         Raises:
-            BadInput: CUDA was asked for and there is none, or fp16 without a GPU.
+            BadInput: the config names CUDA and there is none, or fp16 without a GPU.
         """
         cpu = resolve_device(device).type == "cpu"
         if precision == "fp16" and cpu:
@@ -102,9 +102,9 @@ class Compute:
         self._state.wait_for_everyone()
 
     def agreed(self, value: bool) -> bool:
-        """What the first process says, everywhere."""
+        """The first process's value, broadcast to every process."""
         if self.processes > 1:
-            said = torch.tensor(int(value), device=self.device)
-            torch.distributed.broadcast(said, src=0)
-            return bool(said.item())
+            shared = torch.tensor(int(value), device=self.device)
+            torch.distributed.broadcast(shared, src=0)
+            return bool(shared.item())
         return value

@@ -14,7 +14,7 @@ from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 
 MAX_FORGOTTEN_POSTERIOR = 0.5
-"""The closed form divides by 1 - p(f | x_t), and so the base's error too: beyond this a retained label is asked instead."""
+"""The closed form divides by 1 - p(f | x_t), and so divides the base's error too. Above this sum, a drawn retained label takes its place."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RetainedMixture:
         forgotten: ``int64 [K]``, the labels to take out.
         null_label: the label that stands for all classes; the base must have been trained on it.
         repulsion: ρ(t), how far the mixture is pushed away from a forgotten label, as by
-            :func:`~erasediff.unlearn.objective.repelled`; it costs no pass, for the forgotten labels are asked anyway.
+            :func:`~erasediff.unlearn.objective.repelled`; it costs no extra pass, as the forgotten labels are predicted anyway.
     """
 
     posterior: ClassPosterior
@@ -52,11 +52,11 @@ class RetainedMixture:
 
     @torch.no_grad()
     def held(self, batch: NoisedBatch, dropped: Tensor, base: Denoiser) -> Tensor:
-        """What the retained classes are held at, ``[B,C,H,W]``: the base under each image's own label, or this mixture.
+        """The goal for retain images, ``[B,C,H,W]``: the base's prediction under each image's own label, or this mixture.
 
         It is one call of the base, on ``B + K·dropped`` rows. Where x_t is more likely of a forgotten class than not, the
-        image's own label stands for the mixture: it is a draw from it. The mixture is repelled here as it is in the target:
-        who asks for nothing must not be given the forgotten class either.
+        image's own label stands for the mixture: it is a draw from it. The mixture is repelled here as it is in the target,
+        so that sampling without a label does not give the forgotten class either.
 
         Args:
             batch: noised retain images under their own labels.
@@ -68,8 +68,8 @@ class RetainedMixture:
         labels = batch.labels.clone()
         labels[rows] = torch.where(beyond, labels[rows], self.null_label)
         again = torch.cat([torch.arange(len(labels), device=labels.device), rows.repeat(len(self.forgotten))])
-        asked = base(batch.noised[again], batch.timesteps[again], torch.cat([labels, self.forgotten.repeat_interleave(len(rows))]))
-        goal, own = asked[: len(labels)], asked[len(labels) :]
+        predicted = base(batch.noised[again], batch.timesteps[again], torch.cat([labels, self.forgotten.repeat_interleave(len(rows))]))
+        goal, own = predicted[: len(labels)], predicted[len(labels) :]
         own = own.view(len(self.forgotten), len(rows), *own.shape[1:])
         goal[rows] = self._repelled(_without(goal[rows], shares, own), own, batch.only(rows))
         return goal

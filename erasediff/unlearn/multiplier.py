@@ -39,7 +39,7 @@ def gradient_dots(retain: Sequence[Tensor], forget: Sequence[Tensor]) -> Gradien
 def paper(dots: GradientDots, eta: float) -> float:
     """λ = max(0, η - ⟨∇g,∇L_r⟩/‖∇g‖²): the closed form of the paper's quadratic program (2401.05779, §3.2).
 
-    Where λ > 0 the update δ = ∇L_r + λ∇g satisfies ⟨∇g,δ⟩ = η‖∇g‖² exactly. A vanishing ∇g asks for nothing: λ = 0.
+    Where λ > 0 the update δ = ∇L_r + λ∇g satisfies ⟨∇g,δ⟩ = η‖∇g‖² exactly. If ∇g vanishes, λ = 0.
     """
     if dots.forget_forget == 0.0:
         return 0.0

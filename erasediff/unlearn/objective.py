@@ -1,10 +1,10 @@
 """The two losses, and the targets of the forget loss.
 
     retain  L_r(θ) = E ‖ε - ε_θ(x_t | c)‖²    over the retain set: the ordinary denoising loss
-    forget  L_f(θ) = E ‖ε_f - ε_θ(x_t | c)‖²  over the forget set: minimised, towards a target ε_f that is not the truth
+    forget  L_f(θ) = E ‖ε_f - ε_θ(x_t | c)‖²  over the forget set: minimised, towards a target ε_f other than the true noise
 
-Source: Wu et al., arXiv 2401.05779, eq. 3 and 4. Both are :func:`erasediff.models.noised.denoising_loss`; a forget batch has had its goal
-replaced by a target:
+Source: Wu et al., arXiv 2401.05779, eq. 3 and 4. Both are :func:`erasediff.models.noised.denoising_loss`; in a forget batch a target
+replaces the goal:
 
     relabel   ε_f = ε_T(x_t | c_m), c_m uniform over the retained labels (the paper's)
     anchor    ε_f = ε_T(x_t | c_m), c_m one fixed label that is not forgotten
@@ -53,7 +53,7 @@ Repulsion = Callable[[Tensor], Tensor]
 
 
 def relabelled(draw: LabelDraw) -> Target:
-    """The target that asks the teacher under another label, drawn by ``draw``."""
+    """The teacher's prediction under another label, which ``draw`` chooses."""
 
     @torch.no_grad()
     def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
@@ -98,7 +98,7 @@ def repelled(target: Target, base: Denoiser, forgotten: Tensor, repulsion: Repul
     """Push a target away from what the base predicts for the forgotten label: ε_f + ρ(t)·(ε_f - ε_base(x_t | f)).
 
     It is guidance with the forgotten label as the negative condition, trained in (cf. Gandikota et al. 2303.07345, eq. 7).
-    A label that the base has forgotten before means nothing to it, so such samples are pushed away from one in ``forgotten``.
+    The base cannot predict a label that it has already forgotten: such samples are pushed away from one in ``forgotten`` instead.
     """
 
     @torch.no_grad()
@@ -116,7 +116,7 @@ def named_among(forgotten: Tensor, labels: Tensor) -> Tensor:
 
 
 def uniform_noise(schedule: NoiseSchedule) -> Target:
-    """ε_f ~ U[0,1), the paper's second target; the teacher is not asked."""
+    """ε_f ~ U[0,1), the paper's second target; it does not use the teacher."""
 
     def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
         noise = random.uniform(len(batch.noised), *batch.noised.shape[1:]).to(batch.noised.device)

@@ -1,4 +1,4 @@
-"""Counting what an erasure costs: denoiser passes, by hooks, so that no method can forget to count its own."""
+"""Count the denoiser passes of an erasure by hooks, so that every method's passes are counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class PassCounter:
-    """Counts forward passes through the modules it is hooked to, and backward passes through what they predicted."""
+    """Counts forward passes through the hooked modules, and backward passes through their predictions."""
 
     def __init__(self, *modules: torch.nn.Module) -> None:
         self.forward = self.backward = 0

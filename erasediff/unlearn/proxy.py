@@ -1,4 +1,4 @@
-"""A development proxy: a cheap look during the erasure that may end it early. It decides nothing about promotion."""
+"""A development proxy: a cheap check during the erasure that may end it early. It has no say in promotion."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def proxy_seeds(seed: int, count: int) -> list[int]:
 def development_proxy(
     config: ProxyConfig, data: ErasureData, pipeline: ClassConditionalPipeline, sampler: SamplerConfig, seed: int
 ) -> Callable[[Erasure], bool]:
-    """A function that samples the forgotten labels and says whether few enough samples look forgotten.
+    """A function that samples the forgotten labels and tells whether few enough samples still show them.
 
-    The detector is the Bayes posterior of the training images' kernel densities, not the gate's classifier: a run must
-    not be stopped by the judge that will try it.
+    The detector is the Bayes posterior of the training images' kernel densities, not the gate's classifier: the
+    gate's own judge must not tune the run that it will judge.
 
     Args:
         config: how many samples, and how many may be detected.

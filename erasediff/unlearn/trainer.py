@@ -28,14 +28,14 @@ CURVES = tuple(field.name for field in fields(StepReport))
 
 
 def _starting_point(model: torch.nn.Module, base: torch.nn.Module) -> list[Tensor]:
-    """The trained weights as they are now; where they are the base's, it is the base's own tensor and costs no memory."""
+    """The trained weights as they are now. An unchanged weight is the base's own tensor and costs no memory."""
     trained = ((ours, theirs) for ours, theirs in zip(model.parameters(), base.parameters(), strict=True) if ours.requires_grad)
     return [theirs if torch.equal(ours, theirs) else ours.detach().clone() for ours, theirs in trained]
 
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """What leaves the engine: weights without optimiser state, and the numbers of every step."""
+    """The result of an erasure: weights without optimiser state, and the numbers of every step."""
 
     model: torch.nn.Module
     curves: dict[str, Tensor]
@@ -46,7 +46,7 @@ class ErasureResult:
 
 
 class Erasure:
-    """One erasure in progress, on one process or as one of several."""
+    """One erasure in progress, in one process or in one of several."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class Erasure:
             config: hyperparameters.
             seed: of all randomness here.
             compute: device, processes and precision.
-            denoiser_of: how the module is asked; :class:`UNetDenoiser` for class labels.
-            method: another than the one that ``config.method`` names.
+            denoiser_of: wraps the module as a denoiser; :class:`UNetDenoiser` for class labels.
+            method: replaces the one that ``config.method`` names.
 
         Raises:
             BadInput: the config does not fit the data, the model or the number of processes.
@@ -78,14 +78,14 @@ class Erasure:
         method = method or METHODS[config.method]
         if data.earlier and not method.keeps_earlier:
             keeping = ", ".join(name for name, one in METHODS.items() if one.keeps_earlier)
-            raise BadInput(f"erase.method '{config.method}' would not keep forgotten what was forgotten before: choose one of {keeping}.")
+            raise BadInput(f"erase.method '{config.method}' does not keep earlier erasures forgotten: choose one of {keeping}.")
         self.config, device = config, compute.device
         data = data.to(device)
         self.model = copy.deepcopy(unet).to(device).train()
         if config.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()  # type: ignore[operator]
         base = copy.deepcopy(unet).to(device).eval().requires_grad_(False)
-        self.passes = PassCounter(self.model, base)  # after the copies: a copied hook would count into a copied counter
+        self.passes = PassCounter(self.model, base)  # after copying: a copied hook would count into a copied counter
         denoiser, frozen = denoiser_of(self.model), denoiser_of(base)
         mixture = retained_mixture(config, data, schedule)
         self.bench = Workbench(
@@ -145,7 +145,7 @@ class Erasure:
                 try:
                     report = self.method.step(self.bench, self.optimizer)
                     break
-                except Overflow:  # at scale 1 there is none: what is not finite then is NonFinite
+                except Overflow:  # at scale 1 there is no overflow: non-finite values raise NonFinite
                     scale.overflowed()
             norm = torch.nn.utils.clip_grad_norm_(self.bench.parameters, self.config.max_gradient_norm)
             if not torch.isfinite(norm):
@@ -175,7 +175,7 @@ class Erasure:
         return Checkpoint(self.step, tensors, numbers)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in checkpoint.tensors.items() if k.startswith(prefix)}
@@ -197,7 +197,7 @@ class Erasure:
         self.bench.step = checkpoint.step
 
     def weights(self) -> torch.nn.Module:
-        """The module that would leave the engine now."""
+        """The module that the erasure would return now."""
         return self.ema.model if self.config.weights == "ema" else self.model
 
     def result(self) -> ErasureResult:
@@ -224,8 +224,8 @@ def run(
         erasure: the state.
         checkpoint_path: where checkpoints go; the caller removes the file once the result is kept, for it holds optimiser state.
         key: digest of everything that decides this run.
-        done: told the number of steps done.
-        enough: a development proxy, asked every ``erase.proxy.every`` steps; it may end the run early.
+        done: called with the number of steps done.
+        enough: a development proxy, called every ``erase.proxy.every`` steps; it may end the run early.
     """
     config, compute = erasure.config, erasure.bench.compute
     if checkpoint_path.is_file():

@@ -49,7 +49,7 @@ class ErasureData:
         return labels
 
     def to(self, device: torch.device) -> ErasureData:
-        """The same on a device, row by row in memory: torch's GroupNorm crashes on some channels-last batches on a CPU."""
+        """The data on a device, contiguous in memory: torch's GroupNorm crashes on some channels-last batches on a CPU."""
         moved = {name: getattr(self, name).to(device).contiguous() for name in ("forget", "forget_labels", "retain", "retain_labels")}
         return replace(self, **moved)
 
@@ -60,7 +60,7 @@ class Overflow(Exception):
 
 @dataclass
 class Workbench:
-    """One process's side of an erasure.
+    """The tools that a method uses in one process of an erasure.
 
     ``denoiser`` carries the gradient of ``parameters``; ``base`` is the frozen model that the erasure started from, and
     ``model`` the module in training. ``step`` is the number of steps done.
@@ -104,26 +104,26 @@ class Workbench:
     def retain_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Retain images under their own labels, some of them under the null label so that guidance keeps its anchor."""
         own = self._retained(random)
-        return self._shown(own, self._dropped(random))
+        return self._with_dropped_labels(own, self._dropped(random))
 
     def held_batch(self, random: Randomness | None = None) -> Callable[[], NoisedBatch]:
         """A retain batch that is to be predicted as the base predicts it, up to ``erase.truth_share`` of the truth.
 
-        It is drawn now; the base is asked when it is called for.
+        The batch is drawn now; the base predicts when the returned function is called.
 
-        The less of the truth, the less of the noise's variance is in the goal, and the less is there to gain on the base.
-        The base's null label would make what is to be forgotten. So the goal under the null label is the retained mixture, as
+        A smaller share of the truth puts less of the noise's variance into the goal, and leaves less room to improve on the base.
+        The base's null label also makes the class to be forgotten. So the goal under the null label is the retained mixture, as
         in target ``mixture``: in closed form, or what the base predicts under the image's own label, a draw from it.
         """
-        return partial(self._held, self._retained(random), self._dropped(random))
+        return partial(self._goal_from_base, self._retained(random), self._dropped(random))
 
-    def _held(self, own: NoisedBatch, dropped: Tensor) -> NoisedBatch:
+    def _goal_from_base(self, own: NoisedBatch, dropped: Tensor) -> NoisedBatch:
         if self.config.truth_share == 1:
-            return self._shown(own, dropped)
+            return self._with_dropped_labels(own, dropped)
         with torch.no_grad(), self.compute.autocast():
-            ask = partial(self._ask, self.base)
-            goal = self.mixture.held(own, dropped, ask) if self.mixture else ask(own.noised, own.timesteps, own.labels)
-        return self._shown(own, dropped).aimed_at(goal.lerp(own.goal, self.config.truth_share))
+            predict = partial(self._predict, self.base)
+            goal = self.mixture.held(own, dropped, predict) if self.mixture else predict(own.noised, own.timesteps, own.labels)
+        return self._with_dropped_labels(own, dropped).aimed_at(goal.lerp(own.goal, self.config.truth_share))
 
     def _retained(self, random: Randomness | None) -> NoisedBatch:
         random = random or self.random
@@ -133,7 +133,7 @@ class Workbench:
     def _dropped(self, random: Randomness | None) -> Tensor:
         return ((random or self.random).uniform(self.rows) < self.config.label_dropout).to(self.compute.device)
 
-    def _shown(self, own: NoisedBatch, dropped: Tensor) -> NoisedBatch:
+    def _with_dropped_labels(self, own: NoisedBatch, dropped: Tensor) -> NoisedBatch:
         return own.under(torch.where(dropped, self.data.null_label, own.labels))
 
     def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
@@ -167,18 +167,18 @@ class Workbench:
     def target_of(self, batch: NoisedBatch, random: Randomness | None = None) -> Tensor:
         """ε_f ``[B,C,H,W]`` of a forget batch; it carries no gradient."""
         with torch.no_grad(), self.compute.autocast():
-            return self.target(batch, self._teach, random or self.random).float()
+            return self.target(batch, self._teacher_prediction, random or self.random).float()
 
     def aimed_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """States under a forgotten label with ε_f as the goal: the batch of the forget loss."""
         batch = self.visited_batch(random)
         return batch.aimed_at(self.target_of(batch, random))
 
-    def _teach(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        return self._ask(self.teacher, noised, timesteps, labels)
+    def _teacher_prediction(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
+        return self._predict(self.teacher, noised, timesteps, labels)
 
-    def _ask(self, denoiser: Denoiser, *batch: Tensor) -> Tensor:
-        """A prediction in the parts that a batch is taken in."""
+    def _predict(self, denoiser: Denoiser, *batch: Tensor) -> Tensor:
+        """A prediction, computed in the parts into which a batch is split."""
         parts = zip(*(tensor.chunk(self.config.accumulation) for tensor in batch), strict=True)
         return torch.cat([denoiser(*part).float() for part in parts])
 
@@ -228,7 +228,7 @@ class Workbench:
             return gradient_of(loss, self.parameters, keep_graph=keep_graph)
         self.leave(before)
         torch.autograd.backward(loss, retain_graph=keep_graph, inputs=list(self.parameters))
-        after = [parameter.grad for parameter in self.parameters if parameter.grad is not None]  # each has one: it was just given it
+        after = [parameter.grad for parameter in self.parameters if parameter.grad is not None]  # set just above
         for parameter in self.parameters:
             parameter.grad = None
         return after
@@ -242,9 +242,9 @@ class Workbench:
         return self.gradient(name, partial(denoising_loss, self.denoiser), batch)
 
     def denoising_gradients(self, retain: Callable[[], NoisedBatch], forget: Callable[[], NoisedBatch]) -> tuple[Gradient, Gradient]:
-        """The gradients of the retain and of the forget loss, each over a batch that is called for; at once on the CPU of a lone process.
+        """The gradients of the retain and of the forget loss, each over a batch that is called for; in two threads in a single CPU process.
 
-        In turn elsewhere: one thread keeps a GPU busy, processes have to reduce in one order, and the parts of a batch gather their
+        Otherwise one after the other: one thread keeps a GPU busy, processes must reduce in one order, and the parts of a batch accumulate their
         gradient in the parameters' ``.grad``. Only ``forget`` may draw numbers; those of ``retain`` are drawn before.
 
         Raises:
@@ -258,8 +258,8 @@ class Workbench:
         def forgotten() -> Gradient:
             return self.denoising_gradient("forget loss", forget())
 
-        alone = self.compute.device.type == "cpu" and self.compute.processes == 1 and self.config.accumulation == 1
-        return side_by_side(kept, forgotten) if alone else (kept(), forgotten())
+        in_threads = self.compute.device.type == "cpu" and self.compute.processes == 1 and self.config.accumulation == 1
+        return side_by_side(kept, forgotten) if in_threads else (kept(), forgotten())
 
     def leave(self, direction: Sequence[Tensor]) -> None:
         """Hand a direction to the optimiser."""

@@ -166,7 +166,7 @@ def test_of_two_who_change_one_object_the_slower_reads_again(namespace: Cluster)
 
     assert namespace.change(CONFIG_MAP, "a", edit)["data"] == {"count": "2"}
     assert turns == ["0", "1"]
-    with pytest.raises(ObjectConflict, match="was changed by somebody else meanwhile") as refused:
+    with pytest.raises(ObjectConflict, match="was changed by another client in the meantime") as refused:
         namespace.replace(CONFIG_MAP, first)
     assert "\n" not in str(refused.value)
 

@@ -180,7 +180,7 @@ def test_the_token_and_the_namespace_are_taken_where_they_are_needed(monkeypatch
     with FakeKfpApi(token="t-1", multi_user=True) as fake:
         assert "refuses this user (401): set ERASEDIFF_KFP_TOKEN" in refused(fake)
         monkeypatch.setenv("ERASEDIFF_KFP_TOKEN", "t-1")
-        assert "say which namespace is yours with --namespace" in refused(fake)
+        assert "set your namespace with --namespace" in refused(fake)
         hand_in(fake, NIGHTLY, namespace="team-a")
         assert {p["namespace"] for p in [*fake.pipelines, *fake.experiments]} == {"team-a"}
         assert hand_in(fake, NIGHTLY, namespace="team-a")["change"] == "unchanged"
@@ -193,7 +193,7 @@ def test_the_token_and_the_namespace_are_taken_where_they_are_needed(monkeypatch
         ("health", b"<html>log in</html>", "no login page stands before it"),
         ("health", Refused(302, "elsewhere"), "wants a login (302)"),
         ("health", [1], "does not answer as Kubeflow Pipelines does"),
-        ("health", Refused(502, "bad gateway"), "answers 502, bad gateway: try again when it is well"),
+        ("health", Refused(502, "bad gateway"), "answers 502, bad gateway: try again later"),
         ("list_pipelines", b"<html>", "names no pipeline"),
         ("create_pipeline", {}, "names no pipeline"),
         ("create_experiment", {}, "names no experiment"),

@@ -268,7 +268,7 @@ def test_half_a_memory_is_refused(folder: Path, name: str) -> None:
     """A folder that lost its record would let the next erasure bring the first prompt back."""
     write_forgotten(folder, torch.zeros(1, LENGTH, 16), ("a" * 64,))
     (folder / name).unlink()
-    with pytest.raises(BadInput, match="without its other half"):
+    with pytest.raises(BadInput, match="but not its second file"):
         read_forgotten(folder)
 
 

@@ -78,5 +78,5 @@ def test_a_method_that_would_bring_the_earlier_label_back_is_refused(make_erasur
         erasure = make_erasure(method=method, earlier=(7,))
         erasure.advance()
         return
-    with pytest.raises(BadInput, match=rf"^erase.method '{method}' would not keep forgotten what was forgotten before: choose one of .*\.$"):
+    with pytest.raises(BadInput, match=rf"^erase.method '{method}' does not keep earlier erasures forgotten: choose one of .*\.$"):
         make_erasure(method=method, earlier=(7,))

@@ -1,4 +1,4 @@
-"""The seam that every method stands behind."""
+"""The interface of every erasure method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from erasediff.unlearn.workbench import Workbench
 
 @dataclass(frozen=True)
 class StepReport:
-    """The numbers of one step; a method leaves at 0 what it does not have."""
+    """The numbers of one step; a method leaves at 0 what it does not compute."""
 
     retain_loss: float = 0.0
     forget_loss: float = 0.0
@@ -22,11 +22,11 @@ class StepReport:
 
 
 class Method(Protocol):
-    """An erasure method: looks once at the base, then leaves a direction in the parameters' ``.grad`` at every step.
+    """An erasure method: it prepares once at the base, then puts a direction into the parameters' ``.grad`` at every step.
 
-    What ``prepare`` works out is a function of the base, the data and the seed, so a resumed run works it out again.
-    ``keeps_earlier`` says whether labels that were forgotten before stay forgotten: a method that is not told of them would
-    be free to bring them back.
+    What ``prepare`` computes is a function of the base, the data and the seed, so a resumed run computes it again.
+    ``keeps_earlier`` says whether labels that were forgotten before stay forgotten: a method without
+    a term for them may bring them back.
     """
 
     keeps_earlier: ClassVar[bool]
@@ -36,7 +36,7 @@ class Method(Protocol):
         ...
 
     def prepare(self, bench: Workbench) -> None:
-        """Do what has to be done once before the first step: masks, Fisher information, other starting weights."""
+        """Prepare once before the first step: masks, Fisher information, other starting weights."""
         ...
 
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:

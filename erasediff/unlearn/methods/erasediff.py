@@ -26,8 +26,8 @@ class EraseDiff:
         ⇒  δ = ∇L_r + λ∇g,     λ = max(0, η - ⟨∇g,∇L_r⟩/‖∇g‖²)
 
     min_φ L_f(φ) is a constant of θ, so ∇g = ∇L_f and the inner loop that would estimate it is not run: it cannot change
-    δ. Each loss has one forward and one backward pass; the two gradients are kept apart until λ is known. The target asks
-    the teacher once more (`mixture` with repulsion twice, `noise` never), and so does an ``erase.truth_share`` below 1.
+    δ. Each loss has one forward and one backward pass; the two gradients are kept apart until λ is known. The target takes
+    one more pass of the teacher (`mixture` with repulsion two, `noise` none), and so does an ``erase.truth_share`` below 1.
 
     η may fall to 0 over the run: first forget, then repair. At η = 0 the constraint only forbids that g rises.
     """
@@ -40,7 +40,7 @@ class EraseDiff:
         self._pool: list[NoisedBatch] = []
 
     def prepare(self, bench: Workbench) -> None:
-        """Aim a pool of forget batches, if ``erase.teacher_pool`` asks for one: a frozen teacher always answers the same."""
+        """Prepare a pool of forget batches with their targets, if ``erase.teacher_pool`` is set: a frozen teacher's predictions do not change."""
         random = bench.random_of("pool")
         self._pool = [bench.aimed_batch(random) for _ in range(self._config.teacher_pool)]
 

@@ -1,4 +1,4 @@
-"""Fine-tuning on the retain set alone: catastrophic forgetting, hoped for."""
+"""Fine-tuning on the retain set alone, which relies on catastrophic forgetting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from erasediff.unlearn.workbench import Workbench
 
 
 class FineTune:
-    """δ = ∇L_r. One forward and one backward pass; the forget set is not looked at."""
+    """δ = ∇L_r. One forward and one backward pass; the forget set is not used."""
 
     keeps_earlier: ClassVar[bool] = False
 

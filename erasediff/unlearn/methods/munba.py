@@ -1,4 +1,4 @@
-"""MUNBa (Wu and Harandi, arXiv 2411.15537): the two gradients bargain, and neither's length decides."""
+"""MUNBa (Wu and Harandi, arXiv 2411.15537): a Nash bargain between the two gradients, independent of their lengths."""
 
 from __future__ import annotations
 

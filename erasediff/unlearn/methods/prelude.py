@@ -1,4 +1,4 @@
-"""What several methods look at before their first step: gradients of the denoising loss at the base."""
+"""Gradients of the denoising loss at the base, which several methods need before their first step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SHARE = 0.1
 def base_gradients(bench: Workbench, purpose: str, draw: Callable[[Randomness], NoisedBatch]) -> Iterator[Gradient]:
     """Gradients of the denoising loss at the weights before the first step, over batches that ``draw`` takes. 1F+1B each.
 
-    They are a function of the base, the data and the seed: the random numbers are the purpose's own.
+    They are a function of the base, the data and the seed: each purpose has its own random numbers.
 
     Raises:
-        NonFinite: a loss or a gradient is.
+        NonFinite: a loss or a gradient is NaN or infinite.
     """
     random = bench.random_of(purpose)
     for _ in range(math.ceil(SHARE * bench.config.steps)):

@@ -1,4 +1,4 @@
-"""Training from scratch without the forget set: the reference that the others stand in for."""
+"""Training from scratch without the forget set: the reference that other methods approximate."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from erasediff.unlearn.workbench import Workbench
 class Retrain:
     """Forget everything, then learn the retain set: δ = ∇L_r from θ_0 ~ the architecture's own initialisation. 1F+1B.
 
-    Exact unlearning by definition: neither the base's weights nor the forget set enter. There is no paper's step to deviate
-    from. It learns as much as ``erase.steps`` allows: a fair reference gets the base's own steps, batch size and rate.
+    Exact unlearning by definition: neither the base's weights nor the forget set enter. It follows
+    no paper. It learns as much as ``erase.steps`` allows: a fair reference gets the base's own steps, batch size and rate.
 
-    A label without images would keep its random embedding, and a network asked for something it never saw answers anything:
-    up to 6 % of such samples were called the forgotten digit. So forgotten labels are trained as further names of the null
-    label: who asks for one gets any retained class.
+    A label without images would keep its random embedding, and the network's output for it would be arbitrary:
+    up to 6 % of such samples were called the forgotten digit. So forgotten labels are trained as further null
+    labels: sampling one gives any retained class.
     """
 
     keeps_earlier: ClassVar[bool] = True
 
     def __init__(self, config: EraseConfig) -> None:
-        """Refuse to train a part.
+        """Refuse to train only a part of the weights.
 
         Raises:
             BadInput: the rest would keep the base's weights, or stay random.
@@ -53,7 +53,7 @@ class Retrain:
 
     @staticmethod
     def _names_of_null(bench: Workbench, labels: Tensor) -> Tensor:
-        """Labels ``[B]`` with the null label and the forgotten ones taking turns where there was the null label."""
+        """Labels ``[B]`` in which the null label and the forgotten labels alternate in place of the null label."""
         data, first = bench.data, bench.step + bench.compute.rank * bench.rows
         names = torch.tensor([data.null_label, *data.forgotten.tolist(), *data.earlier], device=labels.device)
         turn = torch.arange(first, first + len(labels), device=labels.device) % len(names)

@@ -29,10 +29,10 @@ class SelectiveAmnesia:
     Source: 2305.10120, §3: the objective of Bayesian continual forgetting with the surrogate q (its Corollary 1), q
     uniform as in its experiments with diffusion models.
 
-    Deviations: SA generates what it replays and what it takes F over, for it assumes that the training data are gone;
-    here the retained images are at hand, they are what every other method of this package is given, and generated ones would only add the
-    base's error. F comes from batches (:func:`fisher_diagonal`), multiplied by the batch size B; it draws a timestep a sample
-    and does not sum over all of them. SA's losses are sums over an image's D numbers, here they are means: divided by D, the
+    Deviations: SA assumes that the training data are gone, so it generates the images for replay and for F. Here the retained
+    images are available, every other method uses them, and generated images would only add the base's error. F comes from
+    batches (:func:`fisher_diagonal`), multiplied by the batch size B; it draws one timestep per sample and does not sum over
+    all of them. SA's losses are sums over an image's D numbers, here they are means: divided by D, the
     penalty's F is D times that of the means. So the gradient here is λ·D·B·F ⊙ (θ - θ*).
     """
 

@@ -39,9 +39,9 @@ class SFRon:
 
     Deviations: one repair step an ascent, as in the authors' runs on CIFAR-10. The Fisher information is estimated from batches
     (:func:`fisher_diagonal`), which leaves the ratio as it is, and from random batches, not from a pass over the data. The
-    ascent is a gradient step without an optimiser's state, for a second Adam would have to be kept over a resume; it is put on
-    the optimiser's scale, and clipped like the authors' (without that it grows with the weights it grew):
-    β_t = α_t √|m| / max(‖m ⊙ ∇‖, its length at the base). It falls with the learning rate, as the authors let theirs fall. The
+    ascent is a gradient step without an optimiser's state, as a resume would have to restore a second Adam. It is put on
+    the optimiser's scale, and clipped as the authors' is (otherwise it feeds on its own growth):
+    β_t = α_t √|m| / max(‖m ⊙ ∇‖, its length at the base). It falls with the learning rate, as the authors' does. The
     curve ``forget_loss`` is the mean of ε̃_i ℓ_i.
     """
 

@@ -50,7 +50,7 @@ class SISS:
     first term is the deletion loss itself, and what is left of the second is the superfactor's part, whose scale is set as above.
     The mixture's component alternates by row: no random number, and exactly half of each. The paper's denoiser has no
     condition or the one of the prompt; here x and a have different labels, while one forward pass has one condition a
-    pair. Half of the pairs go under a's label, where the model remembers a, and which they fill with x; the other half under
+    pair. Half of the pairs go under a's label, which the model then fills with x instead of a; the other half go under
     x's own label (or the null label, by label dropout), where the first term is the ordinary loss that keeps the model.
     """
 
