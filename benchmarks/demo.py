@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.results_file import Row, write_rows
 from erasediff.attempts.workdir import Workdir
 from erasediff.evaluate.gate import run_gate
+from erasediff.records.core import BaseRecord, ExportedRecord, Outcome, VerdictRecord
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import BaseRecord, ExportedRecord, Outcome, VerdictRecord
 from erasediff.steps.gate import history_of
 
 CASES = [(label, 0) for label in range(10)] + [(label, seed) for seed in (1, 2) for label in (0, 3, 8)]

@@ -29,7 +29,7 @@ from erasediff.errors import NonFinite
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
 from erasediff.records.config import EraseConfig
-from erasediff.records.nouns import Verdict
+from erasediff.records.core import Verdict
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.methods import Method
 from erasediff.unlearn.trainer import Erasure

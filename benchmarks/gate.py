@@ -26,7 +26,7 @@ from benchmarks.subjects import Prepared, Subject, asked_digest, base_digest, pr
 from erasediff.environment import configure_process
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
-from erasediff.records.nouns import Verdict
+from erasediff.records.core import Verdict
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.trainer import Erasure
 

@@ -41,8 +41,8 @@ from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.attacks import Detections
 from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import Check, Verdict
 
 _CPU = torch.device("cpu")
 _UNASKED = "unasked"

@@ -32,7 +32,7 @@ from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig, SchedulerName
-from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.records.core import ServedModel, Verdict
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.request import SamplingRequest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.demo import COMMAND
 from benchmarks.results_file import Row, write_rows
-from erasediff.records.nouns import Outcome
+from erasediff.records.core import Outcome
 from erasediff.steps.table import STEPS
 
 

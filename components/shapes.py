@@ -8,7 +8,7 @@ from kfp import dsl
 from kfp.dsl.python_component import PythonComponent
 
 from components.images import PIPELINE_CPU, TRAIN_GPU
-from erasediff.records.nouns import RegisteredRecord
+from erasediff.records.core import RegisteredRecord
 from erasediff.steps.table import TRAINING, Role, Step
 
 

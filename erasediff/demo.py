@@ -9,7 +9,7 @@ from itertools import pairwise
 from erasediff.attempts.workdir import Workdir
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
-from erasediff.records.nouns import ErasureRequest
+from erasediff.records.core import ErasureRequest
 from erasediff.records.requests import Filing, Regime, RequestFacts, State
 from erasediff.records.settings import LedgerSettings
 from erasediff.records.signing import SigningSettings

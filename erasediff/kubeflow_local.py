@@ -18,7 +18,7 @@ from erasediff.errors import EraseDiffError
 from erasediff.files import exclusive_lock, explain_disk_errors, mark_in_use, shipped, write_atomic
 from erasediff.progress import FILE_VARIABLE, Event
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, Outcome, requests_text
+from erasediff.records.core import ErasureRequest, Outcome, requests_text
 from erasediff.records.policy import GatePolicy
 from erasediff.runner import busy
 

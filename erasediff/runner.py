@@ -11,7 +11,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError, ExitCode
 from erasediff.files import exclusive_lock, explain_disk_errors
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
+from erasediff.records.core import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.perform import all_passed, close_attempt, open_attempt, perform_batch
 from erasediff.steps.request_lifecycle import answered_requests

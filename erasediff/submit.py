@@ -12,7 +12,7 @@ from pathlib import Path
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import sha256_file, shipped, write_atomic
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest
+from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy
 from erasediff.records.schedule import checked_cron
 from erasediff.records.settings import Settings

@@ -17,7 +17,7 @@ from erasediff.models.folder import save_model
 from erasediff.records.base import Pointer
 from erasediff.records.certificate import RequestsRecord
 from erasediff.records.config import RunConfig, SamplerConfig
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     ErasedRecord,
     ErasureRequest,

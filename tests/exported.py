@@ -15,7 +15,7 @@ from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
-from erasediff.records.nouns import ServedModel, Verdict
+from erasediff.records.core import ServedModel, Verdict
 from erasediff.serve.solver import save_table
 from tests.shared import shared
 

@@ -15,7 +15,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import explain_disk_errors, sha256_bytes
 from erasediff.records.base import Record, Strict, canonical_json
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import PlanRecord
+from erasediff.records.core import PlanRecord
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.table import maker_of
 

@@ -6,7 +6,7 @@ The first attempt, the lead, makes what the batch shares; each attempt makes wha
 from __future__ import annotations
 
 from erasediff.attempts.attempt import Attempt
-from erasediff.records.nouns import ErasureRequest
+from erasediff.records.core import ErasureRequest
 
 
 def batch_of(attempt: Attempt) -> tuple[Attempt, ...]:

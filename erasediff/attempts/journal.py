@@ -13,7 +13,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.errors import EraseDiffError, explain_missing_module, explain_os_error
 from erasediff.files import write_atomic
 from erasediff.progress import announce
-from erasediff.records.nouns import Failure
+from erasediff.records.core import Failure
 
 FAILURE = "failure.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.files import append_line
-from erasediff.records.nouns import Try, Verdict
+from erasediff.records.core import Try, Verdict
 
 
 def tries(attempt: Attempt) -> int:

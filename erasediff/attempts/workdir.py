@@ -25,7 +25,7 @@ from erasediff.attempts.attempt import KEY, Attempt
 from erasediff.errors import BadInput, explain_os_error
 from erasediff.files import write_atomic
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, PlanRecord
+from erasediff.records.core import ErasureRequest, PlanRecord
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.table import CHECKPOINT, Role, step_for
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from erasediff.attempts.workdir import Workdir
     from erasediff.evidence.purge.engine import Purged
     from erasediff.records.config import RunConfig
-    from erasediff.records.nouns import ErasureRequest, Outcome
+    from erasediff.records.core import ErasureRequest, Outcome
     from erasediff.records.policy import GatePolicy
 
 SHIPPED_POLICIES = ("class-conditional", "class-conditional-strict")
@@ -65,7 +65,7 @@ def read_dataset(text: str, config: RunConfig) -> dict[str, object]:
 def read_request(config: RunConfig, label: str) -> ErasureRequest:
     """The request to forget a class, by its name or number."""
     from erasediff.data.datasets import load_dataset
-    from erasediff.records.nouns import ErasureRequest
+    from erasediff.records.core import ErasureRequest
 
     dataset = load_dataset(config.dataset)
     return ErasureRequest(dataset=dataset.name, label=dataset.label_index(label))

@@ -34,7 +34,7 @@ from erasediff.errors import BadInput, ExitCode
 if TYPE_CHECKING:
     from erasediff.attempts.workdir import Workdir
     from erasediff.records.config import RunConfig
-    from erasediff.records.nouns import ErasureRequest, Outcome
+    from erasediff.records.core import ErasureRequest, Outcome
     from erasediff.records.policy import GatePolicy
 
 
@@ -121,7 +121,7 @@ def process(
     One run erases several classes. If a class does not pass, the others run again without it. The exit code is that of the first class that failed.
     """
     from erasediff.attempts.batch import others_of
-    from erasediff.records.nouns import ErasureRequest, Outcome
+    from erasediff.records.core import ErasureRequest, Outcome
     from erasediff.runner import exit_code
     from erasediff.steps.batches import next_batch, sent_back_with_batch
 

@@ -40,7 +40,7 @@ def _plain(row: Step) -> Callable[..., int]:
     """The subcommand of a step that needs an attempt only."""
 
     def command(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
-        from erasediff.records.nouns import verdict_in
+        from erasediff.records.core import verdict_in
         from erasediff.steps.perform import perform, perform_batch
 
         attempt = open_workdir(workdir).attempt(run)

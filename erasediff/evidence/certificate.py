@@ -25,7 +25,7 @@ from erasediff.records.certificate import (
     Statement,
     StatementSubject,
 )
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     ErasedRecord,
     ExportedRecord,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from erasediff.records.certificate import Threat, ThreatName
-from erasediff.records.nouns import Check
+from erasediff.records.core import Check
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erasediff.records.certificate import CertifiedPurge, Judged, Serving, Threat
-from erasediff.records.nouns import Verdict
+from erasediff.records.core import Verdict
 from erasediff.records.requests import RequestFacts
 
 ALWAYS = (

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from erasediff.evaluate.report.words import percent, quantity
 from erasediff.records.certificate import Predicate, Statement
-from erasediff.records.nouns import Check
+from erasediff.records.core import Check
 from erasediff.records.requests import Regime, RequestFacts
 
 STORES = {

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from erasediff.errors import BadInput
-from erasediff.records.nouns import Verdict
+from erasediff.records.core import Verdict
 from erasediff.records.requests import Approval, Clocks, Event, Reason, State
 
 S = State

@@ -14,7 +14,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded, sha256_bytes, sha256_file, sha256_folder
 from erasediff.records.base import MAX_DOCUMENT_BYTES
 from erasediff.records.certificate import IN_TOTO, Statement
-from erasediff.records.nouns import Verdict
+from erasediff.records.core import Verdict
 from erasediff.records.purging import PurgeRecord
 
 LATEST_STAMP = timedelta(hours=24)

@@ -17,7 +17,7 @@ from erasediff.errors import BadInput
 from erasediff.files import atomic_path
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.records.nouns import Parity
+from erasediff.records.core import Parity
 from erasediff.serve.graph import INPUTS, OUTPUT, OnnxGraph
 
 _LARGEST_TRACED = 63

@@ -14,7 +14,7 @@ from erasediff.files import publish_folder, sha256_file, sha256_folder
 from erasediff.models.layout import WEIGHTS, check_layout, check_rest, check_weights, read_json
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import ModelRecord
+from erasediff.records.core import ModelRecord
 
 SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 

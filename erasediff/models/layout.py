@@ -8,7 +8,7 @@ from typing import Any
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded, sha256_file, sha256_folder
 from erasediff.records.base import MAX_DOCUMENT_BYTES, load_json
-from erasediff.records.nouns import ModelRecord
+from erasediff.records.core import ModelRecord
 
 WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json
-from erasediff.records.nouns import Check, Verdict
+from erasediff.records.core import Check, Verdict
 from erasediff.records.purging import PurgeLine
 from erasediff.records.requests import RequestFacts
 

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from erasediff.records.base import Probability, Record, Sha256, Strict
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import Probed
-from erasediff.records.nouns import Check, Verdict
 
 
 class PromptCounts(Strict):

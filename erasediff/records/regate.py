@@ -6,8 +6,8 @@ from pydantic import AwareDatetime, Field
 
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Record, Sha256, Strict
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import DetectorQuality
-from erasediff.records.nouns import Check, Verdict
 
 
 class Recalled(Strict):

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from erasediff.records.base import Sha256, Strict
-from erasediff.records.nouns import ErasureRequest, Verdict
+from erasediff.records.core import ErasureRequest, Verdict
 
 RequestId = Annotated[str, Field(pattern=r"^r-[0-9a-f]{16}$")]
 Actor = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", description="an opaque name: of a key, a role or a service")]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from erasediff.cluster.deadline import Deadline
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from erasediff.records.serving import ServingRules
 
 PREFIX = "erasediff.io/"

@@ -12,7 +12,7 @@ from types import FrameType
 from erasediff.cluster.api import Cluster
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError, RolledBack
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Admit, Candidate, RollOutBackend

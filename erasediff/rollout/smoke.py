@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from erasediff.errors import EraseDiffError
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from erasediff.records.serving import ServingRules
 
 _CONNECT_SECONDS = 5

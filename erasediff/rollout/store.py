@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.files import publish_folder, sha256_file
-from erasediff.records.nouns import MANIFEST, ServedModel
+from erasediff.records.core import MANIFEST, ServedModel
 from erasediff.s3 import code, s3_client
 
 _CHUNK = 1 << 20

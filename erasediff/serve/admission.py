@@ -8,7 +8,7 @@ from pathlib import Path
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_file
 from erasediff.records.base import MAX_DOCUMENT_BYTES
-from erasediff.records.nouns import MANIFEST, ServedModel, Verdict
+from erasediff.records.core import MANIFEST, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import SolverTable, load_table
 

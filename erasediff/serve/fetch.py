@@ -12,7 +12,7 @@ from typing import Any
 
 from erasediff.errors import BadInput, Unreachable
 from erasediff.files import explain_disk_errors, is_in_use, mark_in_use
-from erasediff.records.nouns import MANIFEST, ServedModel
+from erasediff.records.core import MANIFEST, ServedModel
 from erasediff.s3 import code, s3_client
 
 MAX_BYTES = 16 << 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from erasediff.errors import EraseDiffError
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import check_servable
 from erasediff.serve.request import Refused, SamplingRequest

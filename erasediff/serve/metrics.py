@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from erasediff.serve.batches import Batcher, Images, Sampler
 from erasediff.serve.request import SamplingRequest
 from erasediff.serve.revocations import RevocationsFile

@@ -8,7 +8,7 @@ from erasediff.attempts.batch import requests_in
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evidence.states import TO_ERASE
-from erasediff.records.nouns import ErasureRequest
+from erasediff.records.core import ErasureRequest
 from erasediff.records.requests import Reason, RequestFacts
 from erasediff.records.settings import LedgerSettings
 from erasediff.steps.request_lifecycle import open_ledger, open_requests, sent_back_for, taken_by, unreported_requests

@@ -23,7 +23,7 @@ from erasediff.evidence.timestamp import stamp
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder, write_atomic
 from erasediff.records.base import Pointer, canonical_json
 from erasediff.records.certificate import CERTIFICATE, IN_TOTO, CertificateRecord, CommitmentRecord, RequestsRecord, Statement
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     ErasedRecord,
     ExportedRecord,

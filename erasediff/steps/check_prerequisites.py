@@ -17,7 +17,7 @@ from erasediff.data.split import split_dataset
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord, requests_of
+from erasediff.records.core import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord, requests_of
 from erasediff.records.policy import GatePolicy
 from erasediff.tracking import CHAMPION, Tracking
 

@@ -17,7 +17,7 @@ from erasediff.files import write_atomic
 from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, requests_of, requests_text
+from erasediff.records.core import ErasureRequest, requests_of, requests_text
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.batches import next_batch
 from erasediff.steps.headline import headline_of

@@ -19,7 +19,7 @@ from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.progress import progress
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord
+from erasediff.records.core import BaseRecord, ErasedRecord, ForgetSetRecord
 from erasediff.steps.table import CHECKPOINT
 from erasediff.steps.version_forget_set import forget_store, split_of
 from erasediff.tracking import Tracking

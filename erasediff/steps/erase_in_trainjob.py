@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.journal import read_failure
 from erasediff.errors import BadInput, ExitCode, IntegrityError
-from erasediff.records.nouns import ErasedRecord
+from erasediff.records.core import ErasedRecord
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.trainjob import GRACE_MINUTES, TrainJobFailed, TrainJobs, connected, job_name, run_to_end, trainjob
 

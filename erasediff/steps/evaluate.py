@@ -31,8 +31,8 @@ from erasediff.models.folder import load_model
 from erasediff.records.attacks import AttackMeasurements, Detections
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
+from erasediff.records.core import BaseRecord, ErasedRecord
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import BaseRecord, ErasedRecord
 from erasediff.steps.judges import classifier, extractor, neighbourhood
 from erasediff.tracking import Tracking
 

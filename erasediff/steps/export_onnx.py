@@ -21,7 +21,7 @@ from erasediff.files import atomic_path, sha256_file
 from erasediff.models.folder import load_model
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import MANIFEST, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
+from erasediff.records.core import MANIFEST, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.solver import save_table
 from erasediff.steps.gate import log_checks

@@ -7,8 +7,8 @@ from erasediff.attempts.batch import others_of
 from erasediff.attempts.tries import record_try, tries
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.gate import History, run_gate
+from erasediff.records.core import BaseRecord, Check, VerdictRecord
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import BaseRecord, Check, VerdictRecord
 from erasediff.tracking import Tracking
 
 

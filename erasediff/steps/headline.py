@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from erasediff.attempts.workdir import Workdir
 from erasediff.records.base import Record
+from erasediff.records.core import BaseRecord, Check, ErasedRecord, ExportedRecord, ForgetSetRecord, ModelRecord, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import BaseRecord, Check, ErasedRecord, ExportedRecord, ForgetSetRecord, ModelRecord, RegisteredRecord, VerdictRecord
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 

@@ -13,7 +13,7 @@ from erasediff.evaluate.folder_detector import folder_detector
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import RealImages
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import BaseRecord, Judges
+from erasediff.records.core import BaseRecord, Judges
 
 TRIED = 2
 """Images that a model from a folder is tried on before it is pinned."""

@@ -20,7 +20,7 @@ from erasediff.files import exclusive_lock
 from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, Outcome, Verdict, verdict_in
+from erasediff.records.core import ErasureRequest, Outcome, Verdict, verdict_in
 from erasediff.records.policy import GatePolicy
 from erasediff.records.requests import Reason
 from erasediff.records.trainjob import TrainJobSettings

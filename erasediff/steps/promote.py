@@ -13,7 +13,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line, explain_disk_errors
-from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
+from erasediff.records.core import BaseRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, VerdictRecord
 from erasediff.steps.request_lifecycle import check_approved
 from erasediff.steps.roll_out import check_rolled_out
 from erasediff.tracking import CHAMPION, Tracking

@@ -23,7 +23,7 @@ from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, 
 from erasediff.evidence.served_rules import revoke
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, Verdict, VerdictRecord
+from erasediff.records.core import BaseRecord, ErasedRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.purging import PurgeLine, PurgePlan, PurgeProgress, PurgeRecord, Seen, Unfinished
 from erasediff.records.requests import Reason
 from erasediff.records.settings import RollOutSettings, Settings

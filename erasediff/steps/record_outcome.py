@@ -15,8 +15,7 @@ from erasediff.evaluate.gate import final_verdict
 from erasediff.evidence.keys import PUBLIC
 from erasediff.files import write_atomic
 from erasediff.records.certificate import CERTIFICATE, CertificateRecord
-from erasediff.records.measurements import Measurements, Probed
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     ChampionOutcome,
     Check,
@@ -35,6 +34,7 @@ from erasediff.records.nouns import (
     Verdict,
     VerdictRecord,
 )
+from erasediff.records.measurements import Measurements, Probed
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.yaml import dump_yaml
 from erasediff.steps.request_lifecycle import answered_requests

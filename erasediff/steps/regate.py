@@ -18,7 +18,7 @@ from erasediff.evidence.served_rules import workdir_rules
 from erasediff.export.served import Served
 from erasediff.records.attacks import Detections
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ModelRecord, RegisteredRecord, Verdict
+from erasediff.records.core import ModelRecord, RegisteredRecord, Verdict
 from erasediff.records.policy import GatePolicy
 from erasediff.records.regate import Recalled, RegateRecord
 from erasediff.rollout.store import Exported

@@ -9,8 +9,8 @@ from erasediff.evaluate.gate import drift_after
 from erasediff.files import sha256_file
 from erasediff.models.layout import check_recorded
 from erasediff.records.base import Record
+from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.steps.gate import history_of
 from erasediff.steps.tags import DRIFT_TAG, model_tags
 from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking

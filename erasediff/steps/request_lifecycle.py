@@ -22,7 +22,7 @@ from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.served_rules import suppress
 from erasediff.evidence.states import TO_ERASE
 from erasediff.records.base import Record
-from erasediff.records.nouns import ErasureRequest, verdict_in
+from erasediff.records.core import ErasureRequest, verdict_in
 from erasediff.records.requests import Reason, RequestFacts, State
 from erasediff.records.settings import LedgerSettings, RollOutSettings
 from erasediff.records.signing import SigningSettings

@@ -6,7 +6,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError, RolledBack
-from erasediff.records.nouns import ExportedRecord, RegisteredRecord, RollOutRecord
+from erasediff.records.core import ExportedRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate
 from erasediff.rollout.run import Address, RollOut

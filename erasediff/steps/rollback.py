@@ -14,7 +14,7 @@ from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
 from erasediff.files import append_line
-from erasediff.records.nouns import PromotionRecord, Verdict
+from erasediff.records.core import PromotionRecord, Verdict
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate

@@ -16,7 +16,7 @@ from enum import StrEnum
 from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
-from erasediff.records import nouns
+from erasediff.records import core
 from erasediff.records.base import Record, Strict
 from erasediff.records.certificate import CertificateRecord
 from erasediff.records.config import RunConfig
@@ -152,7 +152,7 @@ class Step:
     distributed: bool = False
     again_after: str | None = None
     move: Move | None = None
-    sent_back: Mapping[nouns.Verdict, Reason] = field(default_factory=dict)
+    sent_back: Mapping[core.Verdict, Reason] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
@@ -167,16 +167,16 @@ class Step:
 
 
 def _erased(records: Records) -> Facts:
-    return {"erased_sha256": records.need(nouns.ErasedRecord).digest()}
+    return {"erased_sha256": records.need(core.ErasedRecord).digest()}
 
 
 def _judged(records: Records) -> Facts:
-    verdict = records.need(nouns.VerdictRecord)
+    verdict = records.need(core.VerdictRecord)
     return {"verdict": verdict.verdict.value, "verdict_sha256": verdict.digest()}
 
 
 def _promoted(records: Records) -> Facts:
-    return {"epoch": records.need(nouns.ErasedRecord).model.epoch}
+    return {"epoch": records.need(core.ErasedRecord).model.epoch}
 
 
 STEPS: tuple[Step, ...] = (
@@ -185,7 +185,7 @@ STEPS: tuple[Step, ...] = (
         "Check prerequisites",
         "Check everything a run needs and open an attempt.",
         role=Role.OPENS,
-        makes=nouns.PlanRecord,
+        makes=core.PlanRecord,
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         settings=_RELEASE,  # it suppresses labels in the cluster's rules
     ),
@@ -193,8 +193,8 @@ STEPS: tuple[Step, ...] = (
         "train_base",
         "Train or find the base",
         "Pin the champion as the base; train and register one if there is none.",
-        makes=nouns.BaseRecord,
-        inputs=(nouns.PlanRecord,),
+        makes=core.BaseRecord,
+        inputs=(core.PlanRecord,),
         size=TRAINING,
         retries=2,
         credentials=_STORES,
@@ -203,8 +203,8 @@ STEPS: tuple[Step, ...] = (
         "version_forget_set",
         "Version the forget set",
         "Split the dataset, version the forget set with DVC and push it.",
-        makes=nouns.ForgetSetRecord,
-        inputs=(nouns.PlanRecord, nouns.BaseRecord),
+        makes=core.ForgetSetRecord,
+        inputs=(core.PlanRecord, core.BaseRecord),
         retries=3,
         credentials=_STORES,
     ),
@@ -212,9 +212,9 @@ STEPS: tuple[Step, ...] = (
         "erase",
         "Erase",
         "Make the base forget the class; a killed step resumes from its last checkpoint.",
-        makes=nouns.ErasedRecord,
-        inputs=(nouns.BaseRecord, nouns.ForgetSetRecord, RunConfig),
-        inputs_of_others=nouns.ForgetSetRecord,
+        makes=core.ErasedRecord,
+        inputs=(core.BaseRecord, core.ForgetSetRecord, RunConfig),
+        inputs_of_others=core.ForgetSetRecord,
         size=TRAINING,
         retries=2,
         credentials=(*_STORES, *_LEDGER),
@@ -227,7 +227,7 @@ STEPS: tuple[Step, ...] = (
         "Evaluate",
         "Sample the base and the erased model, and measure what the gate's policy names.",
         makes=Measurements,
-        inputs=(nouns.BaseRecord, nouns.ErasedRecord, GatePolicy),
+        inputs=(core.BaseRecord, core.ErasedRecord, GatePolicy),
         size=TRAINING,
         retries=1,
         credentials=_TRACKING_TOKEN,
@@ -237,29 +237,29 @@ STEPS: tuple[Step, ...] = (
         "Gate",
         "Decide whether the erased model passes: PASS (0), FAIL (10) or INCONCLUSIVE (11).",
         role=Role.DECIDES,
-        makes=nouns.VerdictRecord,
-        inputs=(Measurements, GatePolicy, nouns.BaseRecord),
+        makes=core.VerdictRecord,
+        inputs=(Measurements, GatePolicy, core.BaseRecord),
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         move=Move((State.ERASED,), State.GATED, _judged),
-        sent_back={nouns.Verdict.FAIL: Reason.GATE_FAILED, nouns.Verdict.INCONCLUSIVE: Reason.GATE_INCONCLUSIVE},
+        sent_back={core.Verdict.FAIL: Reason.GATE_FAILED, core.Verdict.INCONCLUSIVE: Reason.GATE_INCONCLUSIVE},
     ),
     Step(
         "export_onnx",
         "Export to ONNX",
         "Export the erased model to ONNX and gate the graph: PASS (0), FAIL (10), INCONCLUSIVE (11).",
         role=Role.DECIDES,
-        makes=nouns.ExportedRecord,
-        inputs=(nouns.ErasedRecord, nouns.VerdictRecord),
+        makes=core.ExportedRecord,
+        inputs=(core.ErasedRecord, core.VerdictRecord),
         size=MEDIUM,
         credentials=_LEDGER,
-        sent_back={nouns.Verdict.FAIL: Reason.NOT_EXPORTED, nouns.Verdict.INCONCLUSIVE: Reason.NOT_EXPORTED},
+        sent_back={core.Verdict.FAIL: Reason.NOT_EXPORTED, core.Verdict.INCONCLUSIVE: Reason.NOT_EXPORTED},
     ),
     Step(
         "register",
         "Register",
         "Register the model that passed in MLflow as the challenger.",
-        makes=nouns.RegisteredRecord,
-        inputs=(nouns.ExportedRecord, nouns.VerdictRecord),
+        makes=core.RegisteredRecord,
+        inputs=(core.ExportedRecord, core.VerdictRecord),
         retries=3,
         credentials=_STORES,
     ),
@@ -267,7 +267,7 @@ STEPS: tuple[Step, ...] = (
         "roll_out",
         "Roll out",
         "Roll the exported model out if ERASEDIFF_ROLL_OUT_BACKEND is set; a failure is rolled back (12).",
-        makes=nouns.RollOutRecord,
+        makes=core.RollOutRecord,
         size=ROLLING,
         credentials=(*_STORES, *_LEDGER),
         settings=(*_RELEASE, *_STORE),
@@ -278,7 +278,7 @@ STEPS: tuple[Step, ...] = (
         "Promote",
         "Make the challenger the champion.",
         role=Role.PROMOTES,
-        makes=nouns.PromotionRecord,
+        makes=core.PromotionRecord,
         retries=3,
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         settings=_RELEASE,

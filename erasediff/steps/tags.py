@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erasediff.records.nouns import ModelRecord
+from erasediff.records.core import ModelRecord
 
 FORGOTTEN_TAG, DRIFT_TAG = "erasediff.forgotten", "erasediff.drift"
 

@@ -19,7 +19,7 @@ from erasediff.models.folder import load_recorded, save_model
 from erasediff.models.training import train_base as train
 from erasediff.progress import progress
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import BaseRecord, ModelRecord
+from erasediff.records.core import BaseRecord, ModelRecord
 from erasediff.steps.judges import pin_judges
 from erasediff.steps.tags import DRIFT_TAG, FORGOTTEN_TAG, model_tags
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking

@@ -13,7 +13,7 @@ from erasediff.data.shards import pack
 from erasediff.data.split import Split, split_dataset
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
-from erasediff.records.nouns import BaseRecord, ForgetSetRecord, PlanRecord
+from erasediff.records.core import BaseRecord, ForgetSetRecord, PlanRecord
 from erasediff.records.settings import Settings
 from erasediff.tracking import Tracking
 

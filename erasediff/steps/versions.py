@@ -7,7 +7,7 @@ from typing import Any
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.records.base import Sha256, Strict
-from erasediff.records.nouns import ModelRecord, Verdict
+from erasediff.records.core import ModelRecord, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import admit

@@ -12,7 +12,7 @@ from erasediff.display import display
 from erasediff.errors import ExitCode
 from erasediff.files import shipped
 from erasediff.progress import FILE_VARIABLE, announce, progress, shown_by
-from erasediff.records.nouns import ChampionOutcome, Failure, ForgetOutcome, Outcome
+from erasediff.records.core import ChampionOutcome, Failure, ForgetOutcome, Outcome
 from erasediff.runner import exit_code
 
 CHAMPION = ChampionOutcome(name="digits", version="2", weights_sha256="0" * 64, onnx_sha256="0" * 64)

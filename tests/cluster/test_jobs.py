@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from erasediff.attempts.workdir import Workdir
 from erasediff.cluster.api import Cluster, Kind
-from erasediff.records.nouns import BaseRecord, ForgetSetRecord
+from erasediff.records.core import BaseRecord, ForgetSetRecord
 from pipelines.tasks import CREDENTIALS_SECRET, USER, WORKDIR_CLAIM, WORKDIR_MOUNT
 from tests.cluster.conftest import claim_over, new_namespace, this_machine
 from tests.cluster.jobs import Ended, pod_of, run_job

@@ -11,7 +11,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, RolledBack
 from erasediff.files import sha256_file
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     ErasureRequest,
     ExportedRecord,

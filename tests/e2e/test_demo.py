@@ -10,7 +10,7 @@ from erasediff.attempts.batch import batch_of
 from erasediff.attempts.workdir import Workdir
 from erasediff.evidence.keys import PRIVATE
 from erasediff.files import sha256_file
-from erasediff.records.nouns import ErasedRecord, ExportedRecord, Outcome, RegisteredRecord, VerdictRecord
+from erasediff.records.core import ErasedRecord, ExportedRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.steps.table import work_steps
 from tests.e2e.numbers import QUICK
 

@@ -23,7 +23,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.cli.inputs import read_dataset
 from erasediff.files import shipped
 from erasediff.records.config import load_config
-from erasediff.records.nouns import Outcome
+from erasediff.records.core import Outcome
 from erasediff.records.policy import load_policy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord

@@ -12,8 +12,8 @@ import pytest
 import erasediff
 from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
+from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.unlearn.methods import METHODS
 from erasediff.unlearn.methods.erasediff import EraseDiff
 from tests.e2e.numbers import QUICK

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from erasediff.attempts.workdir import Workdir
 from erasediff.models.layout import WEIGHTS
-from erasediff.records.nouns import ErasedRecord
+from erasediff.records.core import ErasedRecord
 from tests.e2e.conftest import clean
 
 QUICK = Path(__file__).parent / "quick"

@@ -8,6 +8,7 @@ from typing import Any
 from erasediff.evaluate.gate import History, run_gate
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import (
     ClassAccuracy,
     DetectorQuality,
@@ -20,7 +21,6 @@ from erasediff.records.measurements import (
     RetainMeasurements,
     Witness,
 )
-from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import load_policy
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional-strict.yaml")

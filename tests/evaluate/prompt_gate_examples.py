@@ -7,8 +7,8 @@ from typing import Any
 
 from erasediff.evaluate.gate import run_prompt_gate
 from erasediff.records.attacks import Detections
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import Probed
-from erasediff.records.nouns import Check, Verdict
 from erasediff.records.prompt_measurements import PromptCounts, PromptMeasurements, Replayed, ScoreChange
 from erasediff.records.prompt_policy import PromptPolicy, load_prompt_policy
 

@@ -10,8 +10,8 @@ import pytest
 
 from erasediff.evaluate.gate.retain import samples_needed
 from erasediff.evaluate.statistics import paired_difference_lower
+from erasediff.records.core import Verdict
 from erasediff.records.measurements import ClassAccuracy
-from erasediff.records.nouns import Verdict
 from tests.evaluate.gate_examples import POLICY, RETAINED, gate, measurements, row
 
 MARGIN, TRIALS = POLICY.retain.class_margin, 2000

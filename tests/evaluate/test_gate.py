@@ -9,8 +9,8 @@ import pytest
 
 from erasediff.evaluate.gate import History, overall, run_gate
 from erasediff.records.attacks import Detections
+from erasediff.records.core import Verdict
 from erasediff.records.measurements import ClassAccuracy, PairedCounts, Witness
-from erasediff.records.nouns import Verdict
 from tests.evaluate.gate_examples import (
     DEFAULT,
     EARLIER,

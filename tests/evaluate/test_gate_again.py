@@ -8,8 +8,8 @@ import pytest
 
 from erasediff.evaluate.gate import run_regate
 from erasediff.records.attacks import Detections
+from erasediff.records.core import Verdict
 from erasediff.records.measurements import DetectorQuality
-from erasediff.records.nouns import Verdict
 from erasediff.records.policy import load_policy
 from erasediff.records.regate import Recalled
 

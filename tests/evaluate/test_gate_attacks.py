@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from erasediff.evaluate.gate import Decision, History, run_gate
 from erasediff.records.attacks import AttackMeasurements
-from erasediff.records.nouns import Verdict
+from erasediff.records.core import Verdict
 from erasediff.records.policy import GatePolicy
 from tests.evaluate.attack_examples import attacks, compared, membership, relearned
 from tests.evaluate.gate_examples import EARLIER, FAIL, INCONCLUSIVE, PASS, POLICY, detected, measurements

@@ -9,7 +9,7 @@ import pytest
 from erasediff.evaluate.gate import final_verdict, run_export_gate
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import ExportedRecord, Parity, Verdict
+from erasediff.records.core import ExportedRecord, Parity, Verdict
 from tests.evaluate.gate_examples import (
     DIGEST,
     FAIL,

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from erasediff.evaluate.gate import History, drift_after, run_gate
-from erasediff.records.nouns import Check, Verdict
+from erasediff.records.core import Check, Verdict
 from tests.evaluate.gate_examples import EARLIER, FAIL, INCONCLUSIVE, PASS, POLICY, frechet, measurements
 
 

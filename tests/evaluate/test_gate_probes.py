@@ -6,8 +6,8 @@ import pytest
 
 from erasediff.evaluate.gate import History, run_gate
 from erasediff.records.attacks import Detections
+from erasediff.records.core import Verdict
 from erasediff.records.measurements import Probed
-from erasediff.records.nouns import Verdict
 from tests.evaluate.gate_examples import (
     EARLIER,
     FAIL,

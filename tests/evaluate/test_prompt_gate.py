@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from erasediff.errors import BadInput
 from erasediff.evaluate.gate import overall, run_prompt_gate
-from erasediff.records.nouns import Verdict
+from erasediff.records.core import Verdict
 from erasediff.records.prompt_measurements import PromptCounts, ScoreChange
 from erasediff.records.prompt_policy import PromptPolicy
 from tests.evaluate.prompt_gate_examples import (

@@ -22,7 +22,7 @@ from erasediff.evaluate.gate import run_prompt_gate
 from erasediff.evaluate.prompts.measure import PromptExamination, examine
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.models.text_to_image import TextToImage, load_text_to_image
-from erasediff.records.nouns import Check, Verdict
+from erasediff.records.core import Check, Verdict
 from erasediff.records.prompts import PromptSet
 from tests.stable_diffusion import write_model
 from tests.tiny_clip import PROMPTS, tiny_policy

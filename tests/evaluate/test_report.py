@@ -18,8 +18,8 @@ from erasediff.evaluate.report import Curves, ReportContent, SampleGrid, render_
 from erasediff.evaluate.report.plots import draw_gauge, draw_strip, smooth
 from erasediff.evaluate.report.words import duration, quantity
 from erasediff.records.attacks import Detections
+from erasediff.records.core import ChampionOutcome, Check, Failure, ForgetOutcome, ForgetSetOutcome, Outcome, RetainOutcome, Unit, Verdict
 from erasediff.records.measurements import ClassAccuracy, Probed
-from erasediff.records.nouns import ChampionOutcome, Check, Failure, ForgetOutcome, ForgetSetOutcome, Outcome, RetainOutcome, Unit, Verdict
 from tests.evaluate.attack_examples import attacks
 
 DIGEST = "0123456789abcdef" * 4

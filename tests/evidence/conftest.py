@@ -75,7 +75,7 @@ class Issued:
 
     @property
     def model(self) -> Path:
-        from erasediff.records.nouns import ErasedRecord
+        from erasediff.records.core import ErasedRecord
 
         return self.run.workdir.models / self.run.need(ErasedRecord).model.weights.uri
 

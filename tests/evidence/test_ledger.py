@@ -10,7 +10,7 @@ from erasediff.errors import AwaitingApproval, BadInput, Conflict
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.states import TO_ERASE
 from erasediff.evidence.turn import SKEW
-from erasediff.records.nouns import ErasureRequest
+from erasediff.records.core import ErasureRequest
 from erasediff.records.requests import Approval, Filing, Reason, Regime, Terms
 from tests.evidence.walking import ROAD, S, approval, filing, send_back, step, walk
 

@@ -18,7 +18,7 @@ from erasediff.evidence import coverage, limitations, pages
 from erasediff.evidence.certificate import Facts, statement_of
 from erasediff.evidence.pages import certificate_page, letter
 from erasediff.records.certificate import Statement
-from erasediff.records.nouns import VerdictRecord
+from erasediff.records.core import VerdictRecord
 from erasediff.records.requests import Regime
 from tests.certified import purge_of, request
 from tests.evidence.test_statement import check, facts  # noqa: F401 - a fixture

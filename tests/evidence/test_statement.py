@@ -13,7 +13,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence.certificate import Facts, commitment_to, statement_of
 from erasediff.evidence.coverage import THREATS, coverage
 from erasediff.records.certificate import CommitmentRecord, Statement
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     Check,
     ErasedRecord,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from erasediff.attempts.attempt import Attempt
 from erasediff.envelopes import read_public_key, read_revocations
 from erasediff.evidence.keys import new_key
-from erasediff.records.nouns import ErasedRecord
+from erasediff.records.core import ErasedRecord
 from tests.evidence.conftest import NOW
 from tests.evidence.softhsm import LABEL, PIN, lose_token, new_token
 from tests.s3 import ENVIRONMENT, s3_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from erasediff.evidence.ledger import Ledger
-from erasediff.records.nouns import ErasureRequest
+from erasediff.records.core import ErasureRequest
 from erasediff.records.requests import Approval, Filing, Reason, Regime, RequestFacts, State
 
 S = State

@@ -25,7 +25,7 @@ from erasediff.demo import file_request
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.progress import FILE_VARIABLE
-from erasediff.records.nouns import ErasureRequest, ForgetSetRecord, Outcome, PromotionRecord
+from erasediff.records.core import ErasureRequest, ForgetSetRecord, Outcome, PromotionRecord
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.requests import State
 from erasediff.steps.request_lifecycle import FULFILLED

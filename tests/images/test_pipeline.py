@@ -11,7 +11,7 @@ import pytest
 from kfp import components, local
 
 from erasediff.records.config import load_config
-from erasediff.records.nouns import ErasureRequest, Outcome, Verdict
+from erasediff.records.core import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import load_policy
 from tests.images.building import ROOT
 

@@ -12,7 +12,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_bytes
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, Failure, ForgetSetRecord, ModelRecord, PlanRecord
+from erasediff.records.core import BaseRecord, ErasedRecord, ErasureRequest, Failure, ForgetSetRecord, ModelRecord, PlanRecord
 from erasediff.records.policy import load_policy
 from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
 from erasediff.steps.component import perform_component

@@ -13,7 +13,7 @@ from erasediff.cli import main
 from erasediff.errors import BadInput
 from erasediff.files import sha256_file, shipped
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest
+from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.records.submission import PROFILES, Backend
 from erasediff.submit import request_for, submission

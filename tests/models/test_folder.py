@@ -18,7 +18,7 @@ from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import load_model, load_pipeline, save_model
 from erasediff.models.layout import WEIGHTS
 from erasediff.records.config import SamplerConfig
-from erasediff.records.nouns import ModelRecord
+from erasediff.records.core import ModelRecord
 
 
 @pytest.fixture(scope="module")

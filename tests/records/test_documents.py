@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from erasediff.errors import BadInput
 from erasediff.records.base import canonical_json
 from erasediff.records.config import DatasetConfig, DenoiserConfig, RunConfig, load_config
+from erasediff.records.core import ErasureRequest, Parity
 from erasediff.records.measurements import DetectorQuality, FrechetChange
-from erasediff.records.nouns import ErasureRequest, Parity
 from erasediff.records.policy import GatePolicy, load_policy
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_bytes
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, PlanRecord, Verdict, VerdictRecord
+from erasediff.records.core import ErasureRequest, PlanRecord, Verdict, VerdictRecord
 from erasediff.records.policy import load_policy
 from erasediff.steps.table import CHECKPOINT
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from erasediff.errors import BadInput, IntegrityError, Unreachable
-from erasediff.records.nouns import MANIFEST
+from erasediff.records.core import MANIFEST
 from erasediff.records.serving import ServingRules
 from erasediff.rollout.store import Exported, FolderStore, S3Store, store_for
 from erasediff.serve.admission import admit

@@ -12,7 +12,7 @@ from erasediff.files import sha256_file
 from erasediff.models.denoiser import build_scheduler, schedule_of
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
-from erasediff.records.nouns import MANIFEST, ServedModel, Verdict
+from erasediff.records.core import MANIFEST, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import admit
 from erasediff.serve.solver import save_table

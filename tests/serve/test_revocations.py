@@ -12,7 +12,7 @@ from erasediff.envelopes import read_public_key
 from erasediff.errors import BadInput
 from erasediff.evidence.keys import PUBLIC, new_key
 from erasediff.evidence.revocation import revoke
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.serve.guard import ServingGuard
 from erasediff.serve.revocations import RevocationsFile, RevocationsState, RulesAndRevocations, open_revocations

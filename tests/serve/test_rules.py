@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from erasediff.errors import BadInput
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.serve.guard import ServingGuard, check_suppressed
 from erasediff.serve.request import Refused, SamplingRequest

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from erasediff.records.nouns import ServedModel
+from erasediff.records.core import ServedModel
 from tests.exported import describe
 from tests.serve.conftest import INFER, Answered, Running, question, serving, start
 

@@ -12,7 +12,7 @@ from erasediff.demo import file_request
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, Outcome
+from erasediff.records.core import ErasureRequest, Outcome
 from erasediff.records.policy import load_policy
 from erasediff.records.requests import Reason
 from erasediff.steps.component import Documents, perform_component

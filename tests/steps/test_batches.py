@@ -19,7 +19,7 @@ from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.files import sha256_file
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     ErasedRecord,
     ErasureRequest,
@@ -297,7 +297,7 @@ def test_a_batch_has_one_model_one_graph_and_one_version_and_every_attempt_its_o
     assert np.array_equal(*kept)
     assert not np.isin(many[kept[0]], (0, 3)).any()
     base.write(other.path(BaseRecord))
-    from erasediff.records.nouns import ForgetSetRecord
+    from erasediff.records.core import ForgetSetRecord
 
     for one in batch_of(lead):
         made.need(ForgetSetRecord).model_copy(update={"label": one.plan().request.label}).write(one.path(ForgetSetRecord))

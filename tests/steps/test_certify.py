@@ -19,7 +19,7 @@ from erasediff.evidence.certificate import commitment_to
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.served_rules import revoke
 from erasediff.records.certificate import CertificateRecord
-from erasediff.records.nouns import ErasedRecord, ForgetSetRecord, VerdictRecord
+from erasediff.records.core import ErasedRecord, ForgetSetRecord, VerdictRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.steps.certify import certify
 from erasediff.steps.perform import perform

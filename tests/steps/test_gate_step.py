@@ -23,8 +23,8 @@ from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import save_model
 from erasediff.records.base import Pointer
 from erasediff.records.config import DenoiserConfig, DetectorConfig, RunConfig, SamplerConfig
+from erasediff.records.core import BaseRecord, ErasedRecord, ErasureRequest, PlanRecord, Try, Verdict, VerdictRecord
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ErasureRequest, PlanRecord, Try, Verdict, VerdictRecord
 from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.steps import judges
 from erasediff.steps.perform import perform

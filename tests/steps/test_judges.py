@@ -17,7 +17,7 @@ from erasediff.evaluate.real import RealImages, real_images
 from erasediff.files import sha256_bytes, sha256_folder
 from erasediff.records.base import Pointer
 from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig
-from erasediff.records.nouns import BaseRecord, ErasureRequest, Judges, ModelRecord, PlanRecord
+from erasediff.records.core import BaseRecord, ErasureRequest, Judges, ModelRecord, PlanRecord
 from erasediff.records.policy import load_policy
 from erasediff.steps import judges
 from erasediff.steps.gate import check_judges

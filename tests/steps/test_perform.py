@@ -17,7 +17,7 @@ from erasediff.attempts.journal import FAILURE, read_failure, read_seconds, reco
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.files import exclusive_lock
-from erasediff.records.nouns import BaseRecord, ErasedRecord
+from erasediff.records.core import BaseRecord, ErasedRecord
 from erasediff.steps.perform import finished_record, input_digests, perform
 from erasediff.steps.table import CHECKPOINT, step_named
 from tests.certified import promoted_run

@@ -18,7 +18,7 @@ from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.served_rules import revoke, workdir_rules
 from erasediff.evidence.signing import load_signing_key
-from erasediff.records.nouns import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
+from erasediff.records.core import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.requests import Filing, Reason, Regime, State, Terms
 from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings

@@ -14,7 +14,7 @@ from erasediff.export.solvers import solver_table
 from erasediff.models.denoiser import build_scheduler, schedule_of
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
-from erasediff.records.nouns import ErasureRequest, ModelRecord, PlanRecord, RegisteredRecord, RollOutRecord
+from erasediff.records.core import ErasureRequest, ModelRecord, PlanRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import save_table
 from erasediff.steps.promote import read_promotions
@@ -82,7 +82,7 @@ def test_a_roll_out_that_was_rolled_back_is_not_forgotten_when_the_setting_is_ta
 
 
 def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    from erasediff.records.nouns import ExportedRecord, Verdict
+    from erasediff.records.core import ExportedRecord, Verdict
 
     configure(monkeypatch, KUBECONFIG="")
     folder = run.folder / "onnx"

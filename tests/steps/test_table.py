@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PROBE = """
 import json, sys
 from pathlib import Path
-from erasediff.records.nouns import RegisteredRecord
+from erasediff.records.core import RegisteredRecord
 from erasediff.steps import table
 if sys.argv[1] == "with":
     row = table.Step("watermark", "Put a watermark on", "Put a watermark on the graph.", makes=table.RollOutRecord, retries=4)

@@ -12,7 +12,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError
 from erasediff.files import sha256_bytes
 from erasediff.records.config import RunConfig
-from erasediff.records.nouns import ErasureRequest, PlanRecord, Verdict
+from erasediff.records.core import ErasureRequest, PlanRecord, Verdict
 from erasediff.records.policy import load_policy
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")

@@ -14,8 +14,8 @@ from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.forget import check_detections
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.records.attacks import Compared, Detections, Membership, Recovery, Relearned
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy
 
 _RATIO = Statistic("steps until half of the class is back, relative to a model without the class: median, lowest", "number", "lower")

@@ -8,8 +8,8 @@ from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.forget import check_detections, enough
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import DetectorQuality, Measurements
-from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy
 
 _RATE_LOWER = Statistic("detection rate on the base, Clopper-Pearson lower bound", "share", "lower")

@@ -13,8 +13,8 @@ from erasediff.evaluate.gate.history import History, check_drift
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
 from erasediff.records.attacks import Detections
+from erasediff.records.core import Check, ExportedRecord, Parity, Verdict
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import Check, ExportedRecord, Parity, Verdict
 from erasediff.records.policy import GatePolicy
 
 _PARITY = Statistic("largest relative error of the denoiser", "number", "upper")

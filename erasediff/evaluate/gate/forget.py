@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.questions import Question, Statistic, worst
 from erasediff.records.attacks import Detections
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import BASE_EMBEDDING, ForgetPolicy, GatePolicy
 
 _RATE_UPPER = Statistic("detection rate, Clopper-Pearson upper bound", "share", "upper")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_fidelity
+from erasediff.records.core import Check
 from erasediff.records.measurements import Measurements
-from erasediff.records.nouns import Check
 from erasediff.records.policy import GatePolicy
 
 _DRIFT = Statistic("relative Fréchet distance change since the first model, chained; upper bound for the last erasure", "relative", "upper")

@@ -17,7 +17,7 @@ from erasediff.evaluate.gate.decide import Decision, overall
 from erasediff.evaluate.gate.forget import enough
 from erasediff.evaluate.gate.questions import Question, Statistic, worst
 from erasediff.records.attacks import Detections
-from erasediff.records.nouns import Check, Verdict
+from erasediff.records.core import Check, Verdict
 from erasediff.records.prompt_measurements import PromptCounts, PromptMeasurements
 from erasediff.records.prompt_policy import PromptPolicy, ReplayName
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from erasediff.records.nouns import Check, Unit, Verdict
+from erasediff.records.core import Check, Unit, Verdict
 
 
 @dataclass(frozen=True)

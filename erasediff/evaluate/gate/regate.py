@@ -10,7 +10,7 @@ from erasediff.evaluate.gate.decide import Decision, overall
 from erasediff.evaluate.gate.forget import check_detections, enough
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.records.attacks import Detections
-from erasediff.records.nouns import Check
+from erasediff.records.core import Check
 from erasediff.records.policy import GatePolicy
 from erasediff.records.regate import Recalled
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from erasediff.evaluate import statistics
 from erasediff.evaluate.gate.questions import Question, Statistic
+from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import ClassAccuracy, Measurements, PairedCounts, RetainMeasurements
-from erasediff.records.nouns import Check, Verdict
 from erasediff.records.policy import GatePolicy, RetainPolicy
 
 _PARTS, _ALPHA = 5, 0.05  # fixed, so that a later try with a smaller alpha needs no more samples than were drawn

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from erasediff.evaluate.report.plots import Gauge, draw_gauge
 from erasediff.evaluate.report.words import percent, quantity
-from erasediff.records.nouns import Check
+from erasediff.records.core import Check
 
 _MEANINGS = {
     "C0": "The gate tests itself: it must detect the class in the model before the erasure, or a pass would mean nothing.",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from erasediff.evaluate.report.plots import Curves, SampleGrid
 from erasediff.records.attacks import AttackMeasurements
+from erasediff.records.core import Check, Outcome
 from erasediff.records.measurements import ClassAccuracy, Probed
-from erasediff.records.nouns import Check, Outcome
 
 
 @dataclass(frozen=True)

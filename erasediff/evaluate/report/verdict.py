@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from erasediff.errors import ExitCode
 from erasediff.evaluate.report.content import ReportContent
 from erasediff.evaluate.report.words import percent
-from erasediff.records.nouns import Check, Outcome, Verdict
+from erasediff.records.core import Check, Outcome, Verdict
 
 STOPPED = "STOPPED"
 _GATE_EXITS = (ExitCode.GATE_FAIL, ExitCode.GATE_INCONCLUSIVE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from erasediff.records.nouns import Unit
+from erasediff.records.core import Unit
 
 
 def number(value: float, digits: int) -> str:

@@ -15,7 +15,7 @@ from erasediff.evidence.purge.folder import folder_items, remove_file
 from erasediff.evidence.purge.grids import shows_label
 from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, is_open
-from erasediff.records.nouns import BaseRecord
+from erasediff.records.core import BaseRecord
 from erasediff.steps.table import CHECKPOINT
 
 SCRATCH, CHECKPOINTS, PICTURES, OTHERS = (

@@ -10,7 +10,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.evidence.purge.folder import folder_items, remove_file
 from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord
+from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord
 from erasediff.tracking import Tracking
 
 WEIGHTS, GRAPHS, DETECTORS, UNKNOWN = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from erasediff.evidence.purge.places import place_for
 from erasediff.evidence.purge.store import Listing, Store
 from erasediff.evidence.purge.survey import Subject, Survey
-from erasediff.records.nouns import RollOutRecord
+from erasediff.records.core import RollOutRecord
 from erasediff.records.settings import RollOutSettings
 
 

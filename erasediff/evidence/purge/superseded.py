@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from erasediff.evidence.purge.store import RETRY_LATER, Kept
-from erasediff.records.nouns import ModelRecord
+from erasediff.records.core import ModelRecord
 
 
 @dataclass(frozen=True)

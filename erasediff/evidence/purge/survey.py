@@ -11,7 +11,7 @@ from erasediff.errors import BadInput
 from erasediff.evidence.purge.grids import shows_label
 from erasediff.evidence.purge.store import Kept
 from erasediff.evidence.purge.superseded import Build, PurgeDecision, RetentionRules, decide
-from erasediff.records.nouns import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
+from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
 from erasediff.tracking import MODEL_ARTIFACTS, Tracking
 

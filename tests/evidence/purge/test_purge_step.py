@@ -11,7 +11,7 @@ import pytest
 from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, PurgeUnfinished
 from erasediff.records.config import PurgeConfig
-from erasediff.records.nouns import ExportedRecord, PromotionRecord, RegisteredRecord, RollOutRecord, VerdictRecord
+from erasediff.records.core import ExportedRecord, PromotionRecord, RegisteredRecord, RollOutRecord, VerdictRecord
 from erasediff.records.purging import PurgeRecord
 from erasediff.steps.purge import preview, purge
 from erasediff.steps.rollback import rollback
@@ -127,7 +127,7 @@ def test_a_revoked_model_is_no_way_back_even_when_its_row_stays(build: Callable[
 
 
 def _base(world: World) -> Any:
-    from erasediff.records.nouns import BaseRecord
+    from erasediff.records.core import BaseRecord
 
     return BaseRecord(name="numbers", version=str(world.tracking.alias("numbers", "champion").version), model=world.champion_model())
 

@@ -6,7 +6,7 @@ import pytest
 
 from erasediff.evidence.purge.superseded import Build, RetentionRules, decide
 from erasediff.records.base import Pointer
-from erasediff.records.nouns import ModelRecord
+from erasediff.records.core import ModelRecord
 
 LABEL, EARLIER = 2, 1
 

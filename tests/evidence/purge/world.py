@@ -19,7 +19,7 @@ from erasediff.files import sha256_bytes, sha256_file, sha256_folder
 from erasediff.models.denoiser import build_scheduler, schedule_of
 from erasediff.records.base import Pointer
 from erasediff.records.config import DatasetConfig, PurgeConfig, ReportConfig, RunConfig, SamplerConfig
-from erasediff.records.nouns import (
+from erasediff.records.core import (
     BaseRecord,
     ErasedRecord,
     ErasureRequest,
