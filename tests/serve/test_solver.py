@@ -103,7 +103,7 @@ def test_a_table_comes_back_as_it_was_written_and_no_other_by_its_name(tmp_path:
     several = dict(np.load(tmp_path / "solvers.npz")) | dict(np.load(tmp_path / "other.npz"))
     np.savez_compressed(tmp_path / "both.npz", allow_pickle=False, **several)
     assert load_table(tmp_path / "both.npz", "ddim-2").steps == 2, "a file with more tables, as earlier versions wrote it, is read"
-    with pytest.raises(IntegrityError, match="has no table of ddim-7"):
+    with pytest.raises(IntegrityError, match="has no table of the measured solver ddim-7"):
         load_table(tmp_path / "solvers.npz", "ddim-7")
 
 
