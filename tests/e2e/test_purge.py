@@ -178,7 +178,7 @@ def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, e
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))} | variables
     again = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-3000:]
-    assert "nothing is asked of numbers" in again.stdout
+    assert "no open requests for numbers" in again.stdout
     (record,) = (RegateRecord.read(path) for path in (finished / "regates").iterdir())
     assert (record.verdict, record.version) == ("PASS", before.champion.version)
     assert [(one.label, one.found.n) for one in record.recalled] == [(Workdir(finished).attempt().plan().request.label, 200)]
@@ -188,5 +188,5 @@ def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, e
     stricter.write_text(yaml.safe_dump(document | {"export": document["export"] | {"max_upper": 0.001}}))
     failed = erasediff("process", "--workdir", finished, *[stricter if option == QUICK / "policy.yaml" else option for option in options])
     assert failed.returncode == 10, failed.stdout + failed.stderr
-    assert "nothing is asked of numbers" in failed.stdout
+    assert "no open requests for numbers" in failed.stdout
     assert len(list((finished / "regates").iterdir())) == 2

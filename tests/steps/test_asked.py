@@ -60,7 +60,7 @@ def test_where_nothing_is_asked_there_is_no_attempt_and_no_outcome(workdir: Work
     workdir.outcome.unlink()
     assert opened(workdir) == ""
     assert closed(workdir) is None
-    assert "nothing is asked of digits" in capsys.readouterr().out
+    assert "no open requests for digits" in capsys.readouterr().out
     assert not workdir.outcome.exists()
 
 

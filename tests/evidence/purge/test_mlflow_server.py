@@ -47,7 +47,7 @@ def test_with_a_server_and_s3_the_canary_is_found_nowhere(server: tuple[str, Pat
             purge(run)
         unfinished = {entry.store: entry.reason for entry in run.need(PurgeRecord).unfinished}
         assert "ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION" in unfinished["mlflow artifacts"]
-        assert unfinished["mlflow registry"] == "nothing of it is deleted before the store 'mlflow artifacts' is purged."
+        assert unfinished["mlflow registry"] == "it is not purged before the store 'mlflow artifacts'."
         assert "keys" in unfinished
         monkeypatch.setenv("ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION", str(folder / "artifacts"))
         with pytest.raises(PurgeUnfinished, match="ERASEDIFF_MLFLOW_BACKEND_STORE_URI"):
