@@ -75,13 +75,13 @@ def test_one_that_is_trained_again_after_it_was_removed_must_come_out_the_same(r
 def test_other_neighbours_are_refused(run: Attempt, real: RealImages) -> None:
     appointed(run, judges.pin_judges(run, real))
     fewer = RealImages(real.holdout[1:], real.holdout_labels[1:], real.train, real.train_labels, real.classes)
-    with pytest.raises(IntegrityError, match="neighbours of run one"):
+    with pytest.raises(IntegrityError, match="neighbours of"):
         judges.neighbourhood(run, fewer)
 
 
 def test_without_an_appointment_nobody_judges(run: Attempt, real: RealImages) -> None:
     appointed(run, None)
-    with pytest.raises(IntegrityError, match="pinned before the erasure"):
+    with pytest.raises(IntegrityError, match="pinned"):
         judges.classifier(run, real)
 
 
@@ -119,7 +119,7 @@ def test_an_extractor_that_was_swapped_after_the_appointment_is_refused(tmp_path
     detector = judges.classifier(run, real)
     assert judges.extractor(run, real, detector).digest == found.features != found.classifier, "control"
     change(folder)
-    with pytest.raises(IntegrityError, match="feature extractor of run one is not the one that was pinned"):
+    with pytest.raises(IntegrityError, match="of run one is not the one that was pinned"):
         judges.extractor(run, real, detector)
     judges.classifier(run, real)
 

@@ -1,4 +1,4 @@
-"""Was a network made from the base? Only then does the base's embedding mean anything to it."""
+"""Measure whether a network was made from the base: only such a network can read the base's embedding."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 READER = "time_emb_proj"
-"""What diffusers calls the layers of a denoiser that read the sum of time and label embedding."""
+"""diffusers' name for the layers of a denoiser that read the sum of time and label embedding."""
 
 
 def kinship(base: nn.Module, other: nn.Module) -> float | None:
     """How alike two networks read their label embedding, from -1 to 1: about 1 for a copy that was trained on, 0 for one trained apart.
 
     The correlation of the entries off the diagonal of G = Σ WᵀW ``[E,E]`` over the layers W ``[out,E]`` that read the embedding. For
-    networks of independent weights its standard deviation is √(2/(E(E-1))), 0.022 at E = 64. G stays as it is if the outputs of
-    those layers are permuted, negated or rotated and whatever reads them with them, so a network cannot be made a stranger to
-    the base's embedding by renaming its channels. ``None`` where the networks have no such layers, or not the same.
+    networks of independent weights its standard deviation is √(2/(E(E-1))), 0.022 at E = 64. Permuting, negating or
+    rotating the outputs of those layers, together with the layers that read them, does not change G. So renaming channels cannot
+    hide a network's origin. ``None`` where the networks have no such layers, or not the same.
     """
     of_base, of_other = _reading(base), _reading(other)
     if of_base is None or of_other is None or of_base.shape != of_other.shape:
