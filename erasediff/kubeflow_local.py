@@ -33,7 +33,7 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
         The outcome of the first request, from ``outcome.json``. The pipeline's own status never counts as evidence.
 
     Raises:
-        BadInput: another pipeline is under way in this workdir.
+        BadInput: another run is under way in this workdir.
         EraseDiffError: the pipeline left no outcome.
     """
     with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)) as held:

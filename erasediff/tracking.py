@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.records.settings import Settings
+from erasediff.records.settings import MLFLOW_DATABASE, Settings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "erasediff"
 MODEL_ARTIFACTS = "model"
-_DATABASE = "mlflow.db"
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"), ("model_versions", "storage_location"))
 """The columns of MLflow's tables that hold the location of artifacts."""
 _BATCH = 1000  # the server's limit of metrics a call
@@ -46,7 +45,7 @@ class Tracking:
         for name in ("mlflow", "alembic"):  # after the import, which sets the level; MLflow logs the traceback of what it raises
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.client = self._call(lambda: MlflowClient(tracking_uri=self.uri, registry_uri=self.uri))
-        if self.uri == _own_database(workdir) and (workdir / _DATABASE).is_file():
+        if self.uri == _own_database(workdir) and (workdir / MLFLOW_DATABASE).is_file():
             self._call(self._follow_the_workdir)
 
     def _call(self, action: Callable[[], T]) -> T:
@@ -244,7 +243,7 @@ class Tracking:
 
 def _own_database(workdir: Path) -> str:
     """The address of the database in a workdir, the default if no server is set."""
-    return f"sqlite:///{workdir / _DATABASE}"
+    return f"sqlite:///{workdir / MLFLOW_DATABASE}"
 
 
 def _without_credentials(text: str) -> str:

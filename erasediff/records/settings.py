@@ -17,6 +17,9 @@ from erasediff.records.requests import Terms, Zone
 BackendName = Literal["none", "deployment", "kserve"]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]  # with a suffix it must fit into 63 characters
 
+MLFLOW_DATABASE = "mlflow.db"
+"""MLflow's database in a workdir, which is used if no server is set."""
+
 
 class EnvironmentSettings(BaseSettings):
     """Settings from variables with one prefix."""
@@ -64,7 +67,7 @@ class Settings(BaseSettings):
 
     def tracking_uri(self, workdir: Path) -> str:
         """The MLflow tracking URI to use."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow_tracking_uri or f"sqlite:///{workdir / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow_tracking_uri or f"sqlite:///{workdir / MLFLOW_DATABASE}"
 
 
 class RollOutSettings(EnvironmentSettings):
