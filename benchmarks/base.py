@@ -10,7 +10,7 @@ import torch
 from benchmarks.results_file import Row, read_rows, write_rows
 from benchmarks.subjects import Subject, detector_of, prepare, subject, training_images
 from erasediff.environment import configure_process
-from erasediff.evaluate.features.of_detector import DetectorFeatures
+from erasediff.evaluate.features.opening import DetectorFeatures
 from erasediff.evaluate.measure import SampleReader, retained_samples
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key

@@ -135,7 +135,7 @@ class Judge:
 
     @cached_property
     def reference(self) -> RetainedSamples:
-        """What the harmless model makes of the retained labels: the gate's control."""
+        """What the reference model makes of the retained labels: the gate's control."""
         return self.exam.kept(train_reference(self.exam, self.ready.base, _CPU), _CPU, "reference")
 
     @property
@@ -168,7 +168,7 @@ class Judge:
         return images, exam.kept(model, _CPU, "benchmark")
 
     def compare(self, unet: torch.nn.Module) -> Judgement:
-        """What methods are compared by: C0, F1, R1 and R2 of the policy, without the ways of asking, which take minutes a look."""
+        """What methods are compared by: C0, F1, R1 and R2 of the policy, without the probes, which take minutes each time."""
         (base_images, base), (images, kept) = self._base_in_short, self._in_short(unet)
         real, policy = self.ready.real, self.exam.policy
         measured = Measurements(

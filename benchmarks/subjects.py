@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.results_file import ROOT
 from erasediff.data.datasets import load_dataset
-from erasediff.data.partition import partition
+from erasediff.data.split import partition
 from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.real import RealImages, real_images
 from erasediff.files import sha256_bytes, sha256_folder, shipped

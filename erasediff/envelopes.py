@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded
 from erasediff.records.base import Strict
-from erasediff.records.keys import Envelope, KeyDocument
-from erasediff.records.revocation import REVOCATIONS, RevocationList
+from erasediff.records.envelopes import REVOCATIONS, Envelope, KeyDocument, RevocationList
 
 D = TypeVar("D", bound=Strict)
 

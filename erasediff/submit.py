@@ -15,7 +15,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy
 from erasediff.records.schedule import checked_cron
-from erasediff.records.settings import Settings
+from erasediff.records.settings import ServiceSettings
 from erasediff.records.submission import PROFILES, Backend, Scheduled, Submission, Submitted
 
 _REQUESTS = 30
@@ -28,7 +28,7 @@ def backend(host: str | None, namespace: str | None, experiment: str, service_ac
     Raises:
         BadInput: no address is given, or it is not valid.
     """
-    settings = Settings()
+    settings = ServiceSettings.load()
     address = host or settings.kfp_host
     if not address:
         raise BadInput("no address of Kubeflow Pipelines is set: give --host, or set ERASEDIFF_KFP_HOST.")
@@ -103,7 +103,7 @@ def _handed_in(asked: Submission) -> dict[str, object]:
         document, result = Path(folder) / "document.json", Path(folder) / "result.json"
         asked.write(document)
         command = [sys.executable, str(shipped("pipelines/submit.py")), str(document), str(result)]
-        token = Settings().kfp_token
+        token = ServiceSettings.load().kfp_token
         # kfp reads a namespace and cookies from the user's home; only the options and the environment may decide.
         environment = os.environ | {"HOME": folder, "ERASEDIFF_KFP_TOKEN": token.get_secret_value() if token else ""}
         try:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.records.settings import MLFLOW_DATABASE, Settings
+from erasediff.records.core import ModelRecord
+from erasediff.records.settings import MLFLOW_DATABASE, ServiceSettings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "erasediff"
@@ -34,7 +35,7 @@ class Tracking:
 
     def __init__(self, workdir: Path) -> None:
         """Connect to the server that the settings name, or to a SQLite file in the workdir."""
-        settings = Settings()
+        settings = ServiceSettings.load()
         self.uri = settings.tracking_uri(workdir)
         self._workdir = workdir
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(settings.http_timeout_seconds))
@@ -249,3 +250,16 @@ def _own_database(workdir: Path) -> str:
 def _without_credentials(text: str) -> str:
     """The text without the user and password of any address in it."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
+FORGOTTEN_TAG, DRIFT_TAG = "erasediff.forgotten", "erasediff.drift"
+
+
+def model_tags(record: ModelRecord) -> dict[str, str]:
+    """The tags that describe a model."""
+    forgotten = {FORGOTTEN_TAG: ",".join(map(str, record.forgotten))} if record.forgotten else {}
+    return forgotten | {
+        "erasediff.model": record.canonical().decode(),
+        "erasediff.weights_sha256": record.weights.sha256,
+        "erasediff.folder_sha256": record.folder_sha256,
+    }

@@ -115,9 +115,9 @@ def _give(task: dsl.PipelineTask, row: Step) -> None:
     )
     if row.credentials:
         kubernetes.use_secret_as_env(task, secret_name=CREDENTIALS_SECRET, secret_key_to_env={name: name for name in row.credentials}, optional=True)
-    if row.signs:
+    if row.mounts_signing_key:
         kubernetes.use_secret_as_volume(task, secret_name=SIGNING_SECRET, mount_path=SIGNING_MOUNT, optional=True)
-    if row.releases:
+    if row.mounts_approver_keys:
         kubernetes.use_config_map_as_volume(task, config_map_name=APPROVERS_CONFIG_MAP, mount_path=APPROVERS_MOUNT, optional=True)
 
 

@@ -27,7 +27,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="A reason code; a wr
 
 @requests_app.command()
 def add(
-    dataset: Annotated[str, typer.Option("--dataset", help="The dataset's name, as in the configuration.")],
+    dataset_name: Annotated[str, typer.Option("--dataset-name", help="The dataset's name, as in the configuration.")],
     label: Annotated[int, typer.Option("--label", min=0, help="The class number.")],
     by: ByOption,
     regime: Annotated[str, typer.Option("--regime", help="GDPR, CCPA or own; it sets the deadlines.")] = "GDPR",
@@ -42,7 +42,7 @@ def add(
     from erasediff.records.requests import Filing
     from erasediff.records.settings import LedgerSettings
 
-    document = {"regime": regime, "scope": scope, "erasure": {"dataset": dataset, "label": label}, "commitments": _commitments(commitments)}
+    document = {"regime": regime, "scope": scope, "erasure": {"dataset": dataset_name, "label": label}, "commitments": _commitments(commitments)}
     filing = Filing.parse(document, "the request")
     settings = LedgerSettings.load()
     came = None if received is None else _beginning(_day(received, "--received"), zone_of(settings.zone))

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from erasediff.evaluate.attacks import Probe, Suspect, sample_and_count
-from erasediff.evaluate.attacks.partial import partial
-from erasediff.evaluate.attacks.training import Budget, inverted, relearned, trained_on
-from erasediff.evaluate.attacks.without import trained_without
+from erasediff.evaluate.attacks.samplers import partial_noise
+from erasediff.evaluate.attacks.training import Budget, inverted, relearned, trained_on, trained_without
 from erasediff.evaluate.fidelity import covered, evenly, kth_distance
 from erasediff.evaluate.measure import Examination, count_detections
 from erasediff.evaluate.membership import Target, membership
@@ -75,7 +74,7 @@ def attack(exam: Examination, models: Suspects, erased_images: Tensor, base_shar
     return AttackMeasurements(
         finetuned=_compared(exam, models, "F4", finetuned),
         inverted=_compared(exam, models, "F5", inversion),
-        partial=_compared(exam, models, "F3", lambda suspect: partial(suspect, held_out, rule.partial.strength, rule.n)),
+        partial=_compared(exam, models, "F3", lambda suspect: partial_noise(suspect, held_out, rule.partial.strength, rule.n)),
         reached=_reached(exam, erased_images),
         relearned=_relearned(exam, models, base_share),
         membership=_membership(exam, models),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from erasediff.errors import BadInput
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.features.extractor import check_extractor
-from erasediff.evaluate.features.of_detector import DetectorFeatures
+from erasediff.evaluate.features.opening import DetectorFeatures
 from erasediff.evaluate.features.pretrained import load_pretrained, pooled
 from erasediff.records.config import DetectorConfig
 

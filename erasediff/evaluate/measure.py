@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from erasediff.evaluate.attacks import Suspect, null_label_probe, probe_named, sample_and_count
-from erasediff.evaluate.attacks.kinship import kinship
+from erasediff.evaluate.attacks.embeddings import kinship
 from erasediff.evaluate.attacks.training import Budget, trained_on
 from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.features.extractor import FeatureExtractor
@@ -65,7 +65,7 @@ class SampleReader:
 
 @dataclass(frozen=True)
 class ModelSamples:
-    """What one model made of the label to forget, unasked, asked otherwise, and of the retained labels."""
+    """What one model makes of the forgotten label, of the null label, of the probes and of the retained labels."""
 
     forgotten: Detections
     forgotten_images: Tensor
@@ -150,7 +150,7 @@ def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples
 
 
 def sample_indirectly(exam: Examination, suspect: Suspect, name: str) -> tuple[Detections, dict[str, Detections]]:
-    """F2 and F3: what is seen of the class unasked, and by each way of asking that the policy names."""
+    """F2 and F3: detections under the null label, and under each probe that the policy names."""
     watch, policy, key = exam.watch, exam.policy, exam.key
     by_null = sample_and_count(watch, null_label_probe(suspect), policy.unasked.n, key, "F2", name)
     return by_null, {way: sample_and_count(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasediff.data.datasets import load_dataset
-from erasediff.data.partition import partition
+from erasediff.data.split import partition
 from erasediff.records.config import RunConfig
 
 

@@ -13,7 +13,7 @@ from erasediff.envelopes import PublicKey, open_envelope, read_public_key
 from erasediff.errors import BadInput
 from erasediff.records.base import Sha256, Strict
 from erasediff.records.core import ErasedRecord, VerdictRecord
-from erasediff.records.keys import Envelope, EnvelopeSignature
+from erasediff.records.envelopes import Envelope, EnvelopeSignature
 from erasediff.records.requests import Actor, Approval, RequestId
 
 if TYPE_CHECKING:  # every step imports this module, and signing imports the clients of every installed cloud

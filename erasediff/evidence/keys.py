@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, document_path, key_id, read_public_key, with_document
 from erasediff.errors import BadInput
 from erasediff.files import read_bounded, write_atomic
-from erasediff.records.keys import KeyDocument
+from erasediff.records.envelopes import KeyDocument
 from erasediff.records.signing import NO_KEY, SigningSettings
 
 PRIVATE, PUBLIC = "signing-key.pem", "signing-key.pub"

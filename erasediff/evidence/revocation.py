@@ -8,7 +8,7 @@ from pathlib import Path
 from erasediff.envelopes import read_revocations
 from erasediff.evidence.signing import SigningKey, sign
 from erasediff.files import write_atomic
-from erasediff.records.revocation import REVOCATIONS, RevocationList
+from erasediff.records.envelopes import REVOCATIONS, RevocationList
 
 
 def revoke(path: Path, key: SigningKey, digests: tuple[str, ...], minimum_epoch: int, now: datetime) -> RevocationList:

@@ -14,7 +14,7 @@ from erasediff.envelopes import PublicKey, open_envelope, read_public_key
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.keys import read_private_key
 from erasediff.records.base import Strict
-from erasediff.records.keys import Envelope
+from erasediff.records.envelopes import Envelope
 from erasediff.records.signing import NO_KEY, SigningSettings
 
 _MAX_WORDS = 200

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
-from erasediff.models.decay import linear_decay
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, build_scheduler, build_unet, schedule_of
-from erasediff.models.ema import ExponentialMovingAverage
-from erasediff.models.gradient import gradient_of
 from erasediff.models.noised import NoisedBatch, denoising_loss
-from erasediff.models.side_by_side import side_by_side
+from erasediff.models.optimisation import ExponentialMovingAverage, gradient_of, linear_decay, side_by_side
 from erasediff.records.config import RunConfig
 
 _WARMUP_STEPS = 50

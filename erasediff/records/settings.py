@@ -36,12 +36,18 @@ class EnvironmentSettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            variables = str(cls.model_config["env_prefix"]).rstrip("_")
-            raise BadInput(f"the settings of {cls.of} are not valid: {first_problem(error)}; correct the variables {variables}….") from None
+            raise BadInput(f"the settings of {cls.of} are not valid: {first_problem(error)}; correct {cls._variable(error)}.") from None
+
+    @classmethod
+    def _variable(cls, error: ValidationError) -> str:
+        prefix, where = str(cls.model_config["env_prefix"]), error.errors()[0]["loc"]
+        if not where:
+            return f"the variables {prefix}…"
+        return name if (name := str(where[0])).isupper() else f"{prefix}{name}".upper()  # a field with an alias is named by it
 
 
-class Settings(BaseSettings):
-    """Read from the environment with the prefix ``ERASEDIFF_``; MLflow's own variable is respected.
+class ServiceSettings(EnvironmentSettings):
+    """Addresses of the services that a run uses, read from the environment with the prefix ``ERASEDIFF_``; MLflow's own variable is respected.
 
     Attributes:
         mlflow_tracking_uri: from ``MLFLOW_TRACKING_URI``; a SQLite file in the workdir if unset.
@@ -54,6 +60,7 @@ class Settings(BaseSettings):
         http_timeout_seconds: the timeout of HTTP requests.
     """
 
+    of = "the services"
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_", extra="ignore")
 
     mlflow_tracking_uri: str | None = None
@@ -63,7 +70,7 @@ class Settings(BaseSettings):
     mlflow_artifacts_destination: str | None = None
     kfp_host: str | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_HOST", "KFP_HOST"))
     kfp_token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_TOKEN", "KFP_TOKEN"))
-    http_timeout_seconds: int = 10
+    http_timeout_seconds: int = Field(default=10, ge=1)
 
     def tracking_uri(self, workdir: Path) -> str:
         """The MLflow tracking URI to use."""

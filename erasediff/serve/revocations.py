@@ -14,7 +14,7 @@ from typing import Protocol
 
 from erasediff.envelopes import PublicKey, read_public_key, read_revocations
 from erasediff.errors import BadInput, EraseDiffError
-from erasediff.records.revocation import RevocationList
+from erasediff.records.envelopes import RevocationList
 from erasediff.records.serving import ServingRules
 
 log = logging.getLogger("erasediff.serve")

@@ -12,8 +12,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of, requests_in
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import ImageDataset, load_dataset
-from erasediff.data.partition import partition
-from erasediff.data.split import split_dataset
+from erasediff.data.split import partition, split_dataset
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig

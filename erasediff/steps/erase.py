@@ -9,8 +9,8 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.data.commitment import indices_commitment, read_key
 from erasediff.data.datasets import load_dataset
-from erasediff.data.partition import partition
 from erasediff.data.shards import unpack
+from erasediff.data.split import partition
 from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file, write_atomic
 from erasediff.models.denoiser import to_unit

@@ -17,7 +17,7 @@ from erasediff.records.core import BaseRecord, Judges
 
 TRIED = 2
 """Images that a model from a folder is tried on before it is pinned."""
-_CALLED = {"features": "feature extractor"}
+_CALLED = {"features": "feature extractor", "neighbours": "set of neighbours"}
 
 
 def pin_judges(attempt: Attempt, real: RealImages) -> Judges:

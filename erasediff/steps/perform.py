@@ -67,7 +67,7 @@ def perform(row: Step, attempt: Attempt) -> Record:
     with nullcontext() if trainjob is not None else exclusive_lock(attempt.folder, busy), journaled(row.name, attempt.folder, of):
         found = finished_record(row, attempt)
         record = found or (_run_here(row, attempt) if trainjob is None else _run_in_trainjob(row, attempt, trainjob))
-        for name in row.leaves:
+        for name in row.scratch_files:
             (attempt.folder / name).unlink(missing_ok=True)
         move_requests(attempt, row)
         if found is None:

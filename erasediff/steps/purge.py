@@ -13,11 +13,9 @@ from erasediff.evidence.purge.engine import Purged, preview_stores, purge_stores
 from erasediff.evidence.purge.grids import remove_label
 from erasediff.evidence.purge.keys import keys_store
 from erasediff.evidence.purge.models import models_store
-from erasediff.evidence.purge.owned import owned_store
 from erasediff.evidence.purge.pipeline import pipeline_store
-from erasediff.evidence.purge.published import published_store
+from erasediff.evidence.purge.places import owned_store, published_store, remote_store
 from erasediff.evidence.purge.registry import registry_store
-from erasediff.evidence.purge.remote import remote_store
 from erasediff.evidence.purge.store import RETRY_LATER, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, survey
 from erasediff.evidence.served_rules import revoke
@@ -26,7 +24,7 @@ from erasediff.records.base import canonical_json
 from erasediff.records.core import BaseRecord, ErasedRecord, ForgetSetRecord, PromotionRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.purging import PurgeLine, PurgePlan, PurgeProgress, PurgeRecord, Seen, Unfinished
 from erasediff.records.requests import Reason
-from erasediff.records.settings import RollOutSettings, Settings
+from erasediff.records.settings import RollOutSettings, ServiceSettings
 from erasediff.steps.promote import one_at_a_time
 from erasediff.steps.record_outcome import report_with
 from erasediff.steps.request_lifecycle import begin_purge, finish_purge, record_wait
@@ -164,7 +162,7 @@ def _revocation(plan: PurgePlan, verified: str) -> tuple[PurgeLine, ...]:
 
 def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store, ...]:
     """Every store in the order of deletion: published models and images first, database rows after their artifacts, the key last."""
-    run, settings, rolling = subject.run, Settings(), RollOutSettings.load()
+    run, settings, rolling = subject.run, ServiceSettings.load(), RollOutSettings.load()
     plan, config = run.plan(), run.config()
     remote = forget_store(run, plan)
     recorded = frozenset(record.remote for attempt in subject.attempts if (record := attempt.find(ForgetSetRecord)) is not None)

@@ -73,7 +73,7 @@ def check_passed(record: RegateRecord) -> None:
 
 def _judge(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: ModelRecord, version: Version, exported: Exported) -> RegateRecord:
     real, key = real_images(config), secret_key()
-    detector = _appointed_classifier(workdir, version, real)
+    detector = _pinned_classifier(workdir, version, real)
     table = load_table(exported.folder / Path(exported.model.solvers.uri).name, exported.model.solver)
     served = Served(OnnxGraph(exported.folder / Path(exported.model.onnx.uri).name), table, model.classes, config.sampler)
     retained = [label for label in range(real.classes) if label not in model.forgotten]
@@ -106,7 +106,7 @@ def _sum(one: Detections, other: Detections) -> Detections:
     return Detections(n=one.n + other.n, detections=one.detections + other.detections)
 
 
-def _appointed_classifier(workdir: Workdir, version: Version, real: RealImages) -> Detector:
+def _pinned_classifier(workdir: Workdir, version: Version, real: RealImages) -> Detector:
     """The classifier that judged the erasure of this version; another one might detect less."""
     for run in workdir.attempts():
         registered = run.find(RegisteredRecord)

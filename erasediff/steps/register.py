@@ -12,8 +12,7 @@ from erasediff.records.base import Record
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.measurements import Measurements
 from erasediff.steps.gate import history_of
-from erasediff.steps.tags import DRIFT_TAG, model_tags
-from erasediff.tracking import CHALLENGER, MODEL_ARTIFACTS, Tracking
+from erasediff.tracking import CHALLENGER, DRIFT_TAG, MODEL_ARTIFACTS, Tracking, model_tags
 
 
 def register(attempt: Attempt) -> RegisteredRecord:

@@ -87,7 +87,9 @@ def choose(versions: Iterable[Any], champion: Any, rules: ServingRules, asked: s
             assert found is not None
             return found
     listed = "; ".join(f"version {number} {reason}" for number, reason in list(reasons.items())[:5]) or "there is no other version"
-    raise BadInput(f"no version of {champion.name!r} may be rolled back to ({listed}): suppress the label in the rules until a new version passes.")
+    raise BadInput(
+        f"there is no version of {champion.name!r} to roll back to ({listed}): suppress the label in the rules until a new version passes."
+    )
 
 
 def refusal(version: Version | None, minimum_epoch: int, rules: ServingRules) -> str | None:

@@ -126,9 +126,9 @@ class Step:
             roll-out that was rolled back needs a person.
         credentials: variables from the namespace's Secret.
         settings: variables from the namespace's ConfigMap.
-        signs: whether the signing key is mounted; no other step has it.
-        releases: whether the approvers' public keys are mounted.
-        leaves: files in the attempt's folder that are deleted once its record exists.
+        mounts_signing_key: whether the signing key is mounted; no other step has it.
+        mounts_approver_keys: whether the approvers' public keys are mounted.
+        scratch_files: files in the attempt's folder that are deleted once its record exists.
         distributed: whether a profile may run it as a TrainJob on several nodes.
         again_after: a step after which it runs a second time.
         move: how it moves the attempt's requests when it ends.
@@ -146,9 +146,9 @@ class Step:
     retries: int = 0
     credentials: tuple[str, ...] = ()
     settings: tuple[str, ...] = ENVIRONMENT
-    signs: bool = False
-    releases: bool = False
-    leaves: tuple[str, ...] = ()
+    mounts_signing_key: bool = False
+    mounts_approver_keys: bool = False
+    scratch_files: tuple[str, ...] = ()
     distributed: bool = False
     again_after: str | None = None
     move: Move | None = None
@@ -218,7 +218,7 @@ STEPS: tuple[Step, ...] = (
         size=TRAINING,
         retries=2,
         credentials=(*_STORES, *_LEDGER),
-        leaves=(CHECKPOINT,),
+        scratch_files=(CHECKPOINT,),
         distributed=True,
         move=Move((State.BATCHED,), State.ERASED, _erased),
     ),
@@ -271,7 +271,7 @@ STEPS: tuple[Step, ...] = (
         size=ROLLING,
         credentials=(*_STORES, *_LEDGER),
         settings=(*_RELEASE, *_STORE),
-        releases=True,
+        mounts_approver_keys=True,
     ),
     Step(
         "promote",
@@ -282,7 +282,7 @@ STEPS: tuple[Step, ...] = (
         retries=3,
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         settings=_RELEASE,
-        releases=True,
+        mounts_approver_keys=True,
         move=Move((State.GATED, State.APPROVED), State.ROLLED_OUT, _promoted),
     ),
     Step(
@@ -293,7 +293,7 @@ STEPS: tuple[Step, ...] = (
         makes=CertificateRecord,
         credentials=(*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"),
         settings=(*_SIGNER, "ERASEDIFF_SIGNING_TIMESTAMP_URL", "ERASEDIFF_ROLL_OUT_IMAGE"),
-        signs=True,
+        mounts_signing_key=True,
         again_after="purge",
     ),
     Step(

@@ -11,7 +11,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import load_dataset
-from erasediff.data.partition import partition
+from erasediff.data.split import partition
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.real import real_images
 from erasediff.models.denoiser import resolve_device, to_unit
@@ -21,8 +21,7 @@ from erasediff.progress import progress
 from erasediff.records.config import RunConfig
 from erasediff.records.core import BaseRecord, ModelRecord
 from erasediff.steps.judges import pin_judges
-from erasediff.steps.tags import DRIFT_TAG, FORGOTTEN_TAG, model_tags
-from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
+from erasediff.tracking import CHAMPION, DRIFT_TAG, FORGOTTEN_TAG, MODEL_ARTIFACTS, Tracking, model_tags
 
 
 def train_base(attempt: Attempt) -> BaseRecord:

@@ -14,7 +14,7 @@ from erasediff.data.split import Split, split_dataset
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
 from erasediff.records.core import BaseRecord, ForgetSetRecord, PlanRecord
-from erasediff.records.settings import Settings
+from erasediff.records.settings import ServiceSettings
 from erasediff.tracking import Tracking
 
 
@@ -53,7 +53,7 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
 
 def forget_store(attempt: Attempt, plan: PlanRecord) -> ForgetStore:
     """The request's store: a remote prefix of its own, so that a purge can delete all of it."""
-    settings = Settings()
+    settings = ServiceSettings.load()
     root = settings.dvc_remote
     if root is None:
         folder = attempt.workdir.root / "forget-remote"

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
-from erasediff.models.decay import linear_decay
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
-from erasediff.models.ema import ExponentialMovingAverage
+from erasediff.models.optimisation import ExponentialMovingAverage, linear_decay
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from erasediff.unlearn.compute import Compute

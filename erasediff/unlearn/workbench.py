@@ -14,9 +14,8 @@ from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule
-from erasediff.models.gradient import gradient_of
 from erasediff.models.noised import NoisedBatch, denoising_loss
-from erasediff.models.side_by_side import side_by_side
+from erasediff.models.optimisation import gradient_of, side_by_side
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.mixture import RetainedMixture

@@ -37,7 +37,7 @@ class Desk:
         return said.out
 
     def add(self, *more: object, label: int = 3) -> str:
-        return self("request", "add", "--dataset", "digits", "--label", label, *more).split(":")[0]
+        return self("request", "add", "--dataset-name", "digits", "--label", label, *more).split(":")[0]
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_setting_that_cannot_be_is_a_sentence(desk: Desk, monkeypatch: pytest.
     ):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            sentence = desk("request", "add", "--dataset", "digits", "--label", 3, code=2)
+            sentence = desk("request", "add", "--dataset-name", "digits", "--label", 3, code=2)
         assert says in sentence
         assert "secret" not in sentence
         assert "someone" not in sentence
@@ -159,7 +159,7 @@ def test_the_settings_set_zone_and_days(desk: Desk, monkeypatch: pytest.MonkeyPa
 def test_a_file_that_is_no_ledger_is_left_alone(desk: Desk) -> None:
     desk.workdir.mkdir()
     (desk.workdir / "ledger.db").write_bytes(b"no database" * 200)
-    for command in (["due"], ["request", "add", "--dataset", "digits", "--label", "3"]):
+    for command in (["due"], ["request", "add", "--dataset-name", "digits", "--label", "3"]):
         assert "is damaged or not a database" in desk(*command, code=2)
     assert (desk.workdir / "ledger.db").read_bytes() == b"no database" * 200
 

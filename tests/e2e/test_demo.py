@@ -32,7 +32,9 @@ def second(first, services, erasediff):
     before = json.loads((workdir / "outcome.json").read_text())
     environment = services.environment | {"ERASEDIFF_SIGNING_KEY": str(workdir / "signing" / PRIVATE)}
     for label in (NEXT, BESIDE):
-        added = erasediff("request", "add", "--dataset", "digits", "--label", label, "--by", "desk-1", "--workdir", workdir, environment=environment)
+        added = erasediff(
+            "request", "add", "--dataset-name", "digits", "--label", label, "--by", "desk-1", "--workdir", workdir, environment=environment
+        )
         for verb in ("verify", "locate", "accept"):
             erasediff("request", verb, added.stdout.partition(":")[0], "--by", "desk-1", "--workdir", workdir, environment=environment)
     config = yaml.safe_load((QUICK / "config.yaml").read_text())

@@ -175,13 +175,13 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere
     assert HIDDEN in (run.folder / "report.html").read_bytes(), "a later report shows no more"
     refused = erasediff("rollback", "--workdir", finished, "--name", "numbers")
     assert refused.returncode == 2
-    assert "may be rolled back to (there is no other version)" in refused.stderr
+    assert "to roll back to (there is no other version)" in refused.stderr
 
 
 def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_anywhere(finished, erasediff, everywhere, canary, name, tmp_path):
     """The class is gone; the request gets its purge and its certificate all the same. A sentence that somebody types in has nowhere to go."""
     added = erasediff(
-        "request", "add", "--dataset", "numbers", "--label", Workdir(finished).attempt().plan().request.label, "--by", "d", "--workdir", finished
+        "request", "add", "--dataset-name", "numbers", "--label", Workdir(finished).attempt().plan().request.label, "--by", "d", "--workdir", finished
     )
     request = added.stdout.partition(":")[0]
     for verb in ("verify", "locate", "accept"):

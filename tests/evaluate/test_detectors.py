@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.data.partition import partition
+from erasediff.data.split import partition
 from erasediff.errors import IntegrityError
 from erasediff.evaluate.detectors import Detector, stored_detector, train_detector
 from erasediff.records.config import DetectorConfig

@@ -11,8 +11,7 @@ import torch
 
 from erasediff.evaluate.detectors import Detector, train_detector
 from erasediff.evaluate.features.extractor import FeatureExtractor
-from erasediff.evaluate.features.of_detector import DetectorFeatures
-from erasediff.evaluate.features.opening import open_from_path
+from erasediff.evaluate.features.opening import DetectorFeatures, open_from_path
 from erasediff.evaluate.measure import (
     Examination,
     ModelSamples,

@@ -18,8 +18,7 @@ from erasediff.envelopes import open_envelope, read_public_key
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key, read_private_key
 from erasediff.evidence.signing import load_signing_key, sign
-from erasediff.records.keys import KeyDocument
-from erasediff.records.revocation import REVOCATIONS, RevocationList
+from erasediff.records.envelopes import REVOCATIONS, KeyDocument, RevocationList
 from erasediff.records.signing import SigningSettings
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)

@@ -17,7 +17,7 @@ from erasediff.evidence.keys import PUBLIC, new_key
 from erasediff.evidence.revocation import revoke
 from erasediff.evidence.verification import check_final
 from erasediff.records.base import canonical_json
-from erasediff.records.keys import KeyDocument
+from erasediff.records.envelopes import KeyDocument
 from tests.evidence.conftest import Issued
 from tests.evidence.signed import envelope, key_in, payload_of, resigned
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from erasediff.models.denoiser import DenoiserConfig, UNetDenoiser, build_unet
-from erasediff.models.gradient import gradient_of
+from erasediff.models.optimisation import gradient_of
 
 
 def raw(loss: Tensor, weights: list[Tensor]) -> list[Tensor]:

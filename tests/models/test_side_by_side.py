@@ -11,7 +11,7 @@ import torch
 from erasediff.models import training
 from erasediff.models.denoiser import DenoiserConfig, NoiseSchedule, UNetDenoiser, build_unet
 from erasediff.models.noised import NoisedBatch, denoising_loss
-from erasediff.models.side_by_side import side_by_side
+from erasediff.models.optimisation import side_by_side
 from erasediff.models.training import TrainingSet, descend
 
 CPU = torch.device("cpu")

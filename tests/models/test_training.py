@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import DenoiserConfig, NoiseSchedule, resolve_device, to_unit
-from erasediff.models.ema import ExponentialMovingAverage
+from erasediff.models.optimisation import ExponentialMovingAverage
 from erasediff.models.training import train_base
 from erasediff.records.config import BaseTrainingConfig, EraseConfig, RunConfig
 

@@ -19,6 +19,7 @@ from erasediff.records.config import DatasetConfig, DenoiserConfig, RunConfig, l
 from erasediff.records.core import ErasureRequest, Parity
 from erasediff.records.measurements import DetectorQuality, FrechetChange
 from erasediff.records.policy import GatePolicy, load_policy
+from erasediff.records.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "policies/class-conditional.yaml"
@@ -227,3 +228,14 @@ def test_control_right_configs_are_accepted(tmp_path: Path) -> None:
     assert load_config(tmp_path / "empty.yaml") == load_config(ROOT / "params.yaml") == RunConfig()
     assert DatasetConfig(kind="folder", path="/data").path == "/data"
     assert DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4).block_out_channels == (8, 16)
+
+
+@pytest.mark.parametrize("value", ["soon", "0", ""])
+def test_a_setting_that_cannot_be_read_names_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Control: a number of seconds is taken."""
+    monkeypatch.setenv("ERASEDIFF_HTTP_TIMEOUT_SECONDS", "7")
+    assert ServiceSettings.load().http_timeout_seconds == 7
+    monkeypatch.setenv("ERASEDIFF_HTTP_TIMEOUT_SECONDS", value)
+    with pytest.raises(BadInput) as refused:
+        ServiceSettings.load()
+    assert_one_sentence(str(refused.value), "correct ERASEDIFF_HTTP_TIMEOUT_SECONDS.")

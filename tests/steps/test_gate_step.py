@@ -71,11 +71,11 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
 
 
 def measured(run: Attempt, **changes: Any) -> None:
-    """Measurements by the judges who were appointed."""
-    appointed = run.need(BaseRecord).judges
-    assert appointed is not None
-    detector = measurements().detector.model_copy(update={"sha256": appointed.classifier})
-    good = {"detector": detector, "neighbours": witness(sha256=appointed.neighbours), "features": appointed.features}
+    """Measurements by the judges who were pinned."""
+    pinned = run.need(BaseRecord).judges
+    assert pinned is not None
+    detector = measurements().detector.model_copy(update={"sha256": pinned.classifier})
+    good = {"detector": detector, "neighbours": witness(sha256=pinned.neighbours), "features": pinned.features}
     measurements(**good | changes).write(run.path(Measurements))
 
 

@@ -1,4 +1,4 @@
-"""The lie: a verdict by detectors that nobody appointed. A swapped classifier finds nothing in any model."""
+"""The lie: a verdict by detectors that nobody pinned. A swapped classifier finds nothing in any model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Attempt:
     return opened_by(tmp_path, CONFIG)
 
 
-def appointed(run: Attempt, found: Judges | None) -> BaseRecord:
+def pinned(run: Attempt, found: Judges | None) -> BaseRecord:
     model = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="m", sha256=DIGEST), folder_sha256=DIGEST)
     base = BaseRecord(name="digits", version="1", model=model, judges=found)
     base.write(run.path(BaseRecord))
@@ -53,13 +53,13 @@ def the_file(run: Attempt) -> Path:
 
 def test_who_was_appointed_judges(run: Attempt, real: RealImages) -> None:
     found = judges.pin_judges(run, real)
-    appointed(run, found)
+    pinned(run, found)
     assert judges.classifier(run, real).digest == found.classifier
     assert judges.neighbourhood(run, real).digest == found.neighbours
 
 
 def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Attempt, real: RealImages) -> None:
-    appointed(run, judges.pin_judges(run, real))
+    pinned(run, judges.pin_judges(run, real))
     blind = {name: torch.zeros_like(value) for name, value in load_file(the_file(run)).items()}
     save_file(blind, the_file(run))
     with pytest.raises(IntegrityError, match="classifier of run one is not the one that was pinned"):
@@ -67,20 +67,20 @@ def test_a_classifier_that_was_swapped_after_the_appointment_is_refused(run: Att
 
 
 def test_one_that_is_trained_again_after_it_was_removed_must_come_out_the_same(run: Attempt, real: RealImages) -> None:
-    appointed(run, judges.pin_judges(run, real))
+    pinned(run, judges.pin_judges(run, real))
     the_file(run).unlink()
     judges.classifier(run, real)
 
 
 def test_other_neighbours_are_refused(run: Attempt, real: RealImages) -> None:
-    appointed(run, judges.pin_judges(run, real))
+    pinned(run, judges.pin_judges(run, real))
     fewer = RealImages(real.holdout[1:], real.holdout_labels[1:], real.train, real.train_labels, real.classes)
     with pytest.raises(IntegrityError, match="neighbours of"):
         judges.neighbourhood(run, fewer)
 
 
 def test_without_an_appointment_nobody_judges(run: Attempt, real: RealImages) -> None:
-    appointed(run, None)
+    pinned(run, None)
     with pytest.raises(IntegrityError, match="pinned"):
         judges.classifier(run, real)
 
@@ -115,7 +115,7 @@ def test_an_extractor_that_was_swapped_after_the_appointment_is_refused(tmp_path
     folder = write(tmp_path / "dinov2", "dinov2")
     run = opened_by(tmp_path, CONFIG.model_copy(update={"features": FeaturesConfig(kind="transformers", path=str(folder))}))
     found = judges.pin_judges(run, real)
-    appointed(run, found)
+    pinned(run, found)
     detector = judges.classifier(run, real)
     assert judges.extractor(run, real, detector).digest == found.features != found.classifier, "control"
     change(folder)
@@ -126,7 +126,7 @@ def test_an_extractor_that_was_swapped_after_the_appointment_is_refused(tmp_path
 
 def test_the_detector_s_features_are_appointed_with_the_detector(run: Attempt, real: RealImages) -> None:
     found = judges.pin_judges(run, real)
-    appointed(run, found)
+    pinned(run, found)
     assert judges.extractor(run, real, judges.classifier(run, real)).digest == found.features == found.classifier
 
 
@@ -136,7 +136,7 @@ def test_a_classifier_from_a_folder_is_appointed_like_one_that_was_trained(tmp_p
     detector = DetectorConfig(kind="transformers", path=str(folder), labels=tuple(range(10)))
     run = opened_by(tmp_path, CONFIG.model_copy(update={"detector": detector}))
     found = judges.pin_judges(run, real)
-    appointed(run, found)
+    pinned(run, found)
     assert judges.classifier(run, real).digest == found.classifier == sha256_folder(folder), "control"
     assert not list(run.workdir.detectors.glob("*")), "none is trained"
     change(folder)
@@ -147,7 +147,7 @@ def test_a_classifier_from_a_folder_is_appointed_like_one_that_was_trained(tmp_p
 @pytest.mark.parametrize("who", ["classifier", "neighbours", "features"])
 def test_the_gate_refuses_measurements_by_another_judge(run: Attempt, who: str) -> None:
     """The files may have been right when the samples were looked at by something else: the measurements name who looked."""
-    base = appointed(run, Judges(classifier=DIGEST, neighbours=DIGEST, features=DIGEST))
+    base = pinned(run, Judges(classifier=DIGEST, neighbours=DIGEST, features=DIGEST))
     check_judges(run, base, measurements())  # control
     detector = measurements().detector.model_copy(update={"sha256": "1" * 64})
     others = {"classifier": {"detector": detector}, "neighbours": {"neighbours": witness(sha256="1" * 64)}, "features": {"features": "1" * 64}}
@@ -156,8 +156,8 @@ def test_the_gate_refuses_measurements_by_another_judge(run: Attempt, who: str) 
 
 
 def test_the_gate_takes_no_judge_in_another_s_place(run: Attempt) -> None:
-    """Both were appointed, but each for its own office."""
-    base = appointed(run, Judges(classifier=DIGEST, neighbours="1" * 64, features=DIGEST))
+    """Both were pinned, but each for its own office."""
+    base = pinned(run, Judges(classifier=DIGEST, neighbours="1" * 64, features=DIGEST))
     right = measurements(neighbours=witness(sha256="1" * 64))
     check_judges(run, base, right)  # control
     detector = right.detector.model_copy(update={"sha256": "1" * 64})

@@ -7,9 +7,8 @@ from erasediff.errors import BadInput
 from erasediff.models.denoiser import build_scheduler, build_unet
 from erasediff.models.folder import save_model
 from erasediff.records.config import DenoiserConfig, RunConfig, SamplerConfig
-from erasediff.steps.tags import DRIFT_TAG, model_tags
 from erasediff.steps.train_base import ensure_champion
-from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking
+from erasediff.tracking import CHAMPION, DRIFT_TAG, MODEL_ARTIFACTS, Tracking, model_tags
 
 QUICK = {"base_training": {"steps": 2, "batch_size": 4}, "denoiser": {"block_out_channels": [8, 16], "norm_num_groups": 4}}
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from erasediff.models.side_by_side import side_by_side
+from erasediff.models.optimisation import side_by_side
 from erasediff.unlearn import workbench
 from erasediff.unlearn.trainer import Erasure
 

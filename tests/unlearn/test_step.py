@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from erasediff.errors import NonFinite
-from erasediff.models.decay import linear_decay
 from erasediff.models.noised import NoisedBatch
+from erasediff.models.optimisation import linear_decay
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.methods.base import StepReport

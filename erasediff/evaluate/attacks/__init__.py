@@ -1,7 +1,7 @@
-"""Ways of getting a forgotten class out of a model: one file a kind, one name a way.
+"""Probes for a forgotten class: one file a kind, one name a probe.
 
-A way of asking is a function from a :class:`Suspect` to a :class:`Probe`: a source to sample from and the conditions to ask
-for. It draws no image; :func:`sample_and_count` does that for all of them, with committed seeds. The gate's policy lists the names.
+An entry of ``PROBES`` makes a :class:`Probe` of a :class:`Suspect`: a source to sample from and the conditions to sample. It
+draws no image; :func:`sample_and_count` does that for all of them, with committed seeds. The gate's policy lists the names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from erasediff.errors import BadInput
-from erasediff.evaluate.attacks import embeddings, guidance, samplers
+from erasediff.evaluate.attacks import embeddings, samplers
 from erasediff.evaluate.attacks.probe import Probe, Suspect, sample_and_count
 from erasediff.records.policy import guidance_scale
 
@@ -24,7 +24,7 @@ def null_label_probe(suspect: Suspect) -> Probe:
 
 
 def probe_named(suspect: Suspect, name: str) -> Probe:
-    """The way of asking that a policy calls ``name``.
+    """The probe that a policy calls ``name``.
 
     Raises:
         BadInput: there is none of that name.
@@ -32,5 +32,5 @@ def probe_named(suspect: Suspect, name: str) -> Probe:
     if name in PROBES:
         return PROBES[name](suspect)
     if (scale := guidance_scale(name)) is not None:
-        return guidance.probe(suspect, scale)
-    raise BadInput(f"the policy asks by {name!r}: choose from 'guidance NUMBER', {', '.join(PROBES)}.")
+        return samplers.guidance_probe(suspect, scale)
+    raise BadInput(f"the policy asks for the probe {name!r}, and there is none of that name: choose from 'guidance NUMBER', {', '.join(PROBES)}.")

@@ -40,7 +40,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Probe:
-    """One way of asking: a source, the conditions ``int64 [K]`` that images are asked for in turn, and the sampler."""
+    """A source, the conditions ``int64 [K]`` that are sampled in turn, and the sampler."""
 
     name: str
     source: Source
@@ -57,9 +57,9 @@ def sample_and_count(watch: Watch, probe: Probe, n: int, key: bytes, check: str,
 
     Args:
         watch: the detector set to the class.
-        probe: what to ask.
+        probe: what to sample.
         n: how many images.
-        key: of the evaluation seeds; two models that are asked alike get the same seeds.
+        key: of the evaluation seeds; two models under the same probe get the same seeds.
         check: the check that asks, so that no two checks share an image.
         of: whose probe it is, for the progress bar.
     """

@@ -66,14 +66,14 @@ def misspelt(prompt: str, way: ReplayName, seed: int) -> str | None:
 
 @dataclass(frozen=True)
 class Replay:
-    """One way of asking: for each prompt of the concept that it can be done to, the prompts to sample."""
+    """One rewriting: for each prompt of the concept that can be rewritten so, the prompts to sample."""
 
     name: ReplayName
     prompts: tuple[tuple[str, ...], ...]
 
 
 def replay(prompts: PromptSet, way: ReplayName, key: bytes) -> Replay:
-    """The concept's prompts asked otherwise.
+    """The concept's prompts, rewritten.
 
     A prompt that nothing can be done to is left out: the gate counts how many there are.
 

@@ -1,4 +1,4 @@
-"""Sample otherwise: an erasure that was tuned on one solver may not hold on another."""
+"""Probes by the sampler: another solver, another guidance scale, and a start from noised images of the class."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import torch
+from torch import Tensor
+
 from erasediff.evaluate.attacks.probe import Probe, Suspect
 from erasediff.models.denoiser import build_scheduler
+from erasediff.models.sampler import Start
 from erasediff.records.config import SamplerConfig
 
 STEPS = 50
@@ -27,3 +31,23 @@ PROBES: dict[str, Callable[[Suspect], Probe]] = {
     "variance 1.04": partial(_ddim, name="variance 1.04", noise_scale=math.sqrt(1.04)),
 }
 """Deterministic, ancestral, noisier than ancestral, and from a wider x_T."""
+
+
+def guidance_probe(suspect: Suspect, scale: float) -> Probe:
+    """The label at a guidance scale; 0 is the null label, 1 the label without guidance."""
+    return suspect.probe(f"guidance {scale:g}", guidance_scale=scale)
+
+
+def partial_noise(suspect: Suspect, images: Tensor, strength: float, n: int) -> Probe:
+    """Denoise real images of the class under its label, from a share of the noise (SDEdit, Meng et al. 2108.01073).
+
+    Little noise hides little of an image, so a model without the class keeps some of it as well: what counts is the excess.
+
+    Args:
+        suspect: the model.
+        images: of the class, ``float32 [M,C,H,W]`` in -1..1, none of which the model was trained on.
+        strength: share of the sampler's steps that is added and taken away.
+        n: samples; the images are taken in turn.
+    """
+    chosen = images[torch.arange(n) % len(images)]
+    return suspect.probe("partial noise").by(start=Start(chosen, strength))

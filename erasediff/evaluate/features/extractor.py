@@ -16,7 +16,7 @@ _FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, Runtim
 
 
 class FeatureExtractor(Protocol):
-    """Images to the features that R2 and R3 compare. It is named by a digest, so that it can be appointed."""
+    """Images to the features that R2 and R3 compare. It is named by a digest, so that it can be pinned."""
 
     @property
     def digest(self) -> str:

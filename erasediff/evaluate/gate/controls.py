@@ -62,13 +62,13 @@ def check_attempts(policy: GatePolicy, attempt: int) -> Check:
 
 
 def check_reference(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> Check:
-    """C0.reference: a harmless model must pass R1 to R3, or their failure says nothing about the candidate."""
+    """C0.reference: the reference model must pass R1 to R3, or their failure says nothing about the candidate."""
     if measured.reference is None:
-        question = Question("C0.reference", "A harmless model passes", _PASSED, 1.0)
+        question = Question("C0.reference", "The reference model passes", _PASSED, 1.0)
         return question.unanswered(0, "it was not measured")
     checks = check_retain_side(policy.without_further_samples(), measured, measured.reference, forgotten)
     passed = sum(check.verdict is Verdict.PASS for check in checks)
-    question = Question("C0.reference", "A harmless model passes", _PASSED, float(len(checks)))
+    question = Question("C0.reference", "The reference model passes", _PASSED, float(len(checks)))
     failed = ", ".join(check.id for check in checks if check.verdict is not Verdict.PASS)
     answer = as_control(question.answer(passed, passed, min(check.n for check in checks)))
     return answer.model_copy(update={"reason": f"the base after a little training on retained images does not pass {failed}"}) if failed else answer

@@ -12,7 +12,7 @@ _MEANINGS = {
     "C0": "The gate tests itself: it must detect the class in the model before the erasure, or a pass would mean nothing.",
     "C0.detector": "The detector must recognise real images of the class that it was not trained on.",
     "C0.attempts": "Repeated tries pass by luck, so their number is limited, and each try is judged more strictly.",
-    "C0.reference": "A harmless model, the old one after a little more training, must pass the checks of the other classes.",
+    "C0.reference": "The reference model, the old one after a little more training, must pass the checks of the other classes.",
     "F1": "Under its own label, with the server's sampler, the erased model must hardly ever make the class.",
     "F1.neighbours": "The same images by another detector: are the real images that they resemble most of the class?",
     "F2": "Without a label, the erased model must not make the class either: hiding it from its label is not forgetting.",

@@ -9,10 +9,10 @@ from erasediff.errors import BadInput
 from erasediff.evidence.purge.places import place_for
 from erasediff.evidence.purge.store import Kept, Listing, Store
 from erasediff.records.purging import PlannedRun, PurgePlan
-from erasediff.records.settings import Settings
+from erasediff.records.settings import ServiceSettings
 
 
-def artifacts_store(plan: PurgePlan, settings: Settings) -> Store:
+def artifacts_store(plan: PurgePlan, settings: ServiceSettings) -> Store:
     """The artifacts of the planned runs, all or some of them."""
 
     def look() -> Listing:
@@ -24,17 +24,17 @@ def artifacts_store(plan: PurgePlan, settings: Settings) -> Store:
     return Store("mlflow artifacts", look, "listed again in MLflow's storage directly, by a new client")
 
 
-def _addresses(run: PlannedRun, settings: Settings) -> list[str]:
+def _addresses(run: PlannedRun, settings: ServiceSettings) -> list[str]:
     whole = real_address(run.artifacts, settings)
     return [f"{whole}/{part}" for part in run.parts] or [whole]
 
 
-def _root(run: PlannedRun, settings: Settings) -> str:
+def _root(run: PlannedRun, settings: ServiceSettings) -> str:
     """The folder of all runs: MLflow puts a run's artifacts at ``…/<run id>/artifacts``."""
     return real_address(run.artifacts, settings).removesuffix("/artifacts").removesuffix(f"/{run.id}")
 
 
-def real_address(address: str, settings: Settings) -> str:
+def real_address(address: str, settings: ServiceSettings) -> str:
     """The real address of artifacts that a server proxies, which its clients do not know.
 
     Raises:

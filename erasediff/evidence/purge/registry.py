@@ -8,14 +8,14 @@ from erasediff.errors import BadInput
 from erasediff.evidence.purge.database import MlflowDatabase
 from erasediff.evidence.purge.store import Kept, Listing, PurgeItem, Store
 from erasediff.records.purging import PurgePlan
-from erasediff.records.settings import Settings
+from erasediff.records.settings import ServiceSettings
 from erasediff.tracking import Tracking
 
 REVOKED_TAG = "erasediff.revoked"
 KNOWING, HIDDEN, RUNS = "versions that know the class", "soft-deleted versions", "runs"
 
 
-def database_uri(tracking_uri: str, settings: Settings) -> str:
+def database_uri(tracking_uri: str, settings: ServiceSettings) -> str:
     """The address of MLflow's database.
 
     Raises:
@@ -30,7 +30,7 @@ def database_uri(tracking_uri: str, settings: Settings) -> str:
     return tracking_uri
 
 
-def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, settings: Settings) -> Store:
+def registry_store(plan: PurgePlan, name: str, superseded: str, tracking: Tracking, settings: ServiceSettings) -> Store:
     """MLflow's registry and runs, in its database."""
 
     def look() -> Listing:

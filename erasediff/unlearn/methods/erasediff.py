@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 
 from erasediff.errors import NonFinite
-from erasediff.models.decay import linear_decay
 from erasediff.models.noised import NoisedBatch
+from erasediff.models.optimisation import linear_decay
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods.base import StepReport
 from erasediff.unlearn.multiplier import MULTIPLIERS, gradient_dots

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from erasediff.evaluate.attacks.kinship import kinship
+from erasediff.evaluate.attacks.embeddings import kinship
 
 Maker = Callable[..., nn.Module]
 LIMIT = 0.1  # of the policies

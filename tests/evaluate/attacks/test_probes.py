@@ -11,7 +11,7 @@ import torch
 
 from erasediff.errors import BadInput
 from erasediff.evaluate.attacks import PROBES, Suspect, null_label_probe, probe_named
-from erasediff.evaluate.attacks.conditions import embedding_of, with_conditions
+from erasediff.evaluate.attacks.embeddings import embedding_of, with_conditions
 from erasediff.evaluate.attacks.probe import Probe
 from erasediff.evaluate.sampling import draw_samples
 from erasediff.models.denoiser import build_scheduler

@@ -17,7 +17,7 @@ from erasediff.errors import BadInput, Unreachable
 from erasediff.evidence.purge.database import MlflowDatabase
 from erasediff.evidence.purge.registry import database_uri, registry_store
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
-from erasediff.records.settings import Settings
+from erasediff.records.settings import ServiceSettings
 from erasediff.tracking import Tracking
 
 CANARY = "canary-of-the-database-0123456789"
@@ -59,7 +59,7 @@ def test_every_row_goes_and_no_byte_of_it_stays_in_the_file(tracking: Tracking, 
     run, other, version = filled(tracking, tmp_path)
     file = tmp_path / "mlflow.db"
     assert CANARY.encode() in file.read_bytes(), "control"
-    store = registry_store(plan_of(run, version), "m", "delete", tracking, Settings())
+    store = registry_store(plan_of(run, version), "m", "delete", tracking, ServiceSettings.load())
     for item in store.look().items:
         item.remove()
     assert store.look().items == ()
@@ -79,7 +79,7 @@ def test_control_mlflows_own_deletion_leaves_rows_and_bytes(tracking: Tracking, 
     assert database.rows_of_run(run) > 300
     assert database.rows_of_version("m", int(version)) > 1
     assert CANARY.encode() in (tmp_path / "mlflow.db").read_bytes()
-    store = registry_store(plan_of(run, version), "m", "delete", tracking, Settings())
+    store = registry_store(plan_of(run, version), "m", "delete", tracking, ServiceSettings.load())
     assert sorted(item.what for item in store.look().items) == ["runs", "soft-deleted versions"]
     for item in store.look().items:
         item.remove()
@@ -97,7 +97,7 @@ def test_control_the_rows_that_gc_deletes_are_not_all(tracking: Tracking, tmp_pa
 
 def test_the_highest_version_is_tagged_and_never_deleted(tracking: Tracking, tmp_path: Path) -> None:
     run, other, _ = filled(tracking, tmp_path)
-    store = registry_store(PurgePlan(versions=(PlannedVersion(name="m", number=2),)), "m", "delete", tracking, Settings())
+    store = registry_store(PurgePlan(versions=(PlannedVersion(name="m", number=2),)), "m", "delete", tracking, ServiceSettings.load())
     (item,) = store.look().items
     assert item.action == "revoked"
     item.remove()
@@ -108,7 +108,7 @@ def test_the_highest_version_is_tagged_and_never_deleted(tracking: Tracking, tmp
 
 def test_a_server_without_its_database_is_unfinished_not_purged() -> None:
     with pytest.raises(BadInput, match="only hides deleted rows"):
-        database_uri("http://127.0.0.1:5000", Settings())
+        database_uri("http://127.0.0.1:5000", ServiceSettings.load())
 
 
 def test_databases_that_cannot_be_asked_get_a_sentence_without_a_password(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_same_on_postgresql_where_keys_refer_to_keys(postgres: str, tmp_path
     started = time.monotonic()
     tracking = Tracking(tmp_path)
     run, other, version = filled(tracking, tmp_path)
-    store = registry_store(plan_of(run, version), "m", "delete", tracking, Settings())
+    store = registry_store(plan_of(run, version), "m", "delete", tracking, ServiceSettings.load())
     for item in store.look().items:
         item.remove()
     assert store.look().items == ()

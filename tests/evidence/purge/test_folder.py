@@ -11,8 +11,8 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.purge.engine import purge_stores
 from erasediff.evidence.purge.folder import FolderPlace
-from erasediff.evidence.purge.owned import owned_store
 from erasediff.evidence.purge.pipeline import pipeline_store
+from erasediff.evidence.purge.places import owned_store
 from erasediff.evidence.purge.store import Listing, PurgeItem, Store
 from erasediff.files import mark_in_use
 from erasediff.records.config import PurgeConfig, RunConfig

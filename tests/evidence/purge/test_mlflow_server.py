@@ -12,7 +12,7 @@ import pytest
 from erasediff.errors import PurgeUnfinished
 from erasediff.evidence.purge.artifacts import real_address
 from erasediff.records.purging import PurgeRecord
-from erasediff.records.settings import Settings
+from erasediff.records.settings import ServiceSettings
 from erasediff.steps.purge import purge
 from tests.evidence.purge.world import World, holders
 from tests.mlflow_server import free_port, mlflow_server
@@ -84,7 +84,7 @@ def bodies(url: str) -> list[bytes]:
 
 
 def test_the_address_of_an_artifact_behind_a_server() -> None:
-    settings = Settings(mlflow_artifacts_destination="s3://bucket/mlflow/")
+    settings = ServiceSettings(mlflow_artifacts_destination="s3://bucket/mlflow/")
     assert real_address("mlflow-artifacts:/1/run/artifacts", settings) == "s3://bucket/mlflow/1/run/artifacts"
     assert real_address("http://host/api/2.0/mlflow-artifacts/artifacts/1/run/artifacts", settings) == "s3://bucket/mlflow/1/run/artifacts"
     assert real_address("file:///a/run/artifacts/", settings) == "file:///a/run/artifacts"

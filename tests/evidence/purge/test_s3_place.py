@@ -16,8 +16,7 @@ from botocore.exceptions import ClientError
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput, EraseDiffError, Unreachable
 from erasediff.evidence.purge.engine import purge_stores
-from erasediff.evidence.purge.places import place_for
-from erasediff.evidence.purge.remote import remote_store
+from erasediff.evidence.purge.places import place_for, remote_store
 from erasediff.evidence.purge.s3 import S3Place
 from erasediff.records.purging import Seen
 from tests.s3 import s3_server

@@ -1,4 +1,4 @@
-"""The document beside a signing key, and signed envelopes."""
+"""Signed documents: the document beside a signing key, DSSE envelopes, and the list of revoked models."""
 
 from __future__ import annotations
 
@@ -34,3 +34,15 @@ class Envelope(Strict):
     payload: Base64
     payloadType: str = Field(min_length=1, max_length=120)  # noqa: N815 - DSSE's own name
     signatures: tuple[EnvelopeSignature, ...] = Field(max_length=MAX_SIGNATURES)
+
+
+REVOCATIONS = "application/vnd.erasediff.revocations+json"
+
+
+class RevocationList(Strict):
+    """Digests of weights and graphs that are revoked, and the erasure epoch below which a model may still know what was forgotten."""
+
+    number: int = Field(ge=1)
+    issued_at: AwareDatetime
+    minimum_epoch: int = Field(ge=0)
+    revoked: tuple[Sha256, ...] = Field(max_length=50_000)
