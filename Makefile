@@ -14,7 +14,7 @@ WORKDIR ?= erasediff-work
 LABEL ?= 0
 SEED ?= 0
 
-.PHONY: install demo test fuzz-serve test-thorough test-faults test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
+.PHONY: install demo test test-demo fuzz-serve test-thorough test-faults test-cluster test-images images sbom lint lint-images lint-manifests compile docs bench-base bench-erase bench-labels bench-rates bench-gate bench-serve lock clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ demo: install
 
 test: install $(SERVE_STAMP)
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 40 tests/e2e tests
+
+# The demo at its defaults: what users see first, and what the defaults have to pass. .ci/run runs it after `make test`.
+test-demo: install
+	$(BIN)/pytest -m demo --durations 5 tests/e2e
 
 # Long: runs that are killed, and services that fail under them. ERASEDIFF_FAULT_MOMENTS says how often a run is killed at random (50).
 FAULTS ?= tests

@@ -50,7 +50,7 @@ def test_every_method_has_settings_of_its_own(small: subjects.Subject) -> None:
     assert {erase.Case(small, method, 3, 0).config.method for method in erase.METHODS} == set(METHODS)
 
 
-@pytest.mark.parametrize("method", ["erasediff", "retrain"])
+@pytest.mark.parametrize("method", ["erasediff", pytest.param("retrain", marks=pytest.mark.thorough)])
 def test_a_case_gives_a_row(small: subjects.Subject, method: str) -> None:
     row = erase.measure(erase.Case(small, method, 3, 0))
     assert set(row) >= COLUMNS
@@ -73,6 +73,7 @@ def test_the_stopwatch_times_every_set_of_samples_and_nothing_else(small: subjec
     assert len(taken) == before, "control: it is off again"
 
 
+@pytest.mark.thorough
 def test_every_model_can_be_made_and_a_model_is_asked_everything(small: subjects.Subject) -> None:
     """What the gate says of so small a base means nothing; that it asks everything does. All but the base have other weights than it."""
     ready = subjects.prepare(small)
@@ -88,6 +89,7 @@ def test_every_model_can_be_made_and_a_model_is_asked_everything(small: subjects
     assert judge.compare(ready.base.unet).measured.forget_erased.detections == round(rate * small.policy.forget.n)
 
 
+@pytest.mark.thorough
 def test_a_trial_of_tier_2_says_what_the_attacks_brought_and_fits_its_table(small: subjects.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "subject", lambda name, policy_name: small)
     monkeypatch.setattr(gate, "LABELS", {"digits": (3,)})
@@ -98,6 +100,7 @@ def test_a_trial_of_tier_2_says_what_the_attacks_brought_and_fits_its_table(smal
     assert "attacks" not in gate.measure(gate.Trial("digits", "hidden from its label", 0)), "control: tier 1 attacks nothing"
 
 
+@pytest.mark.thorough
 def test_a_graph_and_the_rounded_one_are_counted_and_fit_their_table(small: subjects.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "subject", lambda name, policy_name: small)
     monkeypatch.setattr(gate, "LABELS", {"digits": (3,)})

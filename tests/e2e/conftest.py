@@ -114,10 +114,11 @@ class Warm:
             return subprocess.CompletedProcess(words, code, out.read(), errors.read())
 
     def programs(self, folder: Path) -> Path:
-        """A folder for PATH, in which ``erasediff`` is one."""
+        """A folder with such an ``erasediff`` and ``python``."""
         folder.mkdir()
-        (folder / "erasediff").write_text(f'#!/bin/sh\nexec {sys.executable} -IS {warm.__file__} ask {self.address} erasediff "$@"\n')
-        (folder / "erasediff").chmod(0o755)
+        for name, program in (("erasediff", "erasediff"), ("python", folder / "python")):
+            (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -IS {warm.__file__} ask {self.address} {program} "$@"\n')
+            (folder / name).chmod(0o755)
         return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import traceback
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def command(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(tmp_path_factory, warmed):
     """One attempt, opened once and run to its end twice: in this process, and in a copy of its workdir by the compiled pipeline."""
     folder = tmp_path_factory.mktemp("runners")
     here, there = folder / "here", folder / "there"
@@ -53,6 +54,7 @@ def both(tmp_path_factory):
         patch.setitem(METHODS, "erasediff", Recorded)
         assert command("run", "--workdir", here, *OPTIONS) == 0
         shutil.copytree(here / "keys", there / "keys")  # what commitments are made with is drawn once a request
+        patch.setattr(sys, "executable", str(warmed.programs(folder / "programs") / "python"))
         assert command("run", "--workdir", there, *OPTIONS, "--runner", "kubeflow-local") == 0, (there / "pipeline.log").read_text()[-3000:]
     return Workdir(here), Workdir(there)
 

@@ -1,4 +1,4 @@
-"""``erasediff`` and ``dvc`` without their imports, which cost a command six seconds: a process that has made them forks a child for each command.
+"""``erasediff``, ``dvc`` and ``python`` without their imports, which cost a command six seconds: a process that has made them forks a child for each.
 
 A child is a process of its own with the folder, the environment, the output and the exit code that the command would have.
 ``python -P warm.py serve SOCKET`` listens; ``python -IS warm.py ask SOCKET PROGRAM …`` is one command.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import runpy
 import signal
 import socket
 import struct
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 LAZY = (
-    *("boto3", "dvc.cli", "dvc.repo", "dvc_s3", "matplotlib.pyplot", "mlflow", "mlflow.store.model_registry.sqlalchemy_store"),
-    *("mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxruntime", "onnxscript", "sklearn.datasets", "torch.onnx._internal.exporter._core"),
+    *("boto3", "dvc.cli", "dvc.repo", "dvc_s3", "kfp.compiler", "kfp.dsl.executor", "kfp.local", "matplotlib.pyplot", "mlflow", "onnx"),
+    *("mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store", "onnxruntime", "onnxscript"),
+    *("sklearn.datasets", "torch.onnx._internal.exporter._core"),
 )
 """What a command imports when it comes to it."""
 
@@ -77,17 +80,37 @@ def _run(connection: socket.socket) -> None:
     import tempfile
 
     tempfile.tempdir = None
-    program, *arguments = asked["command"]
-    sys.argv = [program, *arguments]
-    if program == "dvc":
-        from dvc.cli import main
-    else:
-        from erasediff.cli import main
-    code = main(arguments)
+    code = _main(*asked["command"])
     sys.stdout.flush()
     sys.stderr.flush()
     connection.sendall(struct.pack("!q", int(code or 0)))
     sys.exit(0)  # whoever asked waits until this process has ended
+
+
+def _main(program: str, *arguments: str) -> int | None:
+    sys.argv = [program, *arguments]
+    if Path(program).name == "python":
+        return _python(program, *arguments)
+    if program == "dvc":
+        from dvc.cli import main
+    else:
+        from erasediff.cli import main
+    return main(list(arguments))
+
+
+def _python(program: str, *arguments: str) -> int:
+    """``python -m MODULE …`` or ``python SCRIPT …``; whatever that starts by its own ``sys.executable`` is warm too."""
+    sys.executable = program
+    try:
+        if arguments[0] == "-m":
+            sys.argv = list(arguments[1:])
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = list(arguments)
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def ask(address: str, command: Sequence[str], environment: Mapping[str, str], folder: str, outputs: tuple[int, int], seconds: float) -> int:
