@@ -18,7 +18,8 @@ from torch import Tensor
 
 from erasediff.models.denoiser import NoiseSchedule, build_scheduler, build_unet, schedule_of
 from erasediff.records.config import DenoiserConfig, SamplerConfig
-from tests.shared import share_in
+from tests.migrated import make_empty_database, migrated
+from tests.shared import share_in, shared
 from tests.unsynced import unsynced
 
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
@@ -45,6 +46,12 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The folder of this run; a worker of xdist has a folder of its own inside it."""
     own = tmp_path_factory.getbasetemp()
     share_in((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated(_shared: None) -> Iterator[None]:
+    with migrated(lambda: shared("mlflow.db", make_empty_database)):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

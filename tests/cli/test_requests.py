@@ -113,10 +113,10 @@ def test_no_ledger_is_not_an_empty_ledger(desk: Desk) -> None:
         (["show", "r-0000000000000000"], "no request r-0000000000000000"),
         (["show", "Jane Doe"], "not a request's id"),
         (["list", "--state", "lost"], "there is no such state"),
-        (["add", "--dataset", "jane@example.org", "--label", "3"], "dataset"),
-        (["add", "--dataset", "digits", "--label", "3", "--regime", "HIPAA"], "regime"),
-        (["add", "--dataset", "digits", "--label", "3", "--scope", "instance"], "commitments"),
-        (["add", "--dataset", "digits", "--label", "3", "--received", "2999-01-01"], "in the future"),
+        (["add", "--dataset-name", "jane@example.org", "--label", "3"], "dataset"),
+        (["add", "--dataset-name", "digits", "--label", "3", "--regime", "HIPAA"], "regime"),
+        (["add", "--dataset-name", "digits", "--label", "3", "--scope", "instance"], "commitments"),
+        (["add", "--dataset-name", "digits", "--label", "3", "--received", "2999-01-01"], "in the future"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_changes_nothing(desk: Desk, command: list[str], says: str) -> None:

@@ -39,14 +39,18 @@ def serve(address: str) -> None:
         importlib.import_module(name)
     import torch
 
+    from tests.migrated import make_empty_database, migrated
     from tests.unsynced import unsynced
+
+    empty = Path(address).with_name("mlflow.db")
+    make_empty_database(empty)
 
     torch.set_num_threads(1)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
     signal.signal(signal.SIGCHLD, lambda *_: _reap())
-    with unsynced():
+    with unsynced(), migrated(lambda: empty):
         while True:
             connection, _ = listener.accept()
             if os.fork() == 0:

@@ -20,7 +20,7 @@ def needed(path: Path = TRAINJOB) -> Path:
 
 def schema(path: Path = TRAINJOB) -> dict:
     """The JSON schema of a CRD's served version."""
-    definition = yaml.safe_load(needed(path).read_text())
+    definition = yaml.load(needed(path).read_text(), yaml.CSafeLoader)
     (version,) = (v for v in definition["spec"]["versions"] if v["served"])
     return strict(version["schema"]["openAPIV3Schema"] | {"required": ["apiVersion", "kind", "metadata", "spec"]}, top=True)
 

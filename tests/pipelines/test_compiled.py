@@ -19,7 +19,7 @@ TRAINING = {"exec-train-base", "exec-erase", "exec-evaluate"}
 
 
 def compiled_tasks(name="erasure.yaml"):
-    spec, platform = yaml.safe_load_all((COMPILED / name).read_text())
+    spec, platform = yaml.load_all((COMPILED / name).read_text(), yaml.CSafeLoader)
     tasks = {}
     for dag in [spec["root"], *spec["components"].values()]:
         tasks |= dag.get("dag", {}).get("tasks", {})
