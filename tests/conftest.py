@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -27,6 +28,11 @@ hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None
 hypothesis.settings.load_profile("quick")
 
 TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later collection of garbage the look at all modules, which exporting a graph had dozens of times."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.e2e import warm
+from tests.e2e.numbers import QUICK
 from tests.mlflow_server import mlflow_server
+from tests.shared import shared
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "forget-sets"
@@ -138,6 +140,17 @@ def warmed():
         process.kill()
         process.wait(60)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def with_base(erasediff):
+    """A workdir whose champion is the base of the quick configuration: for copies to start from."""
+
+    def make(folder: Path) -> None:
+        done = erasediff("train-base", "--config", QUICK / "config.yaml", "--workdir", folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return shared("with-base", make)
 
 
 @pytest.fixture(scope="session")

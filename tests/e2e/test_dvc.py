@@ -15,13 +15,14 @@ QUICK = Path(__file__).parent / "quick"
 
 
 @pytest.fixture(scope="module")
-def dvc(tmp_path_factory, warmed):
-    """DVC in a project folder with the committed dvc.yaml and the quick configuration in place of the default one."""
+def dvc(tmp_path_factory, warmed, with_base):
+    """DVC in a project folder with the committed dvc.yaml and the quick configuration in place of the default one; a base is there already."""
     folder = tmp_path_factory.mktemp("dvc")
     shutil.copy(ROOT / "dvc.yaml", folder)
     shutil.copy(ROOT / "requirements.lock", folder)
     shutil.copytree(ROOT / "erasediff", folder / "erasediff", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(QUICK / "config.yaml", folder / "params.yaml")
+    shutil.copytree(with_base, folder / "erasediff-work")
     (folder / "policies").mkdir()
     shutil.copy(QUICK / "policy.yaml", folder / "policies/class-conditional.yaml")
     environment = clean() | {

@@ -15,7 +15,7 @@ from erasediff.steps.table import work_steps
 from tests.e2e.numbers import QUICK
 
 FORGET, NEXT, BESIDE = 0, 3, 5
-STEPS = 45
+STEPS = 30
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def first(desk):
 @pytest.fixture(scope="module")
 def second(first, desk):
     """Two more requests, which the next run takes together."""
-    return first[0], process(desk, 2 * STEPS, NEXT, BESIDE)  # two classes need more than one does
+    return first[0], process(desk, 3 * STEPS, NEXT, BESIDE)  # two classes need more than one does
 
 
 def client(services):

@@ -41,13 +41,14 @@ def command(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, warmed):
+def both(tmp_path_factory, warmed, with_base):
     """One attempt, opened once and run to its end twice: in this process, and in a copy of its workdir by the compiled pipeline."""
     folder = tmp_path_factory.mktemp("runners")
     here, there = folder / "here", folder / "there"
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
             patch.delenv(name)
+        shutil.copytree(with_base, here)
         assert command("check-prerequisites", "--workdir", here, *OPTIONS) == 0
         shutil.copytree(here, there)
         Recorded.stacks, Recorded.processes = [], set()

@@ -6,7 +6,9 @@ A child is a process of its own with the folder, the environment, the output and
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -14,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,6 +49,7 @@ def serve(address: str) -> None:
     make_empty_database(empty)
 
     torch.set_num_threads(1)
+    gc.freeze()  # else every collection in a child looks at all modules, and copies their pages
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
@@ -85,10 +89,12 @@ def _run(connection: socket.socket) -> None:
 
     tempfile.tempdir = None
     code = _main(*asked["command"])
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     connection.sendall(struct.pack("!q", int(code or 0)))
-    sys.exit(0)  # whoever asked waits until this process has ended
+    os._exit(0)  # whoever asked waits until this process has ended; to take all modules down by the book takes three seconds
 
 
 def _main(program: str, *arguments: str) -> int | None:
