@@ -1,7 +1,4 @@
-"""``torchrun … python -m erasediff erase`` on two processes writes one record, of the model that one process would have made.
-
-tests/unlearn/test_distributed.py holds the engine to it on every change; this is the command, in `make test-thorough`.
-"""
+"""``torchrun … python -m erasediff erase`` on two processes writes one record, of the model that one process would have made."""
 
 import shutil
 import subprocess
@@ -18,7 +15,6 @@ from erasediff.models.layout import WEIGHTS
 from erasediff.records.core import ErasedRecord
 from tests.e2e.conftest import clean
 
-pytestmark = pytest.mark.thorough
 QUICK = Path(__file__).parent / "quick"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "erasediff")
 TOLERANCE = 2e-4  # 20 steps of Adam at 2e-3: a rounding error of 1e-7 can grow to a small part of a step

@@ -86,7 +86,6 @@ def measured(script: str, *cases: tuple[int, str]) -> list[tuple[float, float]]:
     return [(float(number), float(peak)) for number, peak in map(str.split, done.stdout.splitlines())]
 
 
-@pytest.mark.thorough
 def test_four_times_the_images_need_no_more_memory() -> None:
     """Extraction and the bootstrapped distance, which draws rows from all over the file; pages of mapped files would count as resident."""
     cases = [(n, how) for how in ("written", "held") for n in (4_000, 16_000)]
@@ -96,7 +95,6 @@ def test_four_times_the_images_need_no_more_memory() -> None:
     assert (few, many) == pytest.approx((few_held, many_held), rel=1e-10)
 
 
-@pytest.mark.thorough
 def test_nor_do_the_tables_of_all_pairs() -> None:
     """Kernels and neighbours compare every image with every other; the table of that is never there as a whole."""
     (_, small), (many, large), (_, small_whole), (many_whole, large_whole) = measured(
