@@ -7,7 +7,7 @@ export MALLOC_TRIM_THRESHOLD_ := 2147483647
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 export DVC_NO_ANALYTICS := 1
 
-PYTHON ?= python3.11
+PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell command -v python$(version))) python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 WORKDIR ?= erasediff-work

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ FAILURE = "failure.json"
 
 @contextmanager
 def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
-    """Announce a step, and record its failure in a folder; a step that succeeds removes its own failure.
+    """Announce a step's start and end, and record its failure in a folder; a step that succeeds removes its own failure.
 
     Args:
         step: the step's name.
@@ -30,6 +31,7 @@ def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
     Raises:
         EraseDiffError: the step's error; an unexpected error becomes one sentence, and its traceback goes to a file in the folder.
     """
+    started = time.monotonic()
     announce(step, "started", of=of)
     try:
         yield
@@ -44,6 +46,7 @@ def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
     failure = read_failure(folder)
     if failure is not None and failure.step == step:
         (folder / FAILURE).unlink()
+    announce(step, "done", time.monotonic() - started, of)
 
 
 def _as_sentence(step: str, folder: Path, error: Exception) -> EraseDiffError:

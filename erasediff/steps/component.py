@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,6 @@ from erasediff.attempts.journal import journaled
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError
 from erasediff.files import write_atomic
-from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, requests_of, requests_text
@@ -111,10 +109,8 @@ def _next_requests(workdir: Workdir, documents: Documents) -> str:
 def _regate(workdir: Workdir, documents: Documents) -> Done:
     from erasediff.steps.regate import check_passed, regate
 
-    name, started = step_for(Role.IDLES).name, time.monotonic()
-    announce(name, "started")
-    record = regate(workdir, RunConfig.parse_json(documents.config, "the config"), GatePolicy.parse_json(documents.policy, "the policy"))
-    announce(name, "done", time.monotonic() - started)
+    with journaled(step_for(Role.IDLES).name, workdir.root):
+        record = regate(workdir, RunConfig.parse_json(documents.config, "the config"), GatePolicy.parse_json(documents.policy, "the policy"))
     if record is None:
         return Done()
     check_passed(record)

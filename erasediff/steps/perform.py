@@ -17,7 +17,6 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.environment import is_main_process
 from erasediff.errors import EraseDiffError
 from erasediff.files import exclusive_lock
-from erasediff.progress import announce
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, Outcome, Verdict, verdict_in
@@ -72,7 +71,6 @@ def perform(row: Step, attempt: Attempt) -> Record:
         move_requests(attempt, row)
         if found is None:
             record_seconds(attempt, row.name, time.monotonic() - started)
-    announce(row.name, "done", time.monotonic() - started, of)
     return record
 
 
@@ -156,7 +154,6 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
     for one in batch_of(attempt):
         (one.folder / FAILURE).unlink(missing_ok=True)
         record_seconds(one, row.name, time.monotonic() - started)
-    announce(row.name, "done", time.monotonic() - started)
     return attempt
 
 
@@ -167,10 +164,8 @@ def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[
         EraseDiffError: the outcome or the report cannot be written.
     """
     row = step_for(Role.CLOSES)
-    started = time.monotonic()
     with journaled(row.name, workdir.root if attempt is None else attempt.folder):
         outcome: Outcome = row.function(workdir, attempt, requests)
-    announce(row.name, "done", time.monotonic() - started)
     return outcome
 
 
