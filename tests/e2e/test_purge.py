@@ -104,7 +104,6 @@ def finished(tmp_path_factory, erasediff, canary, name):
     (numbers / "labels.csv").write_text(listed.replace("\n0.png,", f"\n{name}.png,"))
     assert holding(name.encode(), numbers) == [f"{name}.png", "labels.csv"], "control: names are found"
     config = yaml.safe_load((QUICK / "config.yaml").read_text()) | {"report": {"show_forgotten": True}}
-    config["erase"]["steps"] = 60  # attacks bring back what 30 have not erased
     (workdir.parent / "config.yaml").write_text(yaml.safe_dump(config))
     options = asking("zero", workdir)
     options[1] = workdir.parent / "config.yaml"

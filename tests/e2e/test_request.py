@@ -15,7 +15,7 @@ from erasediff.steps.table import work_steps
 from tests.e2e.numbers import QUICK
 
 FORGET, NEXT, BESIDE = 0, 3, 5
-STEPS = 30
+STEPS = 60
 
 
 @pytest.fixture(scope="module")
