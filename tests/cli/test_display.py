@@ -87,7 +87,6 @@ def test_what_libraries_print_goes_to_the_log_and_the_display_to_the_terminal(tm
     """Also what is written past Python. Control: afterwards both are as before."""
     code = f"""
 import os, pathlib
-from erasediff.cli import main
 from erasediff.display import output_into
 with output_into(pathlib.Path({str(tmp_path / "log")!r})) as terminal:
     print("a library")

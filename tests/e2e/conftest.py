@@ -89,6 +89,11 @@ def clean(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))} | dict(environment or {})
 
 
+def log_of(workdir: Path) -> str:
+    """The end of a run's log, for the message of a test that fails."""
+    return (workdir / "pipeline.log").read_text()[-4000:]
+
+
 @pytest.fixture(scope="session")
 def erasediff_alone():
     """Run the command line as a user does; the answer holds the exit code and the output."""

@@ -1,12 +1,12 @@
 """The demo at its defaults, as a user starts it. `make test-demo` runs it; test_request.py has the same way with little training."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from erasediff.records.core import Outcome
 from erasediff.steps.table import work_steps
+from tests.e2e.conftest import log_of
 
 pytestmark = pytest.mark.demo
 FORGET = 0
@@ -17,10 +17,6 @@ def first(tmp_path_factory, services, erasediff_alone):
     """``erasediff demo`` on an empty workdir."""
     workdir = tmp_path_factory.mktemp("demo") / "work"
     return workdir, erasediff_alone("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment)
-
-
-def log_of(workdir: Path) -> str:
-    return (workdir / "pipeline.log").read_text()[-4000:]
 
 
 def test_the_demo_erases_and_promotes(first):

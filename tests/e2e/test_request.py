@@ -1,7 +1,6 @@
 """The main job, from filed requests to their certificates, with a real MLflow server over HTTP and an S3 remote for DVC; with little training."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +11,7 @@ from erasediff.evidence.keys import PRIVATE
 from erasediff.files import sha256_file
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.steps.table import work_steps
+from tests.e2e.conftest import log_of
 from tests.e2e.numbers import QUICK
 
 FORGET, NEXT, BESIDE = 0, 3, 5
@@ -67,10 +67,6 @@ def client(services):
     from mlflow import MlflowClient
 
     return MlflowClient(services.mlflow_uri)
-
-
-def log_of(workdir: Path) -> str:
-    return (workdir / "pipeline.log").read_text()[-4000:]
 
 
 def test_a_request_is_fulfilled_and_the_model_promoted(first):
