@@ -21,7 +21,26 @@ FAILURE = "failure.json"
 
 @contextmanager
 def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
-    """Announce a step's start and end, and record its failure in a folder; a step that succeeds removes its own failure.
+    """Announce a step's start and end, and record its failure in a folder.
+
+    Args:
+        step: the step's name.
+        folder: the attempt's folder; the workdir's root before there is an attempt.
+        of: the class, if the run has several.
+
+    Raises:
+        EraseDiffError: as `failure_recorded`.
+    """
+    started = time.monotonic()
+    announce(step, "started", of=of)
+    with failure_recorded(step, folder, of):
+        yield
+    announce(step, "done", time.monotonic() - started, of)
+
+
+@contextmanager
+def failure_recorded(step: str, folder: Path, of: str = "") -> Iterator[None]:
+    """Announce a step's failure and record it in a folder; a step that succeeds removes its own failure.
 
     Args:
         step: the step's name.
@@ -31,8 +50,6 @@ def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
     Raises:
         EraseDiffError: the step's error; an unexpected error becomes one sentence, and its traceback goes to a file in the folder.
     """
-    started = time.monotonic()
-    announce(step, "started", of=of)
     try:
         yield
     except Exception as error:
@@ -46,7 +63,6 @@ def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
     failure = read_failure(folder)
     if failure is not None and failure.step == step:
         (folder / FAILURE).unlink()
-    announce(step, "done", time.monotonic() - started, of)
 
 
 def _as_sentence(step: str, folder: Path, error: Exception) -> EraseDiffError:

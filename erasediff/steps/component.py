@@ -9,7 +9,7 @@ from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
-from erasediff.attempts.journal import journaled
+from erasediff.attempts.journal import failure_recorded, journaled
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError
 from erasediff.files import write_atomic
@@ -97,7 +97,7 @@ def _next_requests(workdir: Workdir, documents: Documents) -> str:
     """The requests of the next batch as JSON, empty if there are none; also written to a file for the exit handler."""
     workdir.batch_file.unlink(missing_ok=True)
     dataset = RunConfig.parse_json(documents.config, "the config").dataset.name
-    with journaled(step_for(Role.OPENS).name, workdir.root):
+    with failure_recorded(step_for(Role.OPENS).name, workdir.root):
         batch = next_batch(workdir, dataset)
     if not batch:
         print(f"no open requests for {dataset}: every accepted request is fulfilled or held.")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 
+from erasediff.attempts.journal import FAILURE
 from erasediff.attempts.workdir import Workdir
 from erasediff.demo import file_request
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
+from erasediff.progress import FILE_VARIABLE
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest, Outcome
+from erasediff.records.core import ErasureRequest, Failure, Outcome
 from erasediff.records.policy import load_policy
 from erasediff.records.requests import Reason
 from erasediff.steps.component import Documents, perform_component
@@ -50,6 +53,25 @@ def test_the_request_that_is_due_first_is_opened_and_gets_the_outcome(workdir: W
     ledger = Ledger.existing(workdir.root)
     ledger.hold(asked[0].id, Reason.LITIGATION, "dpo", max(event.at for event in ledger.events()))
     assert workdir.attempt(opened(workdir)).plan().request.label == 3
+
+
+def states(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is announced while a scheduled run opens its attempt."""
+    monkeypatch.setenv(FILE_VARIABLE, str(workdir.root / "events"))
+    with contextlib.suppress(SystemExit):
+        opened(workdir)
+    return [json.loads(line)["state"] for line in (workdir.root / "events").read_text().splitlines()]
+
+
+def test_choosing_a_batch_and_opening_its_attempt_are_announced_as_one_step(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    file_request(workdir, ErasureRequest(dataset="digits", label=8))
+    assert states(workdir, monkeypatch) == ["started", "done"]
+
+
+def test_a_batch_that_cannot_be_chosen_is_announced_as_a_failure(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ERASEDIFF_LEDGER", str(workdir.root / "no" / "such" / "place"))
+    assert states(workdir, monkeypatch) == ["failed"]
+    assert Failure.read(workdir.root / FAILURE).step == "check_prerequisites"
 
 
 def test_where_nothing_is_asked_there_is_no_attempt_and_no_outcome(workdir: Workdir, capsys: pytest.CaptureFixture[str]) -> None:
