@@ -26,6 +26,7 @@ def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig,
 
     Raises:
         BadInput: another run is under way in this workdir, or nothing can be written there.
+        EraseDiffError: the run succeeded, and its outcome or report cannot be stored.
     """
     with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)):
         workdir.outcome.unlink(missing_ok=True)
@@ -40,7 +41,18 @@ def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig,
                     break
         except EraseDiffError as error:
             print(error, file=sys.stderr)  # for the log; the outcome finds the sentence in the journal
+        return _close(workdir, attempt, requests)
+
+
+def _close(workdir: Workdir, attempt: Attempt | None, requests: Sequence[ErasureRequest]) -> Outcome:
+    """Record the outcome; where the run did not succeed, its outcome counts and not that the report could not be drawn or stored as well."""
+    try:
         return close_attempt(workdir, attempt, requests)
+    except EraseDiffError as error:
+        if not workdir.outcome.is_file() or exit_code(outcome := Outcome.read(workdir.outcome)) is ExitCode.OK:
+            raise
+        print(error, file=sys.stderr)
+        return outcome
 
 
 def busy(workdir: Workdir) -> str:
