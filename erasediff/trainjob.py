@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, ObjectRejected, UnknownKind
-from erasediff.cluster.api import Cluster, Kind
+from erasediff.cluster.api import POD, Cluster, Kind
+from erasediff.cluster.pods import restarts, seconds_without_image, trouble_of, with_last_words
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
 
@@ -20,6 +22,13 @@ GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 TRAINJOB = Kind(f"{GROUP}/{VERSION}", "TrainJob")
 GRACE_MINUTES = 60
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.25, 10.0
+_RESTARTS = 3
+"""A container that was started again so often has crashed for good; Trainer's runtime would go on for a Job's whole back-off."""
+_IMAGE_SECONDS = 600
+"""How long an image may be missing: a registry may come back."""
+_LOG_LINES = 20
+_POD_LABEL = "jobset.sigs.k8s.io/jobset-name"
+"""Trainer makes a JobSet of the TrainJob's name, and JobSet labels its pods with it."""
 # The name of the job and the container in the ClusterTrainingRuntime `torch-distributed`.
 _NODE = "node"
 
@@ -41,6 +50,12 @@ class TrainJobs(Protocol):
     def find(self, name: str) -> Document | None:
         """The TrainJob of this name."""
 
+    def pods(self, name: str) -> list[Document]:
+        """Its pods."""
+
+    def log(self, pod: str, container: str) -> str:
+        """The last lines of a container that has ended; empty if they may not be read."""
+
     def delete(self, name: str) -> None:
         """Delete it with everything it created; no error if it is already gone."""
 
@@ -50,12 +65,20 @@ def job_name(plan_digest: str) -> str:
     return f"erase-{plan_digest[:24]}"
 
 
-def trainjob(name: str, command: list[str], settings: TrainJobSettings) -> Document:
-    """The document of a TrainJob that runs a module under torchrun.
+def torchrun_arguments(*command: str) -> list[str]:
+    """The arguments with which ``torchrun`` runs a subcommand of ``erasediff``.
+
+    Without ``--`` torchrun looks for options of its own after the module too, and for abbreviations of them.
+    """
+    return ["-m", "--", "erasediff", *command]
+
+
+def trainjob(name: str, arguments: list[str], settings: TrainJobSettings) -> Document:
+    """The document of a TrainJob that runs ``torchrun``.
 
     Args:
         name: see :func:`job_name`.
-        command: what torchrun runs: ``-m``, a module and its arguments.
+        arguments: see :func:`torchrun_arguments`.
         settings: nodes, image and mounts.
     """
     return {
@@ -69,7 +92,7 @@ def trainjob(name: str, command: list[str], settings: TrainJobSettings) -> Docum
                 "image": settings.image,
                 # Trainer sets PET_NNODES, PET_NPROC_PER_NODE, PET_NODE_RANK and the master's address, which torchrun reads.
                 "command": ["torchrun"],
-                "args": command,
+                "args": arguments,
                 "env": _environment(settings),
                 "numNodes": settings.nodes,
                 "numProcPerNode": settings.processes_per_node,
@@ -115,7 +138,8 @@ def _patch(settings: TrainJobSettings) -> Document:
             }
         ],
     }
-    return {"replicatedJobs": [{"name": _NODE, "template": {"spec": {"template": {"spec": pod}}}}]}
+    labels = {"app.kubernetes.io/name": "erasediff", "app.kubernetes.io/component": "training"}  # the network policies select them
+    return {"replicatedJobs": [{"name": _NODE, "template": {"spec": {"template": {"metadata": {"labels": labels}, "spec": pod}}}}]}
 
 
 class ClusterTrainJobs:
@@ -139,6 +163,18 @@ class ClusterTrainJobs:
         with self._advice():
             return self._cluster.get(TRAINJOB, name)
 
+    def pods(self, name: str) -> list[Document]:
+        """Its pods."""
+        with self._advice():
+            return self._cluster.list(POD, {_POD_LABEL: name})
+
+    def log(self, pod: str, container: str) -> str:
+        """The last lines of a container that has ended; empty if they may not be read."""
+        try:
+            return self._cluster.log(pod, container, _LOG_LINES)
+        except (Forbidden, ObjectRejected, ConnectionLost):  # an older Role, or the pod is gone: the exit code has to do
+            return ""
+
     def delete(self, name: str) -> None:
         """Delete it with everything it created; no error if it is already gone."""
         with self._advice():
@@ -154,11 +190,8 @@ class ClusterTrainJobs:
         """
         try:
             yield
-        except Forbidden:
-            raise BadInput(
-                f"this service account may not manage TrainJobs in namespace {self.namespace} (403): "
-                "apply the Role of manifests/ and submit with its service account."
-            ) from None
+        except Forbidden as error:
+            raise BadInput(f"{str(error).rstrip('.')}: apply the Role of manifests/ and submit with its service account.") from None
         except UnknownKind:
             raise BadInput("this cluster has no TrainJobs: install Kubeflow Trainer 2, or submit with --profile gpu.") from None
         except ObjectRejected as error:
@@ -183,7 +216,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
     and the next try of the step finds it by its name.
 
     Raises:
-        TrainJobFailed: it failed, was deleted by somebody else, or did not end in time.
+        TrainJobFailed: it failed, its pods crash or cannot start, it was deleted by somebody else, or it did not end in time.
         EraseDiffError: the API refuses, or did not answer before the deadline.
     """
     name, end = str(document["metadata"]["name"]), time.monotonic() + deadline_seconds
@@ -201,6 +234,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
                 seen, state = True, _state(found)
                 if _ended(jobs, name, found):
                     return
+                _check_pods(jobs, name)
         except ConnectionLost as error:
             problem = error
         if time.monotonic() >= end:
@@ -211,15 +245,15 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
 
 def _condition(found: Document, kind: str) -> Document | None:
     """A condition of this kind that is true."""
-    conditions: list[Document] = found.get("status", {}).get("conditions", [])
+    conditions: list[Document] = (found.get("status") or {}).get("conditions", [])
     return next((c for c in conditions if c["type"] == kind and c["status"] == "True"), None)
 
 
 def _state(found: Document) -> str:
     if (suspended := _condition(found, "Suspended")) is not None:
         return f"is suspended ({suspended['reason']})"
-    jobs = found.get("status", {}).get("jobsStatus", [])
-    return "was running" if any(job["active"] for job in jobs) else "had not started"
+    jobs = (found.get("status") or {}).get("jobsStatus", [])
+    return "was running" if any(job["active"] or job["ready"] for job in jobs) else "had not started"
 
 
 def _ended(jobs: TrainJobs, name: str, found: Document) -> bool:
@@ -236,6 +270,21 @@ def _ended(jobs: TrainJobs, name: str, found: Document) -> bool:
         message = " ".join(str(failed["message"]).split())[:300].rstrip(".")
         raise TrainJobFailed(f"TrainJob {name} failed ({failed['reason']}: {message}).")
     return True
+
+
+def _check_pods(jobs: TrainJobs, name: str) -> None:
+    """Delete a TrainJob whose pods crash or cannot start: its own status says "active" for as long as a Job's back-off lasts.
+
+    Raises:
+        TrainJobFailed: with the last words of the container.
+    """
+    pods = jobs.pods(name)
+    trouble = trouble_of(pods)
+    crashed = trouble is not None and trouble.hopeless and restarts(pods) not in range(1, _RESTARTS)
+    if crashed or seconds_without_image(pods, datetime.now(UTC)) > _IMAGE_SECONDS:
+        told = trouble_of(with_last_words(pods, jobs.log))
+        jobs.delete(name)
+        raise TrainJobFailed(f"TrainJob {name} was ended and deleted: {told.sentence if told else 'its pods crash'}.")
 
 
 def _late(jobs: TrainJobs, name: str, state: str, seconds: float) -> TrainJobFailed:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from erasediff.errors import BadInput, EraseDiffError, Unreachable
+
+_MESSAGE_LENGTH = 600
+"""What is quoted of the server's message; a webhook's reason can be a paragraph."""
 
 
 class ObjectConflict(EraseDiffError):
@@ -26,7 +30,14 @@ class UnknownKind(BadInput):
 
 
 class ObjectRejected(BadInput):
-    """The API server rejects the object."""
+    """The API server rejects the object: by its schema, a webhook, a policy, a quota or a limit."""
+
+
+# What an answer of 403 begins with where it is not a Role that refuses: admission control answers 403 too.
+_WEBHOOK = re.compile(r"admission webhook \"(?P<who>[^\"]+)\" denied the request: (?P<why>.*)")
+_POLICY = re.compile(r"(?:.*is forbidden: )?(?P<who>ValidatingAdmissionPolicy '[^']+'|violates PodSecurity \"[^\"]+\")(?P<why>.*)")
+_QUOTA = re.compile(r"(?:.*is forbidden: )?exceeded quota: (?P<who>[^,]+), (?P<why>.*)")
+_ROLE = re.compile(r"(?:.*is forbidden: )?(?P<why>User \".*)")
 
 
 @contextmanager
@@ -52,14 +63,27 @@ def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiff
     if status == 401:
         return Unreachable(f"the cluster refuses the credentials (401) when asked to {verb} {what}: renew the token or the kubeconfig.")
     if status == 403:
-        return Forbidden(f"the cluster does not allow to {verb} {what} (403): grant it to this service account or user.")
+        return _refused(message, verb, what)
     if status == 409:
-        return ObjectConflict(f"{what} was changed by another client in the meantime ({message})")
+        return ObjectConflict(f"{what} was changed by another client in the meantime (409: {message})")
     if not status:  # the client's word for a TLS connection that was cut
         return ConnectionLost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
     if status in (429, 500, 502, 503, 504):
-        return ConnectionLost(f"the API server answers {status} when asked to {verb} {what}: run again later.")
+        return ConnectionLost(f"the API server answers {status} ({message}) when asked to {verb} {what}: run again later.")
     return ObjectRejected(f"the cluster refuses to {verb} {what} ({status}: {message}).")
+
+
+def _refused(message: str, verb: str, what: str) -> EraseDiffError:
+    """The sentence for an answer of 403: by whom, and why."""
+    if (found := _WEBHOOK.match(message)) is not None:
+        return ObjectRejected(f"the admission webhook {found['who']} refuses to {verb} {what} (403: {found['why'].rstrip('.')}).")
+    if (found := _POLICY.match(message)) is not None:
+        return ObjectRejected(f"a policy of the cluster refuses to {verb} {what} (403: {found['who']}{found['why'].rstrip('.')}).")
+    if (found := _QUOTA.match(message)) is not None:
+        return ObjectRejected(f"the ResourceQuota {found['who']} leaves no room to {verb} {what} (403: {found['why'].rstrip('.')}).")
+    if (found := _ROLE.match(message)) is not None:
+        return Forbidden(f"no Role allows this account to {verb} {what} (403: {found['why'].rstrip('.')}): bind one that does.")
+    return ObjectRejected(f"the cluster refuses to {verb} {what} (403: {message.rstrip('.')}).")
 
 
 def _message(body: object, reason: object) -> str:
@@ -68,4 +92,4 @@ def _message(body: object, reason: object) -> str:
         text = json.loads(body)["message"] if isinstance(body, str | bytes) else reason
     except (ValueError, KeyError, TypeError):
         text = reason
-    return " ".join(str(text).split())[:300]
+    return " ".join(str(text).split())[:_MESSAGE_LENGTH]

@@ -131,6 +131,24 @@ class Cluster:
             found = resource.get(namespace=self.namespace, label_selector=selector, _request_timeout=_CALL_SECONDS)
             return list(_plain(found)["items"])
 
+    def log(self, pod: str, container: str, lines: int) -> str:
+        """The last lines of a container that has ended and was started again, or of its first start."""
+        from kubernetes.client import ApiException, CoreV1Api
+
+        def read(*, previous: bool) -> str:
+            answer = CoreV1Api(self._api).read_namespaced_pod_log(
+                pod, self.namespace, container=container, previous=previous, tail_lines=lines, _request_timeout=_CALL_SECONDS, _preload_content=False
+            )
+            return bytes(answer.data).decode(errors="replace")
+
+        with sentences("read the log of", f"Pod {self.namespace}/{pod}"):
+            try:
+                return read(previous=True)
+            except ApiException as error:
+                if error.status != 400:  # there is no start before this one
+                    raise
+                return read(previous=False)
+
     def create(self, kind: Kind, body: Object) -> Object:
         """Create an object.
 

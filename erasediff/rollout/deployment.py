@@ -7,11 +7,11 @@ from typing import Any
 from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Object
 from erasediff.cluster.deadline import Deadline
+from erasediff.cluster.pods import restarts, trouble_of
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate, serving_candidate
 from erasediff.rollout.objects import Track, deployment, deployment_name, selector, service
-from erasediff.rollout.progress import gave_up, is_rolled_out, restarted, trouble_of
 
 
 class CanaryFailed(EraseDiffError):
@@ -67,7 +67,7 @@ class DeploymentBackend:
         while time.left():
             deadline.check(f"the canary {self._canary} did not have its share of the traffic for {self._settings.share_seconds} s")
             pods, present = self._pods("canary"), self._cluster.get(DEPLOYMENT, self._canary)
-            if present is None or not is_rolled_out(present) or restarted(pods):
+            if present is None or not is_rolled_out(present) or restarts(pods):
                 trouble = trouble_of(pods)
                 raise CanaryFailed(f"the canary {self._canary} did not stay ready under traffic" + (f" ({trouble.sentence})" if trouble else ""))
             time.pause(1.0)
@@ -212,3 +212,23 @@ def _spec_without_replicas(present: Object) -> dict[str, Any]:
 
 def _own_annotations(annotations: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in annotations.items() if name.startswith("erasediff.io/")}
+
+
+def is_rolled_out(deployment: Object) -> bool:
+    """Whether all pods are available and of the newest generation."""
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    updated = status.get("updatedReplicas", 0)
+    return bool(
+        status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+        and updated == wanted
+        and status.get("replicas", 0) == updated
+        and status.get("availableReplicas", 0) >= wanted
+    )
+
+
+def gave_up(deployment: Object) -> bool:
+    """Whether Kubernetes reports that the newest generation makes no progress."""
+    status = deployment.get("status", {})
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return False
+    return any(c["type"] == "Progressing" and c.get("reason") == "ProgressDeadlineExceeded" for c in status.get("conditions") or ())

@@ -9,7 +9,7 @@ from erasediff.attempts.journal import read_failure
 from erasediff.errors import BadInput, ExitCode, IntegrityError
 from erasediff.records.core import ErasedRecord
 from erasediff.records.trainjob import TrainJobSettings
-from erasediff.trainjob import GRACE_MINUTES, TrainJobFailed, TrainJobs, connected, job_name, run_to_end, trainjob
+from erasediff.trainjob import GRACE_MINUTES, TrainJobFailed, TrainJobs, connected, job_name, run_to_end, torchrun_arguments, trainjob
 
 
 def erase_in_trainjob(attempt: Attempt, settings: TrainJobSettings, made_from: dict[str, str], jobs: TrainJobs | None = None) -> ErasedRecord:
@@ -29,10 +29,10 @@ def erase_in_trainjob(attempt: Attempt, settings: TrainJobSettings, made_from: d
     if not attempt.workdir.root.is_relative_to(settings.mount):
         raise BadInput(f"the workdir {attempt.workdir.root} is not on the volume that a TrainJob mounts at {settings.mount}: use a workdir there.")
     name = job_name(attempt.plan().digest())
-    command = ["-m", "erasediff", "erase", "--workdir", str(attempt.workdir.root), "--run", attempt.name]
+    arguments = torchrun_arguments("erase", "--workdir", str(attempt.workdir.root), "--run", attempt.name)
     try:
         with connected() if jobs is None else nullcontext(jobs) as found:
-            run_to_end(found, trainjob(name, command, settings), (settings.minutes + GRACE_MINUTES) * 60)
+            run_to_end(found, trainjob(name, arguments, settings), (settings.minutes + GRACE_MINUTES) * 60)
     except TrainJobFailed as error:
         raise _quoting(attempt, error) from None
     record = attempt.find(ErasedRecord)

@@ -216,6 +216,6 @@ def test_a_step_asks_the_api_server_with_the_token_of_its_account(stage: Stage) 
     finally:
         proxy.close()
     assert ended.log.splitlines()[0] == f"{stage.cluster.namespace} None", ended.log
-    assert "does not allow to read Secret" in ended.log.splitlines()[1]
+    assert "no Role allows this account to read Secret" in ended.log.splitlines()[1]
     assert stranger.code != 0, "control: another account may not look"
-    assert "does not allow to read Deployment" in stranger.log
+    assert "no Role allows this account to read Deployment" in stranger.log

@@ -86,7 +86,7 @@ def test_what_is_not_granted_is_said(place: Place, versions: tuple[Exported, Exp
     grant(place.cluster, [])
     with as_service_account(place.cluster, "roll-out") as account:
         other = Place(account, place.settings)
-        with pytest.raises(EraseDiffError, match=r"does not allow to read Lease .* \(403\)") as refused:
+        with pytest.raises(EraseDiffError, match=r"no Role allows this account to read Lease .* \(403") as refused:
             other.roll_out(other.publish(versions[0]))
     assert_one_sentence(refused.value)
 

@@ -14,20 +14,20 @@ import pytest
 import yaml
 from kubernetes.client import ApiException
 
-from erasediff.cluster.answers import UnknownKind
-from erasediff.cluster.api import Cluster
+from erasediff.cluster.answers import ObjectRejected, UnknownKind
+from erasediff.cluster.api import POD, Cluster
 from erasediff.errors import BadInput
-from erasediff.trainjob import GROUP, TRAINJOB, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from erasediff.trainjob import GROUP, TRAINJOB, VERSION, ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, torchrun_arguments, trainjob
 from tests.cluster.conftest import left_out
 from tests.cluster.crds import without_empty_defaults
 from tests.kubeflow import crd
-from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED
+from tests.kubeflow.fake_trainer import COMPLETE, CRASHING, FAILED, RUNNING, SUSPENDED
 from tests.kubeflow.test_trainjob import SETTINGS
 
 PLURAL = "trainjobs"
 CRD_NAME, SOON = f"{PLURAL}.{GROUP}", 60.0
 NAME = job_name("b" * 64)
-JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"], SETTINGS)
+JOB = trainjob(NAME, torchrun_arguments("erase", "--workdir", "/workdir", "--run", "one"), SETTINGS)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -136,14 +136,51 @@ def test_it_is_waited_for_and_nothing_is_left(jobs, stand_in):
 
 def test_a_failure_is_quoted(jobs, stand_in):
     stand_in(RUNNING, FAILED)
-    with pytest.raises(TrainJobFailed, match=r"failed \(FailedJobs: jobset failed"):
+    with pytest.raises(TrainJobFailed, match=r"failed \(DeadlineExceeded: TrainJob exceeded"):
         run_to_end(jobs, JOB, SOON)
+
+
+def test_a_container_that_crashes_again_and_again_ends_the_job_with_its_last_words(jobs, stand_in, api, namespace, serve_image):
+    """Trainer says "active" and never "failed" meanwhile. The pod is the node's own; a stand-in of JobSet gives it the label."""
+    pods = kubernetes.client.CoreV1Api(api)
+    script = "import sys; print('reading', file=sys.stderr); sys.exit('torchrun: error: ambiguous option')"
+    container = {"name": "node", "image": serve_image, "imagePullPolicy": "Never", "command": ["python", "-c", script]}
+    labels = {"jobset.sigs.k8s.io/jobset-name": NAME}
+    pod = {"metadata": {"name": "crashing", "labels": labels}, "spec": {"restartPolicy": "OnFailure", "containers": [container]}}
+    stand_in(*CRASHING)
+    pods.create_namespaced_pod(namespace, pod)
+    try:
+        with pytest.raises(TrainJobFailed, match=r"was ended and deleted: pod crashing ended with exit code 1: torchrun: error: ambiguous option\.$"):
+            run_to_end(jobs, JOB, 300)
+    finally:
+        pods.delete_namespaced_pod("crashing", namespace, grace_period_seconds=0)
+
+
+def test_a_quota_and_a_limit_that_refuse_a_pod_are_not_taken_for_a_role(api, namespace):
+    """As the API server's own admission says it. Control: without them the pod is let in."""
+    core, cluster = kubernetes.client.CoreV1Api(api), Cluster(api, namespace)
+    resources = {"requests": {"cpu": "2"}, "limits": {"cpu": "4"}}
+    pod = {"metadata": {"name": "large"}, "spec": {"containers": [{"name": "c", "image": "none", "resources": resources}]}}
+    core.create_namespaced_resource_quota(namespace, {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "1"}}})
+    until(lambda: core.read_namespaced_resource_quota("small", namespace).status.hard is not None, "the quota")
+    with pytest.raises(
+        ObjectRejected, match=r"the ResourceQuota small leaves no room to create Pod .*/large \(403: requested: requests.cpu=2, used: "
+    ):
+        cluster.create(POD, pod)
+    core.delete_namespaced_resource_quota("small", namespace)
+    limits = {"metadata": {"name": "small"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}
+    core.create_namespaced_limit_range(namespace, limits)
+    with pytest.raises(ObjectRejected, match=r"refuses to create Pod .*maximum cpu usage per Container is 1, but limit is 4"):
+        cluster.create(POD, pod)
+    core.delete_namespaced_limit_range("small", namespace)
+    cluster.create(POD, pod)
+    cluster.delete(POD, "large")
 
 
 def test_a_service_account_without_the_role_is_told_which_one_it_needs(kubeconfig, namespace, jobs):
     api = kubernetes.config.new_client_from_config(config_file=str(kubeconfig))
     api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:default")
     nobody = ClusterTrainJobs(Cluster(api, namespace))
-    with pytest.raises(BadInput, match=f"may not manage TrainJobs in namespace {namespace} \\(403\\): apply the Role"):
+    with pytest.raises(BadInput, match=f"no Role allows this account to read TrainJob {namespace}/.*: apply the Role"):
         run_to_end(nobody, JOB, SOON)
     assert jobs.find(NAME) is None

@@ -1,30 +1,38 @@
 """``FakeTrainerApi``: the TrainJobs of one namespace, and a stand-in for the controller that plays their status."""
 
 import json
+from pathlib import Path
 
 from tests.kubeflow import crd
 from tests.kubeflow.server import FakeApi, Refused
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
+RECORDED = Path(__file__).parent / "recorded"
 PREFIX = f"/apis/{GROUP}/{VERSION}/namespaces/erasure/trainjobs"
+PODS = "/api/v1/namespaces/erasure/pods"
 NOW = "2026-01-01T00:00:00Z"
 
 
-def condition(kind: str, reason: str = "AsExpected", message: str = "as expected") -> dict:
-    return {"conditions": [{"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": NOW}]}
+def recorded(name: str) -> list[dict]:
+    """The statuses that Trainer 2.3 and JobSet 0.12 gave a TrainJob, in order of time."""
+    return [json.loads(line)["status"] for line in (RECORDED / name).read_text().splitlines()]
 
 
-RUNNING = {"jobsStatus": [{"name": "node", "active": 1, "failed": 0, "ready": 1, "succeeded": 0, "suspended": 0}]}
-SUSPENDED = condition("Suspended", "Queued")
-COMPLETE = RUNNING | condition("Complete", "AllJobsCompleted")
-FAILED = RUNNING | condition("Failed", "FailedJobs", "jobset failed due to one or more job failures")
+CREATED, CREATED_JOB, STARTING, RUNNING, COMPLETE = recorded("trainjob-complete.jsonl")
+FAILED = recorded("trainjob-deadline.jsonl")[-1]
+CRASHING = recorded("trainjob-crashing.jsonl")
+# Not recorded: a queue such as Kueue suspends a TrainJob, and none was at hand.
+SUSPENDED = {"conditions": [{"type": "Suspended", "status": "True", "reason": "Queued", "message": "as expected", "lastTransitionTime": NOW}]}
 
 
 def discovery(groups: dict[str, str]) -> dict[str, dict]:
     """What an API server says of itself by path: its version, the groups of its objects, and the kinds in them."""
     versions = {group: {"groupVersion": f"{group}/{version}", "version": version} for group, version in groups.items()}
     kind = {"name": "trainjobs", "singularName": "trainjob", "namespaced": True, "kind": "TrainJob", "verbs": ["create", "delete", "get", "list"]}
+    pod = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
     return {
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [pod]},
         "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
         "/apis": {
             "kind": "APIGroupList",
@@ -46,8 +54,8 @@ def discovery(groups: dict[str, str]) -> dict[str, dict]:
 class FakeTrainerApi(FakeApi):
     """Each look at a TrainJob moves it on by one of ``transitions``; it stays at the last.
 
-    Refuses what the CRD does not allow, a name that is taken, and every path but those of TrainJobs in the namespace ``erasure`` and
-    of the discovery of ``groups``.
+    Refuses what the CRD does not allow, a name that is taken, and every path but those of TrainJobs and pods in the namespace ``erasure``
+    and of the discovery of ``groups``. ``pods`` are there as long as a TrainJob is, and ``logs`` are their containers' by name.
     ``troubles`` are status codes that the next requests are answered with.
     """
 
@@ -57,6 +65,8 @@ class FakeTrainerApi(FakeApi):
         self.jobs: dict[str, dict] = {}
         self.deleted: list[str] = []
         self.troubles: list[int] = []
+        self.pods: list[dict] = []
+        self.logs: dict[str, str] = {}
         self.groups = {GROUP: VERSION}
         self._schema = crd.schema()
 
@@ -69,6 +79,13 @@ class FakeTrainerApi(FakeApi):
             raise Refused(self.troubles.pop(0), "as told")
         if method == "GET" and path in (known := discovery(self.groups)):
             return known[path]
+        if method == "GET" and path == PODS:
+            selected = dict(query)["labelSelector"].removeprefix("jobset.sigs.k8s.io/jobset-name=")
+            return {"kind": "PodList", "apiVersion": "v1", "items": self.pods if selected in self.jobs else []}
+        if method == "GET" and path.startswith(PODS) and path.endswith("/log"):
+            if (name := path.split("/")[-2]) not in self.logs:
+                raise Refused(403, f'pods "{name}" is forbidden: User "x" cannot get resource "pods/log" in API group "" in the namespace "erasure"')
+            return self.logs[name].encode()
         if not path.startswith(PREFIX):
             raise Refused(404, f"the server could not find {path}")
         name = path.removeprefix(PREFIX).strip("/")

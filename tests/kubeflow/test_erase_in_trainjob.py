@@ -82,7 +82,7 @@ def test_a_trainjob_that_says_complete_is_not_believed_without_its_record(run: A
 def test_the_sentence_of_the_step_inside_is_quoted_with_its_exit_code(run: Attempt, settings: TrainJobSettings, code: int, kind: type) -> None:
     Failure(step="erase", message="the forget set cannot be fetched.", exit_code=code).write(run.folder / FAILURE)
     fake = FakeTrainerApi(FAILED)
-    with fake, pytest.raises(kind, match=r"failed \(FailedJobs: .*\); the step there says: the forget set cannot be fetched\.$"):
+    with fake, pytest.raises(kind, match=r"failed \(DeadlineExceeded: .*\); the step there says: the forget set cannot be fetched\.$"):
         erase_in_trainjob(run, settings, input_digests(ERASE, run), client_of(fake))
 
 

@@ -2,27 +2,31 @@
 
 import json
 import time
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 
 import kubernetes
 import pytest
 import yaml
+from torch.distributed.run import get_args_parser
 
 from erasediff.cluster.answers import ConnectionLost
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
 from erasediff.steps.table import step_named
-from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, trainjob
+from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, torchrun_arguments, trainjob
 from pipelines.compile import COMPILED
 from pipelines.tasks import PROFILES, trainjob_settings
 from tests.kubeflow import crd
-from tests.kubeflow.fake_trainer import COMPLETE, FAILED, RUNNING, SUSPENDED, FakeTrainerApi
+from tests.kubeflow.fake_trainer import COMPLETE, CRASHING, CREATED, CREATED_JOB, FAILED, RECORDED, RUNNING, STARTING, SUSPENDED, FakeTrainerApi
 from tests.kubeflow.server import Refused
 
 MULTI = next(p for p in PROFILES if p.erasing_nodes)
 SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI, step_named("erase")), "the profile")
 NAME = job_name("a" * 64)
-JOB = trainjob(NAME, ["-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"], SETTINGS)
+COMMAND = ("erase", "--workdir", "/workdir", "--run", "one")
+JOB = trainjob(NAME, torchrun_arguments(*COMMAND), SETTINGS)
 SOON = 20.0
 
 
@@ -60,9 +64,27 @@ def test_the_crd_can_refuse(break_it):
     assert len(crd.problems(broken, crd.schema())) == 1
 
 
-def test_torchrun_runs_the_step_itself_and_no_secret_is_written_out():
+def every_option():
+    """Every option that torchrun knows: the step may have one of the same name, or of an abbreviation."""
+    options = {option for action in get_args_parser()._actions for option in action.option_strings if option.startswith("--")}
+    return sorted({shorter for option in options for shorter in (option, option[:-1], option[:5])})
+
+
+def test_torchrun_takes_the_command_and_leaves_the_steps_options_to_the_step():
+    """By torch's own parser. Control: without ``--`` it takes ``--run`` for its own ``--run-path``."""
     trainer = JOB["spec"]["trainer"]
-    assert [*trainer["command"], *trainer["args"]] == ["torchrun", "-m", "erasediff", "erase", "--workdir", "/workdir", "--run", "one"]
+    assert trainer["command"] == ["torchrun"]
+    taken = get_args_parser().parse_args(trainer["args"])
+    assert (taken.module, taken.training_script, taken.training_script_args) == (True, "erasediff", list(COMMAND))
+    for option in every_option():
+        taken = get_args_parser().parse_args(torchrun_arguments("erase", option, "x"))
+        assert taken.training_script_args == ["erase", option, "x"]
+    with pytest.raises(SystemExit):
+        get_args_parser().parse_args(["-m", "erasediff", *COMMAND])
+
+
+def test_no_secret_is_written_out():
+    trainer = JOB["spec"]["trainer"]
     secrets = {e["name"] for e in trainer["env"] if "secretKeyRef" in e.get("valueFrom", {})}
     assert secrets == set(SETTINGS.credentials.keys)
     assert not any("value" in e for e in trainer["env"] if e["name"] in secrets)
@@ -76,7 +98,7 @@ def test_the_compiled_profile_carries_settings_that_the_library_reads():
 
 
 def test_it_is_made_waited_for_and_deleted():
-    fake = FakeTrainerApi(SUSPENDED, RUNNING, COMPLETE)
+    fake = FakeTrainerApi(SUSPENDED, CREATED, CREATED_JOB, STARTING, RUNNING, COMPLETE)
     run(fake)
     assert (fake.deleted, fake.jobs, fake.refusals[1:]) == ([NAME], {}, [])
     assert [m for m, _ in fake.requests].count("POST") == 1
@@ -107,7 +129,50 @@ def test_one_that_goes_away_from_an_earlier_try_is_followed_by_another():
 
 def test_a_failure_is_quoted_in_one_sentence_and_nothing_is_left():
     fake = FakeTrainerApi(RUNNING, FAILED)
-    with pytest.raises(TrainJobFailed, match=r"^TrainJob erase-a+ failed \(FailedJobs: jobset failed due to one or more job failures\)\.$"):
+    with pytest.raises(TrainJobFailed, match=r"^TrainJob erase-a+ failed \(DeadlineExceeded: TrainJob exceeded its active deadline\)\.$"):
+        run(fake)
+    assert fake.deleted == [NAME]
+
+
+def crashing(times: int, *, log: str | None = None) -> FakeTrainerApi:
+    """A TrainJob whose container was restarted so often, as Trainer and the kubelet were recorded to say it."""
+    fake = FakeTrainerApi(*CRASHING)
+    pod = json.loads((RECORDED / "pod-crashing.json").read_text())
+    pod["status"]["containerStatuses"][0]["restartCount"] = times
+    fake.pods = [pod]
+    if log is not None:
+        fake.logs[pod["metadata"]["name"]] = log
+    return fake
+
+
+def test_a_container_that_crashes_again_and_again_ends_the_job_early_with_its_last_words():
+    """The TrainJob itself says "active" for as long as a Job's back-off lasts."""
+    fake = crashing(3, log="usage: torchrun\ntorchrun: error: ambiguous option: --run\n")
+    with pytest.raises(TrainJobFailed, match=r"was ended and deleted: pod .* ended with exit code 1: torchrun: error: ambiguous option: --run\.$"):
+        run(fake)
+    assert fake.deleted == [NAME]
+
+
+def test_a_crash_is_told_where_the_log_may_not_be_read():
+    with pytest.raises(TrainJobFailed, match=r"ended with exit code 1: Error\.$"):
+        run(crashing(3))
+
+
+def test_control_a_container_that_crashed_once_goes_on():
+    """A worker whose peer was evicted crashes, is started again, and continues from its checkpoint."""
+    fake = crashing(1)
+    fake.transitions = [RUNNING, RUNNING, COMPLETE]
+    run(fake)
+    assert fake.deleted == [NAME]
+
+
+@pytest.mark.parametrize(("seconds", "ended"), [(3600, True), (60, False)])
+def test_an_image_that_cannot_be_pulled_ends_the_job_after_ten_minutes(seconds, ended):
+    since = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds").replace("+00:00", "Z")
+    waiting = {"name": "node", "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}
+    fake = FakeTrainerApi(STARTING, STARTING, COMPLETE)
+    fake.pods = [{"metadata": {"name": "p"}, "status": {"startTime": since, "containerStatuses": [waiting]}}]
+    with pytest.raises(TrainJobFailed, match="pod p waits: ImagePullBackOff, Back-off pulling image") if ended else nullcontext():
         run(fake)
     assert fake.deleted == [NAME]
 
@@ -170,7 +235,6 @@ def test_a_server_that_stays_away_is_named():
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
-        (403, "may not manage TrainJobs in namespace erasure"),
         (401, r"refuses the credentials \(401\)"),
         (400, "refuses .* check image"),
     ],

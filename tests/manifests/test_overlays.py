@@ -76,10 +76,3 @@ def test_what_a_pod_refers_to_is_there(overlay):
 def test_the_gates_policies_in_the_cluster_are_the_shipped_ones():
     there = of_kind(built("overlays/prod"), "ConfigMap")["erasediff-policies"]["data"]
     assert there == {path.name: path.read_text() for path in (ROOT / "policies").glob("*.yaml") if path.name != "kustomization.yaml"}
-
-
-def test_a_gpu_is_asked_for_with_the_toleration_that_reaches_its_node():
-    (pod,) = [pod for name, pod in pods(built("overlays/prod-kubeflow")) if name.startswith("TrainingRuntime/")]
-    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
-    assert any(volume.get("emptyDir", {}).get("medium") == "Memory" for volume in pod["volumes"])

@@ -56,9 +56,7 @@ needs_crds = pytest.mark.skipif(not CRDS.is_dir(), reason=f"the schemas of KServ
 
 
 @needs_crds
-@pytest.mark.parametrize(
-    ("folder", "kind"), [("overlays/prod-kubeflow", "ServingRuntime"), ("overlays/prod-kubeflow", "TrainingRuntime"), ("by-hand", "InferenceService")]
-)
+@pytest.mark.parametrize(("folder", "kind"), [("overlays/prod-kubeflow", "ServingRuntime"), ("by-hand", "InferenceService")])
 def test_every_custom_object_follows_its_definition(folder, kind):
     (found,) = [found for found in built(folder) if found["kind"] == kind]
     # Straight to the errors: that the definitions themselves are valid schemas takes a minute to see.
@@ -72,7 +70,7 @@ def test_every_custom_object_follows_its_definition(folder, kind):
 def test_the_overlays_without_kubeflow_need_no_custom_definition():
     """They apply to any cluster."""
     assert not [found["kind"] for name in ("dev", "prod") for found in built(f"overlays/{name}") if is_custom(found)]
-    assert {found["kind"] for found in built("overlays/prod-kubeflow") if is_custom(found)} == {"ServingRuntime", "TrainingRuntime"}
+    assert {found["kind"] for found in built("overlays/prod-kubeflow") if is_custom(found)} == {"ServingRuntime"}
 
 
 def test_every_manifest_is_in_an_overlay_or_stands_for_itself():

@@ -29,9 +29,9 @@ def test_every_pod_is_one_that_the_restricted_standard_lets_in(overlay):
     assert {name: findings(pod) for name, pod in found.items()} == {name: [] for name in found}
 
 
-def test_the_runtimes_of_kserve_and_of_the_trainer_are_among_the_pods_that_are_looked_at():
+def test_the_runtime_of_kserve_is_among_the_pods_that_are_looked_at():
     found = {name for name, _ in pods(built("overlays/prod-kubeflow"))}
-    assert found == {"Deployment/mlflow", "ServingRuntime/erasediff", "TrainingRuntime/erasediff-torch"}
+    assert found == {"Deployment/mlflow", "ServingRuntime/erasediff"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from erasediff.rollout.progress import gave_up, is_rolled_out, restarted, trouble_of
+from erasediff.cluster.pods import restarts, trouble_of
+from erasediff.rollout.deployment import gave_up, is_rolled_out
 
 DONE = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
 
@@ -79,5 +80,5 @@ def test_what_a_pod_says_is_quoted(found: dict, said: str, hopeless: bool) -> No
 def test_control_a_pod_that_is_starting_or_ready_is_no_trouble() -> None:
     starting, ready = pod({"state": {"waiting": {"reason": "ContainerCreating"}}}), pod({"state": {"running": {}}, "ready": True, "started": True})
     assert trouble_of([starting, ready, {"metadata": {"name": "p"}}]) is None
-    assert not restarted([starting, ready])
-    assert restarted([pod({"restartCount": 1})])
+    assert restarts([starting, ready]) == 0
+    assert restarts([pod({"restartCount": 1}), pod({"restartCount": 3})]) == 3

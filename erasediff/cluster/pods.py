@@ -1,14 +1,17 @@
-"""Explain the status of Deployments and pods: pure functions from objects to sentences."""
+"""Explain the status of pods: pure functions from objects to sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 from erasediff.cluster.api import Object
 
 # Reasons that waiting does not cure. ImagePullBackOff is not one of them: a registry may come back.
 _HOPELESS = {"CrashLoopBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"}
+_NO_IMAGE = {"ErrImagePull", "ImagePullBackOff"}
 _ORDINARY = {"ContainerCreating", "PodInitializing"}
 _LENGTH = 300
 
@@ -21,35 +24,44 @@ class Trouble:
     hopeless: bool
 
 
-def is_rolled_out(deployment: Object) -> bool:
-    """Whether all pods are available and of the newest generation."""
-    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
-    updated = status.get("updatedReplicas", 0)
-    return bool(
-        status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-        and updated == wanted
-        and status.get("replicas", 0) == updated
-        and status.get("availableReplicas", 0) >= wanted
-    )
-
-
-def gave_up(deployment: Object) -> bool:
-    """Whether Kubernetes reports that the newest generation makes no progress."""
-    status = deployment.get("status", {})
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
-        return False
-    return any(c["type"] == "Progressing" and c.get("reason") == "ProgressDeadlineExceeded" for c in status.get("conditions") or ())
-
-
 def trouble_of(pods: Iterable[Object]) -> Trouble | None:
     """The trouble of the pods; a hopeless one comes first."""
     found = [trouble for pod in pods if (trouble := _trouble(pod)) is not None]
     return min(found, key=lambda trouble: not trouble.hopeless, default=None)
 
 
-def restarted(pods: Iterable[Object]) -> bool:
-    """Whether a container of these pods was restarted."""
-    return any(status.get("restartCount", 0) for pod in pods for status in pod.get("status", {}).get("containerStatuses") or ())
+def with_last_words(pods: Iterable[Object], log: Callable[[str, str], str]) -> list[Object]:
+    """The pods, with the end of its log for each container that has ended badly and left no message.
+
+    Args:
+        pods: as the API server returns them.
+        log: the log of a container, from its pod's name and its own.
+    """
+    told = copy.deepcopy(list(pods))
+    for pod in told:
+        for container in pod.get("status", {}).get("containerStatuses") or ():
+            ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
+            if ended and ended.get("exitCode", 0) != 0 and not ended.get("message"):
+                ended["message"] = log(pod["metadata"]["name"], container["name"])
+    return told
+
+
+def restarts(pods: Iterable[Object]) -> int:
+    """How often a container of these pods was restarted, at most."""
+    return max((status.get("restartCount", 0) for pod in pods for status in pod.get("status", {}).get("containerStatuses") or ()), default=0)
+
+
+def seconds_without_image(pods: Iterable[Object], now: datetime) -> float:
+    """How long a pod has been on its node without its image, at most."""
+    return max(
+        (
+            (now - datetime.fromisoformat(pod["status"]["startTime"])).total_seconds()
+            for pod in pods
+            for container in pod.get("status", {}).get("containerStatuses") or ()
+            if container.get("state", {}).get("waiting", {}).get("reason") in _NO_IMAGE
+        ),
+        default=0.0,
+    )
 
 
 def _trouble(pod: Object) -> Trouble | None:
