@@ -267,7 +267,7 @@ def test_credentials_that_expire_end_in_one_sentence_and_the_next_roll_out_clean
 def test_a_model_that_the_rules_do_not_admit_is_refused_before_anything_is_touched(serving: Place, versions: tuple[Exported, Exported]) -> None:
     serving.roll_out(serving.publish(versions[1]))
     before = essence(serving.stable())
-    with pytest.raises(BadInput, match="epoch 1 and 2 has been promoted") as refused:
+    with pytest.raises(BadInput, match="has erasure epoch 1, below the minimum 2") as refused:
         serving.roll_out(serving.publish(versions[0]))
     assert_one_sentence(refused.value)
     assert essence(serving.stable()) == before
@@ -287,7 +287,7 @@ def test_a_version_that_was_revoked_meanwhile_is_not_brought_back(
         raise Unreachable("the rules could not be raised.")
 
     monkeypatch.setattr(ClusterRules, "raise_minimum", revoke)
-    with pytest.raises(RolledBack, match=r"the previous version is not brought back, for the model .* has been revoked") as refused:
+    with pytest.raises(RolledBack, match=r"the previous version is not restored, since the model .* has been revoked") as refused:
         serving.roll_out(serving.publish(versions[1]))
     assert_one_sentence(refused.value)
     assert serving.served() == {versions[1].model.onnx.sha256}
@@ -304,7 +304,7 @@ def test_rules_that_cannot_be_raised_bring_the_old_version_back(
 
     before = essence(serving.stable())
     monkeypatch.setattr(ClusterRules, "raise_minimum", fail)
-    with Client(serving) as client, pytest.raises(RolledBack, match="the rules could not be raised; the previous version goes on serving"):
+    with Client(serving) as client, pytest.raises(RolledBack, match=r"the rules could not be raised\); the previous version goes on serving"):
         serving.roll_out(serving.publish(versions[1]))
     assert essence(serving.stable()) == before
     assert serving.served() == {versions[0].model.onnx.sha256}
@@ -337,7 +337,7 @@ def test_a_process_that_is_told_to_end_goes_back_first(serving: Place, versions:
         return serving.address()
 
     before, handler = essence(serving.stable()), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RolledBack, match="the roll-out was told to end; the previous version goes on serving") as refused:
+    with pytest.raises(RolledBack, match=r"the roll-out was terminated\); the previous version goes on serving") as refused:
         serving.roll_out(serving.publish(versions[1]), address)
     assert_one_sentence(refused.value)
     assert essence(serving.stable()) == before

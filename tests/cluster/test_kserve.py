@@ -116,7 +116,7 @@ def test_from_version_1_to_2_by_a_canary(kserve: KServe, candidates: tuple[Candi
     assert spec["predictor"]["model"]["storageUri"] == storage_uri(kserve.settings, second.uri)
     assert "canary" not in spec
     assert "canaryTrafficPercent" not in spec["predictor"]
-    assert kserve.guard() == second
+    assert kserve.standing() == second
     assert revision.startswith("inferenceservice/erasediff generation ")
     if kserve.settings.mode == "Standard":
         assert [[entry["trafficPercent"] for entry in s.get("canary", ())] for s in seen] == [[], [0], [10], []]
@@ -131,11 +131,11 @@ def test_a_canary_that_does_not_load_is_dropped(kserve: KServe, candidates: tupl
     kserve.roll_out(first)
     before = kserve.spec()
     kserve.controller.failing.add(second.uri)
-    with pytest.raises(RolledBack, match="the model is not the measured one; what served before serves on") as refused:
+    with pytest.raises(RolledBack, match=r"the model is not the measured one\); the previous version goes on serving") as refused:
         kserve.roll_out(second)
     assert_one_sentence(refused.value)
     assert kserve.spec() == before
-    assert kserve.guard() == first
+    assert kserve.standing() == first
 
 
 def test_a_canary_that_serves_another_graph_is_dropped(kserve: KServe, candidates: tuple[Candidate, Candidate]) -> None:
@@ -171,7 +171,7 @@ def test_where_nothing_served_nothing_is_left(kserve: KServe, candidates: tuple[
     kserve.controller.failing.add(candidates[0].uri)
     with pytest.raises(RolledBack):
         kserve.roll_out(candidates[0])
-    assert kserve.guard() is None
+    assert kserve.standing() is None
 
 
 def test_the_same_version_again_is_no_second_predictor(kserve: KServe, candidates: tuple[Candidate, Candidate]) -> None:
