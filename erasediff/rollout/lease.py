@@ -12,9 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import LEASE, Cluster, Object
+from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError
 
 SECONDS = 60
+_LOOK_SECONDS = 2.0
 
 
 def holder_of(lease: Object, now: datetime) -> str | None:
@@ -45,10 +47,17 @@ def held_by(name: str, identity: str, now: datetime, present: Object | None = No
 class Lease:
     """A lease for this process."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
-        """Take the cluster and a name, without calls."""
-        self._cluster, self._name = cluster, name
-        self.identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    def __init__(self, cluster: Cluster, name: str, owner: str, patience_seconds: float) -> None:
+        """Take the cluster and names, without calls.
+
+        Args:
+            cluster: where the lease is.
+            name: its name.
+            owner: what the roll-out is for. A pod that was evicted and the one that replaces it have the same owner.
+            patience_seconds: how long to wait for an earlier process of the same owner, which may still be rolling back.
+        """
+        self._cluster, self._name, self._owner, self._patience = cluster, name, owner, patience_seconds
+        self.identity = f"{owner}/{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._renewed = datetime.now(UTC)
         self._lost: str | None = None
         self._stop = threading.Event()
@@ -58,8 +67,9 @@ class Lease:
         """Hold the lease during the block; a thread renews it.
 
         Raises:
-            BadInput: another roll-out holds it.
+            BadInput: another roll-out holds it, or an earlier process of this one does not end.
         """
+        self._wait_for_own()
         self._take()
         thread = threading.Thread(target=self._renew, daemon=True, name="lease")
         thread.start()
@@ -77,6 +87,16 @@ class Lease:
             self._lost = "it could not be renewed in time"
         if self._lost is not None:
             raise ObjectConflict(f"the lease {self._cluster.namespace}/{self._name} was lost ({self._lost})")
+
+    def _wait_for_own(self) -> None:
+        """Wait until an earlier process of the same owner gives the lease back, or it expires."""
+        deadline = Deadline(self._patience)
+        while deadline.left():
+            present = self._cluster.get(LEASE, self._name)
+            holder = None if present is None else holder_of(present, datetime.now(UTC))
+            if holder is None or not holder.startswith(f"{self._owner}/"):
+                return
+            deadline.pause(_LOOK_SECONDS)
 
     def _take(self) -> None:
         present, now = self._cluster.get(LEASE, self._name), datetime.now(UTC)

@@ -18,7 +18,7 @@ from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Admit, Candidate, RollOutBackend
 from erasediff.rollout.deployment import DeploymentBackend
 from erasediff.rollout.kserve import KServeBackend
-from erasediff.rollout.lease import Lease
+from erasediff.rollout.lease import SECONDS, Lease
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.smoke import smoke_test
 
@@ -38,11 +38,13 @@ def backend_for(cluster: Cluster, settings: RollOutSettings) -> RollOutBackend:
 class RollOut:
     """A roll-out.
 
-    ``admit`` checks a model against rules; ``address`` is the canary's address, if not its own Service.
+    ``owner`` is what it is for: an attempt's name. ``admit`` checks a model against rules; ``address`` is the canary's address, if not its own
+    Service.
     """
 
     cluster: Cluster
     settings: RollOutSettings
+    owner: str
     admit: Admit
     address: Address | None = None
 
@@ -53,7 +55,8 @@ class RollOut:
             BadInput: the rules do not allow it, or another roll-out is under way; nothing was changed.
             RolledBack: it failed, and the previous version serves again.
         """
-        lease = Lease(self.cluster, f"{self.settings.name}-roll-out")
+        # An evicted process may take the whole time of a roll-back, and its lease then expires.
+        lease = Lease(self.cluster, f"{self.settings.name}-roll-out", self.owner, self.settings.timeout_seconds + SECONDS)
         with lease.held(), _raise_on_sigterm():
             rules = ClusterRules(self.cluster)
             self.admit(candidate.model, rules.read())

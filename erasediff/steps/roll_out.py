@@ -43,7 +43,7 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
         uri = store_for(settings.publish_to or "").publish(exported)
         record = record.model_copy(update={"uri": uri})
         try:
-            revision = RollOut(cluster, settings, check_servable, address).run(Candidate(uri, exported.model))
+            revision = RollOut(cluster, settings, attempt.name, check_servable, address).run(Candidate(uri, exported.model))
         except RolledBack as error:
             _write(attempt, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
             raise

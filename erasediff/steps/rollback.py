@@ -67,7 +67,7 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
             target = choose(tracking.versions(name), champion, in_force, version)
             exported = fetch_exported(tracking, champion.name, target, Path(folder), in_force)
             uri = store_for(settings.publish_to or "").publish(exported)
-            revision = RollOut(cluster, settings, check_servable, address).run(Candidate(uri, exported.model))
+            revision = RollOut(cluster, settings, f"rollback-{name}", check_servable, address).run(Candidate(uri, exported.model))
         return _move(workdir, tracking, name, target, str(champion.version), revision)
 
 

@@ -129,7 +129,7 @@ class Place:
 
     def roll_out(self, candidate: Candidate, address: Callable[[], str] | None = None, **settings: Any) -> str:
         changed = self.settings.model_copy(update=settings)
-        return RollOut(self.cluster, changed, check_servable, address or self.address).run(candidate)
+        return RollOut(self.cluster, changed, "one", check_servable, address or self.address).run(candidate)
 
     def stable(self) -> Object:
         found = self.cluster.get(DEPLOYMENT, self.settings.name)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ import pytest
 import requests
 
 from erasediff.cluster.api import DEPLOYMENT, LEASE, POD, SERVICE, Cluster, Kind, Object
+from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, RolledBack, Unreachable
 from erasediff.rollout.backend import Candidate
-from erasediff.rollout.lease import Lease
+from erasediff.rollout.deployment import DeploymentBackend
+from erasediff.rollout.lease import Lease, held_by
 from erasediff.rollout.objects import PORT, selector
+from erasediff.rollout.run import RollOut
 from erasediff.rollout.smoke import request_body
 from erasediff.rollout.store import Exported
+from erasediff.serve.admission import check_servable
 from tests.cluster.conftest import Place, addresses
 
 
@@ -210,8 +215,8 @@ def test_of_two_roll_outs_at_once_one_is_refused(serving: Place, versions: tuple
     second, refused = serving.publish(versions[1]), []
 
     def address() -> str:
-        with pytest.raises(BadInput, match=r"another roll-out of .*/erasediff is under way, by ") as error:
-            serving.roll_out(second)
+        with pytest.raises(BadInput, match=r"another roll-out of .*/erasediff is under way, by one/") as error:
+            RollOut(serving.cluster, serving.settings, "two", check_servable, serving.address).run(second)
         refused.append(error.value)
         return serving.address()
 
@@ -354,10 +359,28 @@ def test_pods_run_restricted_and_say_why_they_end(serving: Place) -> None:
 
 
 def test_the_holder_of_a_lease_gives_it_back(namespace: Cluster) -> None:
-    first, second = Lease(namespace, "a-roll-out"), Lease(namespace, "a-roll-out")
+    first, second = Lease(namespace, "a-roll-out", "one", 0), Lease(namespace, "a-roll-out", "two", 60)
     with first.held():
         first.check()
         with pytest.raises(BadInput, match="is under way"), second.held():
             pass
     with second.held():
         second.check()
+
+
+def test_a_roll_out_that_was_evicted_goes_on_in_another_pod(
+    serving: Place, versions: tuple[Exported, Exported], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first process is gone and has left a canary and the lease; the next one waits until the lease expires, and begins anew."""
+    monkeypatch.setattr("erasediff.rollout.lease.SECONDS", 6)
+    second = serving.publish(versions[1])
+    evicted = DeploymentBackend(serving.cluster, serving.settings)
+    evicted.look()
+    evicted.bring_up(second, Deadline(60))
+    name = "erasediff-roll-out"
+    serving.cluster.change(LEASE, name, lambda present: held_by(name, "one/evicted", datetime.now(UTC), present))
+    with pytest.raises(BadInput, match="is under way"):
+        RollOut(serving.cluster, serving.settings, "another attempt", check_servable, serving.address).run(second)
+    serving.roll_out(second)
+    assert serving.served() == {second.model.onnx.sha256}
+    assert_nothing_is_left_of_the_canary(serving)

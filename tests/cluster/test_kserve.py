@@ -75,7 +75,7 @@ class KServe:
     def roll_out(self, candidate: Candidate, **settings: Any) -> str:
         with answering(candidate) as server:
             changed = self.settings.model_copy(update=settings)
-            return RollOut(self.cluster, changed, check_servable, lambda: server.address).run(candidate)
+            return RollOut(self.cluster, changed, "one", check_servable, lambda: server.address).run(candidate)
 
     def spec(self) -> dict[str, Any]:
         found = self.cluster.get(INFERENCE_SERVICE, "erasediff")
@@ -143,7 +143,7 @@ def test_a_canary_that_serves_another_graph_is_dropped(kserve: KServe, candidate
     kserve.roll_out(first)
     before = kserve.spec()
     with answering(first) as server, pytest.raises(RolledBack, match=r"serves onnx_sha256 .* was published"):
-        RollOut(kserve.cluster, kserve.settings, check_servable, lambda: server.address).run(second)
+        RollOut(kserve.cluster, kserve.settings, "one", check_servable, lambda: server.address).run(second)
     assert kserve.spec() == before
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from erasediff.errors import BadInput
 from erasediff.records.serving import parse_rules
-from erasediff.rollout.lease import SECONDS, held_by, holder_of
+from erasediff.rollout.lease import SECONDS, Lease, held_by, holder_of
 from erasediff.rollout.rules import add_values, raise_epoch
 
 
@@ -54,6 +55,49 @@ def test_a_lease_is_held_until_it_was_not_renewed() -> None:
     assert holder_of(lease, now + timedelta(seconds=SECONDS + 1)) is None
     assert holder_of({**lease, "spec": {**lease["spec"], "holderIdentity": ""}}, now) is None
     assert holder_of({}, now) is None
+
+
+class InMemory:
+    """A lease without an API server; a real one is asked in tests/cluster."""
+
+    namespace = "n"
+
+    def __init__(self, present: dict | None = None) -> None:
+        self.present = present
+
+    def get(self, kind: object, name: str) -> dict | None:
+        return self.present
+
+    def create(self, kind: object, body: dict) -> None:
+        self.present = body
+
+    replace = create
+
+
+def lease_of(owner: str, cluster: InMemory, patience: float = 20) -> Lease:
+    return Lease(cluster, "a-roll-out", owner, patience)  # type: ignore[arg-type]
+
+
+def test_a_pod_that_replaces_an_evicted_one_waits_for_its_lease_and_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasediff.rollout.lease._LOOK_SECONDS", 0.05)
+    expiring = held_by("a-roll-out", "one/evicted-pod", datetime.now(UTC) - timedelta(seconds=SECONDS - 1))
+    cluster = InMemory(expiring)
+    started = time.monotonic()
+    with lease_of("one", cluster).held():
+        assert time.monotonic() > started + 0.5, "it was held until then"
+        assert cluster.present["spec"]["holderIdentity"].startswith("one/")
+    assert cluster.present["spec"]["holderIdentity"] == ""
+
+
+def test_control_nobody_waits_for_another_roll_out_or_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erasediff.rollout.lease._LOOK_SECONDS", 0.05)
+    held = held_by("a-roll-out", "one/pod", datetime.now(UTC))
+    started = time.monotonic()
+    with pytest.raises(BadInput, match="by one/pod"), lease_of("two", InMemory(held)).held():
+        pass
+    assert time.monotonic() < started + 5
+    with pytest.raises(BadInput, match="by one/pod"), lease_of("one", InMemory(held), 0.3).held():
+        pass
 
 
 def test_who_renews_keeps_when_it_was_acquired_and_the_version_it_read() -> None:
