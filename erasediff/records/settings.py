@@ -93,7 +93,6 @@ class RollOutSettings(EnvironmentSettings):
         share_seconds: how long the canary gets its share of the traffic before the promotion.
         canary_percent: the canary's share of the traffic (``kserve``).
         mode: KServe's deployment mode, ``Standard`` or ``Knative`` (``kserve``).
-        canary_address: where a canary answers in Standard mode, with ``{name}``, ``{namespace}`` and ``{predictor}`` (``kserve``).
         environment_secret: an optional Secret whose keys become variables of the pods, such as S3 credentials.
         environment_config_map: the same for a ConfigMap.
         service_account: the pods' service account.
@@ -118,7 +117,6 @@ class RollOutSettings(EnvironmentSettings):
     share_seconds: int = Field(default=60, ge=0)
     canary_percent: int = Field(default=10, ge=0, le=100)
     mode: Literal["Standard", "Knative"] = "Standard"
-    canary_address: str = "http://{name}-predictor-{predictor}.{namespace}.svc"
     environment_secret: str = "erasediff-serving"  # noqa: S105 - the name of a Secret, not a secret
     environment_config_map: str = "erasediff-serving-environment"
     service_account: str = "erasediff-serving"

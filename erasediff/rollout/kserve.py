@@ -2,16 +2,21 @@
 
 Standard mode has a list of canaries beside the stable predictor, Knative mode a traffic share for the newest revision. Each mode silently ignores
 the other's fields, so the mode is a setting and never guessed.
+
+Nothing waits for ``status.observedGeneration``: in Standard mode it is the generation of the predictor's Deployment, not of the InferenceService.
+What counts is the part of the status that names what was asked for: the predictor or the revision, and its share.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from erasediff.cluster.answers import ObjectConflict
-from erasediff.cluster.api import INFERENCE_SERVICE, Cluster, Object
+from erasediff.cluster.api import INFERENCE_SERVICE, POD, SERVICE, Cluster, Object
 from erasediff.cluster.deadline import Deadline
+from erasediff.cluster.pods import trouble_of
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import sha256_bytes
 from erasediff.records.settings import RollOutSettings
@@ -65,15 +70,37 @@ def owned(present: Object) -> Object | None:
     return {**kept, "model": model}
 
 
-def is_of_this_generation(present: Object) -> bool:
-    """Whether the status is of the current generation: a "ready" of an older one does not count."""
-    return bool(present.get("status", {}).get("observedGeneration", 0) >= present["metadata"]["generation"])
+def service_name(name: str, predictor: str | None) -> str:
+    """The name that KServe gives the Service of a predictor in Standard mode."""
+    return f"{name}-{predictor}-predictor" if predictor else f"{name}-predictor"
 
 
 def is_ready(present: Object) -> bool:
-    """Whether the newest generation is ready as a whole."""
-    conditions = present.get("status", {}).get("conditions") or ()
-    return is_of_this_generation(present) and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    """Whether the condition ``Ready`` is true; the caller checks what it speaks of."""
+    conditions = (present.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def serves_alone(present: Object, predictor: str | None) -> bool:
+    """Whether the InferenceService serves one predictor and no canary (Standard mode)."""
+    status = present.get("status") or {}
+    host = urlsplit(status.get("address", {}).get("url", "")).hostname or ""
+    addressed = host.partition(".")[0] == service_name(present["metadata"]["name"], predictor)
+    return addressed and not status.get("canaryStatuses") and is_ready(present)
+
+
+def canary_status(present: Object, name: str, percent: int) -> Object | None:
+    """The status of a canary with its share of the traffic, if the controller has seen both (Standard mode)."""
+    statuses = (present.get("status") or {}).get("canaryStatuses") or ()
+    return next((dict(found) for found in statuses if found.get("name") == name and found.get("trafficPercent", 0) == percent), None)
+
+
+def revision_with(present: Object, percent: int) -> str | None:
+    """The newest revision, if it is ready and has this share of the traffic (Knative mode)."""
+    status = (present.get("status") or {}).get("components", {}).get("predictor", {})
+    created, ready = status.get("latestCreatedRevision"), status.get("latestReadyRevision")
+    share = next((route.get("percent", 0) for route in status.get("traffic") or () if route.get("latestRevision")), 0)
+    return str(created) if created and created == ready and share == percent else None
 
 
 def failure_of(model_status: Object) -> str | None:
@@ -82,13 +109,6 @@ def failure_of(model_status: Object) -> str | None:
         return None
     info = model_status.get("lastFailureInfo", {})
     return str(info.get("message") or info.get("reason") or model_status["transitionStatus"]).strip().rstrip(".")
-
-
-def canary_status(present: Object, name: str) -> Object | None:
-    """The status of a canary, if it is of the current generation."""
-    if not is_of_this_generation(present):
-        return None
-    return next((dict(status) for status in present["status"].get("canaryStatuses") or () if status.get("name") == name), None)
 
 
 class KServeBackend:
@@ -102,6 +122,7 @@ class KServeBackend:
         self._candidate: Candidate | None = None
         self._may_have_promoted = False
         self._revision_before: str | None = None
+        self._new_revision: str | None = None
 
     def look(self) -> Candidate | None:
         """Remember the InferenceService.
@@ -127,13 +148,10 @@ class KServeBackend:
         if self._before is None:
             self._may_have_promoted = True
             self._apply_stable(candidate)
-            self._wait_ready(deadline, "the first version did not become ready")
-        elif self._settings.mode == "Standard" and not self._is_served():
+            self._wait_serving(candidate, deadline, "the first version did not become ready")
+        elif not self._is_served():
             self._apply_canary(0)
-            self._wait_canary(deadline)
-        elif self._settings.mode == "Knative":
-            self._apply_canary(0)
-            self._cluster.wait(INFERENCE_SERVICE, self._settings.name, self._has_new_revision, deadline, "the new revision did not become ready")
+            self._wait_canary(0, deadline)
 
     def address(self) -> str:
         """The canary's address: a tagged route in Knative mode, the predictor's Service in Standard mode."""
@@ -142,8 +160,7 @@ class KServeBackend:
         tagged = [route["url"] for route in self._predictor_status(present).get("traffic") or () if route.get("latestRevision") and route.get("url")]
         if tagged:
             return str(tagged[0])
-        names = {"name": self._settings.name, "namespace": self._settings.namespace, "predictor": predictor_name(self._candidate.uri)}
-        return self._settings.canary_address.format(**names)
+        return f"http://{service_name(self._settings.name, predictor_name(self._candidate.uri))}.{self._settings.namespace}.svc"
 
     def share(self, deadline: Deadline) -> None:
         """Give the candidate its share of the traffic; it must stay ready."""
@@ -153,10 +170,7 @@ class KServeBackend:
         time = Deadline(self._settings.share_seconds)
         while True:
             deadline.check(f"the canary did not have its share of the traffic for {self._settings.share_seconds} s")
-            if self._settings.mode == "Standard":
-                self._wait_canary(deadline)
-            else:
-                self._wait_ready(deadline, "the canary did not stay ready under traffic")
+            self._wait_canary(self._settings.canary_percent, deadline)
             if not time.left():
                 return
             time.pause(1.0)
@@ -166,7 +180,7 @@ class KServeBackend:
         assert self._candidate is not None
         self._may_have_promoted = True
         written = self._apply_stable(self._candidate)
-        present = self._wait_ready(deadline, "the promoted version did not become ready")
+        present = self._wait_serving(self._candidate, deadline, "the promoted version did not become ready")
         if present["spec"] != written["spec"]:
             raise ObjectConflict(f"{self._describe()} was changed by another process")
         return f"inferenceservice/{self._settings.name} generation {present['metadata']['generation']}"
@@ -181,7 +195,7 @@ class KServeBackend:
             self._cluster.delete(INFERENCE_SERVICE, self._settings.name)
             return
         self._cluster.apply(INFERENCE_SERVICE, inference_service(self._settings, owned(self._before), self._standing))
-        self._wait_ready(deadline, "the previous version did not become ready again")
+        self._wait_serving(self._standing, deadline, "the previous version did not become ready again")
 
     def remove_canary(self, deadline: Deadline) -> None:
         """Do nothing: the promotion has already removed the canary."""
@@ -207,39 +221,55 @@ class KServeBackend:
             body = inference_service(self._settings, owned(self._before), self._standing, canary=canary)
         self._cluster.apply(INFERENCE_SERVICE, body)
 
-    def _wait_canary(self, deadline: Deadline) -> None:
+    def _wait_canary(self, percent: int, deadline: Deadline) -> None:
+        """Wait until the canary is ready with its share of the traffic."""
         assert self._candidate is not None
         name = predictor_name(self._candidate.uri)
 
-        def decide(present: Object | None) -> bool | None:
-            status = canary_status(self._there(present), name)
-            if status is None:
-                return None
-            if (reason := failure_of(status.get("modelStatus", {}))) is not None:
+        def standard(present: Object | None) -> bool | None:
+            status = canary_status(self._there(present), name, percent)
+            if (reason := self._reason(name, {} if status is None else status.get("modelStatus", {}))) is not None:
                 raise PredictorFailed(f"the canary {name} did not become ready: {reason}")
-            return True if status.get("ready") else None
+            return True if status is not None and status.get("ready") else None
 
+        def knative(present: Object | None) -> bool | None:
+            there = self._there(present)
+            created = self._predictor_status(there).get("latestCreatedRevision")
+            if created == self._revision_before:
+                return None  # the status is from before the canary
+            if (reason := failure_of(there["status"].get("modelStatus", {}))) is not None:
+                raise PredictorFailed(f"the new revision did not become ready: {reason}")
+            self._new_revision = revision_with(there, percent)
+            return True if self._new_revision is not None else None
+
+        decide = standard if self._settings.mode == "Standard" else knative
         self._cluster.wait(INFERENCE_SERVICE, self._settings.name, decide, deadline, f"the canary {name} did not become ready")
 
-    def _wait_ready(self, deadline: Deadline, what: str) -> Object:
+    def _wait_serving(self, candidate: Candidate | None, deadline: Deadline, what: str) -> Object:
+        """Wait until the InferenceService serves a model alone; one that no roll-out made has no name of ours."""
+
         def decide(present: Object | None) -> Object | None:
             there = self._there(present)
-            if is_of_this_generation(there) and (reason := failure_of(there["status"].get("modelStatus", {}))) is not None:
+            name = there["spec"]["predictor"].get("name")
+            if (reason := self._reason(name, (there.get("status") or {}).get("modelStatus", {}))) is not None:
                 raise PredictorFailed(f"{what}: {reason}")
-            return there if is_ready(there) else None
+            if self._settings.mode == "Standard":
+                return there if serves_alone(there, name) else None
+            revision, back = revision_with(there, 100), candidate != self._candidate
+            wanted = self._new_revision is None or (revision == self._new_revision) is not back
+            return there if revision is not None and wanted and is_ready(there) else None
 
         return self._cluster.wait(INFERENCE_SERVICE, self._settings.name, decide, deadline, what)
 
-    def _has_new_revision(self, present: Object | None) -> bool | None:
-        there = self._there(present)
-        status = self._predictor_status(there)
-        if not is_of_this_generation(there):
+    def _reason(self, predictor: str | None, model_status: Object) -> str | None:
+        """Why a predictor cannot become ready, or ``None``. KServe itself does not say it of a canary; its pods do."""
+        if (reason := failure_of(model_status)) is not None:
+            return reason
+        if self._settings.mode != "Standard":
             return None
-        if (reason := failure_of(there["status"].get("modelStatus", {}))) is not None:
-            raise PredictorFailed(f"the new revision did not become ready: {reason}")
-        ready, created = status.get("latestReadyRevision"), status.get("latestCreatedRevision")
-        fresh = ready is not None and ready == created and (self._is_served() or ready != self._revision_before)
-        return True if fresh and is_ready(there) else None
+        service = self._cluster.get(SERVICE, service_name(self._settings.name, predictor))
+        trouble = None if service is None else trouble_of(self._cluster.list(POD, service["spec"]["selector"]))
+        return trouble.sentence if trouble is not None and trouble.hopeless else None
 
     def _there(self, present: Object | None) -> Object:
         if present is None:

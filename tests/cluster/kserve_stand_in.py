@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
-from erasediff.cluster.api import INFERENCE_SERVICE, Cluster, Object
+from erasediff.cluster.answers import ObjectConflict
+from erasediff.cluster.api import INFERENCE_SERVICE, POD, SERVICE, Cluster, Object
 from erasediff.errors import EraseDiffError
 
 LATE = 1.0  # seconds in which the status still speaks of the generation before, as KServe's does
@@ -55,20 +57,39 @@ class StandInController:
     def _status(self, present: Object) -> Object:
         spec, mode = present["spec"], present["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
         stable = spec["predictor"]
-        status: dict[str, Any] = {"observedGeneration": present["metadata"]["generation"], "deploymentMode": mode}
         loaded = stable["model"]["storageUri"] not in self.failing
-        status["conditions"] = [{"type": "Ready", "status": "True" if loaded else "False"}]
+        status: dict[str, Any] = {"deploymentMode": mode, "conditions": [{"type": "Ready", "status": "True" if loaded else "False"}]}
         status["modelStatus"] = self._model_status(loaded)
-        if mode == "Standard":
-            status["canaryStatuses"] = [self._canary(entry) for entry in spec.get("canary", ())]
-        else:
-            status["components"] = {"predictor": self._knative(stable, loaded)}
-        return status
+        if mode == "Knative":
+            return status | {"components": {"predictor": self._knative(stable, loaded)}}
+        # As recorded of KServe 0.20: the generation is the Deployment's, and a canary's load is never told.
+        host = f"{self._serve(stable)}.{self.cluster.namespace}.svc.cluster.local"
+        status |= {"observedGeneration": 1, "address": {"url": f"http://{host}"}}
+        canaries = [self._canary(entry) for entry in spec.get("canary", ())]
+        return status | ({"canaryStatuses": canaries} if canaries else {})
 
     def _canary(self, entry: Object) -> Object:
+        self._serve(entry["predictor"])
         loaded = entry["predictor"]["model"]["storageUri"] not in self.failing
-        ready = {"name": entry["predictor"]["name"], "ready": loaded, "trafficPercent": entry["trafficPercent"]}
-        return {**ready, "modelStatus": self._model_status(loaded)}
+        return {
+            "modelStatus": {"transitionStatus": ""},
+            "name": entry["predictor"]["name"],
+            "ready": loaded,
+            "trafficPercent": entry["trafficPercent"],
+        }
+
+    def _serve(self, predictor: Object) -> str:
+        """A predictor's Service, and a pod of one that does not load: a real one, whose image no node has."""
+        service = f"{self.name}-{predictor['name']}-predictor"
+        labels = {"app": f"isvc.{service}"}
+        ports = [{"port": 80, "targetPort": 8080}]
+        with suppress(ObjectConflict):
+            self.cluster.create(SERVICE, {"metadata": {"name": service}, "spec": {"selector": labels, "ports": ports}})
+        if predictor["model"]["storageUri"] in self.failing:
+            container = {"name": "kserve-container", "image": "erasediff-no-such-image:1", "imagePullPolicy": "Never"}
+            with suppress(ObjectConflict):
+                self.cluster.create(POD, {"metadata": {"name": service, "labels": labels}, "spec": {"containers": [container]}})
+        return service
 
     def _knative(self, stable: Object, loaded: bool) -> Object:
         uri, percent = stable["model"]["storageUri"], stable.get("canaryTrafficPercent", 100)

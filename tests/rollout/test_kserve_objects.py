@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from erasediff.errors import RolledBack
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate
-from erasediff.rollout.kserve import canary_status, failure_of, inference_service, is_ready, owned, predictor, predictor_name, storage_uri
+from erasediff.rollout.kserve import (
+    canary_status,
+    failure_of,
+    inference_service,
+    owned,
+    predictor,
+    predictor_name,
+    revision_with,
+    serves_alone,
+    service_name,
+    storage_uri,
+)
+from erasediff.rollout.run import RollOut
+from erasediff.rollout.store import Exported
+from tests.exported import describe
+from tests.rollout.fake_server import answering
+from tests.rollout.recorded_kserve import FIRST, SECOND, RecordedKServe, recorded
 
 S3 = RollOutSettings(backend="kserve", publish_to="s3://models")
 
@@ -37,23 +56,79 @@ def test_what_is_put_back_is_what_was_claimed_and_no_default_of_others(candidate
     assert owned({**present, "metadata": {}}) is None
 
 
-def service(generation: int = 2, observed: int = 2, **status: object) -> dict:
-    ready = [{"type": "Ready", "status": "True"}]
-    return {"metadata": {"generation": generation}, "status": {"observedGeneration": observed, "conditions": ready, **status}}
+# What each line of the recording shows: the share of a canary that is ready, and the predictor that serves alone.
+READY_CANARY = {4: 0, 5: 0, 9: 0, 10: 0, 11: 10, 12: 10}
+ALONE = {1: FIRST, 6: FIRST, **dict.fromkeys(range(13, 19), SECOND)}
+STALE = {2: FIRST, 7: FIRST}  # a canary was asked for and the controller has not seen it: who asks has to ask for the canary
 
 
-def test_ready_counts_for_this_generation_only() -> None:
-    assert is_ready(service())
-    assert not is_ready(service(observed=1))
-    assert not is_ready(service(conditions=[{"type": "Ready", "status": "False"}]))
-    assert not is_ready({"metadata": {"generation": 1}})
+@pytest.mark.parametrize("line", range(1, 19))
+def test_what_kserve_was_recorded_to_say_is_understood(line: int) -> None:
+    present = recorded()[line - 1]
+    for percent in (0, 10):
+        status = canary_status(present, SECOND, percent)
+        assert bool(status and status["ready"]) is (READY_CANARY.get(line) == percent)
+        assert canary_status(present, FIRST, percent) is None
+    for name in (FIRST, SECOND):
+        assert serves_alone(present, name) is ((ALONE | STALE).get(line) == name)
 
 
-def test_a_canarys_status_counts_for_this_generation_only() -> None:
-    statuses = [{"name": "a", "ready": True}]
-    assert canary_status(service(canaryStatuses=statuses), "a") == statuses[0]
-    assert canary_status(service(canaryStatuses=statuses), "b") is None
-    assert canary_status(service(canaryStatuses=statuses, observed=1), "a") is None
+def test_control_the_generation_of_the_status_says_nothing() -> None:
+    """In Standard mode it is the Deployment's: who waited for it waited for ever."""
+    behind = [line["metadata"]["generation"] > line["status"]["observedGeneration"] for line in recorded()]
+    assert all(behind[1:])
+    assert not behind[0]
+
+
+def test_the_service_of_a_predictor_is_named_as_kserve_names_it() -> None:
+    for line in (recorded()[0], recorded()[-1]):
+        host = line["status"]["address"]["url"].removeprefix("http://").partition(".")[0]
+        assert host == service_name("erasediff", line["spec"]["predictor"]["name"])
+    assert service_name("erasediff", None) == "erasediff-predictor"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[Candidate, Candidate]:
+    return candidate_in(tmp_path / "1", 1), candidate_in(tmp_path / "2", 2)
+
+
+def candidate_in(folder: Path, epoch: int) -> Candidate:
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"graph %d" % epoch)
+    (folder / "solvers.npz").write_bytes(b"tables")
+    describe(folder, epoch=epoch)
+    exported = Exported.read(folder)
+    return Candidate(f"s3://models/{exported.place}", exported.model)
+
+
+def test_a_first_version_a_roll_back_and_a_promotion_go_through_what_kserve_was_recorded_to_say(models: tuple[Candidate, Candidate]) -> None:
+    first, second = models
+    cluster = RecordedKServe(predictor_name(first.uri), predictor_name(second.uri))
+    settings = S3.model_copy(update={"replicas": 1, "share_seconds": 0, "timeout_seconds": 20, "smoke_seconds": 1})
+
+    def roll_out(candidate: Candidate, served: Candidate) -> str:
+        with answering(served) as server:
+            return RollOut(cluster, settings, "one", lambda model, rules: None, lambda: server.address).run(candidate)  # type: ignore[arg-type]
+
+    roll_out(first, first)
+    with pytest.raises(RolledBack, match="the previous version goes on serving"):
+        roll_out(second, first)  # the canary's pods serve another graph
+    revision = roll_out(second, second)
+    assert revision == "inferenceservice/erasediff generation 6"
+    assert len(cluster.applied) == 6
+
+
+def knative(created: str, ready: str, percent: int) -> dict:
+    traffic = [{"latestRevision": True, "percent": percent, "revisionName": created}, {"percent": 100 - percent, "revisionName": "older"}]
+    predictor_status = {"latestCreatedRevision": created, "latestReadyRevision": ready, "traffic": traffic}
+    return {"status": {"components": {"predictor": predictor_status}}}
+
+
+def test_a_revision_counts_when_it_is_ready_and_has_its_share() -> None:
+    assert revision_with(knative("r2", "r2", 10), 10) == "r2"
+    assert revision_with(knative("r2", "r1", 10), 10) is None
+    assert revision_with(knative("r2", "r2", 0), 10) is None
+    assert revision_with({}, 0) is None
 
 
 def test_a_model_that_kserve_gave_up_is_quoted() -> None:
