@@ -7,9 +7,11 @@ parallel does so in batches.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 TELEMETRY_OFF = {
     "ORT_DISABLE_TELEMETRY": "1",
@@ -21,6 +23,9 @@ TELEMETRY_OFF = {
 """Turns off the telemetry of onnxruntime, MLflow, Hugging Face's hub and DVC, if set before they are imported."""
 
 THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+TERMINATION_LOG, _TERMINATION_BYTES = Path("/dev/termination-log"), 4096
+"""What Kubernetes shows as the reason of a container's end, and how much of it."""
 
 _KEPT_BYTES, _LARGEST_IN_HEAP = 2**31 - 1, 2**25  # the largest int, and the largest threshold that glibc takes
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(_LARGEST_IN_HEAP)}
@@ -37,6 +42,14 @@ def disable_telemetry() -> None:
 def is_main_process() -> bool:
     """Whether this process writes and reports: rank 0 under torchrun, or the only process."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def report_failure(sentence: str) -> None:
+    """Print why this process ends on standard error and, in a pod, leave it as the container's termination message."""
+    print(sentence, file=sys.stderr)
+    if TERMINATION_LOG.is_file():  # the kubelet mounts it into every container
+        with contextlib.suppress(OSError):
+            TERMINATION_LOG.write_bytes(sentence.encode()[:_TERMINATION_BYTES])
 
 
 def configure_process() -> None:

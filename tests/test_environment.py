@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from erasediff import environment
+from erasediff.cli import main
+
 PROGRAM = """
 import resource
 from erasediff import environment
@@ -49,3 +52,16 @@ def environment_of_children() -> dict[str, str]:
     code = "import json, os; from erasediff import environment; environment.configure_process(); print(json.dumps(dict(os.environ)))"
     done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
     return {name: value for name, value in json.loads(done.stdout).items() if name.startswith("MALLOC_")}
+
+
+def test_in_a_pod_the_last_sentence_is_the_containers_termination_message(tmp_path, monkeypatch, capsys):
+    """What Kubernetes shows of a pod that has failed. Control: where the kubelet mounts no such file, none is made."""
+    log = tmp_path / "termination-log"
+    monkeypatch.setattr(environment, "TERMINATION_LOG", log)
+    assert main(["run", "--workdir", str(tmp_path / "work"), "--forget-label", "eleven"]) == 2
+    assert not log.exists()
+    log.touch()
+    assert main(["run", "--workdir", str(tmp_path / "work"), "--forget-label", "eleven"]) == 2
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert sentence.startswith("erasediff: class eleven is not in dataset digits")
+    assert log.read_text() == sentence

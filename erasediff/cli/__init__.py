@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 
 from erasediff.cli.app import app
-from erasediff.environment import configure_process
+from erasediff.environment import configure_process, report_failure
 from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
 
 # Each module registers its subcommands, in the order of --help.
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:  # the only place where an unexpected error becomes a sentence; the traceback goes to a file
         known = explain_missing_module(error) if isinstance(error, ModuleNotFoundError) else error
         if isinstance(known, EraseDiffError):
-            print(f"erasediff: {known}", file=sys.stderr)
+            report_failure(f"erasediff: {known}")
             return known.exit_code
-        print(f"erasediff: {type(error).__name__} was not expected: the traceback is in {_write_traceback()}.", file=sys.stderr)
+        report_failure(f"erasediff: {type(error).__name__} was not expected: the traceback is in {_write_traceback()}.")
         return ExitCode.UNEXPECTED

@@ -11,6 +11,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
 from erasediff.attempts.journal import failure_recorded, journaled
 from erasediff.attempts.workdir import Workdir
+from erasediff.environment import report_failure
 from erasediff.errors import EraseDiffError
 from erasediff.files import write_atomic
 from erasediff.records.base import Record
@@ -76,7 +77,7 @@ def perform_component(name: str, workdir: str, *, run: str = "", documents: Docu
             return _perform(row, folder.attempt(run))
         return {Role.OPENS: _open, Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
     except EraseDiffError as error:
-        print(f"erasediff {row.command}: {error}", file=sys.stderr)
+        report_failure(f"erasediff {row.command}: {error}")
         sys.exit(int(error.exit_code))
 
 
