@@ -5,7 +5,6 @@ Subcommands import heavy modules only when they run, so that ``--help`` is fast.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import traceback
 from pathlib import Path
