@@ -11,8 +11,7 @@ from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.records.core import ErasureRequest
 from erasediff.records.requests import Filing, Regime, RequestFacts, State
-from erasediff.records.settings import LedgerSettings
-from erasediff.records.signing import SigningSettings
+from erasediff.records.settings import LedgerSettings, SigningSettings
 
 BY = "demo"
 _TO_ACCEPTED = (State.RECEIVED, State.VERIFIED, State.LOCATED, State.ACCEPTED)

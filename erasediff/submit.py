@@ -15,7 +15,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy
 from erasediff.records.schedule import checked_cron
-from erasediff.records.settings import ServiceSettings
+from erasediff.records.settings import KubeflowSettings, ServiceSettings
 from erasediff.records.submission import PROFILES, Backend, Scheduled, Submission, Submitted
 
 _REQUESTS = 30
@@ -28,12 +28,11 @@ def backend(host: str | None, namespace: str | None, experiment: str, service_ac
     Raises:
         BadInput: no address is given, or it is not valid.
     """
-    settings = ServiceSettings.load()
-    address = host or settings.kfp_host
+    address = host or KubeflowSettings.load().host
     if not address:
         raise BadInput("no address of Kubeflow Pipelines is set: give --host, or set ERASEDIFF_KFP_HOST.")
     fields = {"host": address, "namespace": namespace, "experiment": experiment, "service_account": service_account}
-    return Backend.parse(fields | {"timeout_seconds": settings.http_timeout_seconds}, "what names the cluster")
+    return Backend.parse(fields | {"timeout_seconds": ServiceSettings.load().http_timeout_seconds}, "what names the cluster")
 
 
 def request_for(config: RunConfig, label: str | None, number: int | None) -> ErasureRequest:
@@ -103,7 +102,7 @@ def _handed_in(asked: Submission) -> dict[str, object]:
         document, result = Path(folder) / "document.json", Path(folder) / "result.json"
         asked.write(document)
         command = [sys.executable, str(shipped("pipelines/submit.py")), str(document), str(result)]
-        token = ServiceSettings.load().kfp_token
+        token = KubeflowSettings.load().token
         # kfp reads a namespace and cookies from the user's home; only the options and the environment may decide.
         environment = os.environ | {"HOME": folder, "ERASEDIFF_KFP_TOKEN": token.get_secret_value() if token else ""}
         try:

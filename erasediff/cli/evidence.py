@@ -47,7 +47,7 @@ def approve(
 ) -> int:
     """Approve the model of a request after the gate, with your own key; read its report first."""
     from erasediff.evidence.signing import load_signing_key
-    from erasediff.records.signing import SigningSettings
+    from erasediff.records.settings import SigningSettings
     from erasediff.steps.request_lifecycle import give_approval
 
     settings = SigningSettings.load().model_copy(update={"key": str(key)})
@@ -99,7 +99,7 @@ def revoke(
     """Add to the signed list of revoked models, with the key of certify."""
     from erasediff.evidence.revocation import revoke as issue
     from erasediff.evidence.signing import load_signing_key
-    from erasediff.records.signing import SigningSettings
+    from erasediff.records.settings import SigningSettings
 
     now = datetime.now(UTC).replace(microsecond=0)
     listed = issue(to, load_signing_key(SigningSettings.load(), now), tuple(digest or ()), minimum_epoch, now)

@@ -13,7 +13,7 @@ from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, document_path, key_id,
 from erasediff.errors import BadInput
 from erasediff.files import read_bounded, write_atomic
 from erasediff.records.envelopes import KeyDocument
-from erasediff.records.signing import NO_KEY, SigningSettings
+from erasediff.records.settings import NO_KEY, SigningSettings
 
 PRIVATE, PUBLIC = "signing-key.pem", "signing-key.pub"
 _READ_BY_OTHERS = 0o004

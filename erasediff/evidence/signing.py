@@ -15,7 +15,7 @@ from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.keys import read_private_key
 from erasediff.records.base import Strict
 from erasediff.records.envelopes import Envelope
-from erasediff.records.signing import NO_KEY, SigningSettings
+from erasediff.records.settings import NO_KEY, SigningSettings
 
 _MAX_WORDS = 200
 getLogger("securesystemslib").setLevel(CRITICAL)  # it also logs what it raises

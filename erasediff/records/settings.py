@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +15,11 @@ from erasediff.records.requests import Terms, Zone
 
 BackendName = Literal["none", "deployment", "kserve"]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]  # with a suffix it must fit into 63 characters
+
+NO_KEY = (
+    "no signing key is set: make one with `erasediff keys new --to FOLDER`, and set ERASEDIFF_SIGNING_KEY to FOLDER/signing-key.pem "
+    "(docs/certificate.md says how to keep it)."
+)
 
 MLFLOW_DATABASE = "mlflow.db"
 """MLflow's database in a workdir, which is used if no server is set."""
@@ -39,6 +43,20 @@ class EnvironmentSettings(BaseSettings):
             raise BadInput(f"the settings of {cls.of} are not valid: {first_problem(error)}; correct {cls._variable(error)}.") from None
 
     @classmethod
+    def variables(cls) -> tuple[str, ...]:
+        """The variables that it reads and that hold no secret, by which a pod gets them."""
+        open_fields = (name for name, found in cls.model_fields.items() if SecretStr not in (found.annotation, *get_args(found.annotation)))
+        return tuple(cls._name(name) for name in open_fields)
+
+    @classmethod
+    def _name(cls, field: str) -> str:
+        """The variable of a field; the first one, if it has several."""
+        alias = cls.model_fields[field].validation_alias
+        if isinstance(alias, AliasChoices):
+            return str(alias.choices[0])
+        return alias if isinstance(alias, str) else f"{cls.model_config['env_prefix']}{field}".upper()
+
+    @classmethod
     def _variable(cls, error: ValidationError) -> str:
         prefix, where = str(cls.model_config["env_prefix"]), error.errors()[0]["loc"]
         if not where:
@@ -55,26 +73,37 @@ class ServiceSettings(EnvironmentSettings):
         dvc_remote_endpoint_url: endpoint of an S3-compatible store.
         mlflow_backend_store_uri: the database of an MLflow server: the purge deletes rows there, since the server only hides them.
         mlflow_artifacts_destination: where an MLflow server keeps artifacts (a folder, ``s3://BUCKET/PREFIX``).
-        kfp_host: address of Kubeflow Pipelines, from ``ERASEDIFF_KFP_HOST`` or ``KFP_HOST``.
-        kfp_token: bearer token for it, from ``ERASEDIFF_KFP_TOKEN`` or ``KFP_TOKEN``.
         http_timeout_seconds: the timeout of HTTP requests.
     """
 
     of = "the services"
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_", extra="ignore")
 
-    mlflow_tracking_uri: str | None = None
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "ERASEDIFF_MLFLOW_TRACKING_URI"))
     dvc_remote: str | None = None
     dvc_remote_endpoint_url: str | None = None
     mlflow_backend_store_uri: SecretStr | None = None
     mlflow_artifacts_destination: str | None = None
-    kfp_host: str | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_HOST", "KFP_HOST"))
-    kfp_token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_TOKEN", "KFP_TOKEN"))
     http_timeout_seconds: int = Field(default=10, ge=1)
 
     def tracking_uri(self, workdir: Path) -> str:
         """The MLflow tracking URI to use."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or self.mlflow_tracking_uri or f"sqlite:///{workdir / MLFLOW_DATABASE}"
+        return self.mlflow_tracking_uri or f"sqlite:///{workdir / MLFLOW_DATABASE}"
+
+
+class KubeflowSettings(EnvironmentSettings):
+    """Where Kubeflow Pipelines is, for ``submit`` and ``schedule``.
+
+    Attributes:
+        host: its address, from ``ERASEDIFF_KFP_HOST`` or ``KFP_HOST``.
+        token: bearer token for it, from ``ERASEDIFF_KFP_TOKEN`` or ``KFP_TOKEN``.
+    """
+
+    of = "Kubeflow Pipelines"
+    model_config = SettingsConfigDict(env_prefix="ERASEDIFF_KFP_", extra="ignore", frozen=True)
+
+    host: str | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_HOST", "KFP_HOST"))
+    token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("ERASEDIFF_KFP_TOKEN", "KFP_TOKEN"))
 
 
 class RollOutSettings(EnvironmentSettings):
@@ -192,3 +221,24 @@ class LedgerSettings(EnvironmentSettings):
     def terms(self) -> Terms:
         """The operator's terms."""
         return Terms(own_days=self.own_days, zone=self.zone, approvals=self.approvals)
+
+
+class SigningSettings(EnvironmentSettings):
+    """The signing key and the time stamp authority, read from the environment with the prefix ``ERASEDIFF_SIGNING_``.
+
+    Attributes:
+        key: a private key in PEM, or a URI of a key that securesystemslib supports (``hsm:``, ``awskms:``, ``gcpkms:``, ``azurekms:``, ``hv:``).
+        public_key: the public key in PEM; needed if ``key`` is a URI.
+        passphrase: of the private key, or the PIN of the token.
+        timestamp_url: a time stamp authority (RFC 3161); no time stamp if unset.
+        code_revision: the commit of the code, if the image sets it.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="ERASEDIFF_SIGNING_", extra="ignore", frozen=True)
+    of = "signing"
+
+    key: str | None = None
+    public_key: Path | None = None
+    passphrase: SecretStr | None = None
+    timestamp_url: str | None = None
+    code_revision: Annotated[str, Field(pattern=r"^[0-9a-f]{7,40}$")] | None = None

@@ -34,8 +34,7 @@ from erasediff.records.core import (
     VerdictRecord,
 )
 from erasediff.records.purging import PurgeRecord
-from erasediff.records.settings import RollOutSettings
-from erasediff.records.signing import SigningSettings
+from erasediff.records.settings import RollOutSettings, SigningSettings
 from erasediff.steps.request_lifecycle import answered_requests, mark_certified
 
 PAGE, STAMP = "certificate.html", "certificate.tsr"

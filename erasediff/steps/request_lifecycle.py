@@ -24,8 +24,7 @@ from erasediff.evidence.states import TO_ERASE
 from erasediff.records.base import Record
 from erasediff.records.core import ErasureRequest, verdict_in
 from erasediff.records.requests import Reason, RequestFacts, State
-from erasediff.records.settings import LedgerSettings, RollOutSettings
-from erasediff.records.signing import SigningSettings
+from erasediff.records.settings import LedgerSettings, RollOutSettings, SigningSettings
 from erasediff.steps.table import Facts, Step
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from erasediff.records.policy import GatePolicy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from erasediff.records.requests import Reason, State
+from erasediff.records.settings import LedgerSettings, RollOutSettings, ServiceSettings, SigningSettings
 
 CHECKPOINT = "checkpoint.safetensors"
 """The checkpoint of a killed erasure. It holds optimiser moments, which depend on the forget images."""
@@ -90,18 +91,11 @@ class Move:
     facts: Callable[[Records], Facts]
 
 
-ENVIRONMENT = ("MLFLOW_TRACKING_URI", "ERASEDIFF_DVC_REMOTE", "ERASEDIFF_DVC_REMOTE_ENDPOINT_URL")
-_ROLL_OUT = tuple(  # the roll-out and the promotion must agree on these; see RollOutSettings in erasediff/records/settings.py
-    f"ERASEDIFF_ROLL_OUT_{name}"
-    for name in (
-        *("BACKEND", "NAMESPACE", "NAME", "PUBLISH_TO", "CLAIM", "CLAIM_MOUNT", "IMAGE"),
-        *("REPLICAS", "SHARE_SECONDS", "MODE", "TIMEOUT_SECONDS"),
-    )
-)
+ENVIRONMENT = ServiceSettings.variables()
+_ROLL_OUT = RollOutSettings.variables()
 _STORE = ("AWS_ENDPOINT_URL_S3",)  # the address of the S3 store, if it is not Amazon's
-_SIGNER = ("ERASEDIFF_SIGNING_KEY", "ERASEDIFF_SIGNING_PUBLIC_KEY")  # lets steps without the key check that one is set
-_LEDGER_TERMS = ("ERASEDIFF_LEDGER_ZONE", "ERASEDIFF_LEDGER_OWN_DAYS", "ERASEDIFF_LEDGER_APPROVALS", "ERASEDIFF_LEDGER_APPROVERS")
-_RELEASE = (*ENVIRONMENT, *_LEDGER_TERMS, *_ROLL_OUT, *_SIGNER)
+_SIGNER = SigningSettings.variables()  # lets steps without the key check that one is set
+_RELEASE = (*ENVIRONMENT, *LedgerSettings.variables(), *_ROLL_OUT, *_SIGNER)
 _TRACKING_TOKEN = ("MLFLOW_TRACKING_TOKEN",)
 _LEDGER = ("ERASEDIFF_LEDGER",)  # the address may hold a password
 _STORES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_TRACKING_TOKEN)
@@ -292,7 +286,7 @@ STEPS: tuple[Step, ...] = (
         role=Role.ANSWERS,
         makes=CertificateRecord,
         credentials=(*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"),
-        settings=(*_SIGNER, "ERASEDIFF_SIGNING_TIMESTAMP_URL", "ERASEDIFF_ROLL_OUT_IMAGE"),
+        settings=(*_SIGNER, *_ROLL_OUT),
         mounts_signing_key=True,
         again_after="purge",
     ),
@@ -305,7 +299,7 @@ STEPS: tuple[Step, ...] = (
         size=MEDIUM,
         retries=3,
         credentials=(*_STORES, *_LEDGER, "ERASEDIFF_MLFLOW_BACKEND_STORE_URI"),
-        settings=(*ENVIRONMENT, *_ROLL_OUT, *_STORE, "ERASEDIFF_MLFLOW_ARTIFACTS_DESTINATION"),
+        settings=(*ENVIRONMENT, *_ROLL_OUT, *_STORE),
     ),
     Step(
         "regate",

@@ -12,7 +12,7 @@ from erasediff.evidence.keys import PRIVATE
 from erasediff.evidence.signing import SigningKey, load_signing_key
 from erasediff.records.base import canonical_json
 from erasediff.records.certificate import IN_TOTO
-from erasediff.records.signing import SigningSettings
+from erasediff.records.settings import SigningSettings
 
 
 def key_in(folder: Path, **settings: Any) -> SigningKey:

@@ -19,7 +19,7 @@ from erasediff.errors import BadInput, IntegrityError, Unreachable
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key, read_private_key
 from erasediff.evidence.signing import load_signing_key, sign
 from erasediff.records.envelopes import REVOCATIONS, KeyDocument, RevocationList
-from erasediff.records.signing import SigningSettings
+from erasediff.records.settings import SigningSettings
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 DOCUMENT = RevocationList(number=1, issued_at=NOW, minimum_epoch=0, revoked=())

@@ -21,8 +21,7 @@ from erasediff.evidence.signing import load_signing_key
 from erasediff.records.core import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.requests import Filing, Reason, Regime, State, Terms
 from erasediff.records.serving import ServingRules
-from erasediff.records.settings import RollOutSettings
-from erasediff.records.signing import SigningSettings
+from erasediff.records.settings import RollOutSettings, SigningSettings
 from erasediff.steps.request_lifecycle import (
     answered_requests,
     begin_purge,
