@@ -162,7 +162,7 @@ def test_a_field_that_somebody_else_owns_is_not_taken(kserve: KServe, candidates
         "spec": {"predictor": predictor},
     }
     resource.server_side_apply(body=body, name="erasediff", namespace=kserve.cluster.namespace, field_manager="somebody", force_conflicts=True)
-    with pytest.raises(RolledBack, match=r"changed by another process.*somebody") as refused:
+    with pytest.raises(RolledBack, match=r"changed by another client.*somebody") as refused:
         kserve.roll_out(second)
     assert_one_sentence(refused.value)
     assert kserve.spec()["predictor"]["model"]["storageUri"] == "s3://somebody/else"
