@@ -27,6 +27,9 @@ THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREAD
 TERMINATION_LOG, _TERMINATION_BYTES = Path("/dev/termination-log"), 4096
 """What Kubernetes shows as the reason of a container's end, and how much of it."""
 
+_UMASK = 0o007
+"""The steps share a workdir as one group."""
+
 _KEPT_BYTES, _LARGEST_IN_HEAP = 2**31 - 1, 2**25  # the largest int, and the largest threshold that glibc takes
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(_LARGEST_IN_HEAP)}
 """By default glibc returns freed memory at once, and the kernel zeroes every page again at the next step: 6 to 7 % of a small model's step."""
@@ -50,6 +53,13 @@ def report_failure(sentence: str) -> None:
     if TERMINATION_LOG.is_file():  # the kubelet mounts it into every container
         with contextlib.suppress(OSError):
             TERMINATION_LOG.write_bytes(sentence.encode()[:_TERMINATION_BYTES])
+
+
+def close_umask() -> None:
+    """Keep others out of the files of this process where no umask does: Kubeflow's launcher starts every step with 0."""
+    before = os.umask(_UMASK)
+    if before != 0:
+        os.umask(before)
 
 
 def configure_process() -> None:

@@ -12,13 +12,13 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from erasediff.errors import BadInput, explain_os_error
 
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)  # there is no other way to read it
+_reading_umask = threading.Lock()
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -90,11 +90,19 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
         try:
             yield temporary
             _fsync(temporary)
-            temporary.chmod(mode & ~_UMASK)
+            temporary.chmod(mode & ~_umask())
             temporary.replace(path)
             _fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """This process's umask. There is no other way to read it; what another thread creates in between is for its owner alone."""
+    with _reading_umask:
+        umask = os.umask(0o077)
+        os.umask(umask)
+    return umask
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -121,7 +129,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _fsync(path)
-            temporary.chmod(0o755 & ~_UMASK)
+            temporary.chmod(0o755 & ~_umask())
             # A folder cannot replace another in one rename. The old one is moved aside first, so that a kill in between
             # leaves no folder under the final name, never a half.
             old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=".part"))

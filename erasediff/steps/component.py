@@ -11,7 +11,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
 from erasediff.attempts.journal import failure_recorded, journaled
 from erasediff.attempts.workdir import Workdir
-from erasediff.environment import report_failure
+from erasediff.environment import close_umask, report_failure
 from erasediff.errors import EraseDiffError
 from erasediff.files import write_atomic
 from erasediff.records.base import Record
@@ -70,6 +70,7 @@ def perform_component(name: str, workdir: str, *, run: str = "", documents: Docu
         run: the attempt's name; empty for the first and the last step.
         documents: for steps that open, close or idle.
     """
+    close_umask()
     row = step_named(name)
     try:
         folder = Workdir.open(workdir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest, Failure, Outcome
+from erasediff.records.core import ErasureRequest, Failure, Outcome, PlanRecord
 from erasediff.records.policy import load_policy
 from erasediff.records.requests import Reason
 from erasediff.steps.component import Documents, perform_component
@@ -99,3 +100,15 @@ def test_a_ledger_that_cannot_be_asked_is_not_nothing(workdir: Workdir, monkeypa
         opened(workdir)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("erasediff check-prerequisites: ")
+
+
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0, 0o770, 0o640), (0o077, 0o700, 0o600), (0o022, 0o755, 0o644)])
+def test_what_a_step_writes_is_not_for_everybody(tmp_path: Path, workdir: Workdir, umask: int, folder: int, file: int) -> None:
+    """Kubeflow's launcher sets the umask to 0. Control: any other one is whoever's set it."""
+    before = os.umask(umask)
+    try:
+        attempt = workdir.attempt(opened(workdir, ErasureRequest(dataset="digits", label=5).canonical().decode()))
+    finally:
+        os.umask(before)
+    assert attempt.folder.stat().st_mode & 0o777 == folder
+    assert attempt.path(PlanRecord).stat().st_mode & 0o777 == file
