@@ -7,6 +7,7 @@ to a log file and exits with 1.
 from __future__ import annotations
 
 import errno
+import re
 from enum import IntEnum
 
 
@@ -119,7 +120,12 @@ def explain_missing_module(error: ModuleNotFoundError) -> EraseDiffError | None:
     return BadInput(f"{module} is not installed, and this needs it: run {what}.")
 
 
-def explain_os_error(error: OSError, path: object) -> EraseDiffError | None:
-    """Turn a known operating-system error into a sentence; ``None`` for an unknown one."""
-    sentence = _DISK_SENTENCES.get(error.errno or 0)
+def explain_os_error(error: Exception, path: object) -> EraseDiffError | None:
+    """Turn a known operating-system error into a sentence; ``None`` for an unknown one.
+
+    Libraries written in Rust, such as safetensors, raise errors of their own, which end with the number.
+    """
+    of_rust = re.search(r"\(os error (\d+)\)$", str(error))
+    number = error.errno if isinstance(error, OSError) else int(of_rust[1]) if of_rust else None
+    sentence = _DISK_SENTENCES.get(number or 0)
     return None if sentence is None else BadInput(sentence.format(path=path))

@@ -53,7 +53,7 @@ def explain_disk_errors(path: Path) -> Iterator[None]:
     """Turn disk errors (full, read-only, no permission) into sentences that name ``path``."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
         if (sentence := explain_os_error(error, path)) is not None:
             raise sentence from error
         raise

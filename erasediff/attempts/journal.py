@@ -69,8 +69,7 @@ def _as_sentence(step: str, folder: Path, error: Exception) -> EraseDiffError:
     """The error as a sentence for the user."""
     if isinstance(error, EraseDiffError):
         return error
-    known = explain_missing_module(error) if isinstance(error, ModuleNotFoundError) else None
-    known = explain_os_error(error, folder) if isinstance(error, OSError) else known
+    known = explain_missing_module(error) if isinstance(error, ModuleNotFoundError) else explain_os_error(error, folder)
     if known is not None:
         return known
     log = folder / f"{step}.traceback.log"

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from erasediff.errors import BadInput
-from erasediff.files import atomic_path, publish_folder, read_bounded, sha256_bytes, sha256_file, sha256_folder, write_atomic
+from erasediff.files import atomic_path, explain_disk_errors, publish_folder, read_bounded, sha256_bytes, sha256_file, sha256_folder, write_atomic
 
 OLD = b"old content"
 BIG = b"x" * 200_000
@@ -200,3 +201,11 @@ def test_what_is_written_obeys_the_umask(tmp_path: Path, mask: str, file: str, f
     )
     subprocess.run(["/bin/sh", "-c", f'umask {mask}; exec "$@"', "sh", sys.executable, "-c", code, tmp_path], check=True)
     assert [f"{(tmp_path / name).stat().st_mode & 0o777:o}" for name in ("file", "folder")] == [file, folder]
+
+
+def test_a_full_disk_is_a_sentence_also_when_a_library_in_rust_reports_it(tmp_path: Path) -> None:
+    """Control: an error of another number is nobody's sentence."""
+    with pytest.raises(BadInput, match="no space is left on the device"), explain_disk_errors(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(SafetensorError), explain_disk_errors(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)")
