@@ -47,6 +47,11 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def in_pod() -> bool:
+    """Whether this process runs in a pod of Kubernetes."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ
+
+
 def report_failure(sentence: str) -> None:
     """Print why this process ends on standard error and, in a pod, leave it as the container's termination message."""
     print(sentence, file=sys.stderr)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erasediff.attempts.attempt import KEY, Attempt
+from erasediff.environment import in_pod
 from erasediff.errors import BadInput, explain_os_error
 from erasediff.files import write_atomic
 from erasediff.records.config import RunConfig
@@ -87,6 +88,11 @@ class Workdir:
         except (FileExistsError, NotADirectoryError):
             raise BadInput(f"the workdir {root} is not a folder: choose another --workdir.") from None
         except OSError as error:
+            if in_pod() and isinstance(error, PermissionError):
+                raise BadInput(
+                    f"there is no permission to write {root}: create the Job erasediff-prepare-workdir of manifests/once, "
+                    "which gives the volume to the steps' group."
+                ) from None
             sentence = explain_os_error(error, root)
             raise sentence or BadInput(f"the workdir {root} cannot be used ({error.strerror}): choose another.") from None
         return cls(root)

@@ -169,13 +169,18 @@ def new_namespace(kubeconfig: Path) -> Iterator[Cluster]:
 
 
 @contextmanager
-def claim_over(cluster: Cluster, name: str, folder: Path) -> Iterator[None]:
-    """A claim over a folder of this machine, which is the node too."""
+def claim_over(cluster: Cluster, name: str, folder: Path, source: str = "hostPath") -> Iterator[None]:
+    """A claim over a folder of this machine, which is the node too.
+
+    The kubelet gives a ``local`` volume to the group of a pod's ``fsGroup``, and leaves a ``hostPath`` as it is.
+    """
     volume = cluster.namespace
+    hosts = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]
     spec = {
         "capacity": {"storage": "1Gi"},
         "accessModes": ["ReadWriteMany"],
-        "hostPath": {"path": str(folder)},
+        source: {"path": str(folder)},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": hosts}},
         "claimRef": {"namespace": cluster.namespace, "name": name},
     }
     cluster.create(PERSISTENT_VOLUME, {"metadata": {"name": volume}, "spec": spec})

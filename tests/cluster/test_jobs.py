@@ -219,3 +219,22 @@ def test_a_step_asks_the_api_server_with_the_token_of_its_account(stage: Stage) 
     assert "no Role allows this account to read Secret" in ended.log.splitlines()[1]
     assert stranger.code != 0, "control: another account may not look"
     assert "no Role allows this account to read Deployment" in stranger.log
+
+
+def test_a_volume_that_belongs_to_root_is_prepared_by_the_manifests_job(kubeconfig: Path, pipeline_image: str, tmp_path: Path) -> None:
+    """A fresh volume of most storage classes. Control: before the Job, a step says what is missing."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    folder.chmod(0o755)
+    (job,) = (found for found in built("once") if found["kind"] == "Job")
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = pipeline_image
+    with new_namespace(kubeconfig) as cluster, claim_over(cluster, WORKDIR_CLAIM, folder, "local"):
+        apply_manifests(cluster, {})
+        cluster.delete(Kind("v1", "ConfigMap"), "erasediff-settings")  # MLflow and the forget sets in the workdir
+        step = pod_of("check-prerequisites", pipeline_image, ["erasediff", "check-prerequisites", "--workdir", WORKDIR_MOUNT, "--forget-label", "3"])
+        refused = run_job(cluster, "refused", step)
+        assert (refused.code, refused.log.count("\n")) == (2, 1), refused.log
+        assert "create the Job erasediff-prepare-workdir of manifests/once" in refused.log
+        prepared = run_job(cluster, "prepared", job["spec"]["template"]["spec"])
+        assert (prepared.condition, prepared.code) == ("Complete", 0), prepared.log
+        assert run_job(cluster, "taken", step).code == 0

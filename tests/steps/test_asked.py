@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from erasediff.attempts.journal import FAILURE
 from erasediff.attempts.workdir import Workdir
 from erasediff.demo import file_request
+from erasediff.errors import BadInput
 from erasediff.evidence.keys import PRIVATE, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.progress import FILE_VARIABLE
@@ -112,3 +114,19 @@ def test_what_a_step_writes_is_not_for_everybody(tmp_path: Path, workdir: Workdi
         os.umask(before)
     assert attempt.folder.stat().st_mode & 0o777 == folder
     assert attempt.path(PlanRecord).stat().st_mode & 0o777 == file
+
+
+@pytest.mark.parametrize("pod", [True, False])
+def test_a_volume_that_the_steps_may_not_write_is_told_with_what_prepares_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pod: bool) -> None:
+    """Control: on a machine of one's own it is a folder's permissions."""
+
+    def refuse(self: Path, data: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    if pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    advice = "create the Job erasediff-prepare-workdir of manifests/once" if pod else "choose another --workdir or change its permissions"
+    with pytest.raises(BadInput, match=f"there is no permission to write .*: {advice}"):
+        Workdir.open(tmp_path / "work")
