@@ -21,6 +21,7 @@ from pipelines.tasks import PROFILES, trainjob_settings
 from tests.kubeflow import crd
 from tests.kubeflow.fake_trainer import COMPLETE, CRASHING, CREATED, CREATED_JOB, FAILED, RECORDED, RUNNING, STARTING, SUSPENDED, FakeTrainerApi
 from tests.kubeflow.server import Refused
+from tests.manifests.built import built, of_kind
 
 MULTI = next(p for p in PROFILES if p.erasing_nodes)
 SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI, step_named("erase")), "the profile")
@@ -62,6 +63,15 @@ def test_the_crd_can_refuse(break_it):
     broken = yaml.safe_load(yaml.safe_dump(JOB))
     break_it(broken["spec"])
     assert len(crd.problems(broken, crd.schema())) == 1
+
+
+def test_a_gpu_is_asked_for_with_the_toleration_that_reaches_its_node_and_the_labels_that_the_network_policy_selects():
+    assert JOB["spec"]["trainer"]["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "2"
+    template = JOB["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in template["spec"]["tolerations"]
+    assert any(volume.get("emptyDir", {}).get("medium") == "Memory" for volume in template["spec"]["volumes"])
+    policy = of_kind(built("overlays/prod-kubeflow"), "NetworkPolicy")["training"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
 def every_option():
