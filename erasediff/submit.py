@@ -1,4 +1,4 @@
-"""Submit or schedule a run on Kubeflow Pipelines: ``pipelines/submit.py`` calls the API in a process of its own."""
+"""Submit, schedule and list runs on Kubeflow Pipelines: ``pipelines/submit.py`` calls the API in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import sha256_file, shipped, write_atomic
@@ -16,10 +17,24 @@ from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy
 from erasediff.records.schedule import checked_cron
 from erasediff.records.settings import KubeflowSettings, ServiceSettings
-from erasediff.records.submission import PROFILES, Backend, Scheduled, Submission, Submitted
+from erasediff.records.submission import (
+    PROFILES,
+    Backend,
+    Inquiry,
+    ListedRun,
+    ListedRuns,
+    ListedSchedule,
+    ListedSchedules,
+    Scheduled,
+    Submission,
+    Submitted,
+)
 
 _REQUESTS = 30
 """An upper limit of the HTTP requests of one submission; each may take as long as the settings say."""
+
+
+_ANSWER = "the answer of pipelines/submit.py"
 
 
 def backend(host: str | None, namespace: str | None, experiment: str, service_account: str | None) -> Backend:
@@ -70,6 +85,7 @@ def submission(
     asked = "" if request is None else request.canonical().decode()
     return Submission(
         **where.model_dump(),
+        action="run" if cron is None else "schedule",
         pipeline_file=str(file),
         pipeline=f"erasediff-{profile}",
         version=f"sha256-{sha256_file(file)[:48]}",  # of a name's 63 characters
@@ -85,7 +101,7 @@ def submit(asked: Submission) -> Submitted:
     Raises:
         BadInput: Kubeflow cannot be reached or refuses.
     """
-    return Submitted.parse(_handed_in(asked), "the answer of pipelines/submit.py")
+    return Submitted.parse(_handed_in(asked), _ANSWER)
 
 
 def schedule(asked: Submission) -> Scheduled:
@@ -94,10 +110,37 @@ def schedule(asked: Submission) -> Scheduled:
     Raises:
         BadInput: Kubeflow cannot be reached or refuses.
     """
-    return Scheduled.parse(_handed_in(asked), "the answer of pipelines/submit.py")
+    return Scheduled.parse(_handed_in(asked), _ANSWER)
 
 
-def _handed_in(asked: Submission) -> dict[str, object]:
+def list_runs(where: Backend) -> tuple[ListedRun, ...]:
+    """The newest runs of an experiment, the newest first.
+
+    Raises:
+        BadInput: Kubeflow cannot be reached or refuses.
+    """
+    return ListedRuns.parse(_handed_in(Inquiry(**where.model_dump(), action="list_runs")), _ANSWER).runs
+
+
+def list_schedules(where: Backend) -> tuple[ListedSchedule, ...]:
+    """The schedules of an experiment.
+
+    Raises:
+        BadInput: Kubeflow cannot be reached or refuses.
+    """
+    return ListedSchedules.parse(_handed_in(Inquiry(**where.model_dump(), action="list_schedules")), _ANSWER).schedules
+
+
+def change_schedule(where: Backend, action: Literal["pause", "resume", "delete"], schedule: str) -> ListedSchedule:
+    """Pause, resume or delete the schedule of this name or identifier; returns it as it was.
+
+    Raises:
+        BadInput: there is none, or more than one of this name; Kubeflow cannot be reached or refuses.
+    """
+    return ListedSchedule.parse(_handed_in(Inquiry(**where.model_dump(), action=action, schedule=schedule)), _ANSWER)
+
+
+def _handed_in(asked: Submission | Inquiry) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="erasediff-submit-") as folder:
         document, result = Path(folder) / "document.json", Path(folder) / "result.json"
         asked.write(document)

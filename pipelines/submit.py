@@ -1,6 +1,6 @@
-"""Submit a compiled pipeline to Kubeflow Pipelines: ``python submit.py DOCUMENT.json RESULT.json``.
+"""Submit a compiled pipeline to Kubeflow Pipelines, or list what is there: ``python submit.py DOCUMENT.json RESULT.json``.
 
-``DOCUMENT.json`` is a ``erasediff.records.submission.Submission``; the token is in the variable ``ERASEDIFF_KFP_TOKEN``.
+``DOCUMENT.json`` is a ``Submission`` or an ``Inquiry`` of ``erasediff.records.submission``; the token is in the variable ``ERASEDIFF_KFP_TOKEN``.
 ``RESULT.json`` gets the result, or an error sentence under ``error``.
 """
 
@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import kfp
@@ -15,7 +16,7 @@ import kfp_server_api
 import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 
-PAGE = 100
+PAGE, LISTED = 100, 20
 
 
 class Refused(Exception):
@@ -23,7 +24,7 @@ class Refused(Exception):
 
 
 def answer(document: dict) -> dict:
-    """Submit a run or set a schedule, and create what they need.
+    """Do what the document's action says.
 
     Raises:
         Refused: why it could not be done.
@@ -37,7 +38,7 @@ def answer(document: dict) -> dict:
             host=host, namespace=document["namespace"] or "kubeflow", existing_token=token, ssl_ca_cert=os.environ.get("SSL_CERT_FILE")
         )
         kubeflow = KubeflowClient(client, document)
-        return kubeflow.run() if document["cron"] is None else kubeflow.schedule()
+        return getattr(kubeflow, document["action"])()
     except ApiException as error:
         if not error.status:  # the client's error for an answer that it cannot read
             raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host.") from None
@@ -82,7 +83,7 @@ def refusal(host: str, status: int, body: object) -> str:
 
 
 class KubeflowClient:
-    """One client and the document to submit."""
+    """One client and the document to submit; the document's actions are methods."""
 
     def __init__(self, client: kfp.Client, document: dict) -> None:
         self.client, self.document = client, document
@@ -108,7 +109,7 @@ class KubeflowClient:
         an interruption never leaves two active schedules, and running the command again continues.
         """
         experiment, pipeline, version, _ = self.prepared()
-        present = self.schedules(experiment)
+        present = self.schedules(experiment, self.document["name"])
         same = [s for s in present if self.matches_document(s, pipeline, version)]
         others = [s for s in present if s not in same[:1]]
         kept = same[0] if same else self.create_schedule(experiment, pipeline, version, enabled=not others)
@@ -120,6 +121,65 @@ class KubeflowClient:
             self.client.enable_recurring_run(identifier)
         change = "replaced" if others else "created" if not same else "enabled" if asleep else "unchanged"
         return {"schedule_id": identifier, "change": change}
+
+    def list_runs(self) -> dict:
+        """The newest runs of the experiment."""
+        experiment = self.experiment()
+        found = self.client.list_runs(page_size=LISTED, sort_by="created_at desc", **experiment).runs or [] if experiment else []
+        runs = [
+            {
+                "run_id": self.named(run.run_id, "run"),
+                "name": run.display_name,
+                "state": run.state,
+                "created_at": run.created_at.isoformat(),
+                "finished_at": run.finished_at.isoformat() if run.finished_at is not None and run.finished_at > run.created_at else None,
+            }
+            for run in found
+        ]
+        return {"runs": runs}
+
+    def list_schedules(self) -> dict:
+        """The schedules of the experiment."""
+        return {"schedules": [self.described(found) for found in self.every_schedule()]}
+
+    def pause(self) -> dict:
+        """Switch a schedule off; its runs go on."""
+        return self.changed(self.client.disable_recurring_run)
+
+    def resume(self) -> dict:
+        """Switch a schedule on."""
+        return self.changed(self.client.enable_recurring_run)
+
+    def delete(self) -> dict:
+        """Delete a schedule; its runs stay."""
+        return self.changed(self.client.delete_recurring_run)
+
+    def changed(self, change: Callable[[str], object]) -> dict:
+        """Change the one schedule that the document names."""
+        wanted = self.document["schedule"]
+        named = [found for found in self.every_schedule() if wanted in (found.recurring_run_id, found.display_name)]
+        if len(named) != 1:
+            what = "no schedule" if not named else f"{len(named)} schedules"
+            raise Refused(f"experiment {self.document['experiment']!r} has {what} {wanted!r}: take an identifier from `erasediff schedules list`.")
+        change(self.named(named[0].recurring_run_id, "schedule"))
+        return self.described(named[0])
+
+    def described(self, found: kfp_server_api.V2beta1RecurringRun) -> dict:
+        """A schedule, as the caller gets it."""
+        cron = found.trigger.cron_schedule.cron if found.trigger is not None and found.trigger.cron_schedule is not None else ""
+        identifier = self.named(found.recurring_run_id, "schedule")
+        return {"schedule_id": identifier, "name": found.display_name, "cron": cron, "enabled": found.mode == "ENABLE"}
+
+    def experiment(self) -> dict:
+        """The experiment as an argument of the client; empty if there is none of this name."""
+        name = equals(self.document["experiment"])
+        found = self.client.list_experiments(filter=name, page_size=PAGE, namespace=self.namespace).experiments or []
+        return {"experiment_id": self.named(found[0].experiment_id, "experiment")} if found else {}
+
+    def every_schedule(self) -> list[kfp_server_api.V2beta1RecurringRun]:
+        """Every schedule of the experiment."""
+        experiment = self.experiment()
+        return self.schedules(experiment["experiment_id"]) if experiment else []
 
     def prepared(self) -> tuple[str, str, str, bool]:
         """The experiment, the pipeline and its version with this content; made where they are missing."""
@@ -153,11 +213,11 @@ class KubeflowClient:
         found = self.client.list_pipeline_versions(pipeline, filter=equals(self.document["version"]), page_size=PAGE).pipeline_versions or []
         return self.named(found[0].pipeline_version_id, "version") if found else None
 
-    def schedules(self, experiment: str) -> list[kfp_server_api.V2beta1RecurringRun]:
-        """Every schedule of this name in the experiment."""
+    def schedules(self, experiment: str, name: str | None = None) -> list[kfp_server_api.V2beta1RecurringRun]:
+        """The schedules of an experiment, every one or those of a name."""
         found, token = [], ""
         while True:
-            page = self.client.list_recurring_runs(token, PAGE, experiment_id=experiment, filter=equals(self.document["name"]))
+            page = self.client.list_recurring_runs(token, PAGE, experiment_id=experiment, filter=None if name is None else equals(name))
             found += page.recurring_runs or []
             token = page.next_page_token or ""
             if not token:

@@ -15,7 +15,7 @@ from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
 
 # Each module registers its subcommands, in the order of --help.
 # isort: off
-from erasediff.cli import pipeline, requests, evidence, serving, models, concepts, steps  # noqa: F401
+from erasediff.cli import pipeline, kubeflow, requests, evidence, serving, models, concepts, steps  # noqa: F401
 # isort: on
 
 

@@ -1,4 +1,4 @@
-"""The whole pipeline: on this machine, or on Kubeflow."""
+"""The whole pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -13,23 +13,14 @@ from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
-    CronOption,
     DatasetOption,
-    ExperimentOption,
-    HostOption,
     LabelOption,
-    NamespaceOption,
-    NumberOption,
-    OptionalLabelOption,
     PolicyOption,
-    ProfileOption,
-    RequestsOption,
     SeedOption,
-    ServiceAccountOption,
     TierOption,
     WorkdirOption,
 )
-from erasediff.errors import BadInput, ExitCode
+from erasediff.errors import ExitCode
 
 if TYPE_CHECKING:
     from erasediff.attempts.workdir import Workdir
@@ -154,46 +145,3 @@ def regate_here(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> int:
         print(f"{check.id:<16} {check.verdict:<12} {shown:>12} ({check.bound_kind} bound; threshold {check.threshold:g})  {check.title}")
     print(f"deployed version {record.version} of {record.name}:", end=" ")
     return verdict_code(record.verdict)
-
-
-def hand_in(
-    ctx: typer.Context,
-    cron: CronOption = None,
-    config: ConfigOption = None,
-    forget_label: OptionalLabelOption = None,
-    label_number: NumberOption = None,
-    requests: RequestsOption = False,
-    policy: PolicyOption = None,
-    seed: SeedOption = None,
-    tier: TierOption = None,
-    profile: ProfileOption = "gpu",
-    host: HostOption = None,
-    namespace: NamespaceOption = None,
-    experiment: ExperimentOption = "erasediff",
-    service_account: ServiceAccountOption = None,
-) -> int:
-    """Hand the pipeline to Kubeflow Pipelines: for one run, or with ``--cron`` for a schedule.
-
-    Raises:
-        BadInput: ``schedule`` was asked for without ``--cron``.
-    """
-    from erasediff.submit import backend, request_for, schedule, submission, submit
-
-    if ctx.info_name == "schedule" and cron is None:
-        raise BadInput("a schedule needs to know when it runs: give --cron, six fields with the seconds first, such as '0 0 3 * * *'.")
-    where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
-    request = None if requests else request_for(configured, forget_label, label_number)
-    document = submission(where, profile, request, configured, read_policy(policy, tier), cron)
-    if cron is None:
-        run = submit(document)
-        print(f"run {run.run_id} of {document.pipeline}, version {document.version}{' (uploaded)' if run.uploaded else ''}: {document.name}")
-    else:
-        change = schedule(document)
-        print(f"schedule {change.schedule_id} is {change.change}: {document.name}, {document.cron}, with {document.pipeline} {document.version}")
-    return ExitCode.OK
-
-
-app.command("submit", rich_help_panel=Group.RUN, help="Run the pipeline on Kubeflow Pipelines; ERASEDIFF_KFP_TOKEN holds the token.")(hand_in)
-app.command("schedule", rich_help_panel=Group.RUN, help="Schedule the pipeline on Kubeflow Pipelines; a schedule of the same class is replaced.")(
-    hand_in
-)

@@ -1,7 +1,8 @@
-"""A submission to Kubeflow Pipelines: the API's address, a compiled pipeline and its parameters."""
+"""What is asked of Kubeflow Pipelines: a run or a schedule of a compiled pipeline, or what there is; and its answers."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -34,12 +35,20 @@ class Backend(Strict):
 class Submission(Backend):
     """One run, or with ``cron`` a schedule, of a pipeline; the version's name is the digest of its file."""
 
+    action: Literal["run", "schedule"]
     pipeline_file: str
     pipeline: str
     version: str
     name: str
     parameters: dict[str, str]
     cron: str | None = None
+
+
+class Inquiry(Backend):
+    """A list of the experiment's runs or schedules, or a change of the schedule that has this name or identifier."""
+
+    action: Literal["list_runs", "list_schedules", "pause", "resume", "delete"]
+    schedule: str = ""
 
 
 class Submitted(Strict):
@@ -54,3 +63,34 @@ class Scheduled(Strict):
 
     schedule_id: str
     change: Literal["created", "replaced", "enabled", "unchanged"]
+
+
+class ListedRun(Strict):
+    """A run in Kubeflow; ``state`` is Kubeflow's own word, such as ``RUNNING``."""
+
+    run_id: str
+    name: str
+    state: str
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class ListedRuns(Strict):
+    """The newest runs of an experiment, the newest first."""
+
+    runs: tuple[ListedRun, ...]
+
+
+class ListedSchedule(Strict):
+    """A schedule in Kubeflow."""
+
+    schedule_id: str
+    name: str
+    cron: str
+    enabled: bool
+
+
+class ListedSchedules(Strict):
+    """The schedules of an experiment."""
+
+    schedules: tuple[ListedSchedule, ...]

@@ -30,6 +30,7 @@ ROUTES = [
     ("POST", "/pipelines/upload_version", {"name", "display_name", "pipelineid", "description", "tags"}, "file", "upload_version"),
     ("GET", "/pipelines/([^/]+)/versions", LISTED, None, "list_versions"),
     ("POST", "/runs", {"experiment_id"}, "V2beta1Run", "create_run"),
+    ("GET", "/runs", LISTED | {"namespace", "experiment_id"}, None, "list_runs"),
     ("GET", "/recurringruns", LISTED | {"namespace", "experiment_id"}, None, "list_schedules"),
     ("POST", "/recurringruns", set(), "V2beta1RecurringRun", "create_schedule"),
     ("POST", "/recurringruns/([^/:]+):(enable|disable)", set(), "empty", "switch_schedule"),
@@ -44,6 +45,7 @@ ANSWERS = {
     "upload_version": "V2beta1PipelineVersion",
     "list_versions": "V2beta1ListPipelineVersionsResponse",
     "create_run": "V2beta1Run",
+    "list_runs": "V2beta1ListRunsResponse",
     "list_schedules": "V2beta1ListRecurringRunsResponse",
     "create_schedule": "V2beta1RecurringRun",
     "switch_schedule": "object",
@@ -263,6 +265,11 @@ class FakeKfpApi(FakeApi):
         made = body | {"run_id": self._id("run"), "created_at": NOW, "state": "PENDING"}
         self.runs.append(made)
         return made
+
+    def list_runs(self, asked, _):
+        return self._listed(
+            "runs", self.runs[::-1] if asked.get("sort_by") == "created_at desc" else self.runs, asked, experiment_id=asked.get("experiment_id")
+        )
 
     def list_schedules(self, asked, _):
         return self._listed("recurringRuns", self.schedules, asked, experiment_id=asked.get("experiment_id"))

@@ -20,6 +20,7 @@ from erasediff.submit import request_for, submission
 from pipelines import submit as script
 from pipelines import tasks
 from tests.kubeflow.fake_kfp import FakeKfpApi
+from tests.kubeflow.fake_trainer import RECORDED
 from tests.kubeflow.server import Refused
 
 CONFIG, NIGHTLY = RunConfig(), "0 0 3 * * *"
@@ -218,6 +219,62 @@ def test_the_command_line_submits_and_schedules(kfp, capsys, monkeypatch):
     assert main(["schedule", "--cron", NIGHTLY, "--label-number", "3", "--profile", "cpu"]) == 0
     assert "is created: erase class 3 of digits, 0 0 3 * * *" in capsys.readouterr().out
     assert kfp.schedules[0]["runtime_config"] == kfp.runs[0]["runtime_config"]
+
+
+# --- what there is
+
+
+def recorded(name):
+    return json.loads((RECORDED / name).read_text())
+
+
+def test_runs_and_schedules_are_listed_as_kubeflow_was_recorded_to_tell_them(kfp, capsys):
+    hand_in(kfp)  # so that the experiment is there
+    capsys.readouterr()
+    kfp.instead["list_runs"] = {"runs": [recorded("run-failed.json"), recorded("run-succeeded.json")]}
+    assert main(["runs", "--host", kfp.host]) == 0
+    failed, succeeded = capsys.readouterr().out.splitlines()
+    assert (
+        failed == "364ba749-5aef-46b6-be9e-2ec1cee8e9f2  FAILED      erase class 1 of digits, since 2026-11-27 15:03 UTC, ended 2026-11-27 15:08 UTC"
+    )
+    assert "  SUCCEEDED   erase class 0 of digits, " in succeeded
+    kfp.instead["list_schedules"] = recorded("recurring-runs.json")
+    assert main(["schedules", "list", "--host", kfp.host]) == 0
+    assert capsys.readouterr().out.startswith("060f9d70-78e7-4bee-8296-f880c286ec6c  paused  ")
+
+
+def test_a_run_under_way_has_no_end_and_what_is_not_there_is_said(kfp, capsys):
+    assert main(["runs", "--host", kfp.host]) == 0
+    assert main(["schedules", "list", "--host", kfp.host]) == 0
+    assert capsys.readouterr().out == "there are no runs in experiment 'erasediff'.\nthere are no schedules in experiment 'erasediff'.\n"
+    hand_in(kfp)
+    capsys.readouterr()
+    assert main(["runs", "--host", kfp.host]) == 0
+    assert capsys.readouterr().out == f"{kfp.runs[0]['run_id']}  PENDING     erase class 3 of digits, since 2026-01-01 00:00 UTC\n"
+
+
+def test_a_schedule_is_paused_resumed_and_deleted_by_its_name_or_its_identifier(kfp, capsys):
+    identifier = hand_in(kfp, NIGHTLY)["schedule_id"]
+    hand_in(kfp, NIGHTLY, label=4)
+    capsys.readouterr()
+    modes = []
+    for verb, name in (("pause", "erase class 3 of digits"), ("resume", identifier)):
+        assert main(["schedules", verb, name, "--host", kfp.host]) == 0
+        modes.append([made["mode"] for made in kfp.schedules])
+    assert modes == [["DISABLE", "ENABLE"], ["ENABLE", "ENABLE"]], "control: the other one is as it was"
+    assert main(["schedules", "delete", identifier, "--host", kfp.host]) == 0
+    assert [made["display_name"] for made in kfp.schedules] == ["erase class 4 of digits"]
+    assert capsys.readouterr().out.splitlines()[-1] == "deleted: erase class 3 of digits"
+
+
+def test_a_schedule_that_is_not_there_or_not_one_is_refused_and_nothing_changes(kfp, capsys):
+    hand_in(kfp, NIGHTLY)
+    kfp.schedules.append(kfp.schedules[0] | {"recurring_run_id": "another"})
+    before = kfp.changes()
+    for name, what in (("erase class 5 of digits", "no schedule"), ("erase class 3 of digits", "2 schedules")):
+        assert main(["schedules", "delete", name, "--host", kfp.host]) == 2
+        assert f"experiment 'erasediff' has {what} '{name}': take an identifier" in capsys.readouterr().err
+    assert kfp.changes() == before
 
 
 def free_port() -> int:

@@ -1,0 +1,129 @@
+"""Runs and schedules on Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from erasediff.cli.app import Group, app
+from erasediff.cli.inputs import read_config, read_policy
+from erasediff.cli.options import (
+    ConfigOption,
+    CronOption,
+    ExperimentOption,
+    HostOption,
+    NamespaceOption,
+    NumberOption,
+    OptionalLabelOption,
+    PolicyOption,
+    ProfileOption,
+    RequestsOption,
+    SeedOption,
+    ServiceAccountOption,
+    TierOption,
+)
+from erasediff.errors import BadInput, ExitCode
+
+ScheduleArgument = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its identifier or its name, as `schedules list` shows them.")]
+
+
+def hand_in(
+    ctx: typer.Context,
+    cron: CronOption = None,
+    config: ConfigOption = None,
+    forget_label: OptionalLabelOption = None,
+    label_number: NumberOption = None,
+    requests: RequestsOption = False,
+    policy: PolicyOption = None,
+    seed: SeedOption = None,
+    tier: TierOption = None,
+    profile: ProfileOption = "gpu",
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    experiment: ExperimentOption = "erasediff",
+    service_account: ServiceAccountOption = None,
+) -> int:
+    """Hand the pipeline to Kubeflow Pipelines: for one run, or with ``--cron`` for a schedule.
+
+    Raises:
+        BadInput: ``schedule`` was asked for without ``--cron``.
+    """
+    from erasediff.submit import backend, request_for, schedule, submission, submit
+
+    if ctx.info_name == "schedule" and cron is None:
+        raise BadInput("a schedule needs to know when it runs: give --cron, six fields with the seconds first, such as '0 0 3 * * *'.")
+    where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
+    request = None if requests else request_for(configured, forget_label, label_number)
+    document = submission(where, profile, request, configured, read_policy(policy, tier), cron)
+    if cron is None:
+        run = submit(document)
+        print(f"run {run.run_id} of {document.pipeline}, version {document.version}{' (uploaded)' if run.uploaded else ''}: {document.name}")
+    else:
+        change = schedule(document)
+        print(f"schedule {change.schedule_id} is {change.change}: {document.name}, {document.cron}, with {document.pipeline} {document.version}")
+    return ExitCode.OK
+
+
+app.command("submit", rich_help_panel=Group.RUN, help="Run the pipeline on Kubeflow Pipelines; ERASEDIFF_KFP_TOKEN holds the token.")(hand_in)
+app.command("schedule", rich_help_panel=Group.RUN, help="Schedule the pipeline on Kubeflow Pipelines; a schedule of the same class is replaced.")(
+    hand_in
+)
+
+
+@app.command(rich_help_panel=Group.RUN)
+def runs(host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
+    """List the newest runs on Kubeflow Pipelines."""
+    from erasediff.submit import backend, list_runs
+
+    found = list_runs(backend(host, namespace, experiment, None))
+    for run in found:
+        ended = f", ended {run.finished_at:%Y-%m-%d %H:%M} UTC" if run.finished_at else ""
+        print(f"{run.run_id}  {run.state:<10}  {run.name}, since {run.created_at:%Y-%m-%d %H:%M} UTC{ended}")
+    if not found:
+        print(f"there are no runs in experiment {experiment!r}.")
+    return ExitCode.OK
+
+
+schedules = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(schedules, name="schedules", rich_help_panel=Group.RUN, help="List, pause, resume and delete schedules on Kubeflow Pipelines.")
+
+
+@schedules.command("list")
+def list_all(host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
+    """List the schedules."""
+    from erasediff.submit import backend, list_schedules
+
+    found = list_schedules(backend(host, namespace, experiment, None))
+    for schedule in found:
+        print(f"{schedule.schedule_id}  {'on' if schedule.enabled else 'paused':<6}  {schedule.cron}  {schedule.name}")
+    if not found:
+        print(f"there are no schedules in experiment {experiment!r}.")
+    return ExitCode.OK
+
+
+@schedules.command()
+def pause(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
+    """Start no more runs; a run that is under way goes on."""
+    from erasediff.submit import backend, change_schedule
+
+    print(f"paused: {change_schedule(backend(host, namespace, experiment, None), 'pause', schedule).name}")
+    return ExitCode.OK
+
+
+@schedules.command()
+def resume(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
+    """Start runs again."""
+    from erasediff.submit import backend, change_schedule
+
+    print(f"resumed: {change_schedule(backend(host, namespace, experiment, None), 'resume', schedule).name}")
+    return ExitCode.OK
+
+
+@schedules.command()
+def delete(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
+    """Delete a schedule; its runs stay."""
+    from erasediff.submit import backend, change_schedule
+
+    print(f"deleted: {change_schedule(backend(host, namespace, experiment, None), 'delete', schedule).name}")
+    return ExitCode.OK
