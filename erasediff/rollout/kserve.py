@@ -237,10 +237,10 @@ class KServeBackend:
             created = self._predictor_status(there).get("latestCreatedRevision")
             if created == self._revision_before:
                 return None  # the status is from before the canary
+            self._new_revision = created
             if (reason := failure_of(there["status"].get("modelStatus", {}))) is not None:
                 raise PredictorFailed(f"the new revision did not become ready: {reason}")
-            self._new_revision = revision_with(there, percent)
-            return True if self._new_revision is not None else None
+            return True if revision_with(there, percent) == created else None
 
         decide = standard if self._settings.mode == "Standard" else knative
         self._cluster.wait(INFERENCE_SERVICE, self._settings.name, decide, deadline, f"the canary {name} did not become ready")
@@ -250,16 +250,21 @@ class KServeBackend:
 
         def decide(present: Object | None) -> Object | None:
             there = self._there(present)
+            if self._settings.mode == "Knative" and not self._is_of(there, candidate):
+                return None  # the status is of another revision
             name = there["spec"]["predictor"].get("name")
             if (reason := self._reason(name, (there.get("status") or {}).get("modelStatus", {}))) is not None:
                 raise PredictorFailed(f"{what}: {reason}")
             if self._settings.mode == "Standard":
                 return there if serves_alone(there, name) else None
-            revision, back = revision_with(there, 100), candidate != self._candidate
-            wanted = self._new_revision is None or (revision == self._new_revision) is not back
-            return there if revision is not None and wanted and is_ready(there) else None
+            return there if revision_with(there, 100) is not None and is_ready(there) else None
 
         return self._cluster.wait(INFERENCE_SERVICE, self._settings.name, decide, deadline, what)
+
+    def _is_of(self, present: Object, candidate: Candidate | None) -> bool:
+        """Whether the newest revision is a candidate's, or for a roll-back: not the new one (Knative mode)."""
+        is_new = self._predictor_status(present).get("latestCreatedRevision") == self._new_revision
+        return self._new_revision is None or is_new is (candidate == self._candidate)
 
     def _reason(self, predictor: str | None, model_status: Object) -> str | None:
         """Why a predictor cannot become ready, or ``None``. KServe itself does not say it of a canary; its pods do."""
