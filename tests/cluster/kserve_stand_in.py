@@ -69,14 +69,10 @@ class StandInController:
         return status | ({"canaryStatuses": canaries} if canaries else {})
 
     def _canary(self, entry: Object) -> Object:
+        """KServe 0.20 says ``modelStatus: {transitionStatus: ""}`` here, which an API server of 1.20 takes for null and refuses."""
         self._serve(entry["predictor"])
         loaded = entry["predictor"]["model"]["storageUri"] not in self.failing
-        return {
-            "modelStatus": {"transitionStatus": ""},
-            "name": entry["predictor"]["name"],
-            "ready": loaded,
-            "trafficPercent": entry["trafficPercent"],
-        }
+        return {"name": entry["predictor"]["name"], "ready": loaded, "trafficPercent": entry["trafficPercent"]}
 
     def _serve(self, predictor: Object) -> str:
         """A predictor's Service, and a pod of one that does not load: a real one, whose image no node has."""
