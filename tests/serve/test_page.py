@@ -69,6 +69,6 @@ def test_a_refusal_is_said(page: Browser, rules: Path) -> None:
     page.run(click(4))
     page.wait("document.querySelector('#message').textContent.includes('ask for 1 to 16')")
     rules.write_text("minimum_epoch: 9\n")
-    page.wait("document.querySelector('#state').textContent.includes('may still know')")
+    page.wait("document.querySelector('#state').textContent.includes('below the minimum')")
     rules.write_text("suppress: [5]\n")
     page.wait("document.querySelector('#state').textContent.includes('Verdict PASS')")
