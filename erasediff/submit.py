@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import sha256_file, shipped, write_atomic
@@ -131,13 +130,14 @@ def list_schedules(where: Backend) -> tuple[ListedSchedule, ...]:
     return ListedSchedules.parse(_handed_in(Inquiry(**where.model_dump(), action="list_schedules")), _ANSWER).schedules
 
 
-def change_schedule(where: Backend, action: Literal["pause", "resume", "delete"], schedule: str) -> ListedSchedule:
+def change_schedule(where: Backend, action: str, schedule: str) -> ListedSchedule:
     """Pause, resume or delete the schedule of this name or identifier; returns it as it was.
 
     Raises:
         BadInput: there is none, or more than one of this name; Kubeflow cannot be reached or refuses.
     """
-    return ListedSchedule.parse(_handed_in(Inquiry(**where.model_dump(), action=action, schedule=schedule)), _ANSWER)
+    asked = Inquiry.parse(where.model_dump() | {"action": action, "schedule": schedule}, "the change of a schedule")
+    return ListedSchedule.parse(_handed_in(asked), _ANSWER)
 
 
 def _handed_in(asked: Submission | Inquiry) -> dict[str, object]:

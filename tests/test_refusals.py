@@ -12,7 +12,8 @@ from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict,
 from erasediff.errors import EraseDiffError
 
 RECORDED = Path(__file__).parent / "kubeflow/recorded"
-# What Kubernetes 1.34 says; the first two of the table below were recorded.
+# A webhook's and a Role's answers were recorded. A quota and a limit are also asked of a real API server, in tests/cluster/test_trainjob.py.
+# The words of Pod Security and of a policy were not recorded: they follow Kubernetes' documentation.
 QUOTA = 'pods "x" is forbidden: exceeded quota: small, requested: requests.cpu=4, used: requests.cpu=1, limited: requests.cpu=2'
 POD_SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true (pod must not set it)'
 POLICY = "trainjobs.trainer.kubeflow.org \"x\" is forbidden: ValidatingAdmissionPolicy 'no-gpus' with binding 'all' denied request: no GPUs here"

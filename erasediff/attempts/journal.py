@@ -21,16 +21,7 @@ FAILURE = "failure.json"
 
 @contextmanager
 def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
-    """Announce a step's start and end, and record its failure in a folder.
-
-    Args:
-        step: the step's name.
-        folder: the attempt's folder; the workdir's root before there is an attempt.
-        of: the class, if the run has several.
-
-    Raises:
-        EraseDiffError: as `failure_recorded`.
-    """
+    """Announce a step's start and end, and record its failure: arguments and errors are those of :func:`failure_recorded`."""
     started = time.monotonic()
     announce(step, "started", of=of)
     with failure_recorded(step, folder, of):

@@ -102,28 +102,21 @@ def list_all(host: HostOption = None, namespace: NamespaceOption = None, experim
     return ExitCode.OK
 
 
-@schedules.command()
-def pause(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
-    """Start no more runs; a run that is under way goes on."""
+def change(
+    ctx: typer.Context,
+    schedule: ScheduleArgument,
+    host: HostOption = None,
+    namespace: NamespaceOption = None,
+    experiment: ExperimentOption = "erasediff",
+) -> int:
+    """Pause, resume or delete a schedule, after the subcommand's name."""
     from erasediff.submit import backend, change_schedule
 
-    print(f"paused: {change_schedule(backend(host, namespace, experiment, None), 'pause', schedule).name}")
+    changed = change_schedule(backend(host, namespace, experiment, None), str(ctx.info_name), schedule)
+    print(f"{ctx.info_name}: {changed.name}")
     return ExitCode.OK
 
 
-@schedules.command()
-def resume(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
-    """Start runs again."""
-    from erasediff.submit import backend, change_schedule
-
-    print(f"resumed: {change_schedule(backend(host, namespace, experiment, None), 'resume', schedule).name}")
-    return ExitCode.OK
-
-
-@schedules.command()
-def delete(schedule: ScheduleArgument, host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
-    """Delete a schedule; its runs stay."""
-    from erasediff.submit import backend, change_schedule
-
-    print(f"deleted: {change_schedule(backend(host, namespace, experiment, None), 'delete', schedule).name}")
-    return ExitCode.OK
+schedules.command("pause", help="Start no more runs; a run that is under way goes on.")(change)
+schedules.command("resume", help="Start runs again.")(change)
+schedules.command("delete", help="Delete a schedule; its runs stay.")(change)

@@ -79,7 +79,7 @@ class ServiceSettings(EnvironmentSettings):
     of = "the services"
     model_config = SettingsConfigDict(env_prefix="ERASEDIFF_", extra="ignore")
 
-    mlflow_tracking_uri: str | None = Field(default=None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "ERASEDIFF_MLFLOW_TRACKING_URI"))
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     dvc_remote: str | None = None
     dvc_remote_endpoint_url: str | None = None
     mlflow_backend_store_uri: SecretStr | None = None
@@ -92,7 +92,7 @@ class ServiceSettings(EnvironmentSettings):
 
 
 class KubeflowSettings(EnvironmentSettings):
-    """Where Kubeflow Pipelines is, for ``submit`` and ``schedule``.
+    """Where Kubeflow Pipelines is, for the commands that talk to it.
 
     Attributes:
         host: its address, from ``ERASEDIFF_KFP_HOST`` or ``KFP_HOST``.

@@ -1,4 +1,7 @@
-"""A stand-in for KServe's controller, named so: it plays the transitions of an InferenceService's status and starts no pods."""
+"""A stand-in for KServe's controller, named so: it plays the transitions of an InferenceService's status.
+
+In Standard mode they are those that KServe 0.20 was recorded to make; in Knative mode nothing was recorded. It starts no pod but one that fails.
+"""
 
 from __future__ import annotations
 

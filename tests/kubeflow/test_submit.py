@@ -264,7 +264,7 @@ def test_a_schedule_is_paused_resumed_and_deleted_by_its_name_or_its_identifier(
     assert modes == [["DISABLE", "ENABLE"], ["ENABLE", "ENABLE"]], "control: the other one is as it was"
     assert main(["schedules", "delete", identifier, "--host", kfp.host]) == 0
     assert [made["display_name"] for made in kfp.schedules] == ["erase class 4 of digits"]
-    assert capsys.readouterr().out.splitlines()[-1] == "deleted: erase class 3 of digits"
+    assert capsys.readouterr().out.splitlines()[-1] == "delete: erase class 3 of digits"
 
 
 def test_a_schedule_that_is_not_there_or_not_one_is_refused_and_nothing_changes(kfp, capsys):
