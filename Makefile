@@ -110,7 +110,7 @@ lint-images: build/image-tools/.installed
 # What is waived is waived at the object, in an annotation with its reason.
 lint-manifests: install build/checkov/.installed
 	mkdir -p build/manifests
-	set -e; for overlay in dev prod prod-kubeflow; do \
+	set -e; for overlay in dev prod prod-kubeflow single-user; do \
 	  $(BIN)/kubectl kustomize manifests/overlays/$$overlay > build/manifests/$$overlay.yaml; \
 	  build/checkov/bin/checkov --quiet --compact --skip-download --framework kubernetes --file build/manifests/$$overlay.yaml; \
 	done

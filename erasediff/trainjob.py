@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, ObjectRejected, UnknownKind
 from erasediff.cluster.api import POD, Cluster, Kind
-from erasediff.cluster.pods import restarts, seconds_without_image, trouble_of, with_last_words
+from erasediff.cluster.pods import pod_labels, restarts, seconds_without_image, trouble_of, with_last_words
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
 
@@ -138,8 +138,8 @@ def _patch(settings: TrainJobSettings) -> Document:
             }
         ],
     }
-    labels = {"app.kubernetes.io/name": "erasediff", "app.kubernetes.io/component": "training"}  # the network policies select them
-    return {"replicatedJobs": [{"name": _NODE, "template": {"spec": {"template": {"metadata": {"labels": labels}, "spec": pod}}}}]}
+    template = {"metadata": {"labels": pod_labels("training")}, "spec": pod}
+    return {"replicatedJobs": [{"name": _NODE, "template": {"spec": {"template": template}}}]}
 
 
 class ClusterTrainJobs:

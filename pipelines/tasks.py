@@ -14,6 +14,7 @@ from kfp import dsl, kubernetes
 
 from components.images import PIPELINE_CPU, TRAIN_GPU
 from components.shapes import component_of
+from erasediff.cluster.pods import pod_labels
 from erasediff.records.trainjob import SETTINGS_VARIABLE
 from erasediff.steps.table import ENVIRONMENT, SMALL, TRAINING, Size, Step
 
@@ -122,6 +123,8 @@ def _give(task: dsl.PipelineTask, row: Step) -> None:
 
 
 def _harden(task: dsl.PipelineTask, row: Step, size: Size) -> None:
+    for name, value in pod_labels("step").items():
+        kubernetes.add_pod_label(task, name, value)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
     if row.retries:
         task.set_retry(row.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")

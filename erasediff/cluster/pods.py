@@ -16,6 +16,11 @@ _ORDINARY = {"ContainerCreating", "PodInitializing"}
 _LENGTH = 300
 
 
+def pod_labels(component: str) -> dict[str, str]:
+    """The labels of every pod of EraseDiff: the network policies in ``manifests/`` select by them, and nobody else's pods have them."""
+    return {"app.kubernetes.io/name": "erasediff", "app.kubernetes.io/part-of": "erasediff", "app.kubernetes.io/component": component}
+
+
 @dataclass(frozen=True)
 class Trouble:
     """Why a pod is not ready, and whether waiting is hopeless."""

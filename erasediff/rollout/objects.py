@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from erasediff.cluster.api import Object
+from erasediff.cluster.pods import pod_labels
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import PREFIX, Candidate
 from erasediff.rollout.rules import CONFIG_MAP_NAME, KEY
@@ -13,6 +14,7 @@ Track = Literal["stable", "canary"]
 
 PORT = 8080
 RULES_MOUNT = "/etc/erasediff"
+_COMPONENT = "serving"
 _USER = 65532  # an arbitrary number: Kubernetes requires one, and an image may name its user by a word
 _ANSWER_SECONDS = 60  # time for accepted requests after SIGTERM
 
@@ -24,12 +26,12 @@ def deployment_name(settings: RollOutSettings, track: Track) -> str:
 
 def selector(settings: RollOutSettings, track: Track | None = None) -> dict[str, str]:
     """The labels of the pods of a track, or of both."""
-    labels = {"app.kubernetes.io/instance": settings.name, "app.kubernetes.io/component": "serving"}
+    labels = {"app.kubernetes.io/instance": settings.name, "app.kubernetes.io/component": _COMPONENT}
     return labels if track is None else labels | {f"{PREFIX}track": track}
 
 
 def _labels(settings: RollOutSettings, track: Track) -> dict[str, str]:
-    return {"app.kubernetes.io/name": "erasediff", "app.kubernetes.io/managed-by": "erasediff", **selector(settings, track)}
+    return {**pod_labels(_COMPONENT), "app.kubernetes.io/managed-by": "erasediff", **selector(settings, track)}
 
 
 def service(settings: RollOutSettings, track: Track) -> Object:

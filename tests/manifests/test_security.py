@@ -5,8 +5,9 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.manifests.built import BUILT, OVERLAYS, built, of_kind, pods
+from tests.manifests.built import BUILT, NAMESPACES, OVERLAYS, OWN_NAMESPACE, built, of_kind, pods
 from tests.manifests.restricted import findings
 
 GOOD = {
@@ -64,7 +65,7 @@ def test_control_what_is_not_restricted_is_found(where, value, finding):
     assert findings(bad) == [finding]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", OWN_NAMESPACE)
 def test_the_namespace_enforces_the_restricted_standard(overlay):
     (namespace,) = of_kind(built(f"overlays/{overlay}"), "Namespace").values()
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -83,9 +84,12 @@ def test_the_only_rights_are_those_of_one_narrow_role_in_one_namespace(overlay):
     objects = built(f"overlays/{overlay}")
     assert not {found["kind"] for found in objects} & {"ClusterRole", "ClusterRoleBinding"}
     (role,) = of_kind(objects, "Role").values()
+    bindings = of_kind(objects, "RoleBinding")
     assert [too_much(rule) for rule in role["rules"]] == [[] for _ in role["rules"]]
-    (binding,) = of_kind(objects, "RoleBinding").values()
-    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "erasediff-pipeline", "namespace": "erasediff"}]
+    own, shared = {"erasediff-pipeline": "erasediff-pipeline"}, {"erasediff-launcher": "pipeline-runner"}
+    assert {name: binding["roleRef"]["name"] for name, binding in bindings.items()} == (own if overlay in OWN_NAMESPACE else own | shared)
+    account = {"kind": "ServiceAccount", "name": "erasediff-pipeline", "namespace": NAMESPACES[overlay]}
+    assert [binding["subjects"] for binding in bindings.values()] == [[account] for _ in bindings]
 
 
 def test_control_a_right_too_many_is_found():
@@ -102,11 +106,47 @@ def test_nobody_but_the_pipeline_gets_a_token(overlay):
     assert {name for name, account in accounts.items() if account.get("automountServiceAccountToken") is not False} == {"erasediff-pipeline"}
 
 
+OURS = {"app.kubernetes.io/part-of": "erasediff"}
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_nothing_comes_in_or_goes_out_that_is_not_named(overlay):
     policies = of_kind(built(f"overlays/{overlay}"), "NetworkPolicy")
-    assert policies["default-deny"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    denied = {} if overlay in OWN_NAMESPACE else {"matchLabels": OURS}
+    assert policies["erasediff-default-deny"]["spec"] == {"podSelector": denied, "policyTypes": ["Ingress", "Egress"]}
     assert [name for name, policy in policies.items() if is_open(policy["spec"])] == []
+
+
+def foreign(objects):
+    """Selectors that pods of others could match, and a namespace that others have made."""
+    selectors = {name: policy["spec"]["podSelector"] for name, policy in of_kind(objects, "NetworkPolicy").items()}
+    selectors |= {f"Service {name}": {"matchLabels": service["spec"]["selector"]} for name, service in of_kind(objects, "Service").items()}
+    wide = [name for name, selector in selectors.items() if not selector.get("matchLabels", {}).items() >= OURS.items()]
+    return sorted([*wide, *of_kind(objects, "Namespace")])
+
+
+def test_in_kubeflows_own_namespace_nothing_is_selected_but_our_pods():
+    assert foreign(built("overlays/single-user")) == []
+    assert {found["metadata"].get("namespace") for found in built("overlays/single-user")} == {"kubeflow"}
+    assert "erasediff-default-deny" in foreign(built("overlays/dev")), "control: in a namespace of its own it denies to all"
+    assert "erasediff" in foreign(built("overlays/dev")), "control: and makes that namespace"
+
+
+def test_every_pod_that_is_made_later_has_the_label_that_the_policies_select():
+    """Pods of steps, of a training job and of a roll-out are in no manifest."""
+    from erasediff.cluster.pods import pod_labels
+    from pipelines.compile import COMPILED
+
+    assert pod_labels("step").items() >= OURS.items()
+    for path in COMPILED.glob("erasure-*.yaml"):
+        _, platform = yaml.safe_load_all(path.read_text())
+        executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        assert [executor["podMetadata"]["labels"] for executor in executors.values()] == [pod_labels("step")] * len(executors)
+    selected = {
+        p["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component")
+        for p in of_kind(built("overlays/single-user"), "NetworkPolicy").values()
+    }
+    assert selected == {None, "step", "serving"}
 
 
 def is_open(spec):
