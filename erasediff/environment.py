@@ -27,6 +27,9 @@ THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MKL_NUM_THREAD
 TERMINATION_LOG, _TERMINATION_BYTES = Path("/dev/termination-log"), 4096
 """What Kubernetes shows as the reason of a container's end, and how much of it."""
 
+KUBEFLOW_RUN = "ERASEDIFF_KUBEFLOW_RUN"
+"""The variable with the id of the run on Kubeflow Pipelines; a compiled task takes it from its pod's label."""
+
 _UMASK = 0o007
 """The steps share a workdir as one group."""
 

@@ -15,6 +15,7 @@ from kfp import dsl, kubernetes
 from components.images import PIPELINE_CPU, TRAIN_GPU
 from components.shapes import component_of
 from erasediff.cluster.pods import pod_labels
+from erasediff.environment import KUBEFLOW_RUN
 from erasediff.records.trainjob import SETTINGS_VARIABLE
 from erasediff.steps.table import ENVIRONMENT, SMALL, TRAINING, Size, Step
 
@@ -123,6 +124,7 @@ def _give(task: dsl.PipelineTask, row: Step) -> None:
 
 
 def _harden(task: dsl.PipelineTask, row: Step, size: Size) -> None:
+    kubernetes.use_field_path_as_env(task, env_name=KUBEFLOW_RUN, field_path="metadata.labels['pipeline/runid']")
     for name, value in pod_labels("step").items():
         kubernetes.add_pod_label(task, name, value)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)

@@ -1,9 +1,10 @@
-"""The journal of an attempt: how long each step took, and why the last one failed."""
+"""The journal of an attempt: how long each step took, why the last one failed, and which runs of Kubeflow worked on it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
+from erasediff.environment import KUBEFLOW_RUN
 from erasediff.errors import EraseDiffError, explain_missing_module, explain_os_error
 from erasediff.files import write_atomic
 from erasediff.progress import announce
 from erasediff.records.core import Failure
 
 FAILURE = "failure.json"
+_KUBEFLOW_RUNS = "kubeflow-runs.json"
 
 
 @contextmanager
@@ -78,6 +81,19 @@ def read_seconds(attempt: Attempt) -> dict[str, float]:
     """The seconds of every step that succeeded."""
     path = attempt.folder / "seconds.json"
     return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
+def record_kubeflow_run(attempt: Attempt) -> None:
+    """Record the id of the Kubeflow run that works on an attempt, if there is one: its parameters and logs outlive every purge."""
+    run = os.environ.get(KUBEFLOW_RUN)
+    if run and run not in (runs := read_kubeflow_runs(attempt)):
+        write_atomic(attempt.folder / _KUBEFLOW_RUNS, json.dumps([*runs, run]).encode())
+
+
+def read_kubeflow_runs(attempt: Attempt) -> list[str]:
+    """The ids of the Kubeflow runs that worked on an attempt, in their order."""
+    path = attempt.folder / _KUBEFLOW_RUNS
+    return json.loads(path.read_bytes()) if path.is_file() else []
 
 
 def read_failure(folder: Path) -> Failure | None:

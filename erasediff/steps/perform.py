@@ -12,7 +12,7 @@ from contextlib import nullcontext
 
 from erasediff.attempts.attempt import Attempt, kind_name
 from erasediff.attempts.batch import batch_of, lead_of, others_of, requests_in
-from erasediff.attempts.journal import FAILURE, journaled, read_failure, record_seconds
+from erasediff.attempts.journal import FAILURE, journaled, read_failure, record_kubeflow_run, record_seconds
 from erasediff.attempts.workdir import Workdir
 from erasediff.environment import is_main_process
 from erasediff.errors import EraseDiffError
@@ -154,6 +154,7 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
     for one in batch_of(attempt):
         (one.folder / FAILURE).unlink(missing_ok=True)
         record_seconds(one, row.name, time.monotonic() - started)
+        record_kubeflow_run(one)
     return attempt
 
 

@@ -176,7 +176,7 @@ def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store,
         remote_store(remote, recorded, settings.dvc_remote_endpoint_url),
         artifacts_store(found.plan, settings),
         registry_store(found.plan, subject.name, config.purge.superseded, tracking, settings),
-        pipeline_store(run.workdir),
+        pipeline_store(run.workdir, subject.attempts),
         owned_store(config.purge.places, run.workdir.root, needed),
         keys_store(run.workdir.request_key(plan.request)),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from erasediff.steps.table import Role, step_for, work_steps
-from tests.faults.life import SIX, Ended, Life
+from tests.faults.life import FIVE, Ended, Life
 
 MOMENTS = int(os.environ.get("ERASEDIFF_FAULT_MOMENTS", "50"))
 SEED = int(os.environ.get("ERASEDIFF_FAULT_SEED", str(time.time_ns())))
@@ -61,7 +61,7 @@ def test_killed_at_random_moments(life: Life, seconds: float, half: int) -> None
     print(f"ERASEDIFF_FAULT_SEED={SEED}")
     lives = 0
     while left > 0:
-        life.again(*(SIX,) * half)
+        life.again(*(FIVE,) * half)
         lives += 1
         while left > 0 and (ended := _killed(life, seconds * (1 + half) * chance.random() ** 3)) is None:
             left -= 1

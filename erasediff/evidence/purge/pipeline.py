@@ -1,4 +1,4 @@
-"""The store "pipeline artifacts": leftovers of killed local pipeline runs.
+"""The store "pipeline artifacts": leftovers of killed local pipeline runs, and the runs on Kubeflow, which are listed and kept.
 
 A run that ends removes its folder. On a cluster, Kubeflow's artifacts lie under its pipeline root; the operator can name them in purge.places.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
+from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.journal import read_kubeflow_runs
 from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
 from erasediff.evidence.purge.folder import folder_items
 from erasediff.evidence.purge.store import Kept, Listing, Store
@@ -17,9 +20,12 @@ from erasediff.files import is_in_use
 KFP_PREFIX = "erasediff-kfp-"
 """The prefix of the folders that ``pipelines/local.py`` gives to kfp."""
 
+_KEPT = "they are Kubeflow's own: delete the run there, and its logs in Kubeflow's bucket"
 
-def pipeline_store(workdir: Workdir) -> Store:
-    """Unused folders of local pipeline runs."""
+
+def pipeline_store(workdir: Workdir, attempts: Iterable[Attempt]) -> Store:
+    """Unused folders of local pipeline runs; the runs of Kubeflow that worked on these attempts are named, since no purge reaches them."""
+    runs = list(dict.fromkeys(run for attempt in attempts for run in read_kubeflow_runs(attempt)))
 
     def look() -> Listing:
         temporary = Path(tempfile.gettempdir())
@@ -27,7 +33,7 @@ def pipeline_store(workdir: Workdir) -> Store:
         busy = [folder for folder in folders if is_in_use(folder)]
         items = [item for folder in folders if folder not in busy for item in folder_items(folder, "files of pipeline runs", folder.parent)]
         kept = Kept("folders of pipeline runs", len(busy), "a current run uses them, and removes them at its end")
-        return Listing(tuple(items), (kept,))
+        return Listing(tuple(items), (kept, *(Kept(f"parameters, metadata and logs of run {run} on Kubeflow Pipelines", 1, _KEPT) for run in runs)))
 
     return Store("pipeline artifacts", look, "searched again for folders of pipeline runs")
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.journal import read_kubeflow_runs, record_kubeflow_run
+from erasediff.environment import KUBEFLOW_RUN
 from erasediff.errors import BadInput, PurgeUnfinished
 from erasediff.records.config import PurgeConfig
 from erasediff.records.core import ExportedRecord, PromotionRecord, RegisteredRecord, RollOutRecord, VerdictRecord
@@ -56,6 +58,19 @@ def test_every_store_has_a_line_with_counts_and_no_names(world: World) -> None:
     text = record.canonical().decode()
     assert world.canary.hex() not in text
     assert str(world.root) not in text
+
+
+def test_the_runs_on_kubeflow_are_listed_and_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters, metadata and logs of a run lie in Kubeflow, where no purge reaches."""
+    run = world.promoted()
+    for name in ("", "0b6e2a4c-first", "0b6e2a4c-first", "91d7-second"):  # one outside Kubeflow, and one whose pod was evicted
+        monkeypatch.setenv(KUBEFLOW_RUN, name)
+        record_kubeflow_run(run)
+    kept = [(line.what, line.count) for line in purge(run).lines if (line.store, line.action) == ("pipeline artifacts", "kept")]
+    assert [(what, count) for what, count in kept if "Kubeflow" in what] == [
+        (f"parameters, metadata and logs of run {name} on Kubeflow Pipelines", 1) for name in ("0b6e2a4c-first", "91d7-second")
+    ]
+    assert read_kubeflow_runs(run) == ["0b6e2a4c-first", "91d7-second"], "the purge keeps the list: it may run again"
 
 
 def test_purging_twice_leaves_what_once_leaves(world: World) -> None:
