@@ -285,6 +285,14 @@ def load_table(rows: list[Row]) -> str:
 
 
 ATTACKS = ("F4", "F5", "F3.partial")
+
+
+def found_table(rows: list[Row]) -> str:
+    """One line a step."""
+    lines = [[f"`{row['step']}`", f"{row['cpu_seconds']:.1f} s"] for row in rows]
+    return f"{_table(['step', 'CPU time'], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.found WORKDIR` measures it again."
+
+
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "demo": demo_table,
     "targets": targets_table,
@@ -299,6 +307,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "judging": judging_table,
     "serve": serve_table,
     "load": load_table,
+    "found": found_table,
 }
 
 
