@@ -8,6 +8,7 @@ next call. DVC's settings and caches outside the scratch folder are neither read
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
@@ -273,7 +274,8 @@ class ForgetStore:
         if isinstance(error, DownloadError):
             return BadInput(f"{remote} does not hold all files of the version: publish the forget set again.")
         where = f" at {_without_user(self._endpoint_url)}" if self._s3 and self._endpoint_url else ""
-        kind = Outage if self._local is None and not isinstance(error, DvcException) else Unreachable
+        for_good = isinstance(error, DvcException) or getattr(error, "errno", None) == errno.EINVAL  # what s3fs makes of a request that is wrong
+        kind = Unreachable if for_good or self._local is not None else Outage
         return kind(f"{remote}{where} does not answer ({type(error).__name__}): check its address and the network.")
 
 
