@@ -20,7 +20,7 @@ def retried(call: Callable[[], T]) -> T:
     """The result of a call, which is made again after an outage, for as long as the settings say.
 
     Args:
-        call: it has to leave the same behind where it is made twice, for the answer to the first may be what was lost.
+        call: it has to be safe to make twice, for the answer to the first may be what was lost.
 
     Raises:
         Outage: the service was away for the whole time.

@@ -28,6 +28,9 @@ _TAG_LENGTH = 5000
 # The registry answers with the second one if a model lacks an alias.
 _NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
+# What MLflow's error of a download quotes of `requests`; it gives no other reason.
+_REFUSED_DOWNLOAD = re.compile(r"\b4(?!29)\d\d Client Error")
+
 T = TypeVar("T")
 
 
@@ -120,7 +123,7 @@ class Tracking:
         return self._call(found_or_made)
 
     def start_run(self, name: str, tags: Mapping[str, str]) -> str:
-        """Create a run and return its id."""
+        """Create a run and return its id; where the answer was lost, an empty run is left beside it."""
         experiment = self._experiment()
         run = self._call(lambda: self.client.create_run(experiment, run_name=name, tags=dict(tags)))
         return str(run.info.run_id)
@@ -270,7 +273,8 @@ def _passes(error: Exception) -> bool:
         away = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError, requests.exceptions.ChunkedEncodingError)
         answered = cause.response is not None and cause.response.status_code in PASSING_STATUS
         return answered or (isinstance(cause, away) and not isinstance(cause, requests.exceptions.SSLError))
-    return isinstance(cause, MlflowException) and cause.get_http_status_code() in PASSING_STATUS
+    answers_later = isinstance(cause, MlflowException) and cause.get_http_status_code() in PASSING_STATUS
+    return answers_later and not _REFUSED_DOWNLOAD.search(str(cause))
 
 
 def _without_credentials(text: str) -> str:
