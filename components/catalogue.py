@@ -16,7 +16,6 @@ def readme(row: Step) -> str:
     facts = {
         "image": f"`{component.component_spec.implementation.container.image}`",
         "size": f"{row.size.cpu} CPU, {row.size.gpus} GPU, {row.size.memory}, {row.size.minutes} minutes at most",
-        "tried again": f"{row.retries} times" if row.retries else "never",
         "settings": ", ".join(f"`{name}`" for name in row.settings) or "none",
         "credentials": ", ".join(f"`{name}`" for name in row.credentials) or "none",
         "command line": f"`erasediff {row.command}`",

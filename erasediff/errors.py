@@ -48,7 +48,15 @@ class Conflict(BadInput):
 
 
 class Unreachable(BadInput):
-    """A service that the settings name does not answer."""
+    """A service that the settings name does not answer or refuses."""
+
+
+class Outage(Unreachable):
+    """It does not answer now, or says that it cannot at present: :mod:`erasediff.retries` tries the same call again."""
+
+
+PASSING_STATUS = frozenset({429, 500, 502, 503, 504})
+"""The answers over HTTP that say the same."""
 
 
 class AwaitingApproval(EraseDiffError):
@@ -101,7 +109,7 @@ _OF_EXTRAS = {
     "cpu": (
         *("PIL", "accelerate", "cronsim", "diffusers", "dvc", "dvc_objects", "huggingface_hub", "jinja2", "kfp", "kubernetes"),
         *("matplotlib", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "requests", "ruamel"),
-        *("safetensors", "scipy", "sklearn", "sqlalchemy", "torch", "transformers", "urllib3", "yaml"),
+        *("safetensors", "scipy", "sklearn", "sqlalchemy", "tenacity", "torch", "transformers", "urllib3", "yaml"),
     ),
     "s3": ("boto3", "botocore"),
     "nudenet": ("nudenet",),

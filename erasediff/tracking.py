@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from erasediff.errors import BadInput, Unreachable
+from erasediff.errors import PASSING_STATUS, BadInput, Outage, Unreachable
 from erasediff.records.core import ModelRecord
 from erasediff.records.settings import MLFLOW_DATABASE, ServiceSettings
+from erasediff.retries import retried
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "erasediff"
@@ -26,6 +27,9 @@ _BATCH = 1000  # the server's limit of metrics a call
 _TAG_LENGTH = 5000
 # The registry answers with the second one if a model lacks an alias.
 _NOTHING_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+# What MLflow's error of a download quotes of `requests`; it gives no other reason.
+_REFUSED_DOWNLOAD = re.compile(r"\b4(?!29)\d\d Client Error")
 
 T = TypeVar("T")
 
@@ -50,11 +54,14 @@ class Tracking:
             self._call(self._follow_the_workdir)
 
     def _call(self, action: Callable[[], T]) -> T:
-        """Run one MLflow call.
+        """Run one MLflow call, again while the server is away.
 
         Raises:
             Unreachable: the server does not answer or refuses.
         """
+        return retried(lambda: self._once(action))
+
+    def _once(self, action: Callable[[], T]) -> T:
         import requests
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -65,23 +72,25 @@ class Tracking:
             if "database or disk is full" in str(error):
                 raise BadInput(f"no space is left for {_without_credentials(self.uri)}: free some space and run the same command again.") from error
             reason = _without_credentials(str(error).splitlines()[0])[:200]
-            raise Unreachable(
+            kind = Outage if self.uri.startswith("http") and _passes(error) else Unreachable
+            raise kind(
                 f"MLflow at {_without_credentials(self.uri)} does not answer ({reason}): start the server or correct MLFLOW_TRACKING_URI."
             ) from error
 
     def _found(self, look_up: Callable[[], T]) -> T | None:
         """The result of a look-up, or ``None`` if nothing has that name."""
+        return self._call(lambda: self._look(look_up))
+
+    @staticmethod
+    def _look(look_up: Callable[[], T]) -> T | None:
         from mlflow.exceptions import MlflowException
 
-        def look() -> T | None:
-            try:
-                return look_up()
-            except MlflowException as error:
-                if error.error_code in _NOTHING_THERE:
-                    return None
-                raise
-
-        return self._call(look)
+        try:
+            return look_up()
+        except MlflowException as error:
+            if error.error_code in _NOTHING_THERE:
+                return None
+            raise
 
     @property
     def _artifacts(self) -> str:
@@ -104,15 +113,17 @@ class Tracking:
         engine.dispose()
 
     def _experiment(self) -> str:
-        existing = self._call(lambda: self.client.get_experiment_by_name(EXPERIMENT))
-        if existing is not None:
-            return str(existing.experiment_id)
         # Without a server, artifacts go beside the database.
         local = None if self.uri.startswith("http") else self._artifacts
-        return str(self._call(lambda: self.client.create_experiment(EXPERIMENT, artifact_location=local)))
+
+        def found_or_made() -> str:
+            existing = self.client.get_experiment_by_name(EXPERIMENT)
+            return str(self.client.create_experiment(EXPERIMENT, artifact_location=local) if existing is None else existing.experiment_id)
+
+        return self._call(found_or_made)
 
     def start_run(self, name: str, tags: Mapping[str, str]) -> str:
-        """Create a run and return its id."""
+        """Create a run and return its id; where the answer was lost, an empty run is left beside it."""
         experiment = self._experiment()
         run = self._call(lambda: self.client.create_run(experiment, run_name=name, tags=dict(tags)))
         return str(run.info.run_id)
@@ -161,12 +172,17 @@ class Tracking:
         """
         if long := next((key for key, value in tags.items() if len(value) > _TAG_LENGTH), None):
             raise BadInput(f"the tag {long} of {name!r} has {len(tags[long])} characters, MLflow keeps {_TAG_LENGTH}: report this.")
-        if self._found(lambda: self.client.get_registered_model(name)) is None:
-            self._call(lambda: self.client.create_registered_model(name))
-        for version in self._call(lambda: self.client.search_model_versions(f"name='{name}'")):
-            if version.run_id == run_id and all(version.tags.get(k) == v for k, v in tags.items() if k.endswith("sha256")):
-                return str(version.version)
-        return str(self._call(lambda: self.client.create_model_version(name, source, run_id, dict(tags))).version)
+        digests = {key: value for key, value in tags.items() if key.endswith("sha256")}
+
+        def found_or_made() -> str:
+            if self._look(lambda: self.client.get_registered_model(name)) is None:
+                self.client.create_registered_model(name)
+            for version in self.client.search_model_versions(f"name='{name}'"):
+                if version.run_id == run_id and digests.items() <= version.tags.items():
+                    return str(version.version)
+            return str(self.client.create_model_version(name, source, run_id, dict(tags)).version)
+
+        return self._call(found_or_made)
 
     def versions_with_tag(self, name: str, tag: str) -> list[str]:
         """The versions of a model that carry a tag, oldest first; none if there is no such model."""
@@ -245,6 +261,20 @@ class Tracking:
 def _own_database(workdir: Path) -> str:
     """The address of the database in a workdir, the default if no server is set."""
     return f"sqlite:///{workdir / MLFLOW_DATABASE}"
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a call that failed so may succeed later: MLflow's own errors have what ``requests`` raised as their context."""
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    cause = error.__context__ if isinstance(error.__context__, requests.RequestException) else error
+    if isinstance(cause, requests.RequestException):
+        away = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError, requests.exceptions.ChunkedEncodingError)
+        answered = cause.response is not None and cause.response.status_code in PASSING_STATUS
+        return answered or (isinstance(cause, away) and not isinstance(cause, requests.exceptions.SSLError))
+    answers_later = isinstance(cause, MlflowException) and cause.get_http_status_code() in PASSING_STATUS
+    return answers_later and not _REFUSED_DOWNLOAD.search(str(cause))
 
 
 def _without_credentials(text: str) -> str:

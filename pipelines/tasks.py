@@ -128,8 +128,6 @@ def _harden(task: dsl.PipelineTask, row: Step, size: Size) -> None:
     for name, value in pod_labels("step").items():
         kubernetes.add_pod_label(task, name, value)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
-    if row.retries:
-        task.set_retry(row.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
     if row.size == TRAINING:
         # Parallel worker processes exchange tensors in /dev/shm, which is 64 MiB by default.
         kubernetes.empty_dir_mount(task, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory", size_limit=SHARED_MEMORY)  # noqa: S108

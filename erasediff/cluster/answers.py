@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from erasediff.errors import BadInput, EraseDiffError, Unreachable
+from erasediff.errors import PASSING_STATUS, BadInput, EraseDiffError, Outage, Unreachable
 
 _MESSAGE_LENGTH = 600
 """What is quoted of the server's message; a webhook's reason can be a paragraph."""
@@ -17,8 +17,8 @@ class ObjectConflict(EraseDiffError):
     """Somebody else changed the same object, or owns the same field."""
 
 
-class ConnectionLost(Unreachable):
-    """The API server did not answer; a later call may succeed."""
+class ConnectionLost(Outage):
+    """The API server did not answer."""
 
 
 class Forbidden(Unreachable):
@@ -68,7 +68,7 @@ def explain(status: int | None, message: str, verb: str, what: str) -> EraseDiff
         return ObjectConflict(f"{what} was changed by another client in the meantime (409: {message})")
     if not status:  # the client's word for a TLS connection that was cut
         return ConnectionLost(f"the API server does not answer ({message[:60]}) when asked to {verb} {what}: check the address and run again.")
-    if status in (429, 500, 502, 503, 504):
+    if status in PASSING_STATUS:
         return ConnectionLost(f"the API server answers {status} ({message}) when asked to {verb} {what}: run again later.")
     return ObjectRejected(f"the cluster refuses to {verb} {what} ({status}: {message}).")
 

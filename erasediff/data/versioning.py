@@ -8,20 +8,22 @@ next call. DVC's settings and caches outside the scratch folder are neither read
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from erasediff.data.workspace import throwaway_workspace
-from erasediff.errors import BadInput, EraseDiffError, IntegrityError, Unreachable, explain_os_error
+from erasediff.errors import BadInput, EraseDiffError, IntegrityError, Outage, Unreachable, explain_os_error
 from erasediff.files import explain_disk_errors, publish_folder, write_atomic
+from erasediff.retries import retried
 
 _OUT = "forget"
 _REMOTE = "forget"
@@ -75,7 +77,7 @@ class ForgetStore:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def publish(self, folder: Path, scratch: Path) -> str:
-        """Send a folder to the remote and check that the remote holds all of it.
+        """Send a folder to the remote and check that the remote holds all of it; again while the remote is away.
 
         Args:
             folder: regular files only; it is read and left as it is.
@@ -91,6 +93,9 @@ class ForgetStore:
         """
         _check_folder(folder)
         self._check_writable()
+        return retried(lambda: self._publish(folder, scratch))
+
+    def _publish(self, folder: Path, scratch: Path) -> str:
         with self._workspace(scratch) as repo:
             copy = Path(repo.root_dir) / _OUT
             with explain_disk_errors(scratch):
@@ -99,12 +104,12 @@ class ForgetStore:
             (stage,) = repo.add(str(copy))
             version = str(stage.outs[0].hash_info.value)
             with self._remote_errors():
-                repo.push(remote=_REMOTE)
+                self._transfer(repo, lambda: repo.push(remote=_REMOTE))
                 self._prove(repo, version, expected, copy)
         return version
 
     def fetch(self, version: str, target: Path, scratch: Path) -> None:
-        """Fetch exactly one version from the remote into ``target``, completely or not at all.
+        """Fetch exactly one version from the remote into ``target``, completely or not at all; again while the remote is away.
 
         Args:
             version: ``<md5>.dir`` as :meth:`publish` returned it.
@@ -121,6 +126,9 @@ class ForgetStore:
         if target.exists() and not target.is_dir():
             raise BadInput(f"{target} is a file, so no folder can take its place: choose another target.")
         self._check_readable()
+        retried(lambda: self._fetch(version, target, scratch))
+
+    def _fetch(self, version: str, target: Path, scratch: Path) -> None:
         with self._workspace(scratch) as repo:
             workspace = Path(repo.root_dir)
             with self._remote_errors():
@@ -128,11 +136,21 @@ class ForgetStore:
                 # JSON is YAML; the md5 of the listing is all that DVC needs to know.
                 pointer = {"outs": [{"md5": version, "hash": "md5", "path": _OUT}]}
                 write_atomic(workspace / f"{_OUT}.dvc", json.dumps(pointer).encode())
-                repo.pull(targets=[f"{workspace / _OUT}.dvc"], remote=_REMOTE)
+                self._transfer(repo, lambda: repo.pull(targets=[f"{workspace / _OUT}.dvc"], remote=_REMOTE))
             # DVC takes a cached file's name for its content, and by default does not hash what it downloads.
             if _inventory(workspace / _OUT) != listing:
                 raise IntegrityError(f"the DVC remote {self.shown} holds other bytes than {version} names: publish again.")
             publish_folder(target.parent, lambda new: _move_into(workspace / _OUT, new, target.name))
+
+    def _transfer(self, repo: Any, transfer: Callable[[], object]) -> None:
+        """Make a transfer. Where files were left out, DVC does not say why: ask whether the remote is away, and transfer once more if it is not."""
+        from dvc.exceptions import DownloadError, UploadError
+
+        try:
+            transfer()
+        except (DownloadError, UploadError):
+            self._probe(repo)
+            transfer()
 
     def _prove(self, repo: Any, version: str, expected: _Listing, copy: Path) -> None:
         """List the remote itself; DVC's own status reads the index that the push has just written."""
@@ -239,7 +257,7 @@ class ForgetStore:
 
     def _sentence(self, error: Exception) -> EraseDiffError:
         from dvc.config import ConfigError
-        from dvc.exceptions import DownloadError, UploadError
+        from dvc.exceptions import DownloadError, DvcException, UploadError
         from dvc_objects.fs.errors import AuthError, RemoteMissingDepsError
 
         remote = f"the DVC remote {self.shown}"
@@ -256,7 +274,9 @@ class ForgetStore:
         if isinstance(error, DownloadError):
             return BadInput(f"{remote} does not hold all files of the version: publish the forget set again.")
         where = f" at {_without_user(self._endpoint_url)}" if self._s3 and self._endpoint_url else ""
-        return Unreachable(f"{remote}{where} does not answer ({type(error).__name__}): check its address and the network.")
+        for_good = isinstance(error, DvcException) or getattr(error, "errno", None) == errno.EINVAL  # what s3fs makes of a request that is wrong
+        kind = Unreachable if for_good or self._local is not None else Outage
+        return kind(f"{remote}{where} does not answer ({type(error).__name__}): check its address and the network.")
 
 
 def _local_folder(remote: str) -> Path | None:

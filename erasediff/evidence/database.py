@@ -34,8 +34,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.pool import NullPool
 
 from erasediff.attempts.workdir import Workdir
-from erasediff.errors import BadInput, IntegrityError, Unreachable
+from erasediff.errors import BadInput, IntegrityError, Outage, Unreachable
 from erasediff.evidence.chain import GENESIS
+from erasediff.retries import retried
 
 FILE = "ledger.db"
 SCHEMA = 1
@@ -118,18 +119,24 @@ class LedgerDatabase:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that may write."""
-        with self._explained(), self.engine.connect().execution_options(ledger_writes=True) as connection, connection.begin():
+        """A transaction that may write. Its server is waited for; a transaction that is cut off later leaves nothing behind."""
+        connected = retried(self._connected)
+        with self._explained(), connected.execution_options(ledger_writes=True) as connection, connection.begin():
             yield connection
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A read-only transaction on one snapshot."""
-        with self._explained(), self.engine.connect() as connection:
+        """A read-only transaction on one snapshot. Its server is waited for."""
+        connected = retried(self._connected)
+        with self._explained(), connected as connection:
             if self.engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield connection
+
+    def _connected(self) -> Connection:
+        with self._explained():
+            return self.engine.connect()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -147,8 +154,16 @@ class LedgerDatabase:
         if "malformed" in reason or "not a database" in reason:
             return IntegrityError(f"{self.name} is damaged or not a database: restore a copy, and verify it with `erasediff status`.")
         if isinstance(error, OperationalError | InterfaceError):
-            return Unreachable(f"{self.name} does not answer: start its server, or correct ERASEDIFF_LEDGER.")
+            kind = Outage if is_outage(error) else Unreachable
+            return kind(f"{self.name} does not answer: start its server, or correct ERASEDIFF_LEDGER.")
         return error
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether a database's server is away, starts or ends, or has no connection left; a file is never away."""
+    if not isinstance(error, OperationalError | InterfaceError) or type(error.orig).__module__.startswith("sqlite3"):
+        return False
+    return not any(words in str(error.orig).lower() for words in _REMEDIES)
 
 
 _REMEDIES = {
@@ -163,6 +178,8 @@ _REMEDIES = {
     "password authentication failed": "its server refuses these credentials; correct ERASEDIFF_LEDGER.",
     "no password supplied": "its server asks for a password; correct ERASEDIFF_LEDGER.",
     "does not exist": "its server lacks a database, a role or a table; make it, or correct ERASEDIFF_LEDGER.",
+    "pg_hba.conf": "its server does not let this host or role in; see its pg_hba.conf, or correct ERASEDIFF_LEDGER.",
+    "but ssl was required": "its server does not speak TLS; correct sslmode in ERASEDIFF_LEDGER.",
     "could not translate host name": "its host name is unknown; correct ERASEDIFF_LEDGER.",
 }
 

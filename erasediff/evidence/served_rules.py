@@ -13,6 +13,7 @@ from erasediff.cluster.api import Cluster
 from erasediff.errors import IntegrityError
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
+from erasediff.retries import retried
 from erasediff.rollout.rules import ClusterRules
 
 Field = Literal["revoked", "suppress"]
@@ -53,10 +54,14 @@ def _add_rule(
     _check(field, values, workdir_rules(workdir))
     if settings.backend == "none":
         return "read back from the workdir's rules"
-    with Cluster.connected(settings.namespace) as cluster:
-        rules = ClusterRules(cluster)
-        update(rules)
-        _check(field, values, rules.read())
+
+    def update_cluster() -> None:
+        with Cluster.connected(settings.namespace) as cluster:
+            rules = ClusterRules(cluster)
+            update(rules)
+            _check(field, values, rules.read())
+
+    retried(update_cluster)
     return "read back from the workdir's and the cluster's rules"
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from erasediff.environment import in_pod
 from erasediff.errors import BadInput
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json, first_problem
@@ -89,6 +90,19 @@ class ServiceSettings(EnvironmentSettings):
     def tracking_uri(self, workdir: Path) -> str:
         """The MLflow tracking URI to use."""
         return self.mlflow_tracking_uri or f"sqlite:///{workdir / MLFLOW_DATABASE}"
+
+
+class RetrySettings(EnvironmentSettings):
+    """For how long a call to a service is tried again.
+
+    Attributes:
+        minutes: from ``ERASEDIFF_RETRY_MINUTES``, for each call; 0: never. In a pod, where nobody waits at a terminal, the default is 10.
+    """
+
+    of = "retries"
+    model_config = SettingsConfigDict(env_prefix="ERASEDIFF_RETRY_", extra="ignore", frozen=True)
+
+    minutes: float = Field(default_factory=lambda: 10.0 if in_pod() else 0.0, ge=0, le=24 * 60, allow_inf_nan=False)
 
 
 class KubeflowSettings(EnvironmentSettings):

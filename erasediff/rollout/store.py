@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from erasediff.errors import BadInput, IntegrityError, Unreachable
+from erasediff.errors import BadInput, IntegrityError, Outage, Unreachable
 from erasediff.files import publish_folder, sha256_file
 from erasediff.records.core import MANIFEST, ServedModel
-from erasediff.s3 import code, s3_client
+from erasediff.retries import retried
+from erasediff.s3 import code, passes, s3_client
 
 _CHUNK = 1 << 20
 
@@ -106,10 +107,10 @@ class S3Store:
     prefix: str
 
     def publish(self, exported: Exported) -> str:
-        """Upload all files, the manifest last, and read them back."""
+        """Upload all files, the manifest last, and read them back; again while the store is away."""
         exported.check()
         uri = "/".join(part for part in (f"s3://{self.bucket}", self.prefix, exported.place) if part)
-        self._explained(uri, lambda: self._publish(s3_client(), exported, uri))
+        retried(lambda: self._explained(uri, lambda: self._publish(s3_client(), exported, uri)))
         return uri
 
     def _publish(self, client: Any, exported: Exported, uri: str) -> None:
@@ -148,6 +149,9 @@ class S3Store:
         except ClientError as error:
             if code(error) == "NoSuchBucket":
                 raise BadInput(f"there is no bucket for {uri}: make it, or correct ERASEDIFF_ROLL_OUT_PUBLISH_TO.") from None
+            if passes(error):
+                raise Outage(f"publishing to {uri} failed, for the store answers {code(error)}: run the same command again later.") from None
             raise Unreachable(f"publishing to {uri} failed ({code(error)}): check the credentials and their permissions.") from None
         except (BotoCoreError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is no address
-            raise Unreachable(f"publishing to {uri} failed ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None
+            kind = Outage if passes(error) else Unreachable
+            raise kind(f"publishing to {uri} failed ({type(error).__name__}): check AWS_ENDPOINT_URL_S3 and the credentials.") from None

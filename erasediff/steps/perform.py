@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 from erasediff.attempts.attempt import Attempt, kind_name
 from erasediff.attempts.batch import batch_of, lead_of, others_of, requests_in
@@ -23,6 +24,7 @@ from erasediff.records.core import ErasureRequest, Outcome, Verdict, verdict_in
 from erasediff.records.policy import GatePolicy
 from erasediff.records.requests import Reason
 from erasediff.records.trainjob import TrainJobSettings
+from erasediff.retries import retried
 from erasediff.steps.request_lifecycle import move_requests, send_back, take_requests
 from erasediff.steps.table import Role, Step, step_for
 
@@ -68,7 +70,7 @@ def perform(row: Step, attempt: Attempt) -> Record:
         record = found or (_run_here(row, attempt) if trainjob is None else _run_in_trainjob(row, attempt, trainjob))
         for name in row.scratch_files:
             (attempt.folder / name).unlink(missing_ok=True)
-        move_requests(attempt, row)
+        retried(lambda: move_requests(attempt, row))  # a move that was made is found
         if found is None:
             record_seconds(attempt, row.name, time.monotonic() - started)
     return record
@@ -150,7 +152,7 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
     with journaled(row.name, workdir.root):
         attempt: Attempt = row.function(workdir, requests, config, policy, name)
         for one in batch_of(attempt):
-            take_requests(one)
+            retried(partial(take_requests, one))  # one that was taken is found
     for one in batch_of(attempt):
         (one.folder / FAILURE).unlink(missing_ok=True)
         record_seconds(one, row.name, time.monotonic() - started)

@@ -8,6 +8,7 @@ from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError, RolledBack
 from erasediff.records.core import ExportedRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.settings import RollOutSettings
+from erasediff.retries import retried
 from erasediff.rollout.backend import Candidate
 from erasediff.rollout.run import Address, RollOut
 from erasediff.rollout.store import Exported, store_for
@@ -39,15 +40,19 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
     exported = Exported.read((attempt.folder / attempt.need(ExportedRecord).onnx.uri).parent)
     if exported.model.onnx.sha256 != registered.onnx_sha256:
         raise IntegrityError(f"{exported.folder} does not hold the graph that was registered: run `erasediff register` again.")
-    with Cluster.connected(settings.namespace) as cluster:
-        uri = store_for(settings.publish_to or "").publish(exported)
-        record = record.model_copy(update={"uri": uri})
-        try:
-            revision = RollOut(cluster, settings, attempt.name, check_servable, address).run(Candidate(uri, exported.model))
-        except RolledBack as error:
-            _write(attempt, record.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
-            raise
-    return _write(attempt, record.model_copy(update={"outcome": "promoted", "revision": revision}))
+
+    def bring_up() -> RollOutRecord:
+        """An outage leaves this only before the first change to the cluster; after it, the roll-out is rolled back."""
+        with Cluster.connected(settings.namespace) as cluster:
+            published = record.model_copy(update={"uri": store_for(settings.publish_to or "").publish(exported)})
+            try:
+                revision = RollOut(cluster, settings, attempt.name, check_servable, address).run(Candidate(published.uri, exported.model))
+            except RolledBack as error:
+                _write(attempt, published.model_copy(update={"outcome": "rolled back", "reason": str(error)}))
+                raise
+        return published.model_copy(update={"outcome": "promoted", "revision": revision})
+
+    return _write(attempt, retried(bring_up))
 
 
 def check_rolled_out(attempt: Attempt, registered: RegisteredRecord) -> RollOutRecord:

@@ -25,7 +25,7 @@ from erasediff.records.policy import GatePolicy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from erasediff.records.requests import Reason, State
-from erasediff.records.settings import LedgerSettings, RollOutSettings, ServiceSettings, SigningSettings
+from erasediff.records.settings import LedgerSettings, RetrySettings, RollOutSettings, ServiceSettings, SigningSettings
 
 CHECKPOINT = "checkpoint.safetensors"
 """The checkpoint of a killed erasure. It holds optimiser moments, which depend on the forget images."""
@@ -91,7 +91,8 @@ class Move:
     facts: Callable[[Records], Facts]
 
 
-ENVIRONMENT = ServiceSettings.variables()
+_RETRIES = RetrySettings.variables()
+ENVIRONMENT = (*ServiceSettings.variables(), *_RETRIES)
 _ROLL_OUT = RollOutSettings.variables()
 _STORE = ("AWS_ENDPOINT_URL_S3",)  # the address of the S3 store, if it is not Amazon's
 _SIGNER = SigningSettings.variables()  # lets steps without the key check that one is set
@@ -115,9 +116,6 @@ class Step:
             Empty for a step that checks and writes its record itself.
         inputs_of_others: a kind of record of the batch's other attempts that it depends on too.
         size: its resources.
-        retries: how often Kubeflow retries it. A retry is always safe, since every step reuses its own record. It helps a step that talks to a store
-            or may be evicted. It cannot turn a FAIL into a PASS: the gate is deterministic, and an evaluation draws the same committed seeds. A
-            roll-out that was rolled back needs a person.
         credentials: variables from the namespace's Secret.
         settings: variables from the namespace's ConfigMap.
         mounts_signing_key: whether the signing key is mounted; no other step has it.
@@ -137,7 +135,6 @@ class Step:
     inputs: tuple[type[Strict], ...] = ()
     inputs_of_others: type[Record] | None = None
     size: Size = SMALL
-    retries: int = 0
     credentials: tuple[str, ...] = ()
     settings: tuple[str, ...] = ENVIRONMENT
     mounts_signing_key: bool = False
@@ -190,7 +187,6 @@ STEPS: tuple[Step, ...] = (
         makes=core.BaseRecord,
         inputs=(core.PlanRecord,),
         size=TRAINING,
-        retries=2,
         credentials=_STORES,
     ),
     Step(
@@ -199,7 +195,6 @@ STEPS: tuple[Step, ...] = (
         "Split the dataset, version the forget set with DVC and push it.",
         makes=core.ForgetSetRecord,
         inputs=(core.PlanRecord, core.BaseRecord),
-        retries=3,
         credentials=_STORES,
     ),
     Step(
@@ -210,7 +205,6 @@ STEPS: tuple[Step, ...] = (
         inputs=(core.BaseRecord, core.ForgetSetRecord, RunConfig),
         inputs_of_others=core.ForgetSetRecord,
         size=TRAINING,
-        retries=2,
         credentials=(*_STORES, *_LEDGER),
         scratch_files=(CHECKPOINT,),
         distributed=True,
@@ -223,7 +217,6 @@ STEPS: tuple[Step, ...] = (
         makes=Measurements,
         inputs=(core.BaseRecord, core.ErasedRecord, GatePolicy),
         size=TRAINING,
-        retries=1,
         credentials=_TRACKING_TOKEN,
     ),
     Step(
@@ -254,7 +247,6 @@ STEPS: tuple[Step, ...] = (
         "Register the model that passed in MLflow as the challenger.",
         makes=core.RegisteredRecord,
         inputs=(core.ExportedRecord, core.VerdictRecord),
-        retries=3,
         credentials=_STORES,
     ),
     Step(
@@ -273,7 +265,6 @@ STEPS: tuple[Step, ...] = (
         "Make the challenger the champion.",
         role=Role.PROMOTES,
         makes=core.PromotionRecord,
-        retries=3,
         credentials=(*_TRACKING_TOKEN, *_LEDGER),
         settings=_RELEASE,
         mounts_approver_keys=True,
@@ -286,7 +277,7 @@ STEPS: tuple[Step, ...] = (
         role=Role.ANSWERS,
         makes=CertificateRecord,
         credentials=(*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"),
-        settings=(*_SIGNER, *_ROLL_OUT),
+        settings=(*_RETRIES, *_SIGNER, *_ROLL_OUT),
         mounts_signing_key=True,
         again_after="purge",
     ),
@@ -297,7 +288,6 @@ STEPS: tuple[Step, ...] = (
         role=Role.ANSWERS,
         makes=PurgeRecord,
         size=MEDIUM,
-        retries=3,
         credentials=(*_STORES, *_LEDGER, "ERASEDIFF_MLFLOW_BACKEND_STORE_URI"),
         settings=(*ENVIRONMENT, *_ROLL_OUT, *_STORE),
     ),
@@ -308,7 +298,6 @@ STEPS: tuple[Step, ...] = (
         role=Role.IDLES,
         makes=RegateRecord,
         size=MEDIUM,
-        retries=1,
         credentials=_STORES,
     ),
     Step(

@@ -14,7 +14,9 @@ from sqlalchemy import ColumnElement, MetaData, String, Table, create_engine, de
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from erasediff.errors import BadInput, Unreachable
+from erasediff.errors import BadInput, Outage, Unreachable
+from erasediff.evidence.database import is_outage
+from erasediff.retries import retried
 
 T = TypeVar("T")
 RUN_COLUMNS = frozenset({"run_uuid", "run_id", "source_run_id", "source_id", "destination_id"})
@@ -100,10 +102,15 @@ class MlflowDatabase:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _explained(self, action: Callable[[], T]) -> T:
+        return retried(lambda: self._once(action))
+
+    @staticmethod
+    def _once(action: Callable[[], T]) -> T:
         try:
             return action()
         except SQLAlchemyError as error:  # its message quotes the statement's values
-            raise Unreachable(f"MLflow's database does not answer or refuses ({type(error).__name__}): check it and run the purge again.") from error
+            kind = Outage if is_outage(error) else Unreachable
+            raise kind(f"MLflow's database does not answer or refuses ({type(error).__name__}): check it and run the purge again.") from error
 
 
 def _overwrite(connection: Any, _: object) -> None:

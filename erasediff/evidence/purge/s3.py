@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from erasediff.errors import BadInput, Unreachable
+from erasediff.errors import BadInput, Outage, Unreachable
 from erasediff.evidence.purge.store import PurgeItem
-from erasediff.s3 import code, s3_client
+from erasediff.retries import retried
+from erasediff.s3 import code, passes, s3_client
 
 T = TypeVar("T")
 _GONE = ("NoSuchKey", "NoSuchVersion", "NoSuchUpload", "404")
@@ -60,6 +61,8 @@ class S3Place:
         delete = partial(client.delete_object, Bucket=self.bucket, Key=key, VersionId=version)
         try:
             explained(partial(_unless_gone, delete))
+        except Outage:
+            raise
         except Unreachable as refused:
             until = explained(lambda: self._locked(client, key, version))
             if until is None:
@@ -91,12 +94,16 @@ def neighbours(bucket: str, parent: str, own: str, endpoint_url: str | None) -> 
 
 
 def explained(action: Callable[[], T]) -> T:
-    """Turn S3 errors into sentences without keys, which may hold personal names.
+    """Turn S3 errors into sentences without keys, which may hold personal names; try again while the store is away.
 
     Raises:
         BadInput: there is no such bucket, or boto3 is not installed.
         Unreachable: the store does not answer or refuses.
     """
+    return retried(lambda: _once(action))
+
+
+def _once(action: Callable[[], T]) -> T:
     try:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
@@ -107,9 +114,12 @@ def explained(action: Callable[[], T]) -> T:
     except ClientError as error:
         if code(error) in _NOT_THERE:
             raise BadInput("a bucket to purge does not exist: correct the setting that names it.") from None
+        if passes(error):
+            raise Outage(f"the S3 store answers {code(error)}: run the purge again later.") from error
         raise Unreachable(f"the S3 store refuses ({code(error)}): check the credentials and their permissions, and run the purge again.") from error
     except (BotoCoreError, Boto3Error, ValueError) as error:  # ValueError: the endpoint is not an address
-        raise Unreachable(f"the S3 store does not answer ({type(error).__name__}): check its address and run the purge again.") from error
+        kind = Outage if passes(error) else Unreachable
+        raise kind(f"the S3 store does not answer ({type(error).__name__}): check its address and run the purge again.") from error
 
 
 def _unless_gone(delete: Callable[[], Any]) -> None:

@@ -148,7 +148,7 @@ def test_a_store_that_fails_in_the_middle_is_unfinished_and_the_next_run_goes_on
     with monkeypatch.context() as patch:
         Flaky(2, patch)
         _, unfinished, kept = purge(url)
-    assert "the S3 store refuses (InternalError)" in unfinished[0]
+    assert "the S3 store answers InternalError" in unfinished[0]
     assert 0 < len(everything(url)) < before
     store = remote_store(ForgetStore(f"s3://{BUCKET}/sets/one", url), frozenset(), url)
     done = purge_stores([store], kept[-1], kept.append)
