@@ -10,9 +10,12 @@ from erasediff.cli.app import Group, app
 from erasediff.cli.inputs import read_config, read_policy
 from erasediff.cli.options import (
     ConfigOption,
+    CpuOption,
     CronOption,
     ExperimentOption,
+    GpusOption,
     HostOption,
+    MemoryOption,
     NamespaceOption,
     NumberOption,
     OptionalLabelOption,
@@ -39,6 +42,9 @@ def hand_in(
     seed: SeedOption = None,
     tier: TierOption = None,
     profile: ProfileOption = "gpu",
+    cpu: CpuOption = None,
+    memory: MemoryOption = None,
+    gpus: GpusOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     experiment: ExperimentOption = "erasediff",
@@ -49,19 +55,21 @@ def hand_in(
     Raises:
         BadInput: ``schedule`` was asked for without ``--cron``.
     """
-    from erasediff.submit import backend, request_for, schedule, submission, submit
+    from erasediff.submit import backend, chosen_size, request_for, schedule, submission, submit
 
     if ctx.info_name == "schedule" and cron is None:
         raise BadInput("a schedule needs to know when it runs: give --cron, six fields with the seconds first, such as '0 0 3 * * *'.")
     where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
     request = None if requests else request_for(configured, forget_label, label_number)
-    document = submission(where, profile, request, configured, read_policy(policy, tier), cron)
+    chosen = chosen_size(profile, configured, cpu, memory, gpus)
+    document = submission(where, profile, request, configured, read_policy(policy, tier), chosen.size, cron)
     if cron is None:
         run = submit(document)
         print(f"run {run.run_id} of {document.pipeline}, version {document.version}{' (uploaded)' if run.uploaded else ''}: {document.name}")
     else:
         change = schedule(document)
         print(f"schedule {change.schedule_id} is {change.change}: {document.name}, {document.cron}, with {document.pipeline} {document.version}")
+    print(f"training steps: {chosen.size.told()} ({chosen.source}); --cpu and --memory change that.")
     return ExitCode.OK
 
 

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from erasediff.records.base import Strict
+from erasediff.records.sizes import PROFILE_SIZES
 
-PROFILES = ("cpu", "gpu", "gpu-multi")
+PROFILES = tuple(PROFILE_SIZES)
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
