@@ -28,6 +28,7 @@ from erasediff.records.submission import (
     ListedSchedule,
     ListedSchedules,
     Scheduled,
+    SeenRun,
     Submission,
     Submitted,
 )
@@ -166,6 +167,24 @@ def list_runs(where: Backend) -> tuple[ListedRun, ...]:
         BadInput: Kubeflow cannot be reached or refuses.
     """
     return ListedRuns.parse(_handed_in(Inquiry(**where.model_dump(), action="list_runs")), _ANSWER).runs
+
+
+def look(where: Backend, run: str) -> SeenRun:
+    """A run and its tasks, as they are now.
+
+    Raises:
+        BadInput: there is no such run; Kubeflow cannot be reached or refuses.
+    """
+    return SeenRun.parse(_handed_in(Inquiry(**where.model_dump(), action="look", run=run)), _ANSWER)
+
+
+def terminate(where: Backend, run: str) -> None:
+    """End a run.
+
+    Raises:
+        BadInput: there is no such run; Kubeflow cannot be reached or refuses.
+    """
+    _handed_in(Inquiry(**where.model_dump(), action="terminate", run=run))
 
 
 def list_schedules(where: Backend) -> tuple[ListedSchedule, ...]:

@@ -19,6 +19,8 @@ ProfileOption = Annotated[str, typer.Option("--profile", help="The kind of clust
 CpuOption = Annotated[Optional[str], typer.Option("--cpu", help="CPUs of each training step, such as 2 or 500m; from the model if unset.")]
 MemoryOption = Annotated[Optional[str], typer.Option("--memory", help="Memory of each training step, such as 4Gi; from the model if unset.")]
 GpusOption = Annotated[Optional[int], typer.Option("--gpus", min=0, help="GPUs of each training step; the profile's if unset.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Follow the run to its end; the exit code says how it ended.")]
+TerminateOption = Annotated[bool, typer.Option("--terminate-on-interrupt", help="With --wait: Ctrl-C terminates the run instead of leaving it.")]
 HostOption = Annotated[Optional[str], typer.Option("--host", help="Address of Kubeflow Pipelines; ERASEDIFF_KFP_HOST or KFP_HOST if unset.")]
 NamespaceOption = Annotated[Optional[str], typer.Option("--namespace", help="Your namespace, if Kubeflow has several users.")]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Kubeflow's folder for runs; made if missing.")]
