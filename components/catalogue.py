@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 from components.shapes import component_of
-from erasediff.steps.table import STEPS, Step
+from erasediff.steps.table import STEPS, TRAINING, Step
 
 HERE = Path(__file__).parent
 
@@ -13,9 +13,10 @@ def readme(row: Step) -> str:
     """A component's README."""
     component = component_of(row)
     _, _, signature = (inspect.getdoc(component.python_func) or "").partition("\n\n")
+    usual = " where a run's parameters name nothing else" if row.size == TRAINING else ""
     facts = {
         "image": f"`{component.component_spec.implementation.container.image}`",
-        "size": f"{row.size.cpu} CPU, {row.size.gpus} GPU, {row.size.memory}, {row.size.minutes} minutes at most",
+        "size": f"{row.size.cpu} CPU, {row.size.gpus} GPU, {row.size.memory}{usual}, {row.size.minutes} minutes at most",
         "settings": ", ".join(f"`{name}`" for name in row.settings) or "none",
         "credentials": ", ".join(f"`{name}`" for name in row.credentials) or "none",
         "command line": f"`erasediff {row.command}`",

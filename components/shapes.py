@@ -1,4 +1,4 @@
-"""The components of the pipeline: a step of the table in one of six shapes.
+"""The components of the pipeline: a step of the table in one of seven shapes.
 
 kfp takes a component's code from the source of its function and runs it alone in a pod, so a shape imports what it calls, spells its types out,
 and takes the step's name as a parameter.
@@ -12,7 +12,7 @@ from erasediff.records.core import RegisteredRecord
 from erasediff.steps.table import TRAINING, Role, Step
 
 
-def opens(step: str, workdir: str, request: str, config: str, policy: str) -> str:
+def opens(step: str, workdir: str, request: str, config: str, policy: str, training_cpu: str, training_memory: str, training_gpus: str) -> str:
     """Open an attempt.
 
     Args:
@@ -21,13 +21,17 @@ def opens(step: str, workdir: str, request: str, config: str, policy: str) -> st
         request: The erasure request as JSON, or a list of several; empty for the next open requests of the ledger.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
+        training_cpu: CPUs of each step that trains, to check that a node has them.
+        training_memory: Its memory.
+        training_gpus: Its GPUs.
 
     Returns:
         The attempt's name; empty if no request is open.
     """
     from erasediff.steps.component import Documents, perform_component
 
-    return perform_component(step, workdir, documents=Documents(request, config, policy)).text
+    size = {"cpu": training_cpu, "memory": training_memory, "gpus": training_gpus}
+    return perform_component(step, workdir, documents=Documents(request, config, policy), size=size).text
 
 
 def works(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics]) -> str:
@@ -68,6 +72,42 @@ def makes_model(step: str, workdir: str, run: str, after: str, metrics: dsl.Outp
     from erasediff.steps.component import perform_component
 
     done = perform_component(step, workdir, run=run)
+    for name, value in done.numbers.items():
+        metrics.log_metric(name, value)
+    model.metadata.update(done.model)
+    return done.text
+
+
+def makes_model_on_nodes(
+    step: str,
+    workdir: str,
+    run: str,
+    after: str,
+    training_cpu: str,
+    training_memory: str,
+    training_gpus: str,
+    metrics: dsl.Output[dsl.Metrics],
+    model: dsl.Output[dsl.Model],
+) -> str:
+    """Make a record of a model, on nodes of its own if the profile says so.
+
+    Args:
+        step: The step's name.
+        workdir: Folder that all steps share.
+        run: The attempt's name.
+        after: Output of the previous step; it only orders the tasks.
+        training_cpu: CPUs of each node.
+        training_memory: Memory of each node.
+        training_gpus: GPUs of each node.
+        metrics: A few counts and bounds.
+        model: The model's place and description; the bytes stay in the workdir.
+
+    Returns:
+        Digest of the record.
+    """
+    from erasediff.steps.component import perform_component
+
+    done = perform_component(step, workdir, run=run, size={"cpu": training_cpu, "memory": training_memory, "gpus": training_gpus})
     for name, value in done.numbers.items():
         metrics.log_metric(name, value)
     model.metadata.update(done.model)
@@ -152,7 +192,7 @@ _SHAPES = {
 def component_of(row: Step) -> PythonComponent:
     """The component of a step, under the step's name."""
     of_a_model = row.makes is not None and ("model" in row.makes.model_fields or row.makes is RegisteredRecord)
-    shape = makes_model if of_a_model else _SHAPES[row.role]
+    shape = makes_model_on_nodes if row.distributed else makes_model if of_a_model else _SHAPES[row.role]
     image = TRAIN_GPU if row.size == TRAINING else PIPELINE_CPU
     component: PythonComponent = dsl.component(base_image=image, packages_to_install=[], install_kfp_package=False)(shape)
     component.component_spec.name = row.command

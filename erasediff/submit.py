@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import sha256_file, shipped, write_atomic
+from erasediff.models.footprint import parameters, training_size
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy
 from erasediff.records.schedule import checked_cron
 from erasediff.records.settings import KubeflowSettings, ServiceSettings
+from erasediff.records.sizes import PROFILE_SIZES, TrainingSize
 from erasediff.records.submission import (
     PROFILES,
     Backend,
@@ -25,6 +28,7 @@ from erasediff.records.submission import (
     ListedSchedule,
     ListedSchedules,
     Scheduled,
+    SeenRun,
     Submission,
     Submitted,
 )
@@ -67,18 +71,55 @@ def request_for(config: RunConfig, label: str | None, number: int | None) -> Era
     return ErasureRequest(dataset=dataset.name, label=dataset.label_index(label))
 
 
+@dataclass(frozen=True)
+class ChosenSize:
+    """The size of the training steps, and where it comes from."""
+
+    size: TrainingSize
+    source: str
+
+
+def chosen_size(profile: str, config: RunConfig, cpu: str | None = None, memory: str | None = None, gpus: int | None = None) -> ChosenSize:
+    """The size of a run's training steps: what was asked for, and the rest from the model.
+
+    Raises:
+        BadInput: there is no such profile, it has no such GPUs, or a quantity is not one.
+    """
+    if profile not in PROFILES:
+        raise BadInput(f"there is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
+    usual = PROFILE_SIZES[profile]
+    if gpus and not usual.gpus:
+        raise BadInput(f"profile {profile!r} has no GPUs: leave --gpus out, or choose another --profile.")
+    if gpus == 0 and usual.gpus:
+        raise BadInput(f"profile {profile!r} needs a GPU: give --gpus 1 or more, or choose --profile cpu.")
+    cards = usual.gpus if gpus is None else gpus
+    if config.base_training is None:
+        default, source = usual.model_copy(update={"gpus": cards}), "the profile's, for the champion is not known here"
+    else:
+        default, source = training_size(config, cards), f"from the model's {parameters(config.denoiser) / 1e6:.1f} M parameters"
+    asked = {"cpu": cpu, "memory": memory}
+    named = {name: value for name, value in asked.items() if value is not None}
+    if len(named) == len(asked):
+        source = "as asked for"
+    return ChosenSize(TrainingSize.parse(default.model_dump() | named, "the size of the training steps"), source)
+
+
 def submission(
-    where: Backend, profile: str, request: ErasureRequest | None, config: RunConfig, policy: GatePolicy, cron: str | None = None
+    where: Backend,
+    profile: str,
+    request: ErasureRequest | None,
+    config: RunConfig,
+    policy: GatePolicy,
+    size: TrainingSize,
+    cron: str | None = None,
 ) -> Submission:
     """The document of a run or of a schedule. Its name holds the class and the dataset, so each class has a schedule of its own.
 
     Without a request, each run takes the next batch from the ledger on the cluster.
 
     Raises:
-        BadInput: there is no such profile, or the cron expression is not one of Kubeflow's.
+        BadInput: the cron expression is not one of Kubeflow's.
     """
-    if profile not in PROFILES:
-        raise BadInput(f"there is no profile {profile!r}: choose one of {', '.join(PROFILES)}.")
     file = shipped(f"pipelines/compiled/erasure-{profile}.yaml")
     name = f"erase what is asked of {config.dataset.name}" if request is None else f"erase class {request.label} of {request.dataset}"
     asked = "" if request is None else request.canonical().decode()
@@ -89,7 +130,14 @@ def submission(
         pipeline=f"erasediff-{profile}",
         version=f"sha256-{sha256_file(file)[:48]}",  # of a name's 63 characters
         name=name,
-        parameters={"request": asked, "config": config.canonical().decode(), "policy": policy.canonical().decode()},
+        parameters={
+            "request": asked,
+            "config": config.canonical().decode(),
+            "policy": policy.canonical().decode(),
+            "training_cpu": size.cpu,
+            "training_memory": size.memory,
+            "training_gpus": str(size.gpus),
+        },
         cron=None if cron is None else checked_cron(cron),
     )
 
@@ -119,6 +167,24 @@ def list_runs(where: Backend) -> tuple[ListedRun, ...]:
         BadInput: Kubeflow cannot be reached or refuses.
     """
     return ListedRuns.parse(_handed_in(Inquiry(**where.model_dump(), action="list_runs")), _ANSWER).runs
+
+
+def look(where: Backend, run: str) -> SeenRun:
+    """A run and its tasks, as they are now.
+
+    Raises:
+        BadInput: there is no such run; Kubeflow cannot be reached or refuses.
+    """
+    return SeenRun.parse(_handed_in(Inquiry(**where.model_dump(), action="look", run=run)), _ANSWER)
+
+
+def terminate(where: Backend, run: str) -> None:
+    """End a run.
+
+    Raises:
+        BadInput: there is no such run; Kubeflow cannot be reached or refuses.
+    """
+    _handed_in(Inquiry(**where.model_dump(), action="terminate", run=run))
 
 
 def list_schedules(where: Backend) -> tuple[ListedSchedule, ...]:

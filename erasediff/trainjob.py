@@ -96,7 +96,7 @@ def trainjob(name: str, arguments: list[str], settings: TrainJobSettings) -> Doc
                 "env": _environment(settings),
                 "numNodes": settings.nodes,
                 "numProcPerNode": settings.processes_per_node,
-                "resourcesPerNode": {"requests": settings.resources, "limits": settings.resources},
+                "resourcesPerNode": {"requests": settings.size.resources(), "limits": settings.size.resources()},
             },
             "runtimePatches": [{"manager": "erasediff.io/erase", "trainingRuntimeSpec": {"template": {"spec": _patch(settings)}}}],
         },
@@ -120,7 +120,7 @@ def _patch(settings: TrainJobSettings) -> Document:
             "runAsGroup": settings.group,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "tolerations": [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in settings.resources if "/" in key],
+        "tolerations": [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in settings.size.resources() if "/" in key],
         "volumes": [
             {"name": "workdir", "persistentVolumeClaim": {"claimName": settings.claim}},
             {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},

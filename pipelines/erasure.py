@@ -10,38 +10,53 @@ from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from erasediff.steps.table import Role, step_for, work_steps
-from pipelines.tasks import WORKDIR_MOUNT, Profile, compiled_for, task_of
+from pipelines.tasks import WORKDIR_MOUNT, Profile, Training, compiled_for, task_of
 
 
-def erasure(request: str, config: str, policy: str, workdir: str = WORKDIR_MOUNT) -> None:
-    """Erase, gate, export, register, roll out and promote.
+def erasure_for(profile: Profile) -> BaseComponent:
+    """The pipeline as a profile has it; kfp traces the function while the profile is in force."""
+    size = profile.training
 
-    Args:
-        request: The erasure request as JSON, or a list; empty for the next open requests of the ledger, or to re-run the gate if none is open.
-        config: The run's configuration as JSON.
-        policy: The gate's policy as JSON.
-        workdir: Folder that all steps share.
-    """
-    documents = {"config": config, "policy": policy}
-    outcome = task_of(step_for(Role.CLOSES), workdir=workdir, request=request, **documents)
+    def erasure(
+        request: str,
+        config: str,
+        policy: str,
+        workdir: str = WORKDIR_MOUNT,
+        training_cpu: str = size.cpu,
+        training_memory: str = size.memory,
+        training_gpus: str = str(size.gpus),
+    ) -> None:
+        """Erase, gate, export, register, roll out and promote.
+
+        Args:
+            request: The erasure request as JSON, or a list; empty for the next open requests of the ledger, or to re-run the gate if none is open.
+            config: The run's configuration as JSON.
+            policy: The gate's policy as JSON.
+            workdir: Folder that all steps share.
+            training_cpu: CPUs of each step that trains or samples, such as 2 or 500m.
+            training_memory: Its memory, such as 4Gi.
+            training_gpus: Its GPUs; 0 where the profile has none.
+        """
+        _erasure(request, {"config": config, "policy": policy}, workdir, Training(training_cpu, training_memory, training_gpus))
+
+    decorate = dsl.pipeline(name="erasure", description="Erase a class from a diffusion model and promote the result if it passes the gate.")
+    with compiled_for(profile):
+        return decorate(erasure)
+
+
+def _erasure(request: str, documents: dict[str, str], workdir: str, training: Training) -> None:
+    outcome = task_of(step_for(Role.CLOSES), training, workdir=workdir, request=request, **documents)
     with dsl.ExitHandler(outcome, name="erasure"):
-        run = task_of(step_for(Role.OPENS), workdir=workdir, request=request, **documents).output
+        run = task_of(step_for(Role.OPENS), training, workdir=workdir, request=request, **documents).output
         with dsl.If(run == "", name="no-request"):
-            task_of(step_for(Role.IDLES), workdir=workdir, **documents)
+            task_of(step_for(Role.IDLES), training, workdir=workdir, **documents)
         with ExitStack() as inside:
             inside.enter_context(dsl.If(run != "", name="has-request"))
             after = run
             for row in work_steps():
                 # What a function returns is the output "Output", beside its artifacts. A condition on any other name is silently false in kfp's
                 # local runner.
-                output = task_of(row, workdir=workdir, run=run, after=after).outputs["Output"]
+                output = task_of(row, training, workdir=workdir, run=run, after=after).outputs["Output"]
                 if row.role in (Role.DECIDES, Role.PROMOTES):
                     inside.enter_context(dsl.If(output == True, name=f"after-{row.command}"))  # noqa: E712 - kfp builds it from the operator
                 after = run if row.role in (Role.DECIDES, Role.PROMOTES) else output
-
-
-def erasure_for(profile: Profile) -> BaseComponent:
-    """The pipeline as a profile has it; kfp traces the function while the profile is in force."""
-    decorate = dsl.pipeline(name="erasure", description="Erase a class from a diffusion model and promote the result if it passes the gate.")
-    with compiled_for(profile):
-        return decorate(erasure)

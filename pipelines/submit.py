@@ -138,6 +138,26 @@ class KubeflowClient:
         ]
         return {"runs": runs}
 
+    def look(self) -> dict:
+        """A run and its tasks."""
+        found = self.client.get_run(self.document["run"])
+        details = found.run_details.task_details or [] if found.run_details is not None else []
+        tasks = [
+            {
+                "name": task.display_name,
+                "state": task.state,
+                "seconds": (task.end_time - task.start_time).total_seconds() if task.start_time is not None and task.end_time is not None else None,
+            }
+            for task in details
+            if task.display_name is not None
+        ]
+        return {"run_id": self.named(found.run_id, "run"), "state": found.state, "tasks": tasks}
+
+    def terminate(self) -> dict:
+        """End a run; Kubeflow stops its pods."""
+        self.client.terminate_run(self.document["run"])
+        return {}
+
     def list_schedules(self) -> dict:
         """The schedules of the experiment."""
         return {"schedules": [self.described(found) for found in self.every_schedule()]}

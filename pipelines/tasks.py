@@ -16,16 +16,17 @@ from components.images import PIPELINE_CPU, TRAIN_GPU
 from components.shapes import component_of
 from erasediff.cluster.pods import pod_labels
 from erasediff.environment import KUBEFLOW_RUN
+from erasediff.records.sizes import GPU, PROFILE_SIZES, TrainingSize
 from erasediff.records.trainjob import SETTINGS_VARIABLE
-from erasediff.steps.table import ENVIRONMENT, SMALL, TRAINING, Size, Step
+from erasediff.steps.table import ENVIRONMENT, SMALL, TRAINING, Role, Step
 
 WORKDIR_CLAIM = "erasediff-workdir"
 WORKDIR_MOUNT = "/workdir"
 SETTINGS_CONFIG_MAP = "erasediff-settings"
 CREDENTIALS_SECRET = "erasediff-credentials"  # noqa: S105 - the name of a Secret, not a secret
 USER, GROUP = 10001, 0
-GPU = "nvidia.com/gpu"
 SHARED_MEMORY = "2Gi"
+_WAIT_MINUTES = 120
 
 APPROVERS_CONFIG_MAP, APPROVERS_MOUNT = "erasediff-approvers", "/approvers"
 SIGNING_SECRET, SIGNING_MOUNT = "erasediff-signing", "/signing"
@@ -49,24 +50,24 @@ class Profile:
 
     Attributes:
         name: as ``erasediff submit --profile`` takes it; it names the compiled file.
-        training: the size of the steps that train and sample.
+        training: the size of the steps that train and sample, of a run that names no other.
         image: their image; the component's own if unset.
         hardened: whether to require a non-root user and shared memory; local runs need neither.
         erasing_nodes: above 0, ``erase`` is a Kubeflow ``TrainJob`` on so many nodes, each of the size ``training``.
     """
 
     name: str
-    training: Size
+    training: TrainingSize
     image: str | None = None
     hardened: bool = True
     erasing_nodes: int = 0
 
 
-LOCAL = Profile("local", TRAINING, hardened=False)
+LOCAL = Profile("local", PROFILE_SIZES["cpu"], hardened=False)
 PROFILES = (
-    Profile("cpu", Size(cpu="4", memory="16Gi", minutes=24 * 60), PIPELINE_CPU),
-    Profile("gpu", TRAINING),
-    Profile("gpu-multi", Size(cpu="8", memory="32Gi", gpus=2, minutes=24 * 60), erasing_nodes=1),
+    Profile("cpu", PROFILE_SIZES["cpu"], PIPELINE_CPU),
+    Profile("gpu", PROFILE_SIZES["gpu"]),
+    Profile("gpu-multi", PROFILE_SIZES["gpu-multi"], erasing_nodes=1),
 )
 _profile: ContextVar[Profile] = ContextVar("profile", default=LOCAL)
 
@@ -81,30 +82,55 @@ def compiled_for(profile: Profile) -> Iterator[None]:
         _profile.reset(token)
 
 
-def task_of(row: Step, **inputs: object) -> dsl.PipelineTask:
+@dataclass(frozen=True)
+class Training:
+    """The pipeline's parameters for the size of the steps that train and sample; kfp's channels while the pipeline is traced."""
+
+    cpu: str
+    memory: str
+    gpus: str
+
+    def inputs(self) -> dict[str, str]:
+        """The inputs of a component that checks this size or hands it on."""
+        return {"training_cpu": self.cpu, "training_memory": self.memory, "training_gpus": self.gpus}
+
+
+def task_of(row: Step, training: Training, **inputs: object) -> dsl.PipelineTask:
     """A step's task, set up from its row and the current profile.
 
     No task is cached by the backend: its cache sees neither the workdir nor MLflow nor DVC. Steps find their own
     records instead and repeat nothing.
     """
-    profile, task = _profile.get(), component_of(row)(step=row.name, **inputs)
-    size = profile.training if row.size == TRAINING else row.size
-    if profile.erasing_nodes and row.distributed:
+    profile, sized = _profile.get(), training.inputs() if row.distributed or row.role is Role.OPENS else {}
+    task = component_of(row)(step=row.name, **inputs, **sized)
+    waits = bool(profile.erasing_nodes) and row.distributed  # for a TrainJob, so its limit is longer
+    trains = row.size == TRAINING and not waits
+    if waits:
         task.set_env_variable(SETTINGS_VARIABLE, json.dumps(trainjob_settings(profile, row), sort_keys=True))
-        size = Size(SMALL.cpu, SMALL.memory, minutes=size.minutes + 120)  # it waits for the TrainJob, so its limit is longer
     task.set_caching_options(False)
     task.set_display_name(row.title)
-    task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
-    task.set_memory_request(size.memory).set_memory_limit(size.memory)
-    kubernetes.set_timeout(task, seconds=size.minutes * 60)
+    if trains:
+        _size(task, training.cpu, training.memory)
+        # Without this kfp 2.17 does not hand a parameter that only a task's resources name down into the conditions around the task.
+        task.register_pipeline_channels([training.cpu, training.memory])
+    else:
+        own = SMALL if waits else row.size
+        _size(task, own.cpu, own.memory)
+    kubernetes.set_timeout(task, seconds=(row.size.minutes + (_WAIT_MINUTES if waits else 0)) * 60)
     _give(task, row)
     if row.size == TRAINING and profile.image:
         task.set_container_image(profile.image)
-    if size.gpus:
-        task.set_accelerator_type(GPU).set_accelerator_limit(size.gpus)
     if profile.hardened:
-        _harden(task, row, size)
+        _harden(task, row)
+    if trains and profile.training.gpus:
+        task.set_accelerator_type(GPU).set_accelerator_limit(training.gpus)
+        task.register_pipeline_channels([training.gpus])
+        kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
     return task
+
+
+def _size(task: dsl.PipelineTask, cpu: str, memory: str) -> None:
+    task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
 
 
 def _give(task: dsl.PipelineTask, row: Step) -> None:
@@ -123,7 +149,7 @@ def _give(task: dsl.PipelineTask, row: Step) -> None:
         kubernetes.use_config_map_as_volume(task, config_map_name=APPROVERS_CONFIG_MAP, mount_path=APPROVERS_MOUNT, optional=True)
 
 
-def _harden(task: dsl.PipelineTask, row: Step, size: Size) -> None:
+def _harden(task: dsl.PipelineTask, row: Step) -> None:
     kubernetes.use_field_path_as_env(task, env_name=KUBEFLOW_RUN, field_path="metadata.labels['pipeline/runid']")
     for name, value in pod_labels("step").items():
         kubernetes.add_pod_label(task, name, value)
@@ -131,19 +157,14 @@ def _harden(task: dsl.PipelineTask, row: Step, size: Size) -> None:
     if row.size == TRAINING:
         # Parallel worker processes exchange tensors in /dev/shm, which is 64 MiB by default.
         kubernetes.empty_dir_mount(task, volume_name="shared-memory", mount_path="/dev/shm", medium="Memory", size_limit=SHARED_MEMORY)  # noqa: S108
-    if size.gpus:
-        kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
 
 
 def trainjob_settings(profile: Profile, row: Step) -> dict[str, object]:
-    """What ``erase`` needs to create its TrainJob, as ``erasediff.records.trainjob.TrainJobSettings`` reads it."""
-    size = profile.training
+    """What ``erase`` needs to create its TrainJob beside its size, as ``erasediff.records.trainjob.TrainJobSettings`` reads it."""
     return {
         "image": profile.image or TRAIN_GPU,
         "nodes": profile.erasing_nodes,
-        "processes_per_node": size.gpus,
-        "resources": {"cpu": size.cpu, "memory": size.memory, GPU: str(size.gpus)},
-        "minutes": size.minutes,
+        "minutes": row.size.minutes,
         "claim": WORKDIR_CLAIM,
         "mount": WORKDIR_MOUNT,
         "shared_memory": SHARED_MEMORY,

@@ -21,7 +21,7 @@ FLOORS = [
     {"evidence", "export"},
     {"steps"},
     {"demo", "runner", "display"},
-    {"kubeflow_local", "submit"},
+    {"kubeflow_local", "submit", "follow"},
     {"cli"},
     {"__main__"},
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -10,9 +11,12 @@ from erasediff.cli.app import Group, app
 from erasediff.cli.inputs import read_config, read_policy
 from erasediff.cli.options import (
     ConfigOption,
+    CpuOption,
     CronOption,
     ExperimentOption,
+    GpusOption,
     HostOption,
+    MemoryOption,
     NamespaceOption,
     NumberOption,
     OptionalLabelOption,
@@ -21,10 +25,14 @@ from erasediff.cli.options import (
     RequestsOption,
     SeedOption,
     ServiceAccountOption,
+    TerminateOption,
     TierOption,
+    WaitOption,
 )
 from erasediff.errors import BadInput, ExitCode
+from erasediff.records.submission import Backend
 
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Its identifier, as `runs` shows it.")]
 ScheduleArgument = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its identifier or its name, as `schedules list` shows them.")]
 
 
@@ -39,30 +47,66 @@ def hand_in(
     seed: SeedOption = None,
     tier: TierOption = None,
     profile: ProfileOption = "gpu",
+    cpu: CpuOption = None,
+    memory: MemoryOption = None,
+    gpus: GpusOption = None,
     host: HostOption = None,
     namespace: NamespaceOption = None,
     experiment: ExperimentOption = "erasediff",
     service_account: ServiceAccountOption = None,
+    wait: WaitOption = False,
+    terminate_on_interrupt: TerminateOption = False,
 ) -> int:
     """Hand the pipeline to Kubeflow Pipelines: for one run, or with ``--cron`` for a schedule.
 
     Raises:
-        BadInput: ``schedule`` was asked for without ``--cron``.
+        BadInput: ``schedule`` was asked for without ``--cron``, or ``--wait`` where there is no run to wait for.
     """
-    from erasediff.submit import backend, request_for, schedule, submission, submit
+    from erasediff.submit import backend, chosen_size, request_for, schedule, submission, submit
 
     if ctx.info_name == "schedule" and cron is None:
         raise BadInput("a schedule needs to know when it runs: give --cron, six fields with the seconds first, such as '0 0 3 * * *'.")
+    if wait and cron is not None:
+        raise BadInput("a schedule has no run to wait for: leave --wait out.")
+    if terminate_on_interrupt and not wait:
+        raise BadInput("--terminate-on-interrupt needs a command that waits: give --wait too.")
     where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
     request = None if requests else request_for(configured, forget_label, label_number)
-    document = submission(where, profile, request, configured, read_policy(policy, tier), cron)
+    chosen = chosen_size(profile, configured, cpu, memory, gpus)
+    document = submission(where, profile, request, configured, read_policy(policy, tier), chosen.size, cron)
     if cron is None:
         run = submit(document)
         print(f"run {run.run_id} of {document.pipeline}, version {document.version}{' (uploaded)' if run.uploaded else ''}: {document.name}")
     else:
         change = schedule(document)
         print(f"schedule {change.schedule_id} is {change.change}: {document.name}, {document.cron}, with {document.pipeline} {document.version}")
-    return ExitCode.OK
+    print(f"training steps: {chosen.size.told()} ({chosen.source}); --cpu and --memory change that.", flush=True)
+    return _followed(where, run.run_id, _ended if terminate_on_interrupt else _left) if wait else ExitCode.OK
+
+
+def _followed(where: Backend, run: str, interrupted: Callable[[Backend, str], None]) -> int:
+    """Follow a run to its end, or to Ctrl-C."""
+    from erasediff.follow import follow, verdict
+    from erasediff.submit import look
+
+    try:
+        code, sentence = verdict(follow(lambda: look(where, run), lambda line: print(line, flush=True)))
+    except KeyboardInterrupt:
+        interrupted(where, run)
+        return ExitCode.INTERRUPTED
+    print(f"run {run} {sentence}.")
+    return code
+
+
+def _left(_: Backend, run: str) -> None:
+    print(f"run {run} goes on: `erasediff runs terminate {run}` ends it.")
+
+
+def _ended(where: Backend, run: str) -> None:
+    from erasediff.submit import terminate
+
+    terminate(where, run)
+    print(f"run {run} is being terminated. A TrainJob of profile gpu-multi stays: kubectl delete trainjob -l app.kubernetes.io/component=erase")
 
 
 app.command("submit", rich_help_panel=Group.RUN, help="Run the pipeline on Kubeflow Pipelines; ERASEDIFF_KFP_TOKEN holds the token.")(hand_in)
@@ -71,17 +115,32 @@ app.command("schedule", rich_help_panel=Group.RUN, help="Schedule the pipeline o
 )
 
 
-@app.command(rich_help_panel=Group.RUN)
-def runs(host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
-    """List the newest runs on Kubeflow Pipelines."""
+runs = typer.Typer(rich_markup_mode=None)
+app.add_typer(runs, name="runs", rich_help_panel=Group.RUN)
+
+
+@runs.callback(invoke_without_command=True)
+def list_newest(ctx: typer.Context, host: HostOption = None, namespace: NamespaceOption = None, experiment: ExperimentOption = "erasediff") -> int:
+    """List the newest runs on Kubeflow Pipelines, or terminate one."""
     from erasediff.submit import backend, list_runs
 
+    if ctx.invoked_subcommand is not None:
+        return ExitCode.OK
     found = list_runs(backend(host, namespace, experiment, None))
     for run in found:
         ended = f", ended {run.finished_at:%Y-%m-%d %H:%M} UTC" if run.finished_at else ""
         print(f"{run.run_id}  {run.state:<10}  {run.name}, since {run.created_at:%Y-%m-%d %H:%M} UTC{ended}")
     if not found:
         print(f"there are no runs in experiment {experiment!r}.")
+    return ExitCode.OK
+
+
+@runs.command("terminate")
+def end(run: RunArgument, host: HostOption = None, namespace: NamespaceOption = None) -> int:
+    """Terminate a run; a TrainJob that it waits for stays."""
+    from erasediff.submit import backend
+
+    _ended(backend(host, namespace, "erasediff", None), run)
     return ExitCode.OK
 
 

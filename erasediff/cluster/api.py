@@ -33,6 +33,7 @@ class Kind:
 
 DEPLOYMENT, SERVICE, POD = Kind("apps/v1", "Deployment"), Kind("v1", "Service"), Kind("v1", "Pod")
 ENDPOINTS, CONFIG_MAP, LEASE = Kind("v1", "Endpoints"), Kind("v1", "ConfigMap"), Kind("coordination.k8s.io/v1", "Lease")
+NODE = Kind("v1", "Node")
 INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService")
 
 

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from erasediff.records.base import Strict
+from erasediff.records.sizes import PROFILE_SIZES
 
-PROFILES = ("cpu", "gpu", "gpu-multi")
+PROFILES = tuple(PROFILE_SIZES)
 _NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
@@ -45,9 +46,10 @@ class Submission(Backend):
 
 
 class Inquiry(Backend):
-    """A list of the experiment's runs or schedules, or a change of the schedule that has this name or identifier."""
+    """A list of the experiment's runs or schedules, a look at one run or its end, or a change of the schedule of this name or identifier."""
 
-    action: Literal["list_runs", "list_schedules", "pause", "resume", "delete"]
+    action: Literal["list_runs", "look", "terminate", "list_schedules", "pause", "resume", "delete"]
+    run: str = ""
     schedule: str = ""
 
 
@@ -79,6 +81,22 @@ class ListedRuns(Strict):
     """The newest runs of an experiment, the newest first."""
 
     runs: tuple[ListedRun, ...]
+
+
+class SeenTask(Strict):
+    """A task of a run, as Kubeflow's API tells of it: a step, or one of Kubeflow's own; without a state it never began."""
+
+    name: str
+    state: str | None
+    seconds: float | None
+
+
+class SeenRun(Strict):
+    """A run and its tasks at one moment."""
+
+    run_id: str
+    state: str | None
+    tasks: tuple[SeenTask, ...]
 
 
 class ListedSchedule(Strict):

@@ -11,13 +11,14 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
 from erasediff.attempts.journal import failure_recorded, journaled
 from erasediff.attempts.workdir import Workdir
-from erasediff.environment import close_umask, report_failure
+from erasediff.environment import close_umask, in_pod, report_failure
 from erasediff.errors import EraseDiffError
 from erasediff.files import write_atomic
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, requests_of, requests_text
 from erasediff.records.policy import GatePolicy
+from erasediff.records.sizes import TrainingSize
 from erasediff.steps.batches import next_batch
 from erasediff.steps.headline import headline_of
 from erasediff.steps.perform import all_passed, close_attempt, current_attempt_for, open_attempt, perform_batch
@@ -61,7 +62,7 @@ class Documents:
         return requests_of(request), RunConfig.parse_json(self.config, "the config"), GatePolicy.parse_json(self.policy, "the policy")
 
 
-def perform_component(name: str, workdir: str, *, run: str = "", documents: Documents | None = None) -> Done:
+def perform_component(name: str, workdir: str, *, run: str = "", documents: Documents | None = None, size: Mapping[str, str] | None = None) -> Done:
     """Run a step for the pipeline; an error ends the process with its message and exit code.
 
     Args:
@@ -69,29 +70,41 @@ def perform_component(name: str, workdir: str, *, run: str = "", documents: Docu
         workdir: the workdir that all steps share.
         run: the attempt's name; empty for the first and the last step.
         documents: for steps that open, close or idle.
+        size: of the training steps, as :class:`erasediff.records.sizes.TrainingSize` reads it; for steps that check it or hand it on.
     """
     close_umask()
     row = step_named(name)
     try:
         folder = Workdir.open(workdir)
         if documents is None:
-            return _perform(row, folder.attempt(run))
-        return {Role.OPENS: _open, Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
+            return _perform(row, folder.attempt(run), _parsed(size))
+        if row.role is Role.OPENS:
+            return _open(folder, documents, _parsed(size))
+        return {Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
     except EraseDiffError as error:
         report_failure(f"erasediff {row.command}: {error}")
         sys.exit(int(error.exit_code))
 
 
-def _perform(row: Step, attempt: Attempt) -> Done:
-    records = perform_batch(row, attempt)
+def _parsed(size: Mapping[str, str] | None) -> TrainingSize | None:
+    return None if size is None else TrainingSize.parse(dict(size), "the size of the training steps")
+
+
+def _perform(row: Step, attempt: Attempt, size: TrainingSize | None) -> Done:
+    records = perform_batch(row, attempt, size)
     go_on = all_passed(records) if row.role is Role.DECIDES else row.role is not Role.PROMOTES or any(map(answered_requests, batch_of(attempt)))
     record: Record = records[0]
     headline = headline_of(record, attempt.workdir)
     return Done(record.digest(), go_on, headline.numbers, headline.model)
 
 
-def _open(workdir: Workdir, documents: Documents) -> Done:
+def _open(workdir: Workdir, documents: Documents, size: TrainingSize | None) -> Done:
     asked = documents.request or _next_requests(workdir, documents)
+    if asked and size is not None and in_pod():
+        from erasediff.cluster.nodes import check_nodes  # imports the Kubernetes client
+
+        with failure_recorded(step_for(Role.OPENS).name, workdir.root):
+            check_nodes(size.resources(), size.told())
     return Done(open_attempt(workdir, *documents.parsed(asked)).name if asked else "")
 
 

@@ -23,6 +23,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, Outcome, Verdict, verdict_in
 from erasediff.records.policy import GatePolicy
 from erasediff.records.requests import Reason
+from erasediff.records.sizes import TrainingSize
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.retries import retried
 from erasediff.steps.request_lifecycle import move_requests, send_back, take_requests
@@ -53,15 +54,20 @@ def finished_record(row: Step, attempt: Attempt) -> Record | None:
     return present if present is not None and present.made_from == input_digests(row, attempt) else None
 
 
-def perform(row: Step, attempt: Attempt) -> Record:
+def perform(row: Step, attempt: Attempt, size: TrainingSize | None = None) -> Record:
     """Run a step for one attempt.
+
+    Args:
+        row: the step.
+        attempt: the attempt.
+        size: of each node, where the profile may run the step on nodes of its own.
 
     Raises:
         EraseDiffError: the step's error; the message is in the attempt's folder too.
         BadInput: another process has locked the attempt; nothing was written.
     """
     of = f"class {attempt.plan().request.label}" if others_of(attempt) else ""
-    trainjob = TrainJobSettings.from_environment() if row.distributed and attempt == lead_of(attempt) else None
+    trainjob = TrainJobSettings.from_environment(size) if size is not None and row.distributed and attempt == lead_of(attempt) else None
     busy = f"a step of run {attempt.name} is under way in another process: wait for its end and run the same command again."
     started = time.monotonic()
     # A TrainJob locks the attempt itself, in its own process.
@@ -90,10 +96,15 @@ def _run_in_trainjob(row: Step, attempt: Attempt, settings: TrainJobSettings) ->
     return erase_in_trainjob(attempt, settings, input_digests(row, attempt))
 
 
-def perform_batch(row: Step, attempt: Attempt) -> tuple[Record, ...]:
+def perform_batch(row: Step, attempt: Attempt, size: TrainingSize | None = None) -> tuple[Record, ...]:
     """Run a step for every attempt of a batch.
 
     A step that answers requests fails only if it fails for all of them.
+
+    Args:
+        row: the step.
+        attempt: one of the batch.
+        size: see :func:`perform`.
 
     Returns:
         The records of the attempts that succeeded, the lead's first.
@@ -108,7 +119,7 @@ def perform_batch(row: Step, attempt: Attempt) -> tuple[Record, ...]:
         return ()
     if row.role is Role.ANSWERS:
         return _perform_each(row, batch_of(attempt))
-    records = {one: perform(row, one) for one in batch_of(attempt)}
+    records = {one: perform(row, one, size) for one in batch_of(attempt)}
     if row.role is Role.DECIDES:
         send_back_passed(records)
     return tuple(records.values())

@@ -26,6 +26,7 @@ from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from erasediff.records.requests import Reason, State
 from erasediff.records.settings import LedgerSettings, RetrySettings, RollOutSettings, ServiceSettings, SigningSettings
+from erasediff.records.sizes import PROFILE_SIZES
 
 CHECKPOINT = "checkpoint.safetensors"
 """The checkpoint of a killed erasure. It holds optimiser moments, which depend on the forget images."""
@@ -66,8 +67,9 @@ class Size:
 SMALL = Size(cpu="1", memory="2Gi")
 MEDIUM = Size(cpu="2", memory="4Gi", minutes=120)
 ROLLING = Size(cpu="1", memory="2Gi", minutes=60)  # leaves time to roll back after a roll-out that fails late
-TRAINING = Size(cpu="4", memory="16Gi", gpus=1, minutes=24 * 60)
-"""For steps that train and sample; a profile may give them another size and image."""
+_GPU = PROFILE_SIZES["gpu"]
+TRAINING = Size(cpu=_GPU.cpu, memory=_GPU.memory, gpus=_GPU.gpus, minutes=24 * 60)
+"""For steps that train and sample; a profile gives them another size and image, and a run's parameters another size."""
 
 
 Facts = Mapping[str, str | int | bool]

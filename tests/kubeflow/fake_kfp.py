@@ -31,6 +31,8 @@ ROUTES = [
     ("GET", "/pipelines/([^/]+)/versions", LISTED, None, "list_versions"),
     ("POST", "/runs", {"experiment_id"}, "V2beta1Run", "create_run"),
     ("GET", "/runs", LISTED | {"namespace", "experiment_id"}, None, "list_runs"),
+    ("GET", "/runs/([^/:]+)", {"experiment_id"}, None, "get_run"),
+    ("POST", "/runs/([^/:]+):terminate", {"experiment_id"}, "empty", "terminate_run"),
     ("GET", "/recurringruns", LISTED | {"namespace", "experiment_id"}, None, "list_schedules"),
     ("POST", "/recurringruns", set(), "V2beta1RecurringRun", "create_schedule"),
     ("POST", "/recurringruns/([^/:]+):(enable|disable)", set(), "empty", "switch_schedule"),
@@ -46,6 +48,8 @@ ANSWERS = {
     "list_versions": "V2beta1ListPipelineVersionsResponse",
     "create_run": "V2beta1Run",
     "list_runs": "V2beta1ListRunsResponse",
+    "get_run": "V2beta1Run",
+    "terminate_run": "object",
     "list_schedules": "V2beta1ListRecurringRunsResponse",
     "create_schedule": "V2beta1RecurringRun",
     "switch_schedule": "object",
@@ -111,13 +115,15 @@ class FakeKfpApi(FakeApi):
         self.runs: list[dict] = []
         self.schedules: list[dict] = []
         self.instead: dict[str, object] = {}  # by the operation's name: what it answers in place of the truth
+        self.looks: list[dict] = []  # what the next looks at a run find, as recorded; the last one stays
+        self.terminated: list[str] = []
         self.log: list[str] = []
         self.most_enabled = 0  # schedules at once
         self._ids = 0
 
     def changes(self) -> list[str]:
         """The operations that changed something, in order."""
-        return [name for name in self.log if not name.startswith("list_") and name != "health"]
+        return [name for name in self.log if not name.startswith(("list_", "get_")) and name != "health"]
 
     def answer(self, method, path, query, headers, body):
         if not path.startswith(PREFIX):
@@ -270,6 +276,15 @@ class FakeKfpApi(FakeApi):
         return self._listed(
             "runs", self.runs[::-1] if asked.get("sort_by") == "created_at desc" else self.runs, asked, experiment_id=asked.get("experiment_id")
         )
+
+    def get_run(self, identifier, asked, _):
+        found = self._known(self.runs, "run_id", identifier)
+        seen = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0] if self.looks else {}
+        return found | {name: seen[name] for name in ("state", "run_details") if name in seen}
+
+    def terminate_run(self, identifier, asked, _):
+        self.terminated.append(self._known(self.runs, "run_id", identifier)["run_id"])
+        return {}
 
     def list_schedules(self, asked, _):
         return self._listed("recurringRuns", self.schedules, asked, experiment_id=asked.get("experiment_id"))

@@ -24,6 +24,7 @@ from tests.kubeflow.fake_trainer import COMPLETE, FAILED, FakeTrainerApi
 from tests.kubeflow.test_trainjob import SETTINGS, client_of
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
+SIZE = {"cpu": "2", "memory": "4Gi", "gpus": "1"}
 CONFIG, KEY, DIGEST = RunConfig(), bytes(32), "0" * 64
 ERASE = step_named("erase")
 MODEL = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="w", sha256=DIGEST), folder_sha256=DIGEST)
@@ -97,20 +98,21 @@ def test_the_component_makes_a_trainjob_only_where_the_profile_says_so(run: Atte
     """Without a cluster the component ends with a sentence, exit code 2, and the failure in the attempt's folder."""
     monkeypatch.delenv(SETTINGS_VARIABLE, raising=False)
     with pytest.raises(SystemExit, match="2"):
-        perform_component("erase", str(run.workdir.root), run=run.name)
+        perform_component("erase", str(run.workdir.root), run=run.name, size=SIZE)
     assert "cluster" not in read_failure(run.folder).message, "control: without the variable the step itself ran, and found no weights"
-    monkeypatch.setenv(SETTINGS_VARIABLE, settings.canonical().decode())
+    monkeypatch.setenv(SETTINGS_VARIABLE, json.dumps(settings.model_dump(mode="json", exclude={"size"})))
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(SystemExit, match="2"):
-        perform_component("erase", str(run.workdir.root), run=run.name)
+        perform_component("erase", str(run.workdir.root), run=run.name, size=SIZE)
     failure = read_failure(run.folder)
     assert failure is not None
     assert "no cluster is configured" in failure.message
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_settings_that_are_not_the_document_are_refused(monkeypatch) -> None:
-    monkeypatch.setenv(SETTINGS_VARIABLE, json.dumps({"image": "i", "gpus": 2}))
+@pytest.mark.parametrize("text", [json.dumps({"image": "i", "gpus": 2}), "[]", "{"])
+def test_settings_that_are_not_the_document_are_refused(monkeypatch, text) -> None:
+    monkeypatch.setenv(SETTINGS_VARIABLE, text)
     with pytest.raises(BadInput, match=SETTINGS_VARIABLE):
-        TrainJobSettings.from_environment()
+        TrainJobSettings.from_environment(SETTINGS.size)

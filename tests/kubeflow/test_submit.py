@@ -15,6 +15,7 @@ from erasediff.files import sha256_file, shipped
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy, load_policy
+from erasediff.records.sizes import PROFILE_SIZES
 from erasediff.records.submission import PROFILES, Backend
 from erasediff.submit import request_for, submission
 from pipelines import submit as script
@@ -24,6 +25,7 @@ from tests.kubeflow.fake_trainer import RECORDED
 from tests.kubeflow.server import Refused
 
 CONFIG, NIGHTLY = RunConfig(), "0 0 3 * * *"
+SIZE = PROFILE_SIZES["gpu"]
 POLICY = load_policy(shipped("policies/class-conditional.yaml"))
 
 
@@ -42,7 +44,7 @@ def kfp():
 
 def hand_in(fake, cron=None, profile="gpu", label=3, config=CONFIG, **where):
     """What the process does that ``erasediff submit`` starts."""
-    asked = submission(Backend(host=fake.host, **where), profile, ErasureRequest(dataset="digits", label=label), config, POLICY, cron)
+    asked = submission(Backend(host=fake.host, **where), profile, ErasureRequest(dataset="digits", label=label), config, POLICY, SIZE, cron)
     return script.answer(json.loads(asked.canonical()))
 
 
@@ -80,7 +82,7 @@ def test_the_same_file_is_uploaded_once_and_every_profile_is_a_pipeline_of_its_o
 
 def test_another_content_is_another_version_of_the_same_pipeline(kfp, tmp_path):
     hand_in(kfp)
-    asked = submission(Backend(host=kfp.host), "gpu", ErasureRequest(dataset="digits", label=3), CONFIG, POLICY)
+    asked = submission(Backend(host=kfp.host), "gpu", ErasureRequest(dataset="digits", label=3), CONFIG, POLICY, SIZE)
     script.answer(json.loads(asked.model_copy(update={"version": "sha256-other"}).canonical()))
     assert (len(kfp.pipelines), len(kfp.versions)) == (1, 2)
     assert kfp.runs[1]["pipeline_version_reference"]["pipeline_version_id"] == kfp.versions[1]["pipeline_version_id"]
@@ -134,7 +136,7 @@ def test_another_profile_replaces_it_too_for_it_is_the_same_class(kfp):
 
 def test_a_schedule_of_requests_is_handed_no_class_and_stands_beside_one_of_a_class(kfp):
     hand_in(kfp, cron="0 0 3 * * *")
-    asked = submission(Backend(host=kfp.host), "gpu", None, CONFIG, POLICY, "0 0 3 * * *")
+    asked = submission(Backend(host=kfp.host), "gpu", None, CONFIG, POLICY, SIZE, "0 0 3 * * *")
     script.answer(json.loads(asked.canonical()))
     assert [s["runtime_config"]["parameters"]["request"] != "" for s in kfp.schedules] == [True, False]
     assert kfp.schedules[1]["display_name"] == "erase what is asked of digits"
@@ -215,10 +217,19 @@ def test_no_answer_that_is_none_is_taken_for_a_run(kfp, operation, answer, sente
 def test_the_command_line_submits_and_schedules(kfp, capsys, monkeypatch):
     monkeypatch.setenv("KFP_HOST", kfp.host + "/")
     assert main(["submit", "--forget-label", "3", "--profile", "cpu"]) == 0
-    assert capsys.readouterr().out.startswith(f"run {kfp.runs[0]['run_id']} of erasediff-cpu, version sha256-")
+    run, size = capsys.readouterr().out.splitlines()
+    assert run.startswith(f"run {kfp.runs[0]['run_id']} of erasediff-cpu, version sha256-")
+    assert size == "training steps: 1 CPU, 2Gi (from the model's 0.2 M parameters); --cpu and --memory change that."
     assert main(["schedule", "--cron", NIGHTLY, "--label-number", "3", "--profile", "cpu"]) == 0
     assert "is created: erase class 3 of digits, 0 0 3 * * *" in capsys.readouterr().out
     assert kfp.schedules[0]["runtime_config"] == kfp.runs[0]["runtime_config"]
+    assert main(["submit", "--forget-label", "3", "--profile", "gpu", "--cpu", "500m", "--memory", "6Gi", "--gpus", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("training steps: 500m CPUs, 6Gi, 2 GPUs (as asked for)")
+    sizes = [{name: value for name, value in r["runtime_config"]["parameters"].items() if name.startswith("training_")} for r in kfp.runs]
+    assert sizes == [
+        {"training_cpu": "1", "training_memory": "2Gi", "training_gpus": "0"},
+        {"training_cpu": "500m", "training_memory": "6Gi", "training_gpus": "2"},
+    ]
 
 
 # --- what there is
@@ -310,6 +321,10 @@ def test_a_host_that_accepts_and_never_answers_is_not_waited_for_long(capsys, mo
         (["submit", "--host", "{host}", "--forget-label", "3", "--profile", "tpu"], "there is no profile 'tpu': choose one of cpu, gpu, gpu-multi"),
         (["submit", "--host", "{host}", "--forget-label", "zebra"], "class zebra is not in dataset digits"),
         (["submit", "--host", "{host}", "--namespace", "A B"], "field 'namespace'"),
+        (["submit", "--host", "{host}", "--label-number", "3", "--cpu", "two"], "has to be a number of cpus such as 2, 0.5 or 500m"),
+        (["submit", "--host", "{host}", "--label-number", "3", "--memory", "0Gi"], "has to be an amount of memory such as 4gi or 512mi"),
+        (["submit", "--host", "{host}", "--label-number", "3", "--profile", "cpu", "--gpus", "1"], "profile 'cpu' has no GPUs: leave --gpus out"),
+        (["submit", "--host", "{host}", "--label-number", "3", "--gpus", "0"], "profile 'gpu' needs a GPU"),
         (["schedule", "--host", "{host}", "--requests", "--cron", "0 3 * * *"], "has 5 fields, and Kubeflow's has six"),
         (["schedule", "--host", "{host}", "--requests", "--cron", "0 0 25 * * *"], "(bad hour)"),
     ],

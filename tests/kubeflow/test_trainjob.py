@@ -13,6 +13,7 @@ from torch.distributed.run import get_args_parser
 from erasediff.cluster.answers import ConnectionLost
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
+from erasediff.records.sizes import TrainingSize
 from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
 from erasediff.steps.table import step_named
 from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, torchrun_arguments, trainjob
@@ -24,7 +25,7 @@ from tests.kubeflow.server import Refused
 from tests.manifests.built import built, of_kind
 
 MULTI = next(p for p in PROFILES if p.erasing_nodes)
-SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI, step_named("erase")), "the profile")
+SETTINGS = TrainJobSettings.parse(trainjob_settings(MULTI, step_named("erase")) | {"size": MULTI.training.model_dump()}, "the profile")
 NAME = job_name("a" * 64)
 COMMAND = ("erase", "--workdir", "/workdir", "--run", "one")
 JOB = trainjob(NAME, torchrun_arguments(*COMMAND), SETTINGS)
@@ -100,10 +101,15 @@ def test_no_secret_is_written_out():
     assert not any("value" in e for e in trainer["env"] if e["name"] in secrets)
 
 
-def test_the_compiled_profile_carries_settings_that_the_library_reads():
+def test_the_compiled_profile_carries_settings_that_the_library_reads(monkeypatch):
     spec = next(yaml.safe_load_all((COMPILED / "erasure-gpu-multi.yaml").read_text()))
     values = {e["name"]: e["value"] for e in spec["deploymentSpec"]["executors"]["exec-erase"]["container"]["env"]}
-    assert TrainJobSettings.parse_json(values[SETTINGS_VARIABLE], "compiled") == SETTINGS
+    monkeypatch.setenv(SETTINGS_VARIABLE, values[SETTINGS_VARIABLE])
+    assert TrainJobSettings.from_environment(MULTI.training) == SETTINGS
+    smaller = TrainJobSettings.from_environment(TrainingSize(cpu="3", memory="9Gi", gpus=1))
+    trainer = trainjob(NAME, [], smaller)["spec"]["trainer"]
+    assert trainer["resourcesPerNode"]["requests"] == {"cpu": "3", "memory": "9Gi", "nvidia.com/gpu": "1"}, "the run's parameters count"
+    assert trainer["numProcPerNode"] == 1
     assert spec["deploymentSpec"]["executors"]["exec-erase"]["container"]["image"] == SETTINGS.image, "the same image waits and trains"
 
 

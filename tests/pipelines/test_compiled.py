@@ -30,9 +30,30 @@ def containers(spec):
     return {name: executor["container"] for name, executor in spec["deploymentSpec"]["executors"].items()}
 
 
-def gpus(spec):
-    accelerators = {name: c.get("resources", {}).get("accelerator") for name, c in containers(spec).items()}
-    return {name: int(found["resourceCount"]) for name, found in accelerators.items() if found}
+def on_gpus(spec):
+    return {name for name, c in containers(spec).items() if "accelerator" in c.get("resources", {})}
+
+
+def parameters(spec):
+    """The pipeline's parameters with a default."""
+    return {name: p["defaultValue"] for name, p in spec["root"]["inputDefinitions"]["parameters"].items() if "defaultValue" in p}
+
+
+def resolved(spec, inputs, dag, executor):
+    """What an executor's resources come to, by the inputs that its task gets: None for one that the tasks around it do not hand down."""
+    for task in dag["tasks"].values():
+        component = spec["components"][task["componentRef"]["name"]]
+        given = {}
+        for name, source in task.get("inputs", {}).get("parameters", {}).items():
+            given[name] = source["runtimeValue"]["constant"] if "runtimeValue" in source else inputs.get(source.get("componentInputParameter"))
+        if component.get("executorLabel") == executor:
+            asked = containers(spec)[executor]["resources"]
+            asked = {**asked, **asked.get("accelerator", {})}
+            references = {name: re.fullmatch(r"\{\{\$\.inputs\.parameters\['(.*)'\]\}\}", str(value)) for name, value in asked.items()}
+            return {name: given.get(match[1]) if match else asked[name] for name, match in references.items()}
+        if "dag" in component and (found := resolved(spec, given, component["dag"], executor)) is not None:
+            return found
+    return None
 
 
 def test_a_file_is_committed_for_each_profile_and_no_other():
@@ -117,14 +138,26 @@ def test_steps_that_train_have_shared_memory_and_no_others(name):
 
 def test_gpus_are_asked_for_where_they_are_used_and_tolerated_there():
     """A CPU profile that asks for a GPU never starts; a task that only waits must not hold one."""
-    for name, wanted in {
-        "erasure-cpu.yaml": {},
-        "erasure-gpu.yaml": dict.fromkeys(TRAINING, 1),
-        "erasure-gpu-multi.yaml": dict.fromkeys(TRAINING - {"exec-erase"}, 2),
-    }.items():
+    for name, wanted in {"erasure-cpu.yaml": set(), "erasure-gpu.yaml": TRAINING, "erasure-gpu-multi.yaml": TRAINING - {"exec-erase"}}.items():
         spec, executors, _ = compiled_tasks(name)
-        assert gpus(spec) == wanted
-        assert {step for step, e in executors.items() if "tolerations" in e} == set(wanted)
+        assert on_gpus(spec) == wanted
+        assert {step for step, e in executors.items() if "tolerations" in e} == wanted
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_the_size_of_a_run_reaches_every_step_that_trains_and_no_other(profile):
+    """kfp 2.17 leaves a parameter that only resources name out of the conditions around a task, and the backend then fails the task."""
+    spec, _, _ = compiled_tasks(file_name(profile))
+    size = profile.training
+    sizes = {"training_cpu": size.cpu, "training_memory": size.memory, "training_gpus": str(size.gpus)}
+    assert parameters(spec) == {"workdir": "/workdir"} | sizes
+    for step in TRAINING - ({"exec-erase"} if profile.erasing_nodes else set()):
+        found = resolved(spec, {"training_cpu": "3", "training_memory": "9Gi", "training_gpus": "5"}, spec["root"]["dag"], step)
+        assert {found[f"resourceCpu{kind}"] for kind in ("Request", "Limit")} == {"3"}
+        assert {found[f"resourceMemory{kind}"] for kind in ("Request", "Limit")} == {"9Gi"}
+        assert found.get("resourceCount") == ("5" if size.gpus else None)
+    assert resolved(spec, {}, spec["root"]["dag"], "exec-train-base")["resourceCpuLimit"] is None, "control: what is not handed down is seen"
+    assert resolved(spec, {}, spec["root"]["dag"], "exec-gate")["resourceCpuLimit"] == "1"
 
 
 @pytest.mark.parametrize("name", FILES)
