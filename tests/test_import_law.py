@@ -15,7 +15,7 @@ FLOORS = [
     {"cluster", "progress", "s3"},
     {"records"},
     {"steps.table"},
-    {"attempts", "envelopes"},
+    {"attempts", "envelopes", "logs"},
     {"data", "models", "rollout", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},
     {"evidence", "export"},

@@ -17,8 +17,8 @@ from erasediff.cli.inputs import (
     read_config,
     read_policy,
     read_request,
-    resumable,
     verdict_code,
+    watched,
 )
 from erasediff.cli.options import (
     WORKDIR,
@@ -44,7 +44,7 @@ def _plain(row: Step) -> Callable[..., int]:
         from erasediff.steps.perform import perform, perform_batch
 
         attempt = open_workdir(workdir).attempt(run)
-        with resumable():
+        with watched():
             perform(row, attempt) if row.role is Role.ANSWERS else perform_batch(row, attempt)
         if not is_main_process() or row.makes is None:
             return ExitCode.OK
@@ -68,7 +68,9 @@ def check_prerequisites(
     from erasediff.steps.perform import open_attempt
 
     configured = read_config(config, seed, dataset)
-    opened = open_attempt(open_workdir(workdir), (read_request(configured, forget_label),), configured, read_policy(policy, tier), run)
+    asked, decided = (read_request(configured, forget_label),), read_policy(policy, tier)
+    with watched():
+        opened = open_attempt(open_workdir(workdir), asked, configured, decided, run)
     print(f"attempt {opened.name} is open")
     return ExitCode.OK
 
@@ -88,7 +90,7 @@ def train_base(
         return _plain(step_named("train_base"))(workdir, run)
     from erasediff.steps.train_base import ensure_champion
 
-    with resumable():
+    with watched():
         base = ensure_champion(open_workdir(workdir), read_config(config, seed, dataset))
     print(f"champion of {base.name} is version {base.version}, weights {base.model.weights.sha256[:12]}")
     return ExitCode.OK
@@ -114,7 +116,8 @@ def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     from erasediff.steps.perform import perform
 
     attempt = open_workdir(workdir).attempt(run)
-    perform(step_named("certify"), attempt)
+    with watched():
+        perform(step_named("certify"), attempt)
     record = attempt.need(CertificateRecord)
     print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
     for file in record.files:
@@ -147,7 +150,9 @@ def record_outcome(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> i
 
     opened = open_workdir(workdir)
     attempt = opened.attempt(run)
-    print_outcome(close_attempt(opened, attempt, requests_in(attempt)), workdir)
+    with watched():
+        outcome = close_attempt(opened, attempt, requests_in(attempt))
+    print_outcome(outcome, workdir)
     return ExitCode.OK
 
 

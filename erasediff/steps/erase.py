@@ -53,7 +53,7 @@ def erase(attempt: Attempt) -> ErasedRecord | None:
         data = _erasure_data(attempt, config, base)
     erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, compute)
     enough = development_proxy(config.erase.proxy, data, pipeline, config.sampler, config.seed) if config.erase.proxy else None
-    with progress("erasing", config.erase.steps) as done:
+    with progress("erasing", config.erase.steps, config.erase.batch_size) as done:
         result = run_erasure(erasure, attempt.folder / CHECKPOINT, attempt.plan().digest(), done, enough)
     compute.wait()
     return _kept(attempt, base, pipeline, result) if compute.is_main else None

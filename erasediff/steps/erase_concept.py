@@ -87,7 +87,7 @@ def erase_concept(config: ConceptConfig, out: Path) -> ConceptErasure:
     erasure = Erasure(
         model.pipeline.unet, model.schedule, data, settings, config.seed, compute, denoiser_of=lambda unet: PromptDenoiser(unet, embeddings)
     )
-    with progress("erasing", config.erase.steps) as done:
+    with progress("erasing", config.erase.steps, config.erase.batch_size) as done:
         result = run_erasure(erasure, checkpoint, key, done)
     if compute.is_main:
         erasures = (*(before.record.erasures if before else ()), key)

@@ -25,7 +25,7 @@ from erasediff.records.policy import GatePolicy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from erasediff.records.requests import Reason, State
-from erasediff.records.settings import LedgerSettings, RollOutSettings, ServiceSettings, SigningSettings
+from erasediff.records.settings import LedgerSettings, LogSettings, RollOutSettings, ServiceSettings, SigningSettings
 
 CHECKPOINT = "checkpoint.safetensors"
 """The checkpoint of a killed erasure. It holds optimiser moments, which depend on the forget images."""
@@ -91,7 +91,8 @@ class Move:
     facts: Callable[[Records], Facts]
 
 
-ENVIRONMENT = ServiceSettings.variables()
+_LOG = LogSettings.variables()
+ENVIRONMENT = (*_LOG, *ServiceSettings.variables())
 _ROLL_OUT = RollOutSettings.variables()
 _STORE = ("AWS_ENDPOINT_URL_S3",)  # the address of the S3 store, if it is not Amazon's
 _SIGNER = SigningSettings.variables()  # lets steps without the key check that one is set
@@ -286,7 +287,7 @@ STEPS: tuple[Step, ...] = (
         role=Role.ANSWERS,
         makes=CertificateRecord,
         credentials=(*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"),
-        settings=(*_SIGNER, *_ROLL_OUT),
+        settings=(*_LOG, *_SIGNER, *_ROLL_OUT),
         mounts_signing_key=True,
         again_after="purge",
     ),
