@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from erasediff.attempts.workdir import Workdir
 from erasediff.records.base import Record
+from erasediff.records.certificate import CertificateRecord
 from erasediff.records.core import (
     BaseRecord,
     Check,
@@ -15,7 +16,9 @@ from erasediff.records.core import (
     ForgetSetRecord,
     ModelRecord,
     Outcome,
+    PromotionRecord,
     RegisteredRecord,
+    RollOutRecord,
     Verdict,
     VerdictRecord,
 )
@@ -30,13 +33,13 @@ class Headline:
 
     numbers: Mapping[str, float] = field(default_factory=dict)
     model: Mapping[str, str] = field(default_factory=dict)
-    verdict: str = ""
+    said: str = ""
 
     @property
     def words(self) -> str:
-        """What came out: the verdict, else the name and version of a model, else the numbers."""
+        """What came out: what is said of it, else the name and version of a model, else the numbers."""
         named = " version ".join(self.model[key] for key in ("name", "version") if key in self.model)
-        return self.verdict or named or ", ".join(f"{name} {value:g}" for name, value in self.numbers.items())
+        return self.said or named or "; ".join(f"{name} {value:g}" for name, value in self.numbers.items())
 
 
 def headline_of(record: Record, workdir: Workdir) -> Headline:
@@ -52,10 +55,16 @@ def headline_of(record: Record, workdir: Workdir) -> Headline:
             found = {"base": record.forget_base, "erased": record.forget_erased}
             return Headline({f"detections, {name}": one.detections / one.n for name, one in found.items() if one is not None})
         case VerdictRecord() | ExportedRecord() | RegateRecord():
-            return Headline(_bounds(record.checks), verdict=_verdict(record.verdict, record.checks))
+            return Headline(_bounds(record.checks), said=_verdict(record.verdict, record.checks))
         case RegisteredRecord():
             facts = {"weights_sha256": record.weights_sha256, "onnx_sha256": record.onnx_sha256}
             return Headline(model={"uri": record.source, "name": record.name, "version": record.version} | facts)
+        case RollOutRecord():
+            return Headline(said="no roll-out is configured" if record.backend == "none" else f"{record.outcome} on {record.revision}")
+        case PromotionRecord():
+            return Headline(said=f"champion {record.name} version {record.version}")
+        case CertificateRecord():
+            return Headline(said=f"{record.phase} certificate {record.statement[:12]}")
         case PurgeRecord():
             return Headline({"stores left": len(record.unfinished)})
     return Headline()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.shapes import component_of
+from erasediff.attempts.workdir import Workdir
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import load_policy
@@ -29,10 +30,11 @@ def log_of(folder: Path, command: list[str], workdir: Path, request: str, form: 
     outputs = {"parameters": {"Output": {"outputFile": str(folder / "Output")}}, "outputFile": str(folder / "executor_output.json")}
     given = json.dumps({"inputs": {"parameterValues": values}, "outputs": outputs})
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
-    variables = {"ERASEDIFF_LOG": form, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "PYTHONPATH": str(ROOT)}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+    variables = {"ERASEDIFF_LOG": form, "ERASEDIFF_LOG_SECONDS": "600", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET}
+    found = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}", "PYTHONPATH": str(ROOT)}
     words = [*command, "--executor_input", given, "--function_to_execute", "opens"]
-    ended = subprocess.run(words, env=inherited | variables | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    environment = inherited | variables | found
+    ended = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return ended.returncode, ended.stdout.splitlines()
 
 
@@ -52,7 +54,7 @@ def test_a_step_tells_its_beginning_and_end_and_no_input(tmp_path: Path, command
     assert code == 0
     began, ended = (json.loads(line) for line in lines)
     assert (began["step"], began["state"], began["of"]) == (ROW.name, "started", "class 3")
-    assert (ended["state"], ended["result"]) == ("done", f"attempt {json.loads((tmp_path / 'executor_output.json').read_text())['parameterValues']['Output']}")
+    assert (ended["state"], ended["result"]) == ("done", f"attempt {Workdir(tmp_path / 'work').attempt().name}")
     assert len(ended["digest"]) == 12
     assert not [line for line in lines if str(CONFIG.seed) in line or SECRET in line]
     kfps = [part.replace(_between(part), "-m kfp.dsl.executor_main") if "executor_main" in part else part for part in command]
