@@ -68,9 +68,7 @@ def check_prerequisites(
     from erasediff.steps.perform import open_attempt
 
     configured = read_config(config, seed, dataset)
-    asked, decided = (read_request(configured, forget_label),), read_policy(policy, tier)
-    with watched():
-        opened = open_attempt(open_workdir(workdir), asked, configured, decided, run)
+    opened = open_attempt(open_workdir(workdir), (read_request(configured, forget_label),), configured, read_policy(policy, tier), run)
     print(f"attempt {opened.name} is open")
     return ExitCode.OK
 
@@ -116,8 +114,7 @@ def certify(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:
     from erasediff.steps.perform import perform
 
     attempt = open_workdir(workdir).attempt(run)
-    with watched():
-        perform(step_named("certify"), attempt)
+    perform(step_named("certify"), attempt)
     record = attempt.need(CertificateRecord)
     print(f"{record.phase} certificate {record.statement[:12]}, signed by the key {record.key_id[:12]}, in {attempt.folder}:")
     for file in record.files:
@@ -150,9 +147,7 @@ def record_outcome(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> i
 
     opened = open_workdir(workdir)
     attempt = opened.attempt(run)
-    with watched():
-        outcome = close_attempt(opened, attempt, requests_in(attempt))
-    print_outcome(outcome, workdir)
+    print_outcome(close_attempt(opened, attempt, requests_in(attempt)), workdir)
     return ExitCode.OK
 
 
