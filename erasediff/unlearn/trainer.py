@@ -215,22 +215,34 @@ class Erasure:
         )
 
 
-def run(erasure: Erasure, checkpoint_path: Path, key: str, done: Done, enough: Callable[[Erasure], bool] | None = None) -> ErasureResult:
+def with_numbers(erasure: Erasure, done: Done) -> Callable[[int], None]:
+    """Take the number of steps done and report it with the losses and the multiplier of the last step."""
+
+    def report(steps: int) -> None:
+        last = erasure.curves[-1]
+        done(steps, retain_loss=last.retain_loss, forget_loss=last.forget_loss, multiplier=last.multiplier)
+
+    return report
+
+
+def run(
+    erasure: Erasure, checkpoint_path: Path, key: str, done: Callable[[int], None], enough: Callable[[Erasure], bool] | None = None
+) -> ErasureResult:
     """Run an erasure to its end, from its checkpoint if there is one.
 
     Args:
         erasure: the state.
         checkpoint_path: where checkpoints go; the caller removes the file once the result is kept, for it holds optimiser state.
         key: digest of everything that decides this run.
-        done: called with the number of steps done, the losses and the multiplier.
+        done: called with the number of steps done.
         enough: a development proxy, called every ``erase.proxy.every`` steps; it may end the run early.
     """
     config, compute = erasure.config, erasure.bench.compute
     if checkpoint_path.is_file():
         erasure.restore(load_checkpoint(checkpoint_path, key))
     while erasure.step < config.steps:
-        report = erasure.advance()
-        done(erasure.step, retain_loss=report.retain_loss, forget_loss=report.forget_loss, multiplier=report.multiplier)
+        erasure.advance()
+        done(erasure.step)
         if enough and config.proxy and erasure.step % config.proxy.every == 0 and compute.agreed(compute.is_main and enough(erasure)):
             break
         if erasure.step % config.checkpoint_every == 0 and erasure.step < config.steps and compute.is_main:
