@@ -16,9 +16,10 @@ from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
 from erasediff.files import publish_folder
+from erasediff.logs import lines_to
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.training import train_base
-from erasediff.progress import progress
+from erasediff.progress import progress, shown_by
 
 
 def train(subject: Subject) -> tuple[float, float]:
@@ -31,7 +32,11 @@ def train(subject: Subject) -> tuple[float, float]:
     assert subject.config.base_training is not None
     if not (subject.folder / "base").is_dir():
         images, labels, classes = training_images(subject)
-        with progress(f"training the base of {subject.name}", subject.config.base_training.steps) as done:
+        with (
+            lines_to(sys.stderr) as lines,
+            shown_by(lines),
+            progress(f"training the base of {subject.name}", subject.config.base_training.steps) as done,
+        ):
             unet, scheduler = train_base(images, labels, classes, subject.config, torch.device("cpu"), lambda step, loss: done(step))
 
         def fill(folder: object) -> str:

@@ -5,6 +5,7 @@ and takes the step's name as a parameter.
 """
 
 from kfp import dsl
+from kfp.dsl.component_factory import EXECUTOR_MODULE
 from kfp.dsl.python_component import PythonComponent
 
 from components.images import PIPELINE_CPU, TRAIN_GPU
@@ -156,7 +157,7 @@ def idles(step: str, workdir: str, config: str, policy: str, metrics: dsl.Output
     return done.text
 
 
-def closes(step: str, workdir: str, request: str, config: str, policy: str, status: dsl.PipelineTaskFinalStatus, report: dsl.Output[dsl.HTML]):
+def closes(step: str, workdir: str, request: str, config: str, policy: str, report: dsl.Output[dsl.HTML]):
     """Close a run, whatever happened before.
 
     Args:
@@ -165,14 +166,12 @@ def closes(step: str, workdir: str, request: str, config: str, policy: str, stat
         request: The erasure request as JSON; empty for the requests that this run opened, if any.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
-        status: The pipeline's own status; printed, never used as evidence.
         report: The report, for the pipeline's own pages.
     """
     import shutil
 
     from erasediff.steps.component import Documents, perform_component
 
-    print(f"the pipeline ended {status.state}")
     done = perform_component(step, workdir, documents=Documents(request, config, policy))
     if done.report is not None:
         shutil.copyfile(done.report, report.path)
@@ -189,6 +188,12 @@ _SHAPES = {
 }
 
 
+_EXECUTOR = f"-m {EXECUTOR_MODULE}"
+_QUIETLY = f'import logging, runpy; logging.basicConfig(level=logging.ERROR); runpy.run_module("{EXECUTOR_MODULE}", run_name="__main__")'
+_QUIET_EXECUTOR = f"-c '{_QUIETLY}'"
+"""kfp's executor, which logs all inputs (the request, the configuration and the policy) unless somebody set a level before."""
+
+
 def component_of(row: Step) -> PythonComponent:
     """The component of a step, under the step's name."""
     of_a_model = row.makes is not None and ("model" in row.makes.model_fields or row.makes is RegisteredRecord)
@@ -197,4 +202,7 @@ def component_of(row: Step) -> PythonComponent:
     component: PythonComponent = dsl.component(base_image=image, packages_to_install=[], install_kfp_package=False)(shape)
     component.component_spec.name = row.command
     component.component_spec.description = row.help
+    container = component.component_spec.implementation.container
+    assert any(_EXECUTOR in part for part in container.command), "kfp starts its executor in another way now"
+    container.command = [part.replace(_EXECUTOR, _QUIET_EXECUTOR) for part in container.command]
     return component

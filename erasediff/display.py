@@ -10,39 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from erasediff.files import explain_disk_errors
-from erasediff.progress import LINE_SECONDS, Event, at_most_every
-from erasediff.steps.table import step_named
+from erasediff.logs import lines_to, title_of
+from erasediff.progress import Event
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
-
-
-def _title(event: Event) -> str:
-    title = step_named(event["step"]).title
-    return f"{title}, {event['of']}" if event["of"] else title
-
-
-class Lines:
-    """One line for each step that ended, and one every ten seconds for long work."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._work: dict[str, Callable[[int], None]] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Show an event."""
-        if "step" in event:
-            self._work.clear()
-            if event["state"] != "started":
-                self._say(f"{_title(event):<34} {event['state']:>7} {event['seconds']:8.1f} s")
-            return
-        what, total = event["what"], event["total"]
-        if what not in self._work:
-            self._work[what] = at_most_every(LINE_SECONDS, None, lambda done: self._say(f"  {what}: {done} of {total}"))
-        self._work[what](event["done"])
-
-    def _say(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
 
 
 class Bars:
@@ -64,11 +36,14 @@ class Bars:
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
+        if "said" in event:
+            self.progress.console.print(event["said"], markup=False, highlight=False)
+            return
         if "step" not in event:
             bar = self._bar(f"  {event['what']}", event["total"])
             self.progress.update(bar, completed=event["done"], total=event["total"])
             return
-        title = _title(event)
+        title = title_of(event)
         if event["state"] == "started":
             self._bars.pop(title, None)  # a step that runs twice has two bars
         bar = self._bar(f"[bold]{title}", 1, title)
@@ -88,7 +63,8 @@ class Bars:
 def display(stream: TextIO) -> Iterator[Callable[[Event], None]]:
     """Yield what shows events on a stream: bars on a terminal, else lines."""
     if not stream.isatty():
-        yield Lines(stream)
+        with lines_to(stream) as lines:
+            yield lines
         return
     bars = Bars(stream)
     with bars.progress:

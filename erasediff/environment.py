@@ -55,9 +55,8 @@ def in_pod() -> bool:
     return "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-def report_failure(sentence: str) -> None:
-    """Print why this process ends on standard error and, in a pod, leave it as the container's termination message."""
-    print(sentence, file=sys.stderr)
+def leave_termination_message(sentence: str) -> None:
+    """In a pod, leave why this process ends as the container's termination message."""
     if TERMINATION_LOG.is_file():  # the kubelet mounts it into every container
         with contextlib.suppress(OSError):
             TERMINATION_LOG.write_bytes(sentence.encode()[:_TERMINATION_BYTES])

@@ -1,6 +1,8 @@
 """Progress of long work as events: to viewers in this process, and to a file for other processes.
 
-An event is ``{"step", "state", "seconds", "of"}`` where a step starts or ends, and ``{"what", "done", "total"}`` inside it.
+An event is ``{"step", "state", "seconds", "of", "attempt"}`` where a step starts or ends, with ``{"result", "digest"}`` where it is done;
+``{"what", "done", "total"}`` inside it, with ``{"images"}`` for how many images one unit is and ``{"numbers"}`` such as losses; and ``{"said"}``
+for a sentence.
 """
 
 from __future__ import annotations
@@ -12,17 +14,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from erasediff.environment import is_main_process
 
 FILE_VARIABLE = "ERASEDIFF_PROGRESS"
-LINE_SECONDS = 10.0
-"""Without a terminal, long work reports its progress once in this many seconds."""
 _INTERVAL_SECONDS = 0.5
 
 Event = dict[str, Any]
 _viewers: list[Callable[[Event], None]] = []
+
+
+class Done(Protocol):
+    """Takes the number of units done so far, and numbers by name that are known now."""
+
+    def __call__(self, done: int, /, **numbers: float) -> None:
+        """Report."""
+        ...
 
 
 @contextmanager
@@ -35,45 +43,51 @@ def shown_by(viewer: Callable[[Event], None]) -> Iterator[None]:
         _viewers.remove(viewer)
 
 
-def announce(step: str, state: str, seconds: float = 0.0, of: str = "") -> None:
-    """Announce that a step has ``started``, is ``done`` or has ``failed``; ``of`` names the class if the run has several."""
-    _send({"step": step, "state": state, "seconds": round(seconds, 3), "of": of})
+def announce(step: str, state: str, seconds: float = 0.0, of: str = "", attempt: str = "", **came_out: str) -> None:
+    """Announce that a step has ``started``, is ``done`` or has ``failed``.
+
+    Args:
+        step: its name.
+        state: see above.
+        seconds: how long it took.
+        of: the class.
+        attempt: the attempt's name, if there is one.
+        came_out: ``result`` and ``digest`` of a step that is done.
+    """
+    _send({"step": step, "state": state, "seconds": round(seconds, 3), "of": of, "attempt": attempt, **came_out})
+
+
+def say(sentence: str) -> None:
+    """Tell whoever watches this run a sentence; on standard error where nobody does."""
+    if not _viewers and is_main_process():
+        print(sentence, file=sys.stderr, flush=True)
+    _send({"said": sentence})
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes the number of units done so far.
+def progress(what: str, total: int, images: int | None = None) -> Iterator[Done]:
+    """Yield what takes the number of units done so far; the numbers become events, at most two in a second.
 
-    The numbers become events if there is a viewer or a file, else a bar on a terminal, else a line every ten seconds on standard error.
+    Args:
+        what: the name of the work.
+        total: units of the whole; 1 for work that cannot be counted.
+        images: how many images one unit is, where images are sampled or trained on.
     """
-    if not is_main_process():
-        yield lambda done: None
-    elif _viewers or FILE_VARIABLE in os.environ:
-        yield at_most_every(_INTERVAL_SECONDS, total, lambda done: _send({"what": what, "done": done, "total": total}))
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    event: Event = {"what": what, "done": 0, "total": total} | ({} if images is None else {"images": images})
+    last, sent = 0.0, 0
+    _send(event)
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done: bar.update(task, completed=done)
-    else:
-        yield at_most_every(LINE_SECONDS, None, lambda done: print(f"{what}: {done} of {total}", file=sys.stderr, flush=True))
-
-
-def at_most_every(seconds: float, total: int | None, report: Callable[[int], None]) -> Callable[[int], None]:
-    """Limit ``report`` to one call in ``seconds``; the last unit is always reported if ``total`` is given."""
-    last = time.monotonic() if total is None else 0.0
-
-    def maybe(done: int) -> None:
-        nonlocal last
+    def report(done: int, /, **numbers: float) -> None:
+        nonlocal last, sent
         now = time.monotonic()
-        if now - last >= seconds or done == total:
-            last = now
-            report(done)
+        event["done"] = done
+        if now - last >= _INTERVAL_SECONDS or done == total:
+            last, sent = now, done
+            _send(event | ({"numbers": numbers} if numbers else {}))
 
-    return maybe
+    yield report
+    if sent != total:  # it ended early, or nobody counted
+        _send(event | {"total": event["done"]})
 
 
 def _send(event: Event) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from erasediff.errors import Outage
+from erasediff.progress import say
 from erasediff.records.settings import RetrySettings
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ def retried(call: Callable[[], T]) -> T:
     def pause(state: RetryCallState) -> float:
         return min(backoff(state), _left(state, seconds))
 
-    def say(state: RetryCallState) -> None:
+    def tell(state: RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()
         left = _left(state, seconds)
-        print(f"{error} Trying again in {state.upcoming_sleep:.0f} s, for {_shown(left)} at most.", file=sys.stderr, flush=True)
+        say(f"{error} Trying again in {state.upcoming_sleep:.0f} s, for {_shown(left)} at most.")
 
-    again = Retrying(retry=retry_if_exception_type(Outage), stop=stop_after_delay(seconds), wait=pause, before_sleep=say, reraise=True)
+    again = Retrying(retry=retry_if_exception_type(Outage), stop=stop_after_delay(seconds), wait=pause, before_sleep=tell, reraise=True)
     return again(call)
 
 

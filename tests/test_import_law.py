@@ -15,7 +15,7 @@ FLOORS = [
     {"cluster", "progress", "s3"},
     {"records"},
     {"steps.table"},
-    {"attempts", "envelopes", "retries"},
+    {"attempts", "envelopes", "logs", "retries"},
     {"data", "models", "rollout", "serve", "tracking", "trainjob"},
     {"unlearn", "evaluate"},
     {"evidence", "export"},

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
@@ -22,35 +23,49 @@ FAILURE = "failure.json"
 _KUBEFLOW_RUNS = "kubeflow-runs.json"
 
 
-@contextmanager
-def journaled(step: str, folder: Path, of: str = "") -> Iterator[None]:
-    """Announce a step's start and end, and record its failure: arguments and errors are those of :func:`failure_recorded`."""
-    started = time.monotonic()
-    announce(step, "started", of=of)
-    with failure_recorded(step, folder, of):
-        yield
-    announce(step, "done", time.monotonic() - started, of)
+@dataclass
+class CameOut:
+    """What came of a step, in a few words, and the digest of its record; the step fills it."""
+
+    result: str = ""
+    digest: str = ""
 
 
 @contextmanager
-def failure_recorded(step: str, folder: Path, of: str = "") -> Iterator[None]:
+def journaled(step: str, folder: Path, of: str = "", attempt: str = "") -> Iterator[CameOut]:
+    """Announce a step's start and end, and record its failure: arguments and errors are those of :func:`failure_recorded`.
+
+    Yields:
+        What the step fills with what came of it.
+    """
+    started, came_out = time.monotonic(), CameOut()
+    announce(step, "started", of=of, attempt=attempt)
+    with failure_recorded(step, folder, of, attempt):
+        yield came_out
+    announce(step, "done", time.monotonic() - started, of, attempt, result=came_out.result, digest=came_out.digest)
+
+
+@contextmanager
+def failure_recorded(step: str, folder: Path, of: str = "", attempt: str = "") -> Iterator[None]:
     """Announce a step's failure and record it in a folder; a step that succeeds removes its own failure.
 
     Args:
         step: the step's name.
         folder: the attempt's folder; the workdir's root before there is an attempt.
-        of: the class, if the run has several.
+        of: the class.
+        attempt: the attempt's name, if there is one.
 
     Raises:
         EraseDiffError: the step's error; an unexpected error becomes one sentence, and its traceback goes to a file in the folder.
     """
+    started = time.monotonic()
     try:
         yield
     except Exception as error:
         explained = _as_sentence(step, folder, error)
         with contextlib.suppress(EraseDiffError):  # a full disk cannot take the message; the terminal still gets it
             Failure(step=step, message=str(explained), exit_code=int(explained.exit_code)).write(folder / FAILURE)
-        announce(step, "failed", of=of)
+        announce(step, "failed", time.monotonic() - started, of, attempt)
         if explained is error:
             raise
         raise explained from error

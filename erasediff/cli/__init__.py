@@ -10,8 +10,9 @@ import traceback
 from pathlib import Path
 
 from erasediff.cli.app import app
-from erasediff.environment import configure_process, report_failure
+from erasediff.environment import configure_process
 from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
+from erasediff.logs import report_failure
 
 # Each module registers its subcommands, in the order of --help.
 # isort: off

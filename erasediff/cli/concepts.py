@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from erasediff.cli.app import Group, app
-from erasediff.cli.inputs import verdict_code
+from erasediff.cli.inputs import verdict_code, watched
 from erasediff.environment import is_main_process
 from erasediff.errors import ExitCode
 
@@ -22,7 +22,8 @@ def erase_concept(
     from erasediff.records.concept import load_concept_config
     from erasediff.steps.erase_concept import erase_concept as erase
 
-    record = erase(load_concept_config(config), out)
+    with watched():
+        record = erase(load_concept_config(config), out)
     if not is_main_process():
         return ExitCode.OK
     print(f"wrote {out}: erasure {len(record.erasures)} of its model, weights {record.weights_sha256[:12]}")
@@ -47,7 +48,8 @@ def judge_concept(
     from erasediff.steps.judge_concept import judge_concept as judge
 
     document = shipped("policies/text-to-image.yaml") if str(policy) == "text-to-image" else policy
-    verdict = judge(ConceptTrial(base, erased, document, prompts, detector, out, images, device))
+    with watched():
+        verdict = judge(ConceptTrial(base, erased, document, prompts, detector, out, images, device))
     for check in verdict.checks:
         print(f"{check.id}: {check.verdict}, {check.title}" + (f" ({check.reason})" if check.reason else ""))
     print(f"wrote {out / 'verdict.json'}")

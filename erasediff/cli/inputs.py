@@ -84,6 +84,22 @@ def resumable() -> Iterator[None]:
         raise Interrupted("stopped: the work so far is kept, and the same command continues it.") from None
 
 
+@contextmanager
+def watched() -> Iterator[None]:
+    """Show on standard error how far a single step is: bars on a terminal, else the log of the step; Ctrl-C is told as in :func:`resumable`.
+
+    Raises:
+        Interrupted: the user pressed Ctrl-C.
+    """
+    from erasediff.display import display
+    from erasediff.logs import whole_log_to
+    from erasediff.progress import shown_by
+
+    shown = display if sys.stderr.isatty() else whole_log_to
+    with resumable(), shown(sys.stderr) as viewer, shown_by(viewer):
+        yield
+
+
 def verdict_code(verdict: str) -> int:
     """Print a verdict and return its exit code."""
     print(verdict)

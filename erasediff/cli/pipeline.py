@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from erasediff.cli.app import Group, app
-from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_policy, read_request, resumable, verdict_code
+from erasediff.cli.inputs import open_workdir, print_outcome, read_config, read_policy, read_request, resumable, verdict_code, watched
 from erasediff.cli.options import (
     WORKDIR,
     ConfigOption,
@@ -136,7 +136,8 @@ def regate_here(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> int:
     """Re-run the gate on the deployed model."""
     from erasediff.steps.regate import regate
 
-    record = regate(workdir, config, policy)
+    with watched():
+        record = regate(workdir, config, policy)
     if record is None:
         print(f"the champion of {config.model_name} has not forgotten anything yet: there is no gate to re-run.")
         return ExitCode.OK

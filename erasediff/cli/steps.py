@@ -17,8 +17,8 @@ from erasediff.cli.inputs import (
     read_config,
     read_policy,
     read_request,
-    resumable,
     verdict_code,
+    watched,
 )
 from erasediff.cli.options import (
     WORKDIR,
@@ -44,7 +44,7 @@ def _plain(row: Step) -> Callable[..., int]:
         from erasediff.steps.perform import perform, perform_batch
 
         attempt = open_workdir(workdir).attempt(run)
-        with resumable():
+        with watched():
             perform(row, attempt) if row.role is Role.ANSWERS else perform_batch(row, attempt)
         if not is_main_process() or row.makes is None:
             return ExitCode.OK
@@ -88,7 +88,7 @@ def train_base(
         return _plain(step_named("train_base"))(workdir, run)
     from erasediff.steps.train_base import ensure_champion
 
-    with resumable():
+    with watched():
         base = ensure_champion(open_workdir(workdir), read_config(config, seed, dataset))
     print(f"champion of {base.name} is version {base.version}, weights {base.model.weights.sha256[:12]}")
     return ExitCode.OK

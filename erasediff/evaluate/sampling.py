@@ -59,7 +59,7 @@ def draw_samples(source: Source, labels: Tensor, seeds: list[int], config: Sampl
 def draw_batches(source: Source, labels: Tensor, seeds: list[int], config: SamplerConfig, what: str) -> Iterator[Tensor]:
     """The images of :func:`draw_samples` in batches, in their order; no more are made ahead than there are workers."""
     starts = iter(range(0, len(seeds), config.batch_size))
-    with progress(what, len(seeds)) as done, ThreadPoolExecutor(config.workers) as pool:
+    with progress(what, len(seeds), images=1) as done, ThreadPoolExecutor(config.workers) as pool:
         ahead = deque(pool.submit(_one_batch, source, labels, seeds, config, start) for start in islice(starts, config.workers))
         count = 0
         while ahead:

@@ -31,7 +31,7 @@ class Served:
         """How many of ``n`` images of the watched label, by the seeds of ``check``, are called that."""
         seeds, size = check_seeds(key, check, n), self.sampler.batch_size
         starts = range(0, n, size)
-        with progress(what, n) as done, ThreadPoolExecutor(self.sampler.workers) as pool:
+        with progress(what, n, images=1) as done, ThreadPoolExecutor(self.sampler.workers) as pool:
             parts: list[Tensor] = []
             for part in pool.map(lambda start: self._images(watch.label, seeds[start : start + size]), starts):
                 parts.append(part)

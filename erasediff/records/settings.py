@@ -105,6 +105,21 @@ class RetrySettings(EnvironmentSettings):
     minutes: float = Field(default_factory=lambda: 10.0 if in_pod() else 0.0, ge=0, le=24 * 60, allow_inf_nan=False)
 
 
+class LogSettings(EnvironmentSettings):
+    """The log of a step.
+
+    Attributes:
+        form: from ``ERASEDIFF_LOG``: ``text`` for people, ``json`` for collectors (an object a line).
+        seconds: how often long work says how far it is (``ERASEDIFF_LOG_SECONDS``).
+    """
+
+    of = "the log"
+    model_config = SettingsConfigDict(env_prefix="ERASEDIFF_LOG_", extra="ignore", frozen=True)
+
+    form: Literal["text", "json"] = Field(default="text", validation_alias="ERASEDIFF_LOG")
+    seconds: float = Field(default=10.0, gt=0)
+
+
 class KubeflowSettings(EnvironmentSettings):
     """Where Kubeflow Pipelines is, for the commands that talk to it.
 

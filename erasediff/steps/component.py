@@ -11,9 +11,11 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
 from erasediff.attempts.journal import failure_recorded, journaled
 from erasediff.attempts.workdir import Workdir
-from erasediff.environment import close_umask, in_pod, report_failure
+from erasediff.environment import close_umask, in_pod
 from erasediff.errors import EraseDiffError
 from erasediff.files import write_atomic
+from erasediff.logs import report_failure, whole_log_to
+from erasediff.progress import say, shown_by
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, requests_of, requests_text
@@ -75,12 +77,13 @@ def perform_component(name: str, workdir: str, *, run: str = "", documents: Docu
     close_umask()
     row = step_named(name)
     try:
-        folder = Workdir.open(workdir)
-        if documents is None:
-            return _perform(row, folder.attempt(run), _parsed(size))
-        if row.role is Role.OPENS:
-            return _open(folder, documents, _parsed(size))
-        return {Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
+        with whole_log_to(sys.stderr) as viewer, shown_by(viewer):
+            folder = Workdir.open(workdir)
+            if documents is None:
+                return _perform(row, folder.attempt(run), _parsed(size))
+            if row.role is Role.OPENS:
+                return _open(folder, documents, _parsed(size))
+            return {Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
     except EraseDiffError as error:
         report_failure(f"erasediff {row.command}: {error}")
         sys.exit(int(error.exit_code))
@@ -115,7 +118,7 @@ def _next_requests(workdir: Workdir, documents: Documents) -> str:
     with failure_recorded(step_for(Role.OPENS).name, workdir.root):
         batch = next_batch(workdir, dataset)
     if not batch:
-        print(f"no open requests for {dataset}: every accepted request is fulfilled or held.")
+        say(f"no open requests for {dataset}: every accepted request is fulfilled or held.")
         return ""
     write_atomic(workdir.batch_file, requests_text(batch).encode())
     return requests_text(batch)
@@ -124,18 +127,21 @@ def _next_requests(workdir: Workdir, documents: Documents) -> str:
 def _regate(workdir: Workdir, documents: Documents) -> Done:
     from erasediff.steps.regate import check_passed, regate
 
-    with journaled(step_for(Role.IDLES).name, workdir.root):
+    with journaled(step_for(Role.IDLES).name, workdir.root) as came_out:
         record = regate(workdir, RunConfig.parse_json(documents.config, "the config"), GatePolicy.parse_json(documents.policy, "the policy"))
+        if record is not None:
+            headline = headline_of(record, workdir)
+            came_out.result, came_out.digest = headline.words, record.digest()
     if record is None:
         return Done()
     check_passed(record)
-    return Done(record.digest(), numbers=headline_of(record, workdir).numbers)
+    return Done(record.digest(), numbers=headline.numbers)
 
 
 def _close(workdir: Workdir, documents: Documents) -> Done:
     asked = documents.request or (workdir.batch_file.read_text() if workdir.batch_file.is_file() else "")
     if not asked:
-        print("there was no request, so there is no outcome.")
+        say("there was no request, so there is no outcome.")
         return Done()
     requests, config, policy = documents.parsed(asked)
     outcome = close_attempt(workdir, current_attempt_for(workdir, requests, config, policy), requests)

@@ -25,7 +25,7 @@ from erasediff.steps.version_forget_set import forget_store, split_of
 from erasediff.tracking import Tracking
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.proxy import development_proxy
-from erasediff.unlearn.trainer import Erasure, ErasureResult
+from erasediff.unlearn.trainer import Erasure, ErasureResult, with_numbers
 from erasediff.unlearn.trainer import run as run_erasure
 from erasediff.unlearn.workbench import ErasureData
 
@@ -53,8 +53,8 @@ def erase(attempt: Attempt) -> ErasedRecord | None:
         data = _erasure_data(attempt, config, base)
     erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, compute)
     enough = development_proxy(config.erase.proxy, data, pipeline, config.sampler, config.seed) if config.erase.proxy else None
-    with progress("erasing", config.erase.steps) as done:
-        result = run_erasure(erasure, attempt.folder / CHECKPOINT, attempt.plan().digest(), done, enough)
+    with progress("erasing", config.erase.steps, config.erase.batch_size) as done:
+        result = run_erasure(erasure, attempt.folder / CHECKPOINT, attempt.plan().digest(), with_numbers(erasure, done), enough)
     compute.wait()
     return _kept(attempt, base, pipeline, result) if compute.is_main else None
 

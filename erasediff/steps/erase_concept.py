@@ -23,7 +23,7 @@ from erasediff.progress import progress
 from erasediff.records.base import canonical_json
 from erasediff.records.concept import ConceptConfig, ConceptErasure
 from erasediff.unlearn.compute import Compute
-from erasediff.unlearn.trainer import Erasure
+from erasediff.unlearn.trainer import Erasure, with_numbers
 from erasediff.unlearn.trainer import run as run_erasure
 from erasediff.unlearn.workbench import ErasureData
 
@@ -87,8 +87,8 @@ def erase_concept(config: ConceptConfig, out: Path) -> ConceptErasure:
     erasure = Erasure(
         model.pipeline.unet, model.schedule, data, settings, config.seed, compute, denoiser_of=lambda unet: PromptDenoiser(unet, embeddings)
     )
-    with progress("erasing", config.erase.steps) as done:
-        result = run_erasure(erasure, checkpoint, key, done)
+    with progress("erasing", config.erase.steps, config.erase.batch_size) as done:
+        result = run_erasure(erasure, checkpoint, key, with_numbers(erasure, done))
     if compute.is_main:
         erasures = (*(before.record.erasures if before else ()), key)
         save_text_to_image(model, result.model, out, lambda folder: write_forgotten(folder, conditions.forgotten, erasures))

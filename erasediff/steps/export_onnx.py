@@ -19,6 +19,7 @@ from erasediff.export.served import Served
 from erasediff.export.solvers import solver_name, solver_table
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.folder import load_model
+from erasediff.progress import progress
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
 from erasediff.records.core import MANIFEST, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
@@ -46,7 +47,8 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     path, solvers = attempt.folder / ONNX, attempt.folder / SOLVERS
     table = solver_table(config.sampler.scheduler, config.sampler.steps, pipeline.schedule)
     if lead_of(attempt) == attempt:
-        export_denoiser(pipeline, path)
+        with progress("exporting the graph", 1):
+            export_denoiser(pipeline, path)
         with atomic_path(solvers) as temporary:
             save_table(solver_name(config.sampler), table, temporary)
     else:

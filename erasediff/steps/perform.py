@@ -5,7 +5,6 @@ A step whose record is up to date does nothing. Otherwise it locks its attempt, 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.environment import is_main_process
 from erasediff.errors import EraseDiffError
 from erasediff.files import exclusive_lock
+from erasediff.progress import say
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, Outcome, Verdict, verdict_in
@@ -26,6 +26,7 @@ from erasediff.records.requests import Reason
 from erasediff.records.sizes import TrainingSize
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.retries import retried
+from erasediff.steps.headline import headline_of, outcome_in_words
 from erasediff.steps.request_lifecycle import move_requests, send_back, take_requests
 from erasediff.steps.table import Role, Step, step_for
 
@@ -66,12 +67,15 @@ def perform(row: Step, attempt: Attempt, size: TrainingSize | None = None) -> Re
         EraseDiffError: the step's error; the message is in the attempt's folder too.
         BadInput: another process has locked the attempt; nothing was written.
     """
-    of = f"class {attempt.plan().request.label}" if others_of(attempt) else ""
+    of = _classes((attempt.plan().request,))
     trainjob = TrainJobSettings.from_environment(size) if size is not None and row.distributed and attempt == lead_of(attempt) else None
     busy = f"a step of run {attempt.name} is under way in another process: wait for its end and run the same command again."
     started = time.monotonic()
     # A TrainJob locks the attempt itself, in its own process.
-    with nullcontext() if trainjob is not None else exclusive_lock(attempt.folder, busy), journaled(row.name, attempt.folder, of):
+    with (
+        nullcontext() if trainjob is not None else exclusive_lock(attempt.folder, busy),
+        journaled(row.name, attempt.folder, of, attempt.name) as came_out,
+    ):
         found = finished_record(row, attempt)
         record = found or (_run_here(row, attempt) if trainjob is None else _run_in_trainjob(row, attempt, trainjob))
         for name in row.scratch_files:
@@ -79,7 +83,14 @@ def perform(row: Step, attempt: Attempt, size: TrainingSize | None = None) -> Re
         retried(lambda: move_requests(attempt, row))  # a move that was made is found
         if found is None:
             record_seconds(attempt, row.name, time.monotonic() - started)
+        words = headline_of(record, attempt.workdir).words
+        came_out.result, came_out.digest = words if found is None else f"recorded before, {words}", record.digest()
     return record
+
+
+def _classes(requests: Sequence[ErasureRequest]) -> str:
+    """The classes of requests, for people."""
+    return f"{'class' if len(requests) == 1 else 'classes'} {', '.join(str(one.label) for one in requests)}"
 
 
 def _run_here(row: Step, attempt: Attempt) -> Record:
@@ -139,7 +150,7 @@ def _perform_each(row: Step, batch: Sequence[Attempt]) -> tuple[Record, ...]:
         try:
             records.append(perform(row, one))
         except EraseDiffError as error:
-            print(f"erasediff {row.command}: class {one.plan().request.label}: {error}", file=sys.stderr)
+            say(f"erasediff {row.command}: class {one.plan().request.label}: {error}")
             failures.append(error)
     if not records:
         raise failures[0]
@@ -160,10 +171,11 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
     row = step_for(Role.OPENS)
     (workdir.root / FAILURE).unlink(missing_ok=True)
     started = time.monotonic()
-    with journaled(row.name, workdir.root):
+    with journaled(row.name, workdir.root, _classes(requests)) as came_out:
         attempt: Attempt = row.function(workdir, requests, config, policy, name)
         for one in batch_of(attempt):
             retried(partial(take_requests, one))  # one that was taken is found
+        came_out.result, came_out.digest = f"attempt {attempt.name}", attempt.plan().digest()
     for one in batch_of(attempt):
         (one.folder / FAILURE).unlink(missing_ok=True)
         record_seconds(one, row.name, time.monotonic() - started)
@@ -178,8 +190,10 @@ def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[
         EraseDiffError: the outcome or the report cannot be written.
     """
     row = step_for(Role.CLOSES)
-    with journaled(row.name, workdir.root if attempt is None else attempt.folder):
+    folder, name = (workdir.root, "") if attempt is None else (attempt.folder, attempt.name)
+    with journaled(row.name, folder, _classes(requests), name) as came_out:
         outcome: Outcome = row.function(workdir, attempt, requests)
+        came_out.result = outcome_in_words(outcome)
     return outcome
 
 

@@ -8,6 +8,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.gate import drift_after
 from erasediff.files import sha256_file
 from erasediff.models.layout import check_recorded
+from erasediff.progress import progress
 from erasediff.records.base import Record
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, RegisteredRecord, Verdict, VerdictRecord
 from erasediff.records.measurements import Measurements
@@ -35,8 +36,11 @@ def register(attempt: Attempt) -> RegisteredRecord:
         raise IntegrityError(f"{onnx.parent} does not hold what was measured: remove it and run `erasediff export-onnx` again.")
     check_recorded(attempt.workdir.models / erased.model.weights.uri, erased.model)
     tracking = Tracking(attempt.workdir.root)
-    source = tracking.log_artifacts(plan.mlflow_run_id, attempt.workdir.models / erased.model.weights.uri, MODEL_ARTIFACTS)
-    tracking.log_artifacts(plan.mlflow_run_id, onnx.parent, "onnx")
+    with progress("uploading the model", 2) as done:
+        source = tracking.log_artifacts(plan.mlflow_run_id, attempt.workdir.models / erased.model.weights.uri, MODEL_ARTIFACTS)
+        done(1)
+        tracking.log_artifacts(plan.mlflow_run_id, onnx.parent, "onnx")
+        done(2)
     tags = model_tags(erased.model) | {"erasediff.onnx_sha256": exported.onnx.sha256} | _provenance(attempt, plan.digest(), verdict)
     version = tracking.register(base.name, source, plan.mlflow_run_id, tags)
     tracking.set_alias(base.name, CHALLENGER, version)

@@ -25,7 +25,7 @@ from erasediff.records.policy import GatePolicy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from erasediff.records.requests import Reason, State
-from erasediff.records.settings import LedgerSettings, RetrySettings, RollOutSettings, ServiceSettings, SigningSettings
+from erasediff.records.settings import LedgerSettings, LogSettings, RetrySettings, RollOutSettings, ServiceSettings, SigningSettings
 from erasediff.records.sizes import PROFILE_SIZES
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -93,8 +93,8 @@ class Move:
     facts: Callable[[Records], Facts]
 
 
-_RETRIES = RetrySettings.variables()
-ENVIRONMENT = (*ServiceSettings.variables(), *_RETRIES)
+_OF_EVERY_STEP = (*LogSettings.variables(), *RetrySettings.variables())
+ENVIRONMENT = (*_OF_EVERY_STEP, *ServiceSettings.variables())
 _ROLL_OUT = RollOutSettings.variables()
 _STORE = ("AWS_ENDPOINT_URL_S3",)  # the address of the S3 store, if it is not Amazon's
 _SIGNER = SigningSettings.variables()  # lets steps without the key check that one is set
@@ -279,7 +279,7 @@ STEPS: tuple[Step, ...] = (
         role=Role.ANSWERS,
         makes=CertificateRecord,
         credentials=(*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"),
-        settings=(*_RETRIES, *_SIGNER, *_ROLL_OUT),
+        settings=(*_OF_EVERY_STEP, *_SIGNER, *_ROLL_OUT),
         mounts_signing_key=True,
         again_after="purge",
     ),

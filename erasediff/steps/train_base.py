@@ -103,16 +103,17 @@ def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking)
     images, labels = torch.from_numpy(dataset.images[chosen]), torch.from_numpy(dataset.labels[chosen])
     run_id = tracking.start_run(f"base of {dataset.name}", {"erasediff.dataset": dataset.digest()})
     losses: list[float] = []
-    with progress("training the base", config.base_training.steps) as done:
+    with progress("training the base", config.base_training.steps, config.base_training.batch_size) as done:
 
         def report(step: int, loss: float) -> None:
             losses.append(loss)
-            done(step)
+            done(step, loss=loss)
 
         unet, scheduler = train(to_unit(images), labels, dataset.classes, config, resolve_device(config.device), report)
     record = save_model(unet, scheduler, workdir.models, dataset.name, ())
     tracking.log_curves(run_id, {"base_loss": losses})
-    source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
+    with progress("uploading the base", 1):
+        source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
     number = tracking.register(config.model_name, source, run_id, model_tags(record) | {"erasediff.dataset": dataset.digest()})
     tracking.end_run(run_id, "FINISHED")
     return number

@@ -13,6 +13,7 @@ from erasediff.data.shards import pack
 from erasediff.data.split import Split, split_dataset
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
+from erasediff.progress import progress
 from erasediff.records.core import BaseRecord, ForgetSetRecord, PlanRecord
 from erasediff.records.settings import ServiceSettings
 from erasediff.tracking import Tracking
@@ -33,7 +34,8 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
     with attempt.scratch() as scratch:
         packed = scratch / "forget"
         manifest = pack(dataset.images, dataset.labels, split.forget, packed, key)
-        version = store.publish(packed, scratch)
+        with progress("uploading the forget set", 1):
+            version = store.publish(packed, scratch)
     record = ForgetSetRecord(
         label=plan.request.label,
         version=version,

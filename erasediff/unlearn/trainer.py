@@ -13,6 +13,7 @@ from torch import Tensor
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
 from erasediff.models.optimisation import ExponentialMovingAverage, linear_decay
+from erasediff.progress import Done
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from erasediff.unlearn.compute import Compute
@@ -212,6 +213,16 @@ class Erasure:
             forward_passes=self.passes.forward,
             backward_passes=self.passes.backward,
         )
+
+
+def with_numbers(erasure: Erasure, done: Done) -> Callable[[int], None]:
+    """Take the number of steps done and report it with the losses and the multiplier of the last step."""
+
+    def report(steps: int) -> None:
+        last = erasure.curves[-1]
+        done(steps, retain_loss=last.retain_loss, forget_loss=last.forget_loss, multiplier=last.multiplier)
+
+    return report
 
 
 def run(

@@ -1,5 +1,6 @@
 """What an outcome means as an exit code, and how a run's progress reaches the terminal."""
 
+import contextlib
 import io
 import json
 import subprocess
@@ -58,29 +59,31 @@ def test_progress_goes_to_the_file_of_whoever_watches(tmp_path, monkeypatch):
         for k in range(1, 4):
             done(k)
     events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
-    assert events[0] == {"step": "erase", "state": "started", "seconds": 0.0, "of": ""}
+    assert events[0] == {"step": "erase", "state": "started", "seconds": 0.0, "of": "", "attempt": ""}
     assert events[-1] == {"what": "erasing", "done": 3, "total": 3}
 
 
-def test_without_a_terminal_long_work_says_how_far_it_is_now_and_then(capsys, monkeypatch):
-    """Work of less than ten seconds says nothing, else a log would be full of it."""
-    monkeypatch.delenv(FILE_VARIABLE, raising=False)
-    clock = iter((0.0, 4.0, 11.0, 12.0, 22.0))
-    monkeypatch.setattr("erasediff.progress.time.monotonic", lambda: next(clock))
+def test_work_that_ends_early_is_told_as_ended(tmp_path, monkeypatch):
+    """Else a log would go on saying how far it is. Control: work that fails has no such end."""
+    monkeypatch.setenv(FILE_VARIABLE, str(tmp_path / "events"))
     with progress("erasing", 40) as done:
-        for units in (10, 20, 30, 40):
-            done(units)
-    assert capsys.readouterr() == ("", "erasing: 20 of 40\nerasing: 40 of 40\n")
+        done(7)
+    with contextlib.suppress(ValueError), progress("sampling", 40) as done:
+        done(7)
+        raise ValueError
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    assert [(event["done"], event["total"]) for event in events] == [(0, 40), (7, 40), (7, 7), (0, 40), (7, 40)]
 
 
-def test_a_run_without_a_terminal_is_a_line_a_step(monkeypatch):
+def test_a_run_without_a_terminal_is_two_lines_a_step():
     said = io.StringIO()
     with display(said) as viewer, shown_by(viewer):
-        announce("erase", "started", of="class 3")
+        announce("erase", "started", of="class 3", attempt="a1")
         with progress("erasing", 1) as done:
             done(1)
-        announce("erase", "done", 2.0, of="class 3")
-    assert said.getvalue() == "Erase, class 3                        done      2.0 s\n"
+        announce("erase", "done", 2.0, of="class 3", attempt="a1", result="steps 60", digest="0123456789abcdef")
+    lines = [line.partition(" ")[2] for line in said.getvalue().splitlines()]
+    assert lines == ["Erase, class 3: begins, attempt a1", "Erase, class 3: done in 2.0 s: steps 60; record 0123456789ab"]
 
 
 def test_what_libraries_print_goes_to_the_log_and_the_display_to_the_terminal(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
+from erasediff.steps.table import STEPS, Role
 from erasediff.unlearn.methods import METHODS
 from erasediff.unlearn.methods.erasediff import EraseDiff
 from tests.e2e.numbers import QUICK
@@ -22,6 +24,8 @@ from tests.e2e.numbers import QUICK
 PACKAGE = Path(erasediff.__file__).parent
 OPTIONS = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--forget-label", 0)
 MOST_FRAMES = 12
+AS_OBJECTS = {"ERASEDIFF_LOG": "json", "ERASEDIFF_LOG_SECONDS": "0.2"}
+"""The form of the compiled pipeline's logs, and how often long work says how far it is."""
 
 
 class Recorded(EraseDiff):
@@ -55,6 +59,8 @@ def both(tmp_path_factory, warmed, with_base):
         patch.setitem(METHODS, "erasediff", Recorded)
         assert command("run", "--workdir", here, *OPTIONS) == 0
         shutil.copytree(here / "keys", there / "keys")  # what commitments are made with is drawn once a request
+        for name, value in AS_OBJECTS.items():
+            patch.setenv(name, value)
         patch.setattr(sys, "executable", str(warmed.programs(folder / "programs") / "python"))
         assert command("run", "--workdir", there, *OPTIONS, "--runner", "kubeflow-local") == 0, (there / "pipeline.log").read_text()[-3000:]
     return Workdir(here), Workdir(there)
@@ -83,6 +89,27 @@ def test_they_say_the_same_of_it(both):
     assert here.verdict == "PASS"
     assert here.model_dump(exclude=taken) == there.model_dump(exclude=taken)
     assert list(here.seconds) == list(there.seconds)
+
+
+def test_every_step_of_the_compiled_pipeline_logs_objects_and_nothing_else(both):
+    """Control: kfp's own lines, of the tasks around them, are in the same file, with what the steps gave back."""
+    there = both[1]
+    log = there.root.joinpath("pipeline.log").read_text()
+    streams = [part.partition("finished with status")[0] for part in log.split("Streamed logs:")[1:]]
+    lines = [line.strip() for stream in streams for line in stream.splitlines()[:-1] if line.strip()]
+    objects = [json.loads(line) for line in lines]
+    named = {(one["step"], one.get("state")) for one in objects}
+    performed = [row.name for row in STEPS if row.role not in (Role.ANSWERS, Role.IDLES)]
+    assert {(name, state) for name in performed for state in ("started", "done")} <= named
+    ended = {one["step"]: one for one in objects if one.get("state") == "done"}
+    assert ended["erase"]["digest"] == there.attempt().digest_of(ErasedRecord)[:12]
+    assert ended["gate"]["result"].startswith("PASS, ")
+    erasing = [one for one in objects if one.get("what") == "erasing" and "seconds_left" in one]
+    assert {"retain_loss", "forget_loss", "multiplier", "images_per_second"} <= set(erasing[-1])
+    assert [one for one in objects if one.get("what") == "exporting the graph"]
+    config = there.attempt().config()
+    assert not [line for line in lines if "checkpoint_every" in line or config.digest() in line]
+    assert "Executing task" in log
 
 
 def test_a_workdir_that_was_moved_is_the_same_workdir(both):

@@ -109,12 +109,15 @@ def _main(program: str, *arguments: str) -> int | None:
 
 
 def _python(program: str, *arguments: str) -> int:
-    """``python -m MODULE …`` or ``python SCRIPT …``; whatever that starts by its own ``sys.executable`` is warm too."""
+    """``python -m MODULE …``, ``python -c CODE …`` or ``python SCRIPT …``; whatever that starts by its own ``sys.executable`` is warm too."""
     sys.executable = program
     try:
         if arguments[0] == "-m":
             sys.argv = list(arguments[1:])
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        elif arguments[0] == "-c":
+            sys.argv = ["-c", *arguments[2:]]
+            exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = list(arguments)
             runpy.run_path(arguments[0], run_name="__main__")
