@@ -21,12 +21,13 @@ from tests.certified import ROOT
 ROW = step_for(Role.OPENS)
 CONFIG = RunConfig(seed=90125)
 SECRET = "not-for-logs"
+SIZE = {"training_cpu": "1", "training_memory": "2Gi", "training_gpus": "0"}
 
 
 def log_of(folder: Path, command: list[str], workdir: Path, request: str, form: str) -> tuple[int, list[str]]:
     """Exit code and log of the step's container, whose command it is, run here with its executor's input."""
     policy = load_policy(ROOT / "policies/class-conditional.yaml").canonical().decode()
-    values = {"step": ROW.name, "workdir": str(workdir), "request": request, "config": CONFIG.canonical().decode(), "policy": policy}
+    values = {"step": ROW.name, "workdir": str(workdir), "request": request, "config": CONFIG.canonical().decode(), "policy": policy, **SIZE}
     outputs = {"parameters": {"Output": {"outputFile": str(folder / "Output")}}, "outputFile": str(folder / "executor_output.json")}
     given = json.dumps({"inputs": {"parameterValues": values}, "outputs": outputs})
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
