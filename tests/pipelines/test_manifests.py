@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from erasediff.records.settings import LedgerSettings, RollOutSettings, ServiceSettings, SigningSettings
+from erasediff.records.settings import LedgerSettings, LogSettings, RollOutSettings, ServiceSettings, SigningSettings
 from erasediff.steps.table import ENVIRONMENT, STEPS
 from pipelines import tasks
 from pipelines.compile import COMPILED
@@ -40,20 +40,27 @@ def test_every_setting_of_a_release_reaches_the_steps_of_a_release(step):
     assert given_to("evaluate") == set(ENVIRONMENT)
 
 
+def test_the_form_of_the_log_reaches_every_step():
+    """Control: a release's settings do not."""
+    given = {row.name: given_to(row.name) for row in STEPS}
+    assert [name for name, keys in given.items() if not set(LogSettings.variables()) <= keys] == []
+    assert [name for name, keys in given.items() if not set(LedgerSettings.variables()) <= keys]
+
+
 def test_a_variable_is_the_one_that_is_read_and_no_secret():
     assert LedgerSettings.variables()[:2] == ("ERASEDIFF_LEDGER_OWN_DAYS", "ERASEDIFF_LEDGER_ZONE"), "the address may hold a password"
     assert "ERASEDIFF_SIGNING_PASSPHRASE" not in SigningSettings.variables()
     assert "ERASEDIFF_MLFLOW_BACKEND_STORE_URI" not in ServiceSettings.variables()
 
 
-@pytest.mark.parametrize("settings", [ServiceSettings, RollOutSettings, LedgerSettings, SigningSettings])
+@pytest.mark.parametrize("settings", [ServiceSettings, LogSettings, RollOutSettings, LedgerSettings, SigningSettings])
 def test_control_what_is_named_is_read(settings, monkeypatch):
     for name in settings.variables():
         monkeypatch.delenv(name, raising=False)
     before = settings.model_validate({}).model_dump()
     changed = 0
     for name in settings.variables():
-        for value in ("7", "kserve", "Always", "Knative", "/x", "a", "abcdef0", "Europe/Berlin"):
+        for value in ("7", "json", "kserve", "Always", "Knative", "/x", "a", "abcdef0", "Europe/Berlin"):
             monkeypatch.setenv(name, value)
             try:
                 found = settings().model_dump()
