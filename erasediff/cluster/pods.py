@@ -35,6 +35,22 @@ def trouble_of(pods: Iterable[Object]) -> Trouble | None:
     return min(found, key=lambda trouble: not trouble.hopeless, default=None)
 
 
+def ready(pods: Iterable[Object]) -> list[Object]:
+    """The pods that are ready and do not end."""
+    return [
+        pod
+        for pod in pods
+        if not pod["metadata"].get("deletionTimestamp")
+        and any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions") or ())
+    ]
+
+
+def names_behind(endpoints: Object | None) -> set[str]:
+    """The names of the ready pods in the Endpoints of a Service."""
+    subsets = (endpoints or {}).get("subsets") or ()
+    return {address["targetRef"]["name"] for subset in subsets for address in subset.get("addresses") or () if "targetRef" in address}
+
+
 def with_last_words(pods: Iterable[Object], log: Callable[[str, str], str]) -> list[Object]:
     """The pods, with the end of its log for each container that has ended badly and left no message.
 

@@ -141,22 +141,23 @@ class RollOutSettings(EnvironmentSettings):
     Attributes:
         backend: ``none``, ``deployment`` (plain Deployments and Services) or ``kserve`` (an InferenceService).
         namespace: the namespace of all objects.
-        name: the name of the stable Deployment and Service, or of the InferenceService.
+        name: the name of the stable Deployment and Service, or of the InferenceService; beside one in mode ``Standard``, clients ask the Service
+            ``NAME-stable``.
         publish_to: where exported models are published: ``s3://BUCKET/PREFIX``, or a folder that lies on the volume of ``claim``.
         claim: the PersistentVolumeClaim that holds ``publish_to``, if that is a folder.
         claim_mount: where that claim is mounted here; pods get it at the same path, read-only.
         image: the serving image, by digest or by an immutable tag (``deployment``).
         pull_policy: its pull policy; ``Never`` for images that are preloaded on the nodes.
-        replicas: pods of the first stable version; later versions keep the current number.
+        replicas: pods of the first stable version; later versions keep the current number (``deployment``). Of every version, at least (``kserve``).
         share_seconds: how long the canary gets its share of the traffic before the promotion.
-        canary_percent: the canary's share of the traffic (``kserve``).
+        canary_percent: the canary's share of the traffic through KServe's ingress; with 0, ``NAME-stable`` sends it nothing either (``kserve``).
         mode: KServe's deployment mode, ``Standard`` or ``Knative`` (``kserve``).
         environment_secret: an optional Secret whose keys become variables of the pods, such as S3 credentials.
         environment_config_map: the same for a ConfigMap.
         service_account: the pods' service account.
         timeout_seconds: for the whole roll-out; a roll-back gets the same time again.
         smoke_seconds: for each answer of the canary.
-        drain_seconds: how long a terminating pod keeps answering before it gets SIGTERM.
+        drain_seconds: how long a terminating pod keeps answering before it gets SIGTERM; how long pods stay that a Service has left (``kserve``).
         cpu, memory, cpu_limit, memory_limit: a pod's requests and limits.
     """
 

@@ -7,11 +7,11 @@ from typing import Any
 from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Object
 from erasediff.cluster.deadline import Deadline
-from erasediff.cluster.pods import restarts, trouble_of
-from erasediff.errors import BadInput, EraseDiffError
+from erasediff.cluster.pods import names_behind, restarts, trouble_of
+from erasediff.errors import EraseDiffError
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate, serving_candidate
-from erasediff.rollout.objects import Track, deployment, deployment_name, selector, service
+from erasediff.rollout.objects import Track, check_own, deployment, deployment_name, selector, service
 
 
 class CanaryFailed(EraseDiffError):
@@ -40,11 +40,8 @@ class DeploymentBackend:
             BadInput: a roll-out did not make the Deployment of this name.
         """
         self._before = self._cluster.get(DEPLOYMENT, self._stable)
-        for kind, present in ((DEPLOYMENT, self._before), (SERVICE, self._cluster.get(SERVICE, self._stable))):
-            if present is not None and present["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") != "erasediff":
-                raise BadInput(
-                    f"{kind.kind} {self._settings.namespace}/{self._stable} was not made by a roll-out: choose another ERASEDIFF_ROLL_OUT_NAME."
-                )
+        check_own(DEPLOYMENT, self._before)
+        check_own(SERVICE, self._cluster.get(SERVICE, self._stable))
         return None if self._before is None else serving_candidate(self._before["spec"]["template"]["metadata"].get("annotations"))
 
     def bring_up(self, candidate: Candidate, deadline: Deadline) -> None:
@@ -142,9 +139,7 @@ class DeploymentBackend:
         names = {pod["metadata"]["name"] for pod in self._pods("canary")}
 
         def apart(endpoints: Object | None) -> bool | None:
-            subsets = (endpoints or {}).get("subsets") or ()
-            there = {address.get("targetRef", {}).get("name") for subset in subsets for address in subset.get("addresses") or ()}
-            return None if there & names else True
+            return None if names_behind(endpoints) & names else True
 
         self._cluster.wait(ENDPOINTS, self._stable, apart, deadline, f"the canary did not leave Service {self._stable}")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from erasediff.cluster.api import Object
+from erasediff.cluster.api import Kind, Object
 from erasediff.cluster.pods import pod_labels
+from erasediff.errors import BadInput
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import PREFIX, Candidate
 from erasediff.rollout.rules import CONFIG_MAP_NAME, KEY
@@ -15,6 +16,7 @@ Track = Literal["stable", "canary"]
 PORT = 8080
 RULES_MOUNT = "/etc/erasediff"
 _COMPONENT = "serving"
+_MANAGED_BY = "app.kubernetes.io/managed-by"
 _USER = 65532  # an arbitrary number: Kubernetes requires one, and an image may name its user by a word
 _ANSWER_SECONDS = 60  # time for accepted requests after SIGTERM
 
@@ -30,8 +32,16 @@ def selector(settings: RollOutSettings, track: Track | None = None) -> dict[str,
     return labels if track is None else labels | {f"{PREFIX}track": track}
 
 
-def _labels(settings: RollOutSettings, track: Track) -> dict[str, str]:
-    return {**pod_labels(_COMPONENT), "app.kubernetes.io/managed-by": "erasediff", **selector(settings, track)}
+def labels_of(settings: RollOutSettings, track: Track) -> dict[str, str]:
+    """The labels of a track's objects."""
+    return {**pod_labels(_COMPONENT), _MANAGED_BY: "erasediff", **selector(settings, track)}
+
+
+def check_own(kind: Kind, present: Object | None) -> None:
+    """Raise BadInput if an object is there that no roll-out made."""
+    if present is not None and present["metadata"].get("labels", {}).get(_MANAGED_BY) != "erasediff":
+        namespace, name = present["metadata"]["namespace"], present["metadata"]["name"]
+        raise BadInput(f"{kind.kind} {namespace}/{name} was not made by a roll-out: choose another ERASEDIFF_ROLL_OUT_NAME.")
 
 
 def service(settings: RollOutSettings, track: Track) -> Object:
@@ -39,7 +49,7 @@ def service(settings: RollOutSettings, track: Track) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": deployment_name(settings, track), "labels": _labels(settings, track)},
+        "metadata": {"name": deployment_name(settings, track), "labels": labels_of(settings, track)},
         "spec": {"selector": selector(settings, track), "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}]},
     }
 
@@ -49,7 +59,7 @@ def deployment(settings: RollOutSettings, track: Track, candidate: Candidate, re
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": deployment_name(settings, track), "labels": _labels(settings, track), "annotations": candidate.annotations()},
+        "metadata": {"name": deployment_name(settings, track), "labels": labels_of(settings, track), "annotations": candidate.annotations()},
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 2,
@@ -58,7 +68,7 @@ def deployment(settings: RollOutSettings, track: Track, candidate: Candidate, re
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "selector": {"matchLabels": selector(settings, track)},
             "template": {
-                "metadata": {"labels": _labels(settings, track), "annotations": candidate.annotations()},
+                "metadata": {"labels": labels_of(settings, track), "annotations": candidate.annotations()},
                 "spec": pod(settings, candidate),
             },
         },

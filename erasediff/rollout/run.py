@@ -17,7 +17,8 @@ from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Admit, Candidate, RollOutBackend
 from erasediff.rollout.deployment import DeploymentBackend
-from erasediff.rollout.kserve import KServeBackend
+from erasediff.rollout.kserve_knative import KnativeBackend
+from erasediff.rollout.kserve_standard import StandardBackend
 from erasediff.rollout.lease import SECONDS, Lease
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.smoke import smoke_test
@@ -31,7 +32,9 @@ class Stopped(EraseDiffError):
 
 def backend_for(cluster: Cluster, settings: RollOutSettings) -> RollOutBackend:
     """The backend that the settings name."""
-    return KServeBackend(cluster, settings) if settings.backend == "kserve" else DeploymentBackend(cluster, settings)
+    if settings.backend == "deployment":
+        return DeploymentBackend(cluster, settings)
+    return StandardBackend(cluster, settings) if settings.mode == "Standard" else KnativeBackend(cluster, settings)
 
 
 @dataclass(frozen=True)

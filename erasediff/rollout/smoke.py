@@ -34,11 +34,8 @@ def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: f
     Raises:
         SmokeFailed: an answer is missing or wrong.
     """
-    session = requests.Session()
-    session.trust_env = False  # proxies do not know the cluster's host names
-    with session:
-        served = _json(_answer(session, "GET", f"{address}/served", None, seconds), "/served")
-        check_served(served, model)
+    check_serves(address, model, seconds)
+    with _session() as session:
         labels = allowed_labels(model, rules)
         if labels:
             answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", request_body(labels[0]), seconds)
@@ -49,6 +46,13 @@ def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: f
             answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", request_body(label), seconds)
             if answer.status_code != 403:
                 raise SmokeFailed(f"the canary answers {answer.status_code} and not 403 when asked for label {label}, which is suppressed")
+
+
+def check_serves(address: str, model: ServedModel, seconds: float) -> None:
+    """Raise SmokeFailed unless the server there says within some seconds that it serves exactly this model."""
+    with _session() as session:
+        served = _json(_answer(session, "GET", f"{address}/served", None, seconds), "/served")
+    check_served(served, model)
 
 
 def allowed_labels(model: ServedModel, rules: ServingRules) -> list[int]:
@@ -85,6 +89,12 @@ def check_images(answer: dict[str, Any]) -> None:
     whole = isinstance(shape, list) and isinstance(data, list) and len(shape) == 4 and shape[0] == 1 and len(data) == math.prod(shape) > 0
     if images.get("datatype") != "UINT8" or not whole or not all(isinstance(value, int) and 0 <= value <= 255 for value in data):
         raise SmokeFailed(f"the canary's answer holds no image: datatype {images.get('datatype')}, shape {_short(shape)}")
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False  # proxies do not know the cluster's host names
+    return session
 
 
 def _answer(session: requests.Session, method: str, url: str, body: dict[str, Any] | None, seconds: float) -> requests.Response:

@@ -18,20 +18,29 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from erasediff.cluster.api import CONFIG_MAP, DEPLOYMENT, POD, Cluster, Kind, Object
+from erasediff.cluster.deadline import Deadline
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate
 from erasediff.rollout.objects import PORT, selector
 from erasediff.rollout.run import RollOut
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import check_servable
+from tests.cluster.crds import without_empty_defaults
 from tests.cluster.tier import HOW, missing, tool
 from tests.exported import export_random
 from tests.images.building import build
+from tests.kubeflow.crd import FOLDER
 
 ROOT = Path(__file__).parent.parent.parent
 NAMESPACE, NODE, PERSISTENT_VOLUME = Kind("v1", "Namespace"), Kind("v1", "Node"), Kind("v1", "PersistentVolume")
+
+
+CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+INFERENCE_SERVICES = FOLDER / "serving.kserve.io_inferenceservices.yaml"
+INFERENCE_SERVICES_NAME = "inferenceservices.serving.kserve.io"
 
 
 def left_out(why: str) -> None:
@@ -109,6 +118,30 @@ def versions(tiny_unet: Callable[..., torch.nn.Module], tmp_path_factory: pytest
     export_random(folder / "1", tiny_unet, seed=1, epoch=1, forgotten=(8,))
     export_random(folder / "2", tiny_unet, seed=2, epoch=2, forgotten=(8, 3))
     return Exported.read(folder / "1"), Exported.read(folder / "2")
+
+
+@pytest.fixture(scope="module")
+def crd(kubeconfig: Path) -> Iterator[None]:
+    """KServe's definition, where the cluster has none of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
+        with Cluster.connected("default") as cluster:
+            if cluster.get(CRD, INFERENCE_SERVICES_NAME) is not None:
+                pytest.skip("the cluster has KServe: a stand-in for its controller would disturb it.")
+            if not INFERENCE_SERVICES.is_file():
+                left_out(f"{INFERENCE_SERVICES.name} of KServe is not here: set ERASEDIFF_CRDS to a folder that has it.")
+            cluster.create(CRD, without_empty_defaults(yaml.load(INFERENCE_SERVICES.read_text(), yaml.CSafeLoader)))
+
+            def established(present: Any) -> bool | None:
+                conditions = (present or {}).get("status", {}).get("conditions") or ()
+                return True if any(c["type"] == "Established" and c["status"] == "True" for c in conditions) else None
+
+            try:
+                cluster.wait(CRD, INFERENCE_SERVICES_NAME, established, Deadline(60), "the CRD was not established")
+                yield
+            finally:
+                cluster.delete(CRD, INFERENCE_SERVICES_NAME)
+                cluster.wait(CRD, INFERENCE_SERVICES_NAME, lambda present: True if present is None else None, Deadline(60), "the CRD was not deleted")
 
 
 @dataclass

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import threading
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from erasediff.cluster.api import DEPLOYMENT, LEASE, POD, SERVICE, Cluster, Kind, Object
 from erasediff.cluster.deadline import Deadline
@@ -22,12 +18,12 @@ from erasediff.errors import BadInput, RolledBack, Unreachable
 from erasediff.rollout.backend import Candidate
 from erasediff.rollout.deployment import DeploymentBackend
 from erasediff.rollout.lease import Lease, held_by
-from erasediff.rollout.objects import PORT, selector
+from erasediff.rollout.objects import selector
 from erasediff.rollout.run import RollOut
-from erasediff.rollout.smoke import request_body
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import check_servable
-from tests.cluster.conftest import Place, addresses
+from tests.cluster.client import Client
+from tests.cluster.conftest import Place
 
 
 def essence(deployment: Object) -> Object:
@@ -52,43 +48,6 @@ def assert_nothing_is_left_of_the_canary(place: Place) -> None:
     assert lease is None or not lease["spec"].get("holderIdentity")
 
 
-@dataclass
-class Client:
-    """One that asks without a pause, and looks the Service up as a proxy on a node would: a little late."""
-
-    place: Place
-    answers: Counter[str] = field(default_factory=Counter)
-    digests: list[str] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Client:
-        self._threads = [threading.Thread(target=self._ask, args=(turn,)) for turn in range(2)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, turn: int) -> None:
-        looked_up, found = 0.0, []
-        while not self._stop.is_set():
-            if time.monotonic() > looked_up + 0.5:
-                looked_up, found = time.monotonic(), addresses(self.place.cluster, "erasediff")
-            turn += 1
-            try:
-                session = requests.Session()
-                session.trust_env = False
-                with session:
-                    answer = session.post(f"http://{found[turn % len(found)]}:{PORT}/v2/models/erasediff/infer", json=request_body(0), timeout=20)
-                    self.answers[str(answer.status_code)] += 1
-            except (requests.RequestException, ZeroDivisionError) as error:
-                self.answers[type(error).__name__] += 1
-            self._stop.wait(0.02)
-
-
 @pytest.fixture
 def serving(place: Place, versions: tuple[Exported, Exported]) -> Place:
     """Version 1, rolled out."""
@@ -107,10 +66,9 @@ def test_from_version_1_to_2_no_request_is_lost(place: Place, versions: tuple[Ex
         shared.append(place.served())
         return place.address()
 
-    with Client(place) as client:
+    with Client(place.cluster) as client:
         revision = place.roll_out(second, address)
         assert place.served() == {second.model.onnx.sha256}
-    print(client.answers)
     assert shared == [{first.model.onnx.sha256}], "before it was tested, the canary got no request"
     assert set(client.answers) == {"200"}
     assert client.answers["200"] > 100
@@ -122,7 +80,7 @@ def test_from_version_1_to_2_no_request_is_lost(place: Place, versions: tuple[Ex
 
 def test_control_the_client_sees_requests_that_are_lost(serving: Place) -> None:
     """Pods that are deleted without a word of warning."""
-    with Client(serving) as client:
+    with Client(serving.cluster) as client:
         for pod in serving.cluster.list(POD, selector(serving.settings)):
             resource = serving.cluster._resource(POD)
             resource.delete(name=pod["metadata"]["name"], namespace=serving.cluster.namespace, body={"gracePeriodSeconds": 0})
@@ -140,7 +98,7 @@ def damaged(candidate: Candidate) -> None:
 def test_a_canary_that_refuses_its_model_is_quoted_and_taken_away(serving: Place, versions: tuple[Exported, Exported]) -> None:
     before, second = essence(serving.stable()), serving.publish(versions[1])
     damaged(second)
-    with Client(serving) as client, pytest.raises(RolledBack) as refused:
+    with Client(serving.cluster) as client, pytest.raises(RolledBack) as refused:
         serving.roll_out(second)
     assert "model.onnx is not the file that was measured" in str(refused.value)
     assert "the previous version goes on serving" in str(refused.value)
@@ -309,7 +267,7 @@ def test_rules_that_cannot_be_raised_bring_the_old_version_back(
 
     before = essence(serving.stable())
     monkeypatch.setattr(ClusterRules, "raise_minimum", fail)
-    with Client(serving) as client, pytest.raises(RolledBack, match=r"the rules could not be raised\); the previous version goes on serving"):
+    with Client(serving.cluster) as client, pytest.raises(RolledBack, match=r"the rules could not be raised\); the previous version goes on serving"):
         serving.roll_out(serving.publish(versions[1]))
     assert essence(serving.stable()) == before
     assert serving.served() == {versions[0].model.onnx.sha256}

@@ -5,107 +5,29 @@ stand-in that plays its controller: what KServe itself does with these objects i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from erasediff.cluster.api import INFERENCE_SERVICE, MANAGER, Cluster, Kind
-from erasediff.cluster.deadline import Deadline
+from erasediff.cluster.api import INFERENCE_SERVICE, MANAGER
 from erasediff.errors import BadInput, RolledBack
-from erasediff.records.settings import RollOutSettings
-from erasediff.rollout.backend import Candidate, serving_candidate
+from erasediff.rollout.backend import Candidate
 from erasediff.rollout.kserve import predictor_name, storage_uri
-from erasediff.rollout.run import RollOut
 from erasediff.rollout.store import Exported
-from erasediff.serve.admission import check_servable
-from tests.cluster.conftest import left_out
-from tests.cluster.crds import without_empty_defaults
+from tests.cluster.conftest import Place
+from tests.cluster.kserve_place import KServe
 from tests.cluster.kserve_stand_in import StandInController
 from tests.cluster.test_deployment import assert_one_sentence
-from tests.exported import describe
-from tests.kubeflow.crd import FOLDER
-from tests.rollout.fake_server import answering
-
-CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
-FILE = FOLDER / "serving.kserve.io_inferenceservices.yaml"
-NAME = "inferenceservices.serving.kserve.io"
-
-
-@pytest.fixture(scope="module")
-def crd(kubeconfig: Path) -> Iterator[None]:
-    """KServe's definition, where the cluster has none of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(kubeconfig))
-        with Cluster.connected("default") as cluster:
-            if cluster.get(CRD, NAME) is not None:
-                pytest.skip("the cluster has KServe: a stand-in for its controller would disturb it.")
-            if not FILE.is_file():
-                left_out(f"{FILE.name} of KServe is not here: set ERASEDIFF_CRDS to a folder that has it.")
-            cluster.create(CRD, without_empty_defaults(yaml.load(FILE.read_text(), yaml.CSafeLoader)))
-
-            def established(present: Any) -> bool | None:
-                conditions = (present or {}).get("status", {}).get("conditions") or ()
-                return True if any(c["type"] == "Established" and c["status"] == "True" for c in conditions) else None
-
-            try:
-                cluster.wait(CRD, NAME, established, Deadline(60), "the CRD was not established")
-                yield
-            finally:
-                cluster.delete(CRD, NAME)
-
-
-class KServe:
-    """A namespace, the stand-in, and settings of a mode."""
-
-    def __init__(self, cluster: Cluster, controller: StandInController, mode: str) -> None:
-        self.cluster, self.controller = cluster, controller
-        self.settings = RollOutSettings(
-            backend="kserve",
-            namespace=cluster.namespace,
-            publish_to="s3://models",
-            mode=mode,
-            replicas=1,
-            share_seconds=0,
-            timeout_seconds=30,
-            smoke_seconds=5,
-        )
-
-    def roll_out(self, candidate: Candidate, **settings: Any) -> str:
-        with answering(candidate) as server:
-            changed = self.settings.model_copy(update=settings)
-            return RollOut(self.cluster, changed, "one", check_servable, lambda: server.address).run(candidate)
-
-    def spec(self) -> dict[str, Any]:
-        found = self.cluster.get(INFERENCE_SERVICE, "erasediff")
-        assert found is not None
-        return dict(found["spec"])
-
-    def standing(self) -> Candidate | None:
-        found = self.cluster.get(INFERENCE_SERVICE, "erasediff")
-        return None if found is None else serving_candidate(found["metadata"]["annotations"])
 
 
 @pytest.fixture(params=["Standard", "Knative"])
-def kserve(request: pytest.FixtureRequest, crd: None, namespace: Cluster) -> Iterator[KServe]:
-    with StandInController(namespace, "erasediff") as controller:
-        yield KServe(namespace, controller, request.param)
+def kserve(request: pytest.FixtureRequest, crd: None, place: Place, serve_image: str) -> Iterator[KServe]:
+    with StandInController(place.cluster, "erasediff", serve_image) as controller:
+        yield KServe(place, controller, request.param)
 
 
 @pytest.fixture
-def candidates(tmp_path: Path) -> tuple[Candidate, Candidate]:
-    """Two manifests; no graph is run here."""
-    found = []
-    for epoch in (1, 2):
-        folder = tmp_path / str(epoch)
-        folder.mkdir()
-        (folder / "model.onnx").write_bytes(b"graph %d" % epoch)
-        (folder / "solvers.npz").write_bytes(b"tables")
-        describe(folder, epoch=epoch)
-        exported = Exported.read(folder)
-        found.append(Candidate(f"s3://models/{exported.place}", exported.model))
-    return found[0], found[1]
+def candidates(kserve: KServe, versions: tuple[Exported, Exported]) -> tuple[Candidate, Candidate]:
+    return kserve.publish(versions[0]), kserve.publish(versions[1])
 
 
 def test_from_version_1_to_2_by_a_canary(kserve: KServe, candidates: tuple[Candidate, Candidate]) -> None:
@@ -120,7 +42,7 @@ def test_from_version_1_to_2_by_a_canary(kserve: KServe, candidates: tuple[Candi
     assert revision.startswith("inferenceservice/erasediff generation ")
     if kserve.settings.mode == "Standard":
         assert [[entry["trafficPercent"] for entry in s.get("canary", ())] for s in seen] == [[], [0], [10], []]
-        assert {s["predictor"]["model"]["storageUri"] for s in seen[:3]} == {first.uri}
+        assert {s["predictor"]["model"]["storageUri"] for s in seen[:3]} == {storage_uri(kserve.settings, first.uri)}
         assert spec["predictor"]["name"] == predictor_name(second.uri) == seen[1]["canary"][0]["predictor"]["name"]
     else:
         assert [s["predictor"].get("canaryTrafficPercent") for s in seen] == [None, 0, 10, None]
@@ -130,7 +52,7 @@ def test_a_canary_that_does_not_load_is_dropped(kserve: KServe, candidates: tupl
     first, second = candidates
     kserve.roll_out(first)
     before = kserve.spec()
-    kserve.controller.failing.add(second.uri)
+    kserve.controller.failing.add(storage_uri(kserve.settings, second.uri))
     with pytest.raises(
         RolledBack, match=r"(the model is not the measured one|ErrImageNeverPull.*)\); the previous version goes on serving"
     ) as refused:
@@ -144,8 +66,8 @@ def test_a_canary_that_serves_another_graph_is_dropped(kserve: KServe, candidate
     first, second = candidates
     kserve.roll_out(first)
     before = kserve.spec()
-    with answering(first) as server, pytest.raises(RolledBack, match=r"serves onnx_sha256 .* was published"):
-        RollOut(kserve.cluster, kserve.settings, "one", check_servable, lambda: server.address).run(second)
+    with pytest.raises(RolledBack, match=r"serves onnx_sha256 .* was published"):
+        kserve.roll_out(Candidate(second.uri, first.model), served=second)
     assert kserve.spec() == before
 
 
@@ -153,8 +75,9 @@ def test_a_field_that_somebody_else_owns_is_not_taken(kserve: KServe, candidates
     """Server-side apply: another manager has set the storage URI itself."""
     first, second = candidates
     kserve.roll_out(first)
+    theirs = f"{storage_uri(kserve.settings, first.uri)}/"  # the same folder, so that its pods start
     resource = kserve.cluster._resource(INFERENCE_SERVICE)
-    predictor = {"model": {"modelFormat": {"name": "erasediff"}, "storageUri": "s3://somebody/else"}}
+    predictor = {"model": {"modelFormat": {"name": "erasediff"}, "storageUri": theirs}}
     body = {
         "apiVersion": INFERENCE_SERVICE.api_version,
         "kind": "InferenceService",
@@ -165,12 +88,12 @@ def test_a_field_that_somebody_else_owns_is_not_taken(kserve: KServe, candidates
     with pytest.raises(RolledBack, match=r"changed by another client.*somebody") as refused:
         kserve.roll_out(second)
     assert_one_sentence(refused.value)
-    assert kserve.spec()["predictor"]["model"]["storageUri"] == "s3://somebody/else"
+    assert kserve.spec()["predictor"]["model"]["storageUri"] == theirs
     assert "canary" not in kserve.spec()
 
 
 def test_where_nothing_served_nothing_is_left(kserve: KServe, candidates: tuple[Candidate, Candidate]) -> None:
-    kserve.controller.failing.add(candidates[0].uri)
+    kserve.controller.failing.add(storage_uri(kserve.settings, candidates[0].uri))
     with pytest.raises(RolledBack):
         kserve.roll_out(candidates[0])
     assert kserve.standing() is None

@@ -41,8 +41,8 @@ class FakeServer:
 
 
 @contextmanager
-def answering(candidate: Candidate) -> Iterator[FakeServer]:
-    """A fake server on a free port of this machine."""
+def answering(candidate: Candidate, host: str = "127.0.0.1", port: int = 0) -> Iterator[FakeServer]:
+    """A fake server on this machine, on a free port unless one is named."""
     fake = FakeServer(candidate)
 
     class Handler(BaseHTTPRequestHandler):
@@ -62,9 +62,9 @@ def answering(candidate: Candidate) -> Iterator[FakeServer]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer((host, port), Handler)
     threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    fake.address = f"http://127.0.0.1:{http.server_port}"
+    fake.address = f"http://{host}:{http.server_port}"
     yield fake
     http.shutdown()
     http.server_close()

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from erasediff.errors import RolledBack
+from erasediff.cluster.api import SERVICE
+from erasediff.cluster.deadline import Deadline
+from erasediff.errors import BadInput, RolledBack
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate
-from erasediff.rollout.kserve import (
-    canary_status,
-    failure_of,
-    inference_service,
-    owned,
-    predictor,
-    predictor_name,
-    revision_with,
-    serves_alone,
-    service_name,
-    storage_uri,
-)
+from erasediff.rollout.kserve import failure_of, inference_service, owned, predictor, predictor_name, service_name, storage_uri
+from erasediff.rollout.kserve_knative import revision_with
+from erasediff.rollout.kserve_standard import SHARED_LABEL, StandardBackend, canary_status, serves_alone
+from erasediff.rollout.objects import PORT
 from erasediff.rollout.run import RollOut
 from erasediff.rollout.store import Exported
 from tests.exported import describe
 from tests.rollout.fake_server import answering
-from tests.rollout.recorded_kserve import FIRST, SECOND, RecordedKServe, recorded
+from tests.rollout.recorded_kserve import FIRST, SECOND, RecordedKServe, recorded, selector_of
 
 S3 = RollOutSettings(backend="kserve", publish_to="s3://models")
 
@@ -101,21 +96,77 @@ def candidate_in(folder: Path, epoch: int) -> Candidate:
     return Candidate(f"s3://models/{exported.place}", exported.model)
 
 
+def own_address(number: int) -> str:
+    """An address of this machine that no other worker of the tests uses: pods have one each, and all of them the same port."""
+    process = os.getpid()
+    return f"127.{1 + (process >> 8) % 254}.{process % 256}.{number}"
+
+
 def test_a_first_version_a_roll_back_and_a_promotion_go_through_what_kserve_was_recorded_to_say(models: tuple[Candidate, Candidate]) -> None:
     first, second = models
-    cluster = RecordedKServe(predictor_name(first.uri), predictor_name(second.uri))
-    settings = S3.model_copy(update={"replicas": 1, "share_seconds": 0, "timeout_seconds": 20, "smoke_seconds": 1})
+    one, two = predictor_name(first.uri), predictor_name(second.uri)
+    cluster = RecordedKServe(one, two, {one: [own_address(1)], two: [own_address(2)]})
+    settings = S3.model_copy(update={"replicas": 1, "share_seconds": 0, "timeout_seconds": 20, "smoke_seconds": 1, "drain_seconds": 0})
 
-    def roll_out(candidate: Candidate, served: Candidate) -> str:
-        with answering(served) as server:
-            return RollOut(cluster, settings, "one", lambda model, rules: None, lambda: server.address).run(candidate)  # type: ignore[arg-type]
+    def roll_out(candidate: Candidate) -> str:
+        return RollOut(cluster, settings, "one", lambda model, rules: None).run(candidate)  # type: ignore[arg-type]
 
-    roll_out(first, first)
-    with pytest.raises(RolledBack, match="the previous version goes on serving"):
-        roll_out(second, first)  # the canary's pods serve another graph
-    revision = roll_out(second, second)
+    with answering(first, own_address(1), PORT):
+        roll_out(first)
+        with answering(first, own_address(2), PORT), pytest.raises(RolledBack, match="the previous version goes on serving"):
+            roll_out(second)  # the canary's pods serve another graph
+        with answering(second, own_address(2), PORT):
+            revision = roll_out(second)
     assert revision == "inferenceservice/erasediff generation 6"
     assert len(cluster.applied) == 6
+    # Our Service: made for the first version, not touched by the roll-back, moved before generation 6 drops the first predictor.
+    assert cluster.moves == [(1, selector_of(one)), (5, {SHARED_LABEL: "erasediff"}), (5, selector_of(two))]
+
+
+def test_one_pod_that_serves_another_graph_than_the_rest_stops_the_promotion(models: tuple[Candidate, Candidate]) -> None:
+    """Every pod is asked, not the one alone that the smoke test asked, and clients stay where they are."""
+    first, second = models
+    one, two = predictor_name(first.uri), predictor_name(second.uri)
+    cluster = RecordedKServe(one, two, {one: [own_address(1), own_address(2)], two: [own_address(3), own_address(4)]})
+    settings = S3.model_copy(update={"replicas": 2, "canary_percent": 0, "share_seconds": 0, "timeout_seconds": 20, "smoke_seconds": 1})
+    with answering(first, own_address(1), PORT), answering(first, own_address(2), PORT):
+        RollOut(cluster, settings, "one", lambda model, rules: None).run(first)  # type: ignore[arg-type]
+        stopped = pytest.raises(RolledBack, match=r"serves onnx_sha256 .* was published.*the previous version goes on serving")
+        with answering(second, own_address(3), PORT), answering(first, own_address(4), PORT), stopped:
+            RollOut(cluster, settings, "one", lambda model, rules: None).run(second)  # type: ignore[arg-type]
+    assert cluster.moves == [(1, selector_of(one))]
+
+
+def test_a_canary_that_a_killed_roll_out_has_left_before_our_service_is_taken_back_first(models: tuple[Candidate, Candidate]) -> None:
+    """It was killed between the move of our Service and the promotion: the next one begins anew, and the clients go back before it does."""
+    first, second = models
+    one, two = predictor_name(first.uri), predictor_name(second.uri)
+    cluster = RecordedKServe(one, two, {one: [own_address(1)], two: [own_address(2)]})
+    settings = S3.model_copy(update={"replicas": 1, "timeout_seconds": 20, "drain_seconds": 0})
+
+    def begin(candidate: Candidate) -> StandardBackend:
+        backend = StandardBackend(cluster, settings)  # type: ignore[arg-type]
+        backend.look()
+        backend.bring_up(candidate, Deadline(20))
+        return backend
+
+    with answering(first, own_address(1), PORT):
+        begin(first).promote(Deadline(20))
+        begin(second).roll_back(Deadline(20))
+        begin(second)
+    service = cluster.get(SERVICE, "erasediff-stable")
+    assert service is not None
+    cluster.replace(SERVICE, {**service, "spec": {**service["spec"], "selector": selector_of(two)}})
+    backend = begin(second)
+    assert cluster.moves[-2:] == [(4, selector_of(two)), (4, selector_of(one))]
+    assert backend.address() == f"http://{own_address(2)}:{PORT}"
+
+
+def test_a_service_of_somebody_else_with_our_name_is_left_alone(models: tuple[Candidate, Candidate]) -> None:
+    cluster = RecordedKServe(FIRST, SECOND, {})
+    cluster.create(SERVICE, {"metadata": {"name": "erasediff-stable", "namespace": "erasediff"}, "spec": {"selector": {"app": "web"}}})
+    with pytest.raises(BadInput, match="Service erasediff/erasediff-stable was not made by a roll-out"):
+        StandardBackend(cluster, S3).look()  # type: ignore[arg-type]
 
 
 def knative(created: str, ready: str, percent: int) -> dict:
