@@ -16,11 +16,11 @@ _DIGITS_SIDE, _UNKNOWN_SIDE = 8, 64
 _CHANNELS, _CLASSES, _IMAGES = 3, 100, 50_000
 """Assumed of a dataset that may lie on the cluster alone."""
 _CPU_FLOOR, _GPU_FLOOR = 3 * _GIB // 4, 4 * _GIB
-"""The libraries and the smallest model; on a CPU 764 MiB were measured, on a GPU nothing was."""
+"""The libraries: steps with the demo's model had peaks from 723 to 837 MiB on a CPU; on a GPU nothing was measured."""
 _COPIES = 12
 """Weights, base, average, Adam's two moments, the forget and the retain gradient, their combination, and a checkpoint while it is written."""
-_SAVED, _ALIVE = 12, 4
-"""Numbers in memory for each number that a residual block puts out: while a gradient is computed (9 to 12.3 were counted), and without one."""
+_SAVED, _ALIVE = 12, 3
+"""Numbers in memory for each that a residual block puts out: 9 to 12.3 were counted while a gradient is computed, and 2.8 without one."""
 _HEADROOM = 1.5
 _SMALL_MODEL, _THREADS = 1_000_000, 2
 """The forget and the retain gradient have a thread each; on a small model a second CPU is not worth waiting for."""
