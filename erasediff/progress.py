@@ -25,7 +25,7 @@ Event = dict[str, Any]
 _viewers: list[Callable[[Event], None]] = []
 
 
-class Done(Protocol):
+class ReportProgress(Protocol):
     """Takes the number of units done so far, and numbers by name that are known now."""
 
     def __call__(self, done: int, /, **numbers: float) -> None:
@@ -65,7 +65,7 @@ def say(sentence: str) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int, images: int | None = None) -> Iterator[Done]:
+def progress(what: str, total: int, images: int | None = None) -> Iterator[ReportProgress]:
     """Yield what takes the number of units done so far; the numbers become events, at most two in a second.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 from erasediff.errors import BadInput, NonFinite
 from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
 from erasediff.models.optimisation import ExponentialMovingAverage, linear_decay
-from erasediff.progress import Done
+from erasediff.progress import ReportProgress
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from erasediff.unlearn.compute import Compute
@@ -215,7 +215,7 @@ class Erasure:
         )
 
 
-def with_numbers(erasure: Erasure, done: Done) -> Callable[[int], None]:
+def with_numbers(erasure: Erasure, done: ReportProgress) -> Callable[[int], None]:
     """Take the number of steps done and report it with the losses and the multiplier of the last step."""
 
     def report(steps: int) -> None:

@@ -86,7 +86,7 @@ def test_a_folder_of_a_pipeline_that_runs_stays_and_one_of_a_killed_run_goes(tmp
     for folder in (tmp_path / "tmp" / "erasediff-kfp-dead", tmp_path / "work" / ".launch-dead", tmp_path / "work" / ".launch-alive"):
         folder.mkdir(parents=True)
         (folder / "report").write_text("x")
-    store = pipeline_store(Workdir.open(tmp_path / "work"))
+    store = pipeline_store(Workdir.open(tmp_path / "work"), ())
     with mark_in_use(tmp_path / "work" / ".launch-alive"):
         done = purge_stores([store], (), lambda _: None)
         assert {line.action: line.count for line in done.lines} == {"deleted": 2, "kept": 1}
