@@ -38,7 +38,8 @@ def executor_input(component: dict[str, Any], values: dict[str, str], folder: Pa
 def cpu_seconds(row: Step, pipeline: dict[str, Any], workdir: Path, run: str) -> float:
     """User and system time of one start of a step's container command."""
     container = pipeline["deploymentSpec"]["executors"][f"exec-{row.command}"]["container"]
-    values = {"step": row.name, "workdir": str(workdir), "run": run, "after": ""}
+    size = {"training_cpu": "1", "training_memory": "2Gi", "training_gpus": "0"}
+    values = {"step": row.name, "workdir": str(workdir), "run": run, "after": "", **(size if row.distributed else {})}
     with tempfile.TemporaryDirectory() as folder:
         given = executor_input(pipeline["components"][f"comp-{row.command}"], values, Path(folder))
         arguments = [given if part == "{{$}}" else part for part in container["args"]]
