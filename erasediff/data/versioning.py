@@ -194,10 +194,14 @@ class ForgetStore:
         from dvc.repo import Repo
 
         Repo.init(str(workspace), no_scm=True).close()
-        with Repo(str(workspace)) as repo:
-            with self._remote_errors(), repo.config.edit() as config:
-                config["core"].update({"remote": _REMOTE, "analytics": False, "autostage": False})
-                config["remote"] = {_REMOTE: self._remote_config(_READ_SECONDS), _PROBE: self._remote_config(_PROBE_READ_SECONDS)}
+        # Handed over, not written: DVC writes its configuration in ASCII, and a path may hold any letter.
+        config = {
+            "core": {"remote": _REMOTE, "analytics": False, "autostage": False},
+            "remote": {_REMOTE: self._remote_config(_READ_SECONDS), _PROBE: self._remote_config(_PROBE_READ_SECONDS)},
+        }
+        with self._remote_errors():
+            repo = Repo(str(workspace), config=config)
+        with repo:
             yield repo
 
     def _remote_config(self, read_seconds: int) -> dict[str, object]:

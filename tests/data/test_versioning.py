@@ -57,6 +57,18 @@ def test_local_round_trip_leaves_no_copy(tmp_path: Path, folder: Path, scratch: 
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("name", ["zoë", "日本 #1", "a'b\"c, $HOME %(x)s"])
+def test_a_folder_of_any_name_is_a_remote(tmp_path: Path, folder: Path, name: str) -> None:
+    """A home directory whose name is not ASCII, or that a parser of settings would read otherwise, is not found out late and without a sentence."""
+    home = tmp_path / name
+    home.mkdir()
+    store = ForgetStore(str(home / "remote"))
+    store.fetch(store.publish(folder, home / "scratch"), home / "back", home / "scratch")
+    assert sha256_folder(home / "back") == sha256_folder(folder)
+    assert len(_objects(home / "remote")) == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"packed", name}, "control: it went to the folder of this name and to no other"
+
+
 def test_the_version_is_the_content(tmp_path: Path, folder: Path, scratch: Path) -> None:
     """One set has one version in any remote at any time, and (the control) another set has another."""
     store = ForgetStore(str(tmp_path / "remote"))
