@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from erasediff.errors import BadInput
 from erasediff.files import exclusive_lock, explain_disk_errors
 
 WORKSPACE = ".forget-store"
@@ -23,9 +24,12 @@ def throwaway_workspace(scratch: Path) -> Iterator[Path]:
     The folder is removed at the end. One that a killed process left behind is removed first.
 
     Raises:
-        BadInput: ``scratch`` is in use by another run, or cannot be written.
+        BadInput: ``scratch`` is in use by another run, cannot be written, or has a name that DVC's cache would take for another.
     """
     workspace = scratch.absolute() / WORKSPACE
+    if os.path.expandvars(workspace) != str(workspace):
+        # diskcache replaces variables in its folder's name: what DVC remembers of the files would be left in a folder elsewhere.
+        raise BadInput(f"the path of the scratch folder {scratch} holds a $ with the name of a variable: choose another --workdir.")
     busy = f"the scratch folder {scratch} is in use by another run: wait for it or choose another."
     with explain_disk_errors(scratch):
         scratch.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_local_round_trip_leaves_no_copy(tmp_path: Path, folder: Path, scratch: 
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", ["zoë", "日本 #1", "a'b\"c, $HOME %(x)s"])
+@pytest.mark.parametrize("name", ["zoë", "日本 #1", "a'b\"c, $5 %(x)s"])
 def test_a_folder_of_any_name_is_a_remote(tmp_path: Path, folder: Path, name: str) -> None:
     """A home directory whose name is not ASCII, or that a parser of settings would read otherwise, is not found out late and without a sentence."""
     home = tmp_path / name
@@ -67,6 +67,15 @@ def test_a_folder_of_any_name_is_a_remote(tmp_path: Path, folder: Path, name: st
     assert sha256_folder(home / "back") == sha256_folder(folder)
     assert len(_objects(home / "remote")) == 4
     assert {path.name for path in tmp_path.iterdir()} == {"packed", name}, "control: it went to the folder of this name and to no other"
+
+
+def test_no_memory_of_the_forget_set_is_left_in_another_folder(tmp_path: Path, folder: Path) -> None:
+    """A variable in the path would move DVC's cache, with the digests of the files, out of the scratch folder that is removed."""
+    (tmp_path / "$HOME").mkdir()
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(BadInput, match="name of a variable: choose another --workdir"):
+        ForgetStore(str(tmp_path / "remote")).publish(folder, tmp_path / "$HOME" / "scratch")
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_the_version_is_the_content(tmp_path: Path, folder: Path, scratch: Path) -> None:
