@@ -1,9 +1,8 @@
-"""Labelled images in memory, loaded from the four kinds of source that a config can name."""
+"""Labelled images in memory, loaded from the kinds of source that a config can name."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from erasediff.data.readers import Raw, read_folder, read_idx, read_shards
+from erasediff.data.readers.kinds import read
+from erasediff.data.readers.names import is_whole_number, normal_name
 from erasediff.errors import BadInput
 from erasediff.records.config import DatasetConfig
 
@@ -69,12 +69,13 @@ class ImageDataset:
         Raises:
             BadInput: there is no such class.
         """
-        if name_or_number in self.class_names:
-            return self.class_names.index(name_or_number)
+        name = normal_name(name_or_number)
+        if name in self.class_names:
+            return self.class_names.index(name)
         # Where classes are named by numbers, a position could silently mean another class than the one requested.
-        positions = [] if all(_is_integer(name) for name in self.class_names) else [str(i) for i in range(self.classes)]
-        if name_or_number in positions:
-            return positions.index(name_or_number)
+        positions = [] if all(map(is_whole_number, self.class_names)) else [str(i) for i in range(self.classes)]
+        if name in positions:
+            return positions.index(name)
         choices = ", ".join(self.class_names)
         raise BadInput(f"class {name_or_number} is not in dataset {self.name}: choose one of {choices}.")
 
@@ -88,10 +89,9 @@ def load_dataset(config: DatasetConfig) -> ImageDataset:
     Raises:
         BadInput: the source is missing, damaged, inconsistent or too large; the sentence says what to do.
     """
-    raw = _READERS[config.kind](_source(config))
+    raw = read(config.kind, _source(config), config.size)
     class_names, labels = encode_labels(raw.labels)
-    images = raw.images if config.size is None else reduce_images(raw.images, config.size, config.name)
-    return ImageDataset(config.name, images, labels, class_names)
+    return ImageDataset(config.name, raw.images, labels, class_names)
 
 
 def encode_labels(names: list[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -101,55 +101,10 @@ def encode_labels(names: list[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]
         the class names in order, and int64 [N] positions in them.
     """
     unique = sorted(set(names))
-    if all(_is_integer(name) for name in unique):
+    if all(is_whole_number(name) for name in unique):
         unique.sort(key=int)
     position = {name: index for index, name in enumerate(unique)}
     return tuple(unique), np.fromiter((position[name] for name in names), dtype=np.int64, count=len(names))
-
-
-def reduce_images(images: NDArray[np.uint8], size: int, name: str) -> NDArray[np.uint8]:
-    """Reduce square images to ``size`` by area: an exact mean where the sides divide, else PIL's box filter.
-
-    Args:
-        images: uint8 [N, S, S, C].
-        size: the new side, at most S.
-        name: the dataset's name, for error sentences.
-
-    Returns:
-        uint8 [N, size, size, C].
-
-    Raises:
-        BadInput: the images are not square or are smaller than ``size``.
-    """
-    count, height, width, channels = images.shape
-    if height != width:
-        raise BadInput(f"dataset {name} has images of {width}x{height}, which do not reduce to {size}x{size}: make them square.")
-    if size > height:
-        raise BadInput(f"dataset {name} has images of {width}x{height}, smaller than size {size}: choose a size up to {height}.")
-    if size == height:
-        return images
-    reduced = np.empty((count, size, size, channels), dtype=np.uint8)
-    shrink = _block_mean if height % size == 0 else _box_filter
-    for index in range(count):
-        reduced[index] = shrink(images[index], size)
-    return reduced
-
-
-def _block_mean(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    block = image.shape[0] // size
-    mean: NDArray[np.float64] = image.reshape(size, block, size, block, -1).mean(axis=(1, 3), dtype=np.float64)
-    return np.rint(mean).astype(np.uint8)
-
-
-def _box_filter(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BOX), dtype=np.uint8).reshape(size, size, -1)
-
-
-def _is_integer(name: str) -> bool:
-    return name.isascii() and name.removeprefix("-").isdigit()
 
 
 def _source(config: DatasetConfig) -> Path:
@@ -159,20 +114,3 @@ def _source(config: DatasetConfig) -> Path:
     if not folder.is_dir():
         raise BadInput(f"the dataset folder {folder} does not exist: check dataset.path.")
     return folder
-
-
-def _read_digits(_: Path) -> Raw:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    # floor(x + 1/2) rounds halves up; the ink levels run from 0 to 16.
-    images = np.floor(np.asarray(bunch.images, dtype=np.float64) * 255 / 16 + 0.5).astype(np.uint8)
-    return Raw(images[..., np.newaxis], [str(label) for label in bunch.target])
-
-
-_READERS: dict[str, Callable[[Path], Raw]] = {
-    "digits": _read_digits,
-    "folder": read_folder,
-    "shards": read_shards,
-    "idx": read_idx,
-}

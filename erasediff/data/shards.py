@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from erasediff.data.commitment import commitment
-from erasediff.data.readers import MAX_SHARD_BYTES, load_npz
+from erasediff.data.readers.limits import MAX_SHARD_BYTES
+from erasediff.data.readers.npz import load_npz
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import publish_folder, read_bounded, sha256_bytes
 from erasediff.records.base import MAX_DOCUMENT_BYTES, Sha256, Strict

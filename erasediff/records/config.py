@@ -27,9 +27,9 @@ class DatasetConfig(Strict):
     """Which images: a built-in set, or a kind and a path."""
 
     name: str = Field(default="digits", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
-    kind: Literal["digits", "folder", "shards", "idx"] = "digits"
+    kind: Literal["digits", "folder", "imagefolder", "shards", "idx"] = "digits"
     path: str | None = None
-    size: int | None = Field(default=None, ge=8, le=512, description="side in pixels to reduce the images to")
+    size: int | None = Field(default=None, ge=8, le=512, description="side in pixels to reduce square images to, by the mean of the area")
     holdout_share: float = Field(default=1 / 3, gt=0, lt=1, description="share of every class that no denoiser is trained on")
     holdout_seed: int = Field(default=0, ge=0, lt=2**31)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from erasediff.data.datasets import encode_labels
-from erasediff.data.readers import read_folder
+from erasediff.data.readers.kinds import read
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder
 from erasediff.models.concepts import RECORD, read_forgotten, same_rows, write_forgotten
@@ -131,7 +131,7 @@ def read_images(folder: Path, model: TextToImage) -> PromptedImages:
     Raises:
         BadInput: there are no images, or they have another size.
     """
-    raw = read_folder(folder)
+    raw = read("folder", folder)
     if not raw.labels:
         raise BadInput(f"the folder {folder} holds no images: add some, with a row each in its labels.csv.")
     height, width = raw.images.shape[1:3]

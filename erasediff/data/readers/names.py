@@ -1,0 +1,77 @@
+"""One spelling for one name, alike in every reader."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+from erasediff.data.readers import limits
+from erasediff.errors import BadInput
+
+_NO_BREAK = dict.fromkeys((0x00A0, 0x2007, 0x202F), " ")
+
+
+def normal_name(text: str) -> str:
+    """A name in Unicode's form NFC, with ordinary blanks for no-break spaces and no blanks around it."""
+    return unicodedata.normalize("NFC", text).translate(_NO_BREAK).strip()
+
+
+def is_whole_number(name: str) -> bool:
+    """Whether a name is a whole number in ASCII digits."""
+    return name.isascii() and name.removeprefix("-").isdigit()
+
+
+def common_spelling(text: str) -> str:
+    """The same text for all spellings of one name: they differ in their Unicode form, in blanks, in invisible characters or in zeros before a number.
+
+    Letters keep their case: A and a are two classes of a set of letters.
+    """
+    name = normal_name(text)
+    if is_whole_number(name):
+        return str(int(name))
+    if name.isascii():
+        return " ".join(name.split())
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf" and not 0xFE00 <= ord(letter) <= 0xFE0F)
+    return " ".join(unicodedata.normalize("NFC", visible).split())
+
+
+def shown(text: str) -> str:
+    """A name of a file as an error may quote it: in ASCII, on one line."""
+    return text if text.isascii() and text.isprintable() else ascii(text)
+
+
+class Spellings:
+    """The names that a dataset spells its classes with, each in one way."""
+
+    def __init__(self, source: Path) -> None:
+        """``source`` is the dataset's folder, for error sentences."""
+        self._source = source
+        self._names: dict[str, str] = {}
+        self._spelled: dict[str, str] = {}
+
+    def names(self, labels: list[str], where: Callable[[int], str]) -> list[str]:
+        """The classes that labels name; ``where`` says what the image at a position is called.
+
+        Raises:
+            BadInput: a label is blank, too long or no Unicode text, or another label spells the same name otherwise.
+        """
+        for text in dict.fromkeys(labels):
+            if text not in self._names:
+                self._names[text] = self._new(text, labels.index(text), where)
+        return [self._names[text] for text in labels]
+
+    def _new(self, text: str, at: int, where: Callable[[int], str]) -> str:
+        if len(text) > limits.MAX_NAME_LENGTH:
+            raise BadInput(f"{where(at)} in {self._source} has a label of {len(text)} characters: give names of up to {limits.MAX_NAME_LENGTH}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{where(at)} in {self._source} has a label that is no Unicode text, {text!a}: name the class in Unicode.") from None
+        common = common_spelling(text)
+        if not common:
+            raise BadInput(f"{where(at)} in {self._source} has a blank label: name its class or remove it.")
+        first = self._spelled.setdefault(common, text)
+        if first != text:
+            raise BadInput(f"the dataset {self._source} spells one name in two ways, {first!a} and {text!a}: write it in one way.")
+        return normal_name(text)
