@@ -9,11 +9,11 @@ from typing import Any
 
 from erasediff.data.readers import limits
 from erasediff.data.readers.batches import Batch, Picture, decoded
-from erasediff.data.readers.pages import PageError, Pages, read_pages
+from erasediff.data.readers.pages import Chunk, PageError, Pages, read_chunks, read_pages
 from erasediff.errors import BadInput
 
-_COLUMNS = {"image": "image", "image.bytes": "image", "label": "label"}
-"""The leaves that are read, and their columns."""
+_LEAVES = ("image", "image.bytes", "label")
+"""The columns that are read, by their paths in the file."""
 _BATCH_BYTES = 64 << 20
 _MAX_PAGE_BYTES = 128 << 20
 _MAX_BATCH = 256
@@ -44,7 +44,7 @@ def _pictures(paths: list[Path], folder: Path) -> Iterator[Picture]:
                 if names != first[1]:
                     raise BadInput(f"{path} and {first[0]} number their classes in other ways (ClassLabel): write them from one dataset.")
                 yield from shard.pictures(names)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: text that is not UTF-8
             raise BadInput(f"{path} is not a whole parquet file ({type(error).__name__}): write it again.") from None
 
 
@@ -55,9 +55,9 @@ class _Shard:
         import pyarrow.parquet as pq
 
         self._path, self._name = path, name
-        self._file = pq.ParquetFile(path, buffer_size=1 << 20)
-        self._metadata, self._schema = self._file.metadata, self._file.schema_arrow
-        self.rows: int = self._metadata.num_rows
+        self._file = pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True)
+        self._schema = self._file.schema_arrow
+        self.rows: int = self._file.metadata.num_rows
 
     def __enter__(self) -> _Shard:
         return self
@@ -137,24 +137,19 @@ class _Shard:
         return max(1, min(_MAX_BATCH, _BATCH_BYTES // max(1, largest)))
 
     def _pages(self) -> Iterator[Pages]:
-        with self._path.open("rb") as handle:
-            for number in range(self._metadata.num_row_groups):
-                group = self._metadata.row_group(number)
-                if group.num_rows > limits.MAX_ROWS_OF_A_GROUP:
-                    raise BadInput(f"{self._path} has a group of {group.num_rows} rows, more than {limits.MAX_ROWS_OF_A_GROUP}: write smaller ones.")
-                chunks = (group.column(column) for column in range(group.num_columns))
-                for chunk in chunks:
-                    if chunk.path_in_schema in _COLUMNS:
-                        yield self._checked(chunk, group.num_rows, handle)
-
-    def _checked(self, chunk: Any, rows: int, handle: Any) -> Pages:
-        starts = [start for start in (chunk.dictionary_page_offset, chunk.data_page_offset) if start]
         try:
-            pages = read_pages(handle, min(starts, default=0), chunk.total_compressed_size)
-        except (PageError, OverflowError, ValueError) as error:
+            with self._path.open("rb") as handle:
+                for chunk in read_chunks(handle):
+                    if chunk.column in _LEAVES:
+                        yield self._checked(chunk, read_pages(handle, chunk.start, chunk.length))
+        except (PageError, OverflowError) as error:
             raise BadInput(f"{self._path} is not a whole parquet file ({error}): write it again.") from None
+
+    def _checked(self, chunk: Chunk, pages: Pages) -> Pages:
+        if chunk.rows > limits.MAX_ROWS_OF_A_GROUP:
+            raise BadInput(f"{self._path} has a group of {chunk.rows} rows, more than {limits.MAX_ROWS_OF_A_GROUP}: write smaller ones.")
         # pyarrow makes room for as many values as a header promises, however few bytes hold them.
-        if pages.values > rows or pages.words * 4 > pages.largest:
+        if pages.values > chunk.rows or pages.words * 4 > pages.largest:
             raise BadInput(f"{self._path} promises more values than it has rows or bytes: write it again.")
         return pages
 
