@@ -27,13 +27,16 @@ def open_workdir(path: Path) -> Workdir:
     return Workdir.open(path)
 
 
-def read_config(path: Path | None, seed: int | None, dataset: str | None = None) -> RunConfig:
+def read_config(path: Path | None, seed: int | None, dataset: str | None = None, resize: int | None = None) -> RunConfig:
     """The configuration from a file, or the demo's, with the changes that the options make."""
-    from erasediff.records.config import RunConfig, load_config
+    from erasediff.records.config import DatasetConfig, RunConfig, load_config
 
     config = RunConfig() if path is None else load_config(path)
     changes: dict[str, object] = {} if seed is None else {"seed": seed}
-    return config.model_copy(update=changes | ({} if dataset is None else read_dataset(dataset, config)))
+    config = config.model_copy(update=changes | ({} if dataset is None else read_dataset(dataset, config)))
+    if resize is None:
+        return config
+    return config.model_copy(update={"dataset": DatasetConfig.parse(config.dataset.model_dump() | {"size": resize}, "--resize")})
 
 
 def read_policy(path: Path | None, tier: int | None) -> GatePolicy:
@@ -54,7 +57,7 @@ def read_dataset(text: str, config: RunConfig) -> dict[str, object]:
     if not separator:
         fields: dict[str, object] = {"name": kind, "kind": kind}
     else:
-        name = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(path).resolve().name)
+        name = "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in Path(path).resolve().name)
         fields = {"kind": kind, "path": str(Path(path).resolve()), "name": name}
         if config.dataset.kind == kind:
             fields = config.dataset.model_dump() | {"path": fields["path"]}

@@ -13,7 +13,8 @@ PolicyOption = Annotated[
     Optional[Path], typer.Option("--policy", help="The gate's policy: a YAML file, 'class-conditional' (if unset) or 'class-conditional-strict'.")
 ]
 TierOption = Annotated[Optional[int], typer.Option("--tier", min=1, max=2, help="2: the gate runs the attacks too; the policy's tier if unset.")]
-DatasetOption = Annotated[Optional[str], typer.Option("--dataset", help="'digits', or KIND:PATH with KIND folder, shards or idx.")]
+DatasetOption = Annotated[Optional[str], typer.Option("--dataset", help="'digits', or KIND:PATH with KIND folder, imagefolder, shards or idx.")]
+ResizeOption = Annotated[Optional[int], typer.Option("--resize", help="Side in pixels to reduce the dataset's images to; dataset.size if unset.")]
 RunOption = Annotated[Optional[str], typer.Option("--run", help="Name of the attempt; the latest one if unset.")]
 ProfileOption = Annotated[str, typer.Option("--profile", help="The kind of cluster: 'cpu', 'gpu' or 'gpu-multi' (needs Kubeflow Trainer).")]
 CpuOption = Annotated[Optional[str], typer.Option("--cpu", help="CPUs of each training step, such as 2 or 500m; from the model if unset.")]

@@ -16,6 +16,7 @@ from erasediff.cli.options import (
     DatasetOption,
     LabelOption,
     PolicyOption,
+    ResizeOption,
     SeedOption,
     TierOption,
     WorkdirOption,
@@ -69,6 +70,7 @@ def run(
     config: ConfigOption = None,
     policy: PolicyOption = None,
     dataset: DatasetOption = None,
+    resize: ResizeOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     tier: TierOption = None,
@@ -77,7 +79,7 @@ def run(
     """Erase a class from a model of your own data: train, erase, gate, export, promote."""
     from erasediff.runner import exit_code
 
-    configured, decided = read_config(config, seed, dataset), read_policy(policy, tier)
+    configured, decided = read_config(config, seed, dataset, resize), read_policy(policy, tier)
     outcome = _performed(runner, open_workdir(workdir), (read_request(configured, forget_label),), configured, decided)
     print_outcome(outcome, workdir)
     return exit_code(outcome)
@@ -102,6 +104,7 @@ def process(
     config: ConfigOption = None,
     policy: PolicyOption = None,
     dataset: DatasetOption = None,
+    resize: ResizeOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     tier: TierOption = None,
@@ -116,7 +119,7 @@ def process(
     from erasediff.runner import exit_code
     from erasediff.steps.batches import next_batch, sent_back_with_batch
 
-    configured, decided, opened = read_config(config, seed, dataset), read_policy(policy, tier), open_workdir(workdir)
+    configured, decided, opened = read_config(config, seed, dataset, resize), read_policy(policy, tier), open_workdir(workdir)
     tried, codes = set[ErasureRequest](), dict[ErasureRequest, ExitCode]()
     while batch := next_batch(opened, configured.dataset.name, tried):
         first = _performed(runner, opened, batch, configured, decided)

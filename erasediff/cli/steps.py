@@ -26,6 +26,7 @@ from erasediff.cli.options import (
     DatasetOption,
     LabelOption,
     PolicyOption,
+    ResizeOption,
     RunOption,
     SeedOption,
     TierOption,
@@ -59,6 +60,7 @@ def check_prerequisites(
     config: ConfigOption = None,
     policy: PolicyOption = None,
     dataset: DatasetOption = None,
+    resize: ResizeOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     run: RunOption = None,
@@ -67,7 +69,7 @@ def check_prerequisites(
     """See the table of steps."""
     from erasediff.steps.perform import open_attempt
 
-    configured = read_config(config, seed, dataset)
+    configured = read_config(config, seed, dataset, resize)
     opened = open_attempt(open_workdir(workdir), (read_request(configured, forget_label),), configured, read_policy(policy, tier), run)
     print(f"attempt {opened.name} is open")
     return ExitCode.OK
@@ -79,17 +81,18 @@ def train_base(
         typer.Option("--config", help="Train and register the champion of this configuration (YAML) if there is none, without an attempt."),
     ] = None,
     dataset: DatasetOption = None,
+    resize: ResizeOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
     run: RunOption = None,
 ) -> int:
     """See the table of steps."""
-    if config is None and dataset is None:
+    if config is None and dataset is None and resize is None:
         return _plain(step_named("train_base"))(workdir, run)
     from erasediff.steps.train_base import ensure_champion
 
     with watched():
-        base = ensure_champion(open_workdir(workdir), read_config(config, seed, dataset))
+        base = ensure_champion(open_workdir(workdir), read_config(config, seed, dataset, resize))
     print(f"champion of {base.name} is version {base.version}, weights {base.model.weights.sha256[:12]}")
     return ExitCode.OK
 
@@ -131,13 +134,14 @@ def regate(
     config: ConfigOption = None,
     policy: PolicyOption = None,
     dataset: DatasetOption = None,
+    resize: ResizeOption = None,
     workdir: WorkdirOption = WORKDIR,
     seed: SeedOption = None,
 ) -> int:
     """See the table of steps."""
     from erasediff.cli.pipeline import regate_here
 
-    return regate_here(open_workdir(workdir), read_config(config, seed, dataset), read_policy(policy, None))
+    return regate_here(open_workdir(workdir), read_config(config, seed, dataset, resize), read_policy(policy, None))
 
 
 def record_outcome(workdir: WorkdirOption = WORKDIR, run: RunOption = None) -> int:

@@ -106,6 +106,20 @@ def test_the_same_folder_without_a_fault_is_accepted(images, tmp_path, capsys):
     assert "is open" in capsys.readouterr().out
 
 
+def test_resize_reduces_a_folder_for_each_class_whatever_its_name(refused, tmp_path, capsys):
+    """Pictures of several sizes are one dataset by ``--resize``; without it, and with a size that is none, they are refused."""
+    folder = tmp_path / "zo\u00eb"
+    for number, side in enumerate((8, 16, 24, 32)):
+        (folder / f"class {number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((side, side), number, dtype=np.uint8)).save(folder / f"class {number % 2}/{number}.png")
+    arguments = (*check(folder, tmp_path, "class\u00a01"), "--dataset", f"imagefolder:{folder}")
+    assert "is 24x24 grey but image class 0/0.png is 8x8 grey" in refused(*arguments)
+    assert "--resize is not valid: field 'size'" in refused(*arguments, "--resize", 4)
+    assert "smaller than size 16" in refused(*arguments, "--resize", 16)
+    assert main([str(a) for a in (*arguments, "--resize", 8)]) == 0
+    assert "is open" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
