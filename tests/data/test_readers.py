@@ -200,6 +200,9 @@ def test_an_empty_npz_shard_is_nothing(tmp_path: Path) -> None:
     npz(tmp_path, LABELS)
     np.savez(tmp_path / "b.npz", images=np.array([]), labels=np.array([]))
     assert read("shards", tmp_path).labels == LABELS
+    np.savez(tmp_path / "c.npz", images=np.array(1), labels=np.array(1))
+    with pytest.raises(BadInput, match=r"c\.npz has images of int64 \[\]"):
+        read("shards", tmp_path)
 
 
 def test_arrays_in_fortrans_order_are_the_same_images(tmp_path: Path) -> None:

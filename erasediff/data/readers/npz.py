@@ -52,16 +52,27 @@ def read_npz(paths: list[Path], size: int | None) -> Iterator[Batch]:
     Raises:
         BadInput: a shard is damaged, inconsistent or too large, or needs pickle.
     """
+    later = sum(_promised(path) for path in paths)
     for path in paths:
         if path.stat().st_size > limits.MAX_SHARD_BYTES:
             raise BadInput(f"{path} is larger than {limits.MAX_SHARD_BYTES} bytes: split it into smaller shards.")
+        later -= _promised(path)
         try:
-            yield from _read_shard(path, size)
+            yield from _read_shard(path, size, later)
         except _UNREADABLE as error:
             raise _damaged(error, path) from None
 
 
-def _read_shard(path: Path, size: int | None) -> Iterator[Batch]:
+def _promised(path: Path) -> int:
+    """How many images a shard says that it has; 0 where it cannot be read, which is told when it is its turn."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as images:
+            return max((0, *_header(images, path).shape[:1]))
+    except (BadInput, *_UNREADABLE):
+        return 0
+
+
+def _read_shard(path: Path, size: int | None, later: int) -> Iterator[Batch]:
     with zipfile.ZipFile(path) as archive:
         _check_archive(archive, path, _NAMES)
         with archive.open("images.npy") as pixels, archive.open("labels.npy") as names:
@@ -77,7 +88,7 @@ def _read_shard(path: Path, size: int | None) -> Iterator[Batch]:
                 # A Fortran array holds one image after another only as a whole.
                 part = images.whole() if images.fortran else images.read(count)
                 texts = list(map(str, labels.read(count).tolist()))
-                yield Batch(part.reshape(shape), texts, Numbered("image", start, path.name), images.shape[0] - start - count)
+                yield Batch(part.reshape(shape), texts, Numbered("image", start, path.name), later + images.shape[0] - start - count)
 
 
 @dataclass(frozen=True)
