@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import tarfile
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -278,6 +280,12 @@ def test_a_tar_that_was_cut_joined_or_compressed_is_not_a_shorter_one(tmp_path: 
     tar(path, {f"{n}.{end}": data for n in range(4) for end, data in (("png", PICTURES[n]), ("cls", b"cat"))})
     whole = path.read_bytes()
     assert len(read("shards", tmp_path).labels) == 4
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo("3.cls")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"dog"))
+    with pytest.raises(BadInput, match=r"sample 3 in .* has two labels, both \.cls"):
+        read("shards", tmp_path)
     middle = whole.index(b"2.png")
     damaged = whole[:middle] + b"x" + whole[middle + 1 :]
     for data in (whole[:middle], whole[: middle + 700], damaged, whole + whole, gzip.compress(whole), b""):

@@ -35,4 +35,4 @@ def check_bytes(size: int, source: Path) -> None:
         BadInput: more than 4 GiB of pixels.
     """
     if size > MAX_DATASET_BYTES:
-        raise BadInput(f"the dataset {source} has or promises {size} bytes of pixels, above {MAX_DATASET_BYTES}: take fewer images or a smaller size.")
+        raise BadInput(f"the dataset {source} has or promises {size} bytes of pixels, above {MAX_DATASET_BYTES}: take fewer or smaller images.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from erasediff.data.readers import limits
@@ -45,11 +45,13 @@ class _Sample:
     name: str
     picture: bytes | None = None
     file: str = ""
-    labels: dict[str, bytes] | None = None
+    labels: dict[str, bytes] = field(default_factory=dict)
 
     def take(self, file: str, suffix: str | None, data: bytes) -> None:
         if suffix is not None:
-            self.labels = {**(self.labels or {}), suffix: data}
+            if suffix in self.labels:
+                raise BadInput(f"the sample {shown(self.key)} in {self.shard} has two labels, both {suffix}: keep one.")
+            self.labels[suffix] = data
             return
         if self.picture is not None:
             raise BadInput(
@@ -59,7 +61,7 @@ class _Sample:
         self.picture, self.file = data, file
 
     def whole(self) -> Picture:
-        found = next((self.labels[suffix] for suffix in _LABELS if self.labels and suffix in self.labels), None)
+        found = next((self.labels[suffix] for suffix in _LABELS if suffix in self.labels), None)
         if self.picture is None or found is None:
             what = "picture" if self.picture is None else "label (.cls or .txt)"
             raise BadInput(f"the sample {shown(self.key)} in {self.shard} has no {what} beside it: add it, or remove the sample.")
@@ -77,8 +79,8 @@ def _samples(path: Path, name: str) -> Iterator[Picture]:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else it remembers all of them
             folder, _, file = member.name.rpartition("/")
-            stem, _, _ = file.partition(".")
-            suffix = next((suffix for suffix in _LABELS if file.endswith(suffix)), None)
+            stem, dot, rest = file.partition(".")
+            suffix = f"{dot}{rest}" if f"{dot}{rest}" in _LABELS else None
             if member.isdir() or not stem or (suffix is None and not is_picture(file)):
                 continue
             key = f"{folder}/{stem}" if folder else stem
