@@ -17,7 +17,8 @@ from erasediff.data.readers.pictures import is_picture
 from erasediff.errors import BadInput
 from erasediff.files import read_bounded
 
-LABELS_FILE = "labels.csv"
+LABELS_FILE, _FIRST_ROW = "labels.csv", 2
+"""Its rows are told by their numbers and never quoted: labels may name persons, and where the columns are swapped a file's name is a label."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class _Files:
     def find(self, text: str) -> str | None:
         """The name on the disk of the file with this path inside the folder, if there is one."""
         name = self.found.get(unicodedata.normalize("NFC", text))
-        if name is None and (self.folder / text).is_file():  # below a folder that is a link
+        # os.path, for it takes a name that is too long for one that is not there.
+        if name is None and os.path.isfile(self.folder / text):  # noqa: PTH113  # below a folder that is a link
             return text
         return name
 
@@ -121,12 +123,12 @@ def _read_labels_csv(files: _Files) -> dict[str, _Row]:
     if not rows or rows[0] != ["file", "label"]:
         raise BadInput(f"{path} does not begin with the header file,label: correct its first line.")
     labels: dict[str, _Row] = {}
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in enumerate(rows[1:], start=_FIRST_ROW):
         if not any(cell.strip() for cell in row):  # spreadsheets end a file with a blank row
             continue
         name, found = _label_row(files, line, row)
         if name in labels:
-            raise BadInput(f"{path} names {shown(name)} twice, the second time in row {line}: keep one row per image.")
+            raise BadInput(f"row {line} of {path} names a file that an earlier row names: keep one row per image.")
         labels[name] = found
     return labels
 
@@ -139,12 +141,12 @@ def _label_row(files: _Files, line: int, row: list[str]) -> tuple[str, _Row]:
     for text in (row[0], row[0].replace("\\", "/")):
         path = PurePosixPath(text)
         if path.is_absolute() or ".." in path.parts or "\0" in text:
-            raise BadInput(f"{where} leaves the folder with {shown(row[0])}: name files by their path inside the folder.")
+            raise BadInput(f"{where} leaves the folder: name files by their path inside the folder.")
         if (found := files.find(path.as_posix())) is not None:
             return unicodedata.normalize("NFC", path.as_posix()), _Row(found, row[1])
     if PureWindowsPath(row[0]).drive:
-        raise BadInput(f"{where} leaves the folder with {shown(row[0])}: name files by their path inside the folder, without a drive.")
-    raise BadInput(f"{LABELS_FILE} in {files.folder} names {shown(row[0])}, which is not there, in row {line}: add the image or remove the row.")
+        raise BadInput(f"{where} leaves the folder: name files by their path inside the folder, without a drive.")
+    raise BadInput(f"{where} names a file that is not there: add the image or remove the row.")
 
 
 def read_class_folders(folder: Path, size: int | None) -> Iterator[Batch]:
