@@ -54,6 +54,8 @@ def check_server(host: str, namespace: str | None, token: str | None, seconds: i
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     pool = urllib3.PoolManager(timeout=seconds, retries=False, ca_certs=os.environ.get("SSL_CERT_FILE"))
     found = pool.request("GET", f"{host}/apis/v2beta1/healthz", headers=headers, redirect=False)
+    if found.status == 404:
+        raise Refused(f"{host} has no API v2beta1 (404): give the address of a Kubeflow Pipelines 2 as --host, with the path before /apis.")
     if found.status != 200:
         raise Refused(refusal(host, found.status, found.data))
     try:

@@ -23,7 +23,7 @@ from erasediff.rollout.run import RollOut
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import check_servable
 from tests.cluster.client import Client
-from tests.cluster.conftest import Place, claim_over
+from tests.cluster.conftest import CRD, INFERENCE_SERVICES_NAME, Place, claim_over
 
 
 def essence(deployment: Object) -> Object:
@@ -309,6 +309,16 @@ def test_a_volume_that_cannot_be_mounted_is_told_in_the_kubelets_words(
     assert_one_sentence(refused.value)
     assert place.cluster.get(DEPLOYMENT, "erasediff") is None
     assert_nothing_is_left_of_the_canary(place)
+
+
+def test_a_cluster_without_kserve_is_told_and_nothing_is_made(place: Place, versions: tuple[Exported, Exported]) -> None:
+    if place.cluster.get(CRD, INFERENCE_SERVICES_NAME) is not None:
+        pytest.skip("the cluster has KServe.")
+    with pytest.raises(BadInput, match=r"the cluster knows no InferenceService of serving.kserve.io/v1beta1: install its operator") as refused:
+        place.roll_out(place.publish(versions[0]), backend="kserve")
+    assert_one_sentence(refused.value)
+    assert_nothing_is_left_of_the_canary(place)
+    assert place.cluster.get(SERVICE, "erasediff-stable") is None
 
 
 def test_a_deployment_of_somebody_else_is_left_alone(serving: Place, versions: tuple[Exported, Exported]) -> None:

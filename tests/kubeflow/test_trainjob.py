@@ -261,6 +261,7 @@ def test_a_pod_that_cannot_start_ends_the_job_within_minutes_and_says_why(pod, e
     ("events", "why"),
     [
         ([event(2, "Warning", "FailedCreate", "Error creating: exceeded quota: small", f"{NAME}-node-0")], ": Error creating: exceeded quota: small"),
+        ([event(2, "Warning", "TrainJobResourcesCreationFailed", 'no matches for kind "JobSet"', NAME)], ': no matches for kind "JobSet"'),
         ([event(2, "Warning", "Failed", "of another", f"{NAME}2-node-0")], r", and no event says why: check .* controllers run"),
     ],
 )
