@@ -257,7 +257,7 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
     patience = time.monotonic() + _NOTHING_SECONDS
     while True:
         problem: ConnectionLost | None = None
-        creating = False
+        creating = in_order = False
         try:
             found = jobs.find(name)
             leaving = found is not None and "deletionTimestamp" in found["metadata"]
@@ -267,18 +267,20 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
                 creating = True
                 check_runtime(jobs, document)
                 jobs.create(document)
-            elif not leaving:  # else it is of an earlier try and is being deleted: wait, then create another
+                in_order = True
+            elif leaving:  # it is of an earlier try and is being deleted: wait, then create another
+                in_order = True
+            else:
                 seen, state = True, _state(found)
                 if _ended(jobs, name, found):
                     return
-                if _has_pods(jobs, name) or _condition(found, "Suspended") is not None:
-                    patience = time.monotonic() + _NOTHING_SECONDS
-                elif time.monotonic() >= patience:
+                in_order = _has_pods(jobs, name) or _condition(found, "Suspended") is not None
+                if not in_order and time.monotonic() >= patience:
                     raise _without_pods(jobs, name, found)
         except ConnectionLost as error:
-            problem = error
+            problem, in_order = error, not creating  # where nothing could be seen, nothing was missing
         now = time.monotonic()
-        if problem is not None and not creating:  # nothing was seen, so nothing was missing
+        if in_order:
             patience = now + _NOTHING_SECONDS
         if now >= end or (problem is not None and now >= patience):
             raise problem or _late(jobs, name, state, deadline_seconds)
