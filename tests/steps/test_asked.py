@@ -104,9 +104,17 @@ def test_a_ledger_that_cannot_be_asked_is_not_nothing(workdir: Workdir, monkeypa
     assert capsys.readouterr().err.splitlines()[-1].startswith("erasediff check-prerequisites: ")
 
 
-@pytest.mark.parametrize(("umask", "folder", "file"), [(0, 0o770, 0o640), (0o077, 0o700, 0o600), (0o022, 0o755, 0o644)])
-def test_what_a_step_writes_is_not_for_everybody(tmp_path: Path, workdir: Workdir, umask: int, folder: int, file: int) -> None:
-    """Kubeflow's launcher sets the umask to 0. Control: any other one is whoever's set it."""
+@pytest.mark.parametrize(
+    ("pod", "umask", "folder", "file"),
+    [(True, 0, 0o770, 0o660), (True, 0o022, 0o770, 0o660), (False, 0o077, 0o700, 0o600), (False, 0o022, 0o755, 0o644)],
+)
+def test_what_a_step_writes_in_a_pod_is_for_its_group_and_for_nobody_else(
+    workdir: Workdir, monkeypatch: pytest.MonkeyPatch, pod: bool, umask: int, folder: int, file: int
+) -> None:
+    """Whatever umask it was started with: Kubeflow's launcher sets 0. Control: elsewhere the umask is the user's."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    if pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     before = os.umask(umask)
     try:
         attempt = workdir.attempt(opened(workdir, ErasureRequest(dataset="digits", label=5).canonical().decode()))
