@@ -14,7 +14,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.environment import close_umask, in_pod
 from erasediff.errors import EraseDiffError
 from erasediff.files import write_atomic
-from erasediff.logs import report_failure, whole_log_to
+from erasediff.logs import LastWords, report_failure, whole_log_to
 from erasediff.progress import say, shown_by
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
@@ -85,7 +85,7 @@ def perform_component(name: str, workdir: str, *, run: str = "", documents: Docu
                 return _open(folder, documents, _parsed(size))
             return {Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
     except EraseDiffError as error:
-        report_failure(f"erasediff {row.command}: {error}")
+        report_failure(str(LastWords(row.command, int(error.exit_code), str(error))))
         sys.exit(int(error.exit_code))
 
 

@@ -101,7 +101,7 @@ def test_a_ledger_that_cannot_be_asked_is_not_nothing(workdir: Workdir, monkeypa
     with pytest.raises(SystemExit) as ended:
         opened(workdir)
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("erasediff check-prerequisites: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("erasediff check-prerequisites (exit code 2): ")
 
 
 @pytest.mark.parametrize(
