@@ -135,6 +135,7 @@ def submission(
             "request": asked,
             "config": config.canonical().decode(),
             "policy": policy.canonical().decode(),
+            "if_busy": "fail" if cron is None else "skip",
             "training_cpu": size.cpu,
             "training_memory": size.memory,
             "training_gpus": str(size.gpus),

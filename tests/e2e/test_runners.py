@@ -14,6 +14,7 @@ import pytest
 import erasediff
 from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
+from erasediff.errors import ExitCode
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
 from erasediff.steps.table import STEPS, Role
@@ -54,7 +55,8 @@ def both(tmp_path_factory, warmed, with_base):
             patch.delenv(name)
         shutil.copytree(with_base, here)
         assert command("check-prerequisites", "--workdir", here, *OPTIONS) == 0
-        shutil.copytree(here, there)
+        for copy in (there, folder / "refused"):
+            shutil.copytree(here, copy)
         Recorded.stacks, Recorded.processes = [], set()
         patch.setitem(METHODS, "erasediff", Recorded)
         assert command("run", "--workdir", here, *OPTIONS) == 0
@@ -121,3 +123,25 @@ def test_a_workdir_that_was_moved_is_the_same_workdir(both):
         assert client.get_model_version_by_alias("digits", "champion").source.startswith((workdir.root / "mlflow-artifacts").as_uri())
     there = both[1].root
     assert command("sample", "--model", "models:/digits@champion", "--label", 3, "--out", there / "a.png", "--workdir", there) == 0
+
+
+def test_a_run_whose_gate_does_not_say_pass_has_failed_on_kubeflow(both, monkeypatch):
+    """Kubeflow would show a run that skips the steps after its gate as green. Control: the run above, whose gate said PASS, ended with 0."""
+    here = both[0].attempt()
+    refused = Workdir(both[0].root.parent / "refused")
+    attempt = refused.attempt(here.name)
+    for made in ("models", "detectors", "forget-remote"):
+        shutil.copytree(both[0].root / made, refused.root / made, dirs_exist_ok=True)
+    for kind in (BaseRecord, ForgetSetRecord, ErasedRecord):
+        shutil.copy(here.path(kind), attempt.path(kind))
+    shutil.copy(here.folder / here.need(ErasedRecord).curves.uri, attempt.folder)
+    measured = here.need(Measurements)
+    every = measured.forget_erased.model_copy(update={"detections": measured.forget_erased.n})
+    measured.model_copy(update={"forget_erased": every}).write(attempt.path(Measurements))
+    for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
+        monkeypatch.delenv(name)
+    assert command("run", "--workdir", refused.root, *OPTIONS, "--runner", "kubeflow-local") == ExitCode.GATE_FAIL
+    outcome, log = Outcome.read(refused.outcome), (refused.root / "pipeline.log").read_text()
+    assert (outcome.verdict, outcome.champion, outcome.error) == ("FAIL", None, None)
+    assert "erasediff gate (exit code 10): Gate: FAIL (F1" in log
+    assert "Export to ONNX" not in log

@@ -26,7 +26,15 @@ SIZE = {"training_cpu": "1", "training_memory": "2Gi", "training_gpus": "0"}
 def log_of(folder: Path, command: list[str], workdir: Path, request: str, form: str) -> tuple[int, list[str]]:
     """Exit code and log of the step's container, whose command it is."""
     policy = load_policy(ROOT / "policies/class-conditional.yaml").canonical().decode()
-    values = {"step": ROW.name, "workdir": str(workdir), "request": request, "config": CONFIG.canonical().decode(), "policy": policy, **SIZE}
+    values = {
+        "step": ROW.name,
+        "workdir": str(workdir),
+        "request": request,
+        "config": CONFIG.canonical().decode(),
+        "policy": policy,
+        "if_busy": "fail",
+        **SIZE,
+    }
     variables = {"ERASEDIFF_LOG": form, "ERASEDIFF_LOG_SECONDS": "600", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET}
     return run_container(folder, command, "opens", values, environment=variables)
 
