@@ -16,6 +16,7 @@ import yaml
 import erasediff
 from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
+from erasediff.errors import ExitCode
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
 from erasediff.records.settings import RollOutSettings
@@ -89,7 +90,8 @@ def both(tmp_path_factory, warmed, options, recorded):
             patch.delenv(name)
         assert command("train-base", "--workdir", here, *options[:2]) == 0
         assert command("check-prerequisites", "--workdir", here, *options) == 0
-        shutil.copytree(here, there)
+        for copy in (there, folder / "refused"):
+            shutil.copytree(here, copy)
         (there / "concept.yaml").write_text(yaml.safe_dump(CONCEPT, allow_unicode=True))
         Recorded.stacks, Recorded.processes = [], set()
         patch.setitem(METHODS, "erasediff", Recorded)
@@ -209,3 +211,25 @@ def test_nothing_that_kubeflow_gets_holds_a_word_that_names_a_person(both, recor
             assert holding(WORDS, {"worded": json.dumps(worded).encode()}) == ["worded"]
     assert holding(WORDS, {"report": recorded.report()}) == ["report"]
     assert holding(WORDS, {"concept": (there.root / "concept.yaml").read_bytes()}) == ["concept"]
+
+
+def test_a_run_whose_gate_does_not_say_pass_has_failed_on_kubeflow(both, options, monkeypatch):
+    """Kubeflow would show a run that skips the steps after its gate as green. Control: the run above, whose gate said PASS, ended with 0."""
+    here = both[0].attempt()
+    refused = Workdir(both[0].root.parent / "refused")
+    attempt = refused.attempt(here.name)
+    for made in ("models", "detectors", "forget-remote"):
+        shutil.copytree(both[0].root / made, refused.root / made, dirs_exist_ok=True)
+    for kind in (BaseRecord, ForgetSetRecord, ErasedRecord):
+        shutil.copy(here.path(kind), attempt.path(kind))
+    shutil.copy(here.folder / here.need(ErasedRecord).curves.uri, attempt.folder)
+    measured = here.need(Measurements)
+    every = measured.forget_erased.model_copy(update={"detections": measured.forget_erased.n})
+    measured.model_copy(update={"forget_erased": every}).write(attempt.path(Measurements))
+    for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
+        monkeypatch.delenv(name)
+    assert command("run", "--workdir", refused.root, *options, "--runner", "kubeflow-local") == ExitCode.GATE_FAIL
+    outcome, log = Outcome.read(refused.outcome), (refused.root / "pipeline.log").read_text()
+    assert (outcome.verdict, outcome.champion, outcome.error) == ("FAIL", None, None)
+    assert "erasediff gate (exit code 10): Gate: FAIL (F1" in log
+    assert "Export to ONNX" not in log
