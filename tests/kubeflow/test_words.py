@@ -41,7 +41,7 @@ FREE = {
     "request.dataset": "a registered name",
 }
 """Every field of a document that takes a word of one's own, and what for. Add none that is meant for a prompt or a person's name."""
-PARAMETERS = {*DOCUMENTS, "workdir", "training_cpu", "training_memory", "training_gpus"}
+PARAMETERS = {*DOCUMENTS, "workdir", "if_busy", "training_cpu", "training_memory", "training_gpus"}
 
 
 _CLOSED = {"enum", "const", "anyOf", "allOf", "oneOf"}
@@ -88,7 +88,7 @@ def test_control_a_field_for_words_is_found() -> None:
 
 @pytest.mark.parametrize("file", sorted(COMPILED.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_compiled_pipeline_has_no_other_parameters(file) -> None:
-    """Beside the documents: a path, and sizes. Each profile fixes the workdir, and the local runner is told it."""
+    """Beside the documents: a path, a word of two, and sizes. Each profile fixes the workdir, and the local runner is told it."""
     (pipeline, *_) = yaml.load_all(file.read_text(), yaml.CSafeLoader)
     assert set(pipeline["root"]["inputDefinitions"]["parameters"]) <= PARAMETERS
 
