@@ -13,7 +13,17 @@ from erasediff.records.core import RegisteredRecord
 from erasediff.steps.table import TRAINING, Role, Step
 
 
-def opens(step: str, workdir: str, request: str, config: str, policy: str, training_cpu: str, training_memory: str, training_gpus: str) -> str:
+def opens(
+    step: str,
+    workdir: str,
+    request: str,
+    config: str,
+    policy: str,
+    if_busy: str,
+    training_cpu: str,
+    training_memory: str,
+    training_gpus: str,
+) -> str:
     """Open an attempt.
 
     Args:
@@ -22,17 +32,18 @@ def opens(step: str, workdir: str, request: str, config: str, policy: str, train
         request: The erasure request as JSON, or a list of several; empty for the next open requests of the ledger.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
+        if_busy: What to do if another run works in the workdir, fail or skip.
         training_cpu: CPUs of each step that trains, to check that a node has them.
         training_memory: Its memory.
         training_gpus: Its GPUs.
 
     Returns:
-        The attempt's name; empty if no request is open.
+        The attempt's name; empty if no request is open, or if another run is under way and this one skips.
     """
     from erasediff.steps.component import Documents, perform_component
 
     size = {"cpu": training_cpu, "memory": training_memory, "gpus": training_gpus}
-    return perform_component(step, workdir, documents=Documents(request, config, policy), size=size).text
+    return perform_component(step, workdir, documents=Documents(request, config, policy, if_busy), size=size).text
 
 
 def works(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics]) -> str:
@@ -115,8 +126,8 @@ def makes_model_on_nodes(
     return done.text
 
 
-def decides(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics]) -> bool:
-    """Decide whether the steps that depend on this one may run.
+def promotes(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[dsl.Metrics]) -> bool:
+    """Promote, and say whether there are requests to answer.
 
     Args:
         step: The step's name.
@@ -126,7 +137,7 @@ def decides(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[d
         metrics: A few counts and bounds.
 
     Returns:
-        The decision.
+        Whether the attempt has requests.
     """
     from erasediff.steps.component import perform_component
 
@@ -136,7 +147,7 @@ def decides(step: str, workdir: str, run: str, after: str, metrics: dsl.Output[d
     return done.go_on
 
 
-def idles(step: str, workdir: str, config: str, policy: str, metrics: dsl.Output[dsl.Metrics]) -> str:
+def idles(step: str, workdir: str, config: str, policy: str, if_busy: str, metrics: dsl.Output[dsl.Metrics]) -> str:
     """Run when no request is open.
 
     Args:
@@ -144,6 +155,7 @@ def idles(step: str, workdir: str, config: str, policy: str, metrics: dsl.Output
         workdir: Folder that all steps share.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
+        if_busy: What to do if another run works in the workdir, fail or skip.
         metrics: A few counts and bounds.
 
     Returns:
@@ -151,7 +163,7 @@ def idles(step: str, workdir: str, config: str, policy: str, metrics: dsl.Output
     """
     from erasediff.steps.component import Documents, perform_component
 
-    done = perform_component(step, workdir, documents=Documents("", config, policy))
+    done = perform_component(step, workdir, documents=Documents("", config, policy, if_busy))
     for name, value in done.numbers.items():
         metrics.log_metric(name, value)
     return done.text
@@ -168,20 +180,20 @@ def closes(step: str, workdir: str, request: str, config: str, policy: str, repo
         policy: The gate's policy as JSON.
         report: The report, for the pipeline's own pages.
     """
-    import shutil
+    from pathlib import Path
 
     from erasediff.steps.component import Documents, perform_component
 
     done = perform_component(step, workdir, documents=Documents(request, config, policy))
-    if done.report is not None:
-        shutil.copyfile(done.report, report.path)
+    if done.report:
+        Path(report.path).write_bytes(done.report)
 
 
 _SHAPES = {
     Role.OPENS: opens,
     Role.WORKS: works,
-    Role.DECIDES: decides,
-    Role.PROMOTES: decides,
+    Role.DECIDES: works,
+    Role.PROMOTES: promotes,
     Role.ANSWERS: works,
     Role.IDLES: idles,
     Role.CLOSES: closes,

@@ -66,7 +66,7 @@ class AwaitingApproval(EraseDiffError):
 
 
 class NotPassed(EraseDiffError):
-    """The deployed model did not pass the gate when it was re-run; the exit code is that of the verdict."""
+    """A model did not pass its gate; the exit code is that of the verdict."""
 
     def __init__(self, message: str, exit_code: ExitCode) -> None:
         """Take the message and the exit code of FAIL or INCONCLUSIVE."""

@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from erasediff.attempts.under_way import held_here
 from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
 from erasediff.display import display
-from erasediff.environment import ALLOCATOR, THREADS
+from erasediff.environment import ALLOCATOR, KUBEFLOW_RUN, THREADS
 from erasediff.errors import EraseDiffError
-from erasediff.files import exclusive_lock, explain_disk_errors, mark_in_use, shipped, write_atomic
+from erasediff.files import explain_disk_errors, mark_in_use, shipped, write_atomic
 from erasediff.progress import FILE_VARIABLE, Event
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, Outcome, requests_text
 from erasediff.records.policy import GatePolicy
-from erasediff.runner import busy
 
 _POLL_SECONDS = 0.2
 PROBE, _PROBE_BYTES = ".probe", 1 << 18
@@ -36,7 +36,7 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
         BadInput: another run is under way in this workdir.
         EraseDiffError: the pipeline left no outcome.
     """
-    with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)) as held:
+    with explain_disk_errors(workdir.root), held_here(workdir) as held:
         workdir.outcome.unlink(missing_ok=True)
         log = workdir.root / "pipeline.log"
         with tempfile.TemporaryDirectory(dir=workdir.root, prefix=LAUNCH_PREFIX) as scratch, mark_in_use(Path(scratch)):
@@ -46,6 +46,7 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
             arguments.write_text(json.dumps({"request": requests_text(requests), **documents}))
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
             environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
+            environment.pop(KUBEFLOW_RUN, None)  # the workdir's lock keeps other runs out
             # The pipeline inherits the workdir's lock: if this command is killed, the pipeline goes on working in there.
             with (
                 log.open("ab") as output,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
+from erasediff.attempts.under_way import held_here
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import EraseDiffError, ExitCode
-from erasediff.files import exclusive_lock, explain_disk_errors
+from erasediff.files import explain_disk_errors
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, Outcome, Verdict
 from erasediff.records.policy import GatePolicy
@@ -28,7 +29,7 @@ def run(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig,
         BadInput: another run is under way in this workdir, or nothing can be written there.
         EraseDiffError: the run succeeded, and its outcome or report cannot be stored.
     """
-    with explain_disk_errors(workdir.root), exclusive_lock(workdir.root, busy(workdir)):
+    with explain_disk_errors(workdir.root), held_here(workdir):
         workdir.outcome.unlink(missing_ok=True)
         attempt: Attempt | None = None
         try:
@@ -55,19 +56,12 @@ def _close(workdir: Workdir, attempt: Attempt | None, requests: Sequence[Erasure
         return outcome
 
 
-def busy(workdir: Workdir) -> str:
-    """The message if another run is under way."""
-    return f"another run is under way in {workdir.root}: wait for its end, or choose another --workdir."
-
-
 def exit_code(outcome: Outcome) -> ExitCode:
     """The exit code of an outcome."""
     if outcome.champion is not None:
         return ExitCode.OK if outcome.error is None else _code_of(outcome)
-    if outcome.verdict is Verdict.FAIL:
-        return ExitCode.GATE_FAIL
-    if outcome.verdict is Verdict.INCONCLUSIVE:
-        return ExitCode.GATE_INCONCLUSIVE
+    if outcome.verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        return outcome.verdict.exit_code
     return _code_of(outcome)
 
 

@@ -22,6 +22,7 @@ def erasure_for(profile: Profile) -> BaseComponent:
         config: str,
         policy: str,
         workdir: str = WORKDIR_MOUNT,
+        if_busy: str = "fail",
         training_cpu: str = size.cpu,
         training_memory: str = size.memory,
         training_gpus: str = str(size.gpus),
@@ -33,23 +34,25 @@ def erasure_for(profile: Profile) -> BaseComponent:
             config: The run's configuration as JSON.
             policy: The gate's policy as JSON.
             workdir: Folder that all steps share.
+            if_busy: What to do if another run works in the workdir: fail, or skip as a schedule's runs do.
             training_cpu: CPUs of each step that trains or samples, such as 2 or 500m.
             training_memory: Its memory, such as 4Gi.
             training_gpus: Its GPUs; 0 where the profile has none.
         """
-        _erasure(request, {"config": config, "policy": policy}, workdir, Training(training_cpu, training_memory, training_gpus))
+        documents = {"config": config, "policy": policy}
+        _erasure(request, documents, workdir, if_busy, Training(training_cpu, training_memory, training_gpus))
 
     decorate = dsl.pipeline(name="erasure", description="Erase a class from a diffusion model and promote the result if it passes the gate.")
     with compiled_for(profile):
         return decorate(erasure)
 
 
-def _erasure(request: str, documents: dict[str, str], workdir: str, training: Training) -> None:
+def _erasure(request: str, documents: dict[str, str], workdir: str, if_busy: str, training: Training) -> None:
     outcome = task_of(step_for(Role.CLOSES), training, workdir=workdir, request=request, **documents)
     with dsl.ExitHandler(outcome, name="erasure"):
-        run = task_of(step_for(Role.OPENS), training, workdir=workdir, request=request, **documents).output
+        run = task_of(step_for(Role.OPENS), training, workdir=workdir, request=request, if_busy=if_busy, **documents).output
         with dsl.If(run == "", name="no-request"):
-            task_of(step_for(Role.IDLES), training, workdir=workdir, **documents)
+            task_of(step_for(Role.IDLES), training, workdir=workdir, if_busy=if_busy, **documents)
         with ExitStack() as inside:
             inside.enter_context(dsl.If(run != "", name="has-request"))
             after = run
@@ -57,6 +60,6 @@ def _erasure(request: str, documents: dict[str, str], workdir: str, training: Tr
                 # What a function returns is the output "Output", beside its artifacts. A condition on any other name is silently false in kfp's
                 # local runner.
                 output = task_of(row, training, workdir=workdir, run=run, after=after).outputs["Output"]
-                if row.role in (Role.DECIDES, Role.PROMOTES):
+                if row.role is Role.PROMOTES:
                     inside.enter_context(dsl.If(output == True, name=f"after-{row.command}"))  # noqa: E712 - kfp builds it from the operator
-                after = run if row.role in (Role.DECIDES, Role.PROMOTES) else output
+                after = run if row.role is Role.PROMOTES else output

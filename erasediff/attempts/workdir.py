@@ -8,6 +8,7 @@ Inside a workdir:
     runs/<request>-<attempt>/       one attempt: config.json, policy.json, evaluation.key, records, curves, report
     promotions.jsonl                every promotion, append-only
     tries.jsonl                     every verdict, append-only
+    under-way.json                  the Kubeflow run that has the workdir
     ledger.db                       requests and their events, if no other ledger is set
     keys/<request>.key              the key of the commitments to a request's forget set; the purge destroys it
     rules.json                      serving rules: revoked digests and suppressed labels
@@ -69,6 +70,8 @@ class Workdir:
     """The latest run's outcome."""
     report = _Place("report.html")
     """The latest run's report."""
+    under_way = _Place("under-way.json")
+    """The Kubeflow run that has the workdir, or had it last."""
     current = _Place("runs/current")
     """The file that names the attempt opened last."""
 

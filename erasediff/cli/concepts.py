@@ -53,4 +53,4 @@ def judge_concept(
     for check in verdict.checks:
         print(f"{check.id}: {check.verdict}, {check.title}" + (f" ({check.reason})" if check.reason else ""))
     print(f"wrote {out / 'verdict.json'}")
-    return verdict_code(str(verdict.verdict))
+    return verdict_code(verdict.verdict)

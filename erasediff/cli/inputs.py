@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from erasediff.attempts.workdir import Workdir
     from erasediff.evidence.purge.engine import Purged
     from erasediff.records.config import RunConfig
-    from erasediff.records.core import ErasureRequest, Outcome
+    from erasediff.records.core import ErasureRequest, Outcome, Verdict
     from erasediff.records.policy import GatePolicy
 
 SHIPPED_POLICIES = ("class-conditional", "class-conditional-strict")
@@ -103,10 +103,10 @@ def watched() -> Iterator[None]:
         yield
 
 
-def verdict_code(verdict: str) -> int:
+def verdict_code(verdict: Verdict) -> int:
     """Print a verdict and return its exit code."""
     print(verdict)
-    return {"PASS": ExitCode.OK, "FAIL": ExitCode.GATE_FAIL}.get(verdict, ExitCode.GATE_INCONCLUSIVE)
+    return verdict.exit_code
 
 
 def print_purge(found: Purged) -> int:

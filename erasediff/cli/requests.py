@@ -39,11 +39,15 @@ def add(
     """File a request and print its id; filing the same content again gives the same request."""
     from erasediff.evidence.clocks import zone_of
     from erasediff.evidence.ledger import Ledger
-    from erasediff.records.requests import Filing
+    from erasediff.records.requests import ERASED_SCOPE, Filing
     from erasediff.records.settings import LedgerSettings
 
     document = {"regime": regime, "scope": scope, "erasure": {"dataset": dataset_name, "label": label}, "commitments": _commitments(commitments)}
     filing = Filing.parse(document, "the request")
+    if filing.scope != ERASED_SCOPE:
+        raise BadInput(
+            f"no model here can be made to forget a single {filing.scope} yet: file the whole class that holds it, with --scope {ERASED_SCOPE}."
+        )
     settings = LedgerSettings.load()
     came = None if received is None else _beginning(_day(received, "--received"), zone_of(settings.zone))
     facts = Ledger.open(settings.where(workdir), settings.terms()).file(filing, by, _now(), came)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from erasediff.errors import BadInput
+from erasediff.errors import BadInput, ExitCode
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json, load_json
 
@@ -22,6 +22,11 @@ class Verdict(StrEnum):
     PASS = "PASS"  # noqa: S105 - not a password
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of a command that ends with this verdict."""
+        return {Verdict.PASS: ExitCode.OK, Verdict.FAIL: ExitCode.GATE_FAIL}.get(self, ExitCode.GATE_INCONCLUSIVE)
 
 
 class ErasureRequest(Strict):

@@ -16,6 +16,8 @@ from erasediff.records.core import ErasureRequest, Verdict
 RequestId = Annotated[str, Field(pattern=r"^r-[0-9a-f]{16}$")]
 Actor = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", description="an opaque name: of a key, a role or a service")]
 Scope = Literal["class", "concept", "instance"]
+ERASED_SCOPE: Scope = "class"
+"""The scope that the pipeline can fulfil. Requests of another one are refused when they are filed; those in ledgers of before wait."""
 Zone = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$", description="a name of the time zone database")]
 Fact = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:+/=-]{1,4096}$")] | bool | int  # no spaces, no @: no sentence or e-mail address fits
 

@@ -105,6 +105,19 @@ class RetrySettings(EnvironmentSettings):
     minutes: float = Field(default_factory=lambda: 10.0 if in_pod() else 0.0, ge=0, le=24 * 60, allow_inf_nan=False)
 
 
+class RunSettings(EnvironmentSettings):
+    """A run on Kubeflow.
+
+    Attributes:
+        pending_minutes: for how long a run keeps the workdir while its next step waits for a node (``ERASEDIFF_RUN_PENDING_MINUTES``).
+    """
+
+    of = "the run"
+    model_config = SettingsConfigDict(env_prefix="ERASEDIFF_RUN_", extra="ignore", frozen=True)
+
+    pending_minutes: float = Field(default=60.0, gt=0, le=7 * 24 * 60, allow_inf_nan=False)
+
+
 class LogSettings(EnvironmentSettings):
     """The log of a step.
 

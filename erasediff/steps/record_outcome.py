@@ -10,7 +10,6 @@ from erasediff.attempts.attempt import GRIDS, Attempt
 from erasediff.attempts.batch import batch_of, lead_of, others_of
 from erasediff.attempts.journal import read_failure, read_seconds
 from erasediff.attempts.workdir import Workdir
-from erasediff.errors import ExitCode
 from erasediff.evaluate.gate import final_verdict
 from erasediff.evidence.keys import PUBLIC
 from erasediff.files import write_atomic
@@ -143,8 +142,7 @@ def _failure_in_batch(attempt: Attempt) -> Failure | None:
                 f"class {other.plan().request.label}, which was erased in the same run, ended {decided}, so the model is not promoted: "
                 "run `erasediff process` again; it leaves that class out."
             )
-            code = ExitCode.GATE_FAIL if decided is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE
-            return Failure(step=maker_of(VerdictRecord).name, message=message, exit_code=int(code))
+            return Failure(step=maker_of(VerdictRecord).name, message=message, exit_code=int(decided.exit_code))
     return None
 
 

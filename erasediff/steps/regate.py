@@ -8,7 +8,7 @@ from functools import reduce
 from pathlib import Path
 
 from erasediff.attempts.workdir import Workdir
-from erasediff.errors import BadInput, ExitCode, NotPassed
+from erasediff.errors import BadInput, NotPassed
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.gate import run_regate
 from erasediff.evaluate.measure import watch_for
@@ -67,7 +67,7 @@ def check_passed(record: RegateRecord) -> None:
     bad = ", ".join(f"{check.id} ({check.title[0].lower()}{check.title[1:]}): {check.verdict}" for check in record.checks if check.verdict != "PASS")
     raise NotPassed(
         f"the deployed version {record.version} of {record.name!r} did not pass {bad}: suppress the class, and erase it again.",
-        ExitCode.GATE_FAIL if record.verdict is Verdict.FAIL else ExitCode.GATE_INCONCLUSIVE,
+        record.verdict.exit_code,
     )
 
 

@@ -7,7 +7,7 @@ killed run can continue.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from erasediff.evidence.served_rules import suppress
 from erasediff.evidence.states import TO_ERASE
 from erasediff.records.base import Record
 from erasediff.records.core import ErasureRequest, verdict_in
-from erasediff.records.requests import Reason, RequestFacts, State
+from erasediff.records.requests import ERASED_SCOPE, Reason, RequestFacts, State
 from erasediff.records.settings import LedgerSettings, RollOutSettings, SigningSettings
 from erasediff.steps.table import Facts, Step
 
@@ -49,10 +49,15 @@ def open_ledger(workdir: Workdir) -> Ledger | None:
     return Ledger.existing(where, settings.terms()) if begun else None
 
 
+def class_requests(ledger: Ledger, states: Iterable[State]) -> tuple[RequestFacts, ...]:
+    """The requests in some states that an erasure of classes fulfils; one for a concept or for instances must not be answered by it."""
+    return tuple(facts for facts in ledger.requests(states) if facts.scope == ERASED_SCOPE)
+
+
 def open_requests(workdir: Workdir, dataset: str) -> tuple[RequestFacts, ...]:
     """The open requests of a dataset, earliest deadline first: accepted, not yet certified, and not held."""
     ledger = open_ledger(workdir)
-    waiting = () if ledger is None else ledger.requests(TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
+    waiting = () if ledger is None else class_requests(ledger, TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
     return tuple(facts for facts in waiting if facts.erasure.dataset == dataset and not facts.held)
 
 
@@ -74,7 +79,7 @@ def take_requests(attempt: Attempt) -> None:
     ledger = open_ledger(attempt.workdir)
     if ledger is None:
         return
-    waiting = [facts for facts in ledger.requests(TO_ERASE | UNDER_WAY) if facts.erasure == attempt.plan().request and not facts.held]
+    waiting = [facts for facts in class_requests(ledger, TO_ERASE | UNDER_WAY) if facts.erasure == attempt.plan().request and not facts.held]
     if waiting:
         _check_can_certify(waiting[0])
     for facts in waiting:
@@ -127,7 +132,7 @@ def taken_by(ledger: Ledger, id: str) -> str | None:
 def _answering(attempt: Attempt, *states: State) -> Iterator[tuple[Ledger, RequestFacts]]:
     """The attempt's requests in some states, each with its ledger, earliest deadline first."""
     ledger = open_ledger(attempt.workdir)
-    for facts in () if ledger is None else ledger.requests(states):
+    for facts in () if ledger is None else class_requests(ledger, states):
         if ledger is not None and facts.erasure == attempt.plan().request and taken_by(ledger, facts.id) == attempt.name:
             yield ledger, facts
 

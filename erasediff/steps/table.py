@@ -25,7 +25,7 @@ from erasediff.records.policy import GatePolicy
 from erasediff.records.purging import PurgeRecord
 from erasediff.records.regate import RegateRecord
 from erasediff.records.requests import Reason, State
-from erasediff.records.settings import LedgerSettings, LogSettings, RetrySettings, RollOutSettings, ServiceSettings, SigningSettings
+from erasediff.records.settings import LedgerSettings, LogSettings, RetrySettings, RollOutSettings, RunSettings, ServiceSettings, SigningSettings
 from erasediff.records.sizes import PROFILE_SIZES
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -40,7 +40,7 @@ class Role(StrEnum):
     WORKS = "works"
     """It makes a record for every attempt of the batch."""
     DECIDES = "decides"
-    """Like WORKS; the following steps run only if the verdict is PASS for every attempt of the batch."""
+    """Like WORKS; the run ends here if the verdict is not PASS for every attempt of the batch."""
     PROMOTES = "promotes"
     """Like WORKS; the following steps run only if the attempt has requests."""
     ANSWERS = "answers"
@@ -93,7 +93,7 @@ class Move:
     facts: Callable[[Records], Facts]
 
 
-_OF_EVERY_STEP = (*LogSettings.variables(), *RetrySettings.variables())
+_OF_EVERY_STEP = (*LogSettings.variables(), *RetrySettings.variables(), *RunSettings.variables())
 ENVIRONMENT = (*_OF_EVERY_STEP, *ServiceSettings.variables())
 _ROLL_OUT = RollOutSettings.variables()
 _STORE = ("AWS_ENDPOINT_URL_S3",)  # the address of the S3 store, if it is not Amazon's

@@ -116,6 +116,7 @@ def test_no_ledger_is_not_an_empty_ledger(desk: Desk) -> None:
         (["add", "--dataset-name", "jane@example.org", "--label", "3"], "dataset"),
         (["add", "--dataset-name", "digits", "--label", "3", "--regime", "HIPAA"], "regime"),
         (["add", "--dataset-name", "digits", "--label", "3", "--scope", "instance"], "commitments"),
+        (["add", "--dataset-name", "digits", "--label", "3", "--scope", "concept"], "no model here can be made to forget a single concept"),
         (["add", "--dataset-name", "digits", "--label", "3", "--received", "2999-01-01"], "in the future"),
     ],
 )

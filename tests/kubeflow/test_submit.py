@@ -193,6 +193,7 @@ def test_the_token_and_the_namespace_are_taken_where_they_are_needed(monkeypatch
     ("operation", "answer", "sentence"),
     [
         ("health", Refused(403, "no"), "refuses this user (403)"),
+        ("health", Refused(404, "page not found"), "has no API v2beta1 (404): give the address of a Kubeflow Pipelines 2"),
         ("health", b"<html>log in</html>", "no login page stands before it"),
         ("health", Refused(302, "elsewhere"), "wants a login (302)"),
         ("health", [1], "does not answer as Kubeflow Pipelines does"),
@@ -222,7 +223,9 @@ def test_the_command_line_submits_and_schedules(kfp, capsys, monkeypatch):
     assert size == "training steps: 1 CPU, 2Gi (from the model's 0.2 M parameters); --cpu and --memory change that."
     assert main(["schedule", "--cron", NIGHTLY, "--label-number", "3", "--profile", "cpu"]) == 0
     assert "is created: erase class 3 of digits, 0 0 3 * * *" in capsys.readouterr().out
-    assert kfp.schedules[0]["runtime_config"] == kfp.runs[0]["runtime_config"]
+    scheduled, run = (one["runtime_config"]["parameters"] for one in (kfp.schedules[0], kfp.runs[0]))
+    assert (scheduled["if_busy"], run["if_busy"]) == ("skip", "fail")
+    assert scheduled | {"if_busy": "fail"} == run
     assert main(["submit", "--forget-label", "3", "--profile", "gpu", "--cpu", "500m", "--memory", "6Gi", "--gpus", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("training steps: 500m CPUs, 6Gi, 2 GPUs (as asked for)")
     sizes = [{name: value for name, value in r["runtime_config"]["parameters"].items() if name.startswith("training_")} for r in kfp.runs]

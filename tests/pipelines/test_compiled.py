@@ -90,8 +90,6 @@ def test_conditions_hang_on_unnamed_outputs(name):
     assert sorted(conditions) == [
         "inputs.parameter_values['pipelinechannel--check-prerequisites-Output'] != ''",
         "inputs.parameter_values['pipelinechannel--check-prerequisites-Output'] == ''",
-        "inputs.parameter_values['pipelinechannel--export-onnx-Output'] == true",
-        "inputs.parameter_values['pipelinechannel--gate-Output'] == true",
         "inputs.parameter_values['pipelinechannel--promote-Output'] == true",
     ]
 
@@ -150,7 +148,7 @@ def test_the_size_of_a_run_reaches_every_step_that_trains_and_no_other(profile):
     spec, _, _ = compiled_tasks(file_name(profile))
     size = profile.training
     sizes = {"training_cpu": size.cpu, "training_memory": size.memory, "training_gpus": str(size.gpus)}
-    assert parameters(spec) == {"workdir": "/workdir"} | sizes
+    assert parameters(spec) == {"workdir": "/workdir", "if_busy": "fail"} | sizes
     for step in TRAINING - ({"exec-erase"} if profile.erasing_nodes else set()):
         found = resolved(spec, {"training_cpu": "3", "training_memory": "9Gi", "training_gpus": "5"}, spec["root"]["dag"], step)
         assert {found[f"resourceCpu{kind}"] for kind in ("Request", "Limit")} == {"3"}

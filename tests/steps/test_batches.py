@@ -33,7 +33,7 @@ from erasediff.records.core import (
     requests_text,
 )
 from erasediff.records.policy import load_policy
-from erasediff.records.requests import Filing, Reason, Regime, State
+from erasediff.records.requests import Filing, Reason, Regime, Scope, State
 from erasediff.steps import perform as perform_module
 from erasediff.steps.batches import next_batch, sent_back_with_batch
 from erasediff.steps.component import Documents, perform_component
@@ -110,6 +110,20 @@ def test_the_house_says_how_many_classes_one_run_may_erase(workdir: Workdir, mon
     filed(workdir, 7, 3, 5)
     monkeypatch.setenv("ERASEDIFF_LEDGER_BATCH", "2")
     assert labels(next_batch(workdir, "digits")) == [7, 3]
+
+
+@pytest.mark.parametrize("scope", ["concept", "instance", "class"])
+def test_no_erasure_of_a_class_answers_a_request_for_something_else(workdir: Workdir, ledger: Ledger, scope: Scope) -> None:
+    """In a ledger of before they were refused. Control: the class itself."""
+    asked = Filing(regime=Regime.OWN, scope=scope, erasure=digit(3), commitments=("1" * 64,) if scope == "instance" else ())
+    request = ledger.file(asked, "desk", datetime.now(UTC))
+    for before, after in ROAD:
+        ledger.advance(request.id, before, after, "desk", datetime.now(UTC))
+    of_its_class = scope == "class"
+    assert labels(next_batch(workdir, "digits")) == ([3] if of_its_class else [])
+    run = opened(workdir, (digit(3),))
+    assert [facts.id for facts in answered_requests(run)] == ([request.id] if of_its_class else [])
+    assert ledger.facts(request.id).state == ("BATCHED" if of_its_class else "ACCEPTED")
 
 
 def test_an_attempt_a_class_is_opened_and_each_takes_its_own_request(workdir: Workdir, ledger: Ledger) -> None:

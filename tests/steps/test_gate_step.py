@@ -27,6 +27,7 @@ from erasediff.records.core import BaseRecord, ErasedRecord, ErasureRequest, Pla
 from erasediff.records.measurements import Measurements
 from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.steps import judges
+from erasediff.steps.component import perform_component
 from erasediff.steps.perform import perform
 from erasediff.steps.record_outcome import confidence
 from erasediff.steps.table import step_named
@@ -94,6 +95,19 @@ def test_the_clock_has_no_say(run: Attempt, monkeypatch: pytest.MonkeyPatch, clo
         monkeypatch.setattr(time, "monotonic", lambda: float(next(ticks)))
         monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
     assert said(run) is wanted
+
+
+@pytest.mark.parametrize(("base", "erased", "code"), [(970, 12, 0), (970, 40, 10), (100, 12, 11)], ids=["PASS", "FAIL", "INCONCLUSIVE"])
+def test_the_component_ends_with_the_verdicts_exit_code(run: Attempt, base: int, erased: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kubeflow starts no step after one that failed. Control: PASS ends it well."""
+    measured(run, forget_base=detected(base), forget_erased=detected(erased))
+    if not code:
+        assert perform_component("gate", str(run.workdir.root), run=run.name).text == run.digest_of(VerdictRecord)
+        return
+    with pytest.raises(SystemExit) as ended:
+        perform_component("gate", str(run.workdir.root), run=run.name)
+    assert ended.value.code == code == run.need(VerdictRecord).verdict.exit_code
+    assert capsys.readouterr().err.splitlines()[-1].endswith("so nothing is promoted; the report shows every check.")
 
 
 def test_measurements_by_another_judge_leave_no_verdict(run: Attempt) -> None:
