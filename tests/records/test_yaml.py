@@ -33,7 +33,7 @@ CONCEPT = "model: m\nforget: f\nretain: r\n"
         (load_prompt_policy, (POLICIES / "text-to-image.yaml").read_text(), "alpha: 0.04\n", "alpha", None),
         (load_rules, "suppress: [3]\nrevoked: []\n", "suppress: []\n", "suppress", 3),
         (load_rules, "suppress: [3]\n", "'suppress': [3]\n", "suppress", 2),
-        (load_concept_config, CONCEPT, "forget: g\n", "forget", 4),
+        (load_concept_config, CONCEPT, "forget: g\n", "?", 4),
         (load_prompts, PROMPTS, "retained: [a tree, a lake]\n", "?", 4),
     ],
 )

@@ -113,6 +113,8 @@ def test_a_run_keeps_the_workdir_while_its_next_step_waits_for_a_node_and_no_lon
     assert timedelta(minutes=55) < left <= timedelta(minutes=60)
     monkeypatch.setenv(PENDING, "0.0001")
     assert first.begin() == attempt
+    while UnderWay.read(workdir.under_way).is_live():
+        pass
     assert second.begin() == attempt, "a terminated run does not keep the workdir for ever; the same request goes on with its attempt"
     monkeypatch.delenv(PENDING)
     with pytest.raises(SystemExit) as refused:
