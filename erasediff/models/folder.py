@@ -13,10 +13,9 @@ from erasediff.errors import BadInput
 from erasediff.files import publish_folder, sha256_file, sha256_folder
 from erasediff.models.layout import WEIGHTS, check_layout, check_rest, check_weights, read_json
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import read_scheduler
 from erasediff.records.base import Pointer
 from erasediff.records.core import ModelRecord
-
-SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 
 
 def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str, forgotten: tuple[int, ...]) -> ModelRecord:
@@ -51,16 +50,6 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError):
         raise BadInput(f"{path} is not a safetensors file: convert the weights to safetensors; pickles are never loaded.") from None
-
-
-def _build_scheduler(folder: Path) -> Any:
-    import diffusers
-
-    config = read_json(folder / "scheduler/scheduler_config.json")
-    name = config.get("_class_name")
-    if name not in SCHEDULERS:
-        raise BadInput(f"the scheduler {name!r} of {folder} is not known: use one of {', '.join(SCHEDULERS)}.")
-    return getattr(diffusers, name).from_config(config)
 
 
 def _fill(unet: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -101,7 +90,7 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
     except (TypeError, ValueError) as error:
         raise BadInput(f"the config of {folder} does not describe a UNet2DModel ({error}): hand in the folder again.") from None
     _fill(unet, weights, folder)
-    return ClassConditionalPipeline(unet.eval(), _build_scheduler(folder))
+    return ClassConditionalPipeline(unet.eval(), read_scheduler(read_json(folder / "scheduler/scheduler_config.json"), str(folder)))
 
 
 def load_recorded(folder: Path, record: ModelRecord) -> ClassConditionalPipeline:

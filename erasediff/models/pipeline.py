@@ -8,7 +8,9 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, schedule_of
+from erasediff.models.denoiser import Denoiser, UNetDenoiser
+from erasediff.models.process import NoiseSchedule, build_scheduler, deterministic, schedule_of
+from erasediff.records.config import SamplerConfig
 
 
 class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -30,6 +32,10 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     def schedule(self) -> NoiseSchedule:
         """The forward process the model was trained with."""
         return schedule_of(self.scheduler)
+
+    def sampled_by(self, sampler: SamplerConfig) -> ClassConditionalPipeline:
+        """The same model with the scheduler that a run measures, saves and serves it with."""
+        return ClassConditionalPipeline(self.unet, build_scheduler(sampler, self.schedule))
 
     @property
     def classes(self) -> int:
@@ -57,4 +63,4 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         from erasediff.models.sampler import sample
 
-        return sample(self.denoiser, self.scheduler, self.image_shape, self.classes, labels, seeds, steps, guidance_scale)
+        return sample(self.denoiser, deterministic(self.scheduler), self.image_shape, self.classes, labels, seeds, steps, guidance_scale)

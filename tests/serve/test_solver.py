@@ -10,7 +10,8 @@ import torch
 
 from erasediff.errors import IntegrityError
 from erasediff.export.solvers import solver_table
-from erasediff.models.denoiser import UNetDenoiser, build_scheduler, schedule_of
+from erasediff.models.denoiser import UNetDenoiser
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.models.sampler import sample as sample_by_scheduler
 from erasediff.records.config import SamplerConfig
 from erasediff.serve.solver import initial_noise, load_table, sample, save_table
@@ -37,12 +38,12 @@ def by_scheduler(unet, name: str, steps: int, prediction: str, guidance: float, 
     """The loop that measures, from the same noise."""
     noise = torch.from_numpy(initial_noise(SEEDS, SHAPE))
     monkeypatch.setattr("erasediff.models.sampler.ImageNoise.draw", lambda self: noise)
-    scheduler = build_scheduler(SamplerConfig(scheduler=name, steps=steps), 1000, prediction)
+    scheduler = build_scheduler(SamplerConfig(scheduler=name, steps=steps), squared_cosine(1000, prediction))
     return sample_by_scheduler(UNetDenoiser(unet), scheduler, SHAPE, NULL, torch.from_numpy(LABELS), SEEDS, steps, guidance).numpy()
 
 
 def by_table(unet, name: str, steps: int, prediction: str, guidance: float) -> np.ndarray:
-    schedule = schedule_of(build_scheduler(SamplerConfig(), 1000, prediction))
+    schedule = squared_cosine(1000, prediction)
     table = solver_table(name, steps, schedule)
     return sample(OverTorch(unet), table, initial_noise(SEEDS, SHAPE), LABELS, NULL, guidance * ONE)
 
@@ -83,7 +84,7 @@ def test_clipping_matters_and_is_the_schedulers(tiny_unet, monkeypatch) -> None:
 
 def test_an_image_depends_on_its_own_seed_label_and_guidance_alone(tiny_unet) -> None:
     """Requests of others are in the same batch."""
-    graph, table = OverTorch(tiny_unet()), solver_table("dpm-solver++", 10, schedule_of(build_scheduler(SamplerConfig(), 1000)))
+    graph, table = OverTorch(tiny_unet()), solver_table("dpm-solver++", 10, squared_cosine(1000))
     guidance = np.array([1, 2, 1, 4, 1, 1, 7.5, 1], dtype=np.float32)
     together = sample(graph, table, initial_noise(SEEDS, SHAPE), LABELS, NULL, guidance)
     assert set(graph.rows) == {8 + 3}, "the null label is asked for those alone that need it"
@@ -94,12 +95,12 @@ def test_an_image_depends_on_its_own_seed_label_and_guidance_alone(tiny_unet) ->
 
 
 def test_a_table_comes_back_as_it_was_written_and_no_other_by_its_name(tmp_path: Path) -> None:
-    table = solver_table("dpm-solver++", 7, schedule_of(build_scheduler(SamplerConfig(), 1000, "v_prediction")))
+    table = solver_table("dpm-solver++", 7, squared_cosine(1000, "v_prediction"))
     save_table("dpm-solver++-7", table, tmp_path / "solvers.npz")
     back = load_table(tmp_path / "solvers.npz", "dpm-solver++-7")
     assert back.prediction == "v_prediction"
     assert all(np.array_equal(getattr(back, part), getattr(table, part)) for part in ("timesteps", "signal", "start", "clean", "noise"))
-    save_table("ddim-2", solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), tmp_path / "other.npz")
+    save_table("ddim-2", solver_table("ddim", 2, squared_cosine(1000)), tmp_path / "other.npz")
     several = dict(np.load(tmp_path / "solvers.npz")) | dict(np.load(tmp_path / "other.npz"))
     np.savez_compressed(tmp_path / "both.npz", allow_pickle=False, **several)
     assert load_table(tmp_path / "both.npz", "ddim-2").steps == 2, "a file with more tables, as earlier versions wrote it, is read"
