@@ -180,13 +180,13 @@ def closes(step: str, workdir: str, request: str, config: str, policy: str, repo
         policy: The gate's policy as JSON.
         report: The report, for the pipeline's own pages.
     """
-    import shutil
+    from pathlib import Path
 
     from erasediff.steps.component import Documents, perform_component
 
     done = perform_component(step, workdir, documents=Documents(request, config, policy))
-    if done.report is not None:
-        shutil.copyfile(done.report, report.path)
+    if done.report:
+        Path(report.path).write_bytes(done.report)
 
 
 _SHAPES = {

@@ -63,10 +63,12 @@ def leave_termination_message(sentence: str) -> None:
 
 
 def close_umask() -> None:
-    """Keep others out of the files of this process where no umask does: Kubeflow's launcher starts every step with 0."""
-    before = os.umask(_UMASK)
-    if before != 0:
-        os.umask(before)
+    """In a pod, open the files of this process to its group and close them to others, whatever umask it was started with.
+
+    Kubeflow's launcher starts a step with 0, a container runtime a process of a TrainJob with 022. Elsewhere the umask is the user's.
+    """
+    if in_pod():
+        os.umask(_UMASK)
 
 
 def configure_process() -> None:

@@ -72,7 +72,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """Yield a temporary sibling to write to; it is renamed to ``path`` only if the block succeeds.
 
     Args:
@@ -105,7 +105,7 @@ def _umask() -> int:
     return umask
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write ``data`` under ``path``, whole or not at all."""
     with atomic_path(path, mode) as temporary:
         temporary.write_bytes(data)
@@ -129,7 +129,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _fsync(path)
-            temporary.chmod(0o755 & ~_umask())
+            temporary.chmod(0o777 & ~_umask())
             # A folder cannot replace another in one rename. The old one is moved aside first, so that a kill in between
             # leaves no folder under the final name, never a half.
             old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=".part"))

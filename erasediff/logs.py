@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -194,6 +195,36 @@ def whole_log_to(stream: TextIO) -> Iterator[Lines]:
             logging.captureWarnings(False)
             root.handlers[:] = before[0]
             root.setLevel(before[1])
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """Why a step of the pipeline ended, with its exit code: Kubeflow's launcher ends with 1, whatever the step ended with."""
+
+    command: str
+    exit_code: int
+    sentence: str
+
+    def __str__(self) -> str:
+        """As the last line of the step's log."""
+        return f"erasediff {self.command} (exit code {self.exit_code}): {self.sentence}"
+
+
+def last_words(log: str) -> LastWords | None:
+    """The last words in the log of a step, whichever form it has; Kubeflow's launcher writes lines of its own after them."""
+    for line in reversed(log.splitlines()):
+        found = re.fullmatch(r"erasediff ([a-z-]+) \(exit code (\d+)\): (.*)", _message_of(line))
+        if found is not None:
+            return LastWords(found[1], int(found[2]), "".join(filter(str.isprintable, found[3])))
+    return None
+
+
+def _message_of(line: str) -> str:
+    """The message in a line of a log."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def report_failure(sentence: str) -> None:

@@ -27,6 +27,7 @@ from erasediff.records.submission import (
     ListedRuns,
     ListedSchedule,
     ListedSchedules,
+    PodLog,
     Scheduled,
     SeenRun,
     Submission,
@@ -177,6 +178,15 @@ def look(where: Backend, run: str) -> SeenRun:
         BadInput: there is no such run; Kubeflow cannot be reached or refuses.
     """
     return SeenRun.parse(_handed_in(Inquiry(**where.model_dump(), action="look", run=run)), _ANSWER)
+
+
+def read_log(where: Backend, run: str, node: str) -> str:
+    """The end of the log of a pod of a run; empty where Kubeflow does not hand it out.
+
+    Raises:
+        BadInput: Kubeflow cannot be reached.
+    """
+    return PodLog.parse(_handed_in(Inquiry(**where.model_dump(), action="read_log", run=run, node=node)), _ANSWER).text
 
 
 def terminate(where: Backend, run: str) -> None:

@@ -7,25 +7,26 @@ A TrainJob is named after its attempt. If it already exists, a pod that was kill
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, ObjectRejected, UnknownKind
 from erasediff.cluster.api import POD, Cluster, Kind
-from erasediff.cluster.pods import pod_labels, restarts, seconds_without_image, trouble_of, with_last_words
+from erasediff.cluster.events import last_warning, with_warnings
+from erasediff.cluster.pods import pod_labels, restarts, silent_for, trouble_of, with_last_words
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
-TRAINJOB = Kind(f"{GROUP}/{VERSION}", "TrainJob")
+TRAINJOB, RUNTIME = Kind(f"{GROUP}/{VERSION}", "TrainJob"), Kind(f"{GROUP}/{VERSION}", "ClusterTrainingRuntime")
 GRACE_MINUTES = 60
 _FIRST_POLL_SECONDS, _POLL_SECONDS = 0.25, 10.0
 _RESTARTS = 3
 """A container that was started again so often has crashed for good; Trainer's runtime would go on for a Job's whole back-off."""
-_IMAGE_SECONDS = 600
-"""How long an image may be missing: a registry may come back."""
+_NOTHING_SECONDS = 600
+"""How long a TrainJob may be without pods, or the API server may fail to take it: a controller or a webhook may come back."""
 _LOG_LINES = 20
 _POD_LABEL = "jobset.sigs.k8s.io/jobset-name"
 """Trainer makes a JobSet of the TrainJob's name, and JobSet labels its pods with it."""
@@ -55,6 +56,12 @@ class TrainJobs(Protocol):
 
     def log(self, pod: str, container: str) -> str:
         """The last lines of a container that has ended; empty if they may not be read."""
+
+    def events(self) -> Sequence[Document]:
+        """The events of the namespace; none if they may not be read."""
+
+    def runtime(self, name: str) -> Document | None:
+        """The ClusterTrainingRuntime of this name; ``None`` if there is none, or it may not be read."""
 
     def delete(self, name: str) -> None:
         """Delete it with everything it created; no error if it is already gone."""
@@ -175,6 +182,17 @@ class ClusterTrainJobs:
         except (Forbidden, ObjectRejected, ConnectionLost):  # an older Role, or the pod is gone: the exit code has to do
             return ""
 
+    def events(self) -> Sequence[Document]:
+        """The events of the namespace; none if they may not be read."""
+        return self._cluster.events()
+
+    def runtime(self, name: str) -> Document | None:
+        """The ClusterTrainingRuntime of this name; ``None`` if there is none, or it may not be read."""
+        try:
+            return self._cluster.get(RUNTIME, name)
+        except (Forbidden, UnknownKind):  # it belongs to no namespace, so most Roles do not allow it
+            return None
+
     def delete(self, name: str) -> None:
         """Delete it with everything it created; no error if it is already gone."""
         with self._advice():
@@ -209,6 +227,21 @@ def connected() -> Iterator[ClusterTrainJobs]:
         yield ClusterTrainJobs(cluster)
 
 
+def check_runtime(jobs: TrainJobs, document: Document) -> None:
+    """Check that the runtime of a TrainJob has the container that the TrainJob changes; Trainer leaves out what does not fit, without a word.
+
+    Raises:
+        BadInput: it has not.
+    """
+    name = str(document["spec"]["runtimeRef"]["name"])
+    runtime = jobs.runtime(name)
+    if runtime is None:  # Trainer's webhook says whether it is there
+        return
+    made = {job["name"]: job["template"]["spec"]["template"]["spec"] for job in runtime["spec"]["template"]["spec"]["replicatedJobs"]}
+    if _NODE not in made or _NODE not in {container["name"] for container in made[_NODE]["containers"]}:
+        raise BadInput(f"ClusterTrainingRuntime {name} has no container {_NODE!r} in a job {_NODE!r}: install Kubeflow Trainer's own {name}.")
+
+
 def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> None:
     """Run a TrainJob to its end and delete it; if it already exists, wait for it.
 
@@ -216,30 +249,42 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
     and the next try of the step finds it by its name.
 
     Raises:
-        TrainJobFailed: it failed, its pods crash or cannot start, it was deleted by somebody else, or it did not end in time.
-        EraseDiffError: the API refuses, or did not answer before the deadline.
+        TrainJobFailed: it failed, its pods crash or cannot start, it got none, it was deleted by somebody else, or it did not end in time.
+        EraseDiffError: the API refuses, did not take the TrainJob for minutes, or did not answer before the deadline.
     """
     name, end = str(document["metadata"]["name"]), time.monotonic() + deadline_seconds
     pause, seen, state = _FIRST_POLL_SECONDS, False, "is not there yet"
+    patience = time.monotonic() + _NOTHING_SECONDS
     while True:
         problem: ConnectionLost | None = None
+        creating = in_order = False
         try:
             found = jobs.find(name)
             leaving = found is not None and "deletionTimestamp" in found["metadata"]
             if seen and (found is None or leaving):
                 raise TrainJobFailed(f"TrainJob {name} was deleted while it ran: find out by whom, and run the step again.")
             if found is None:
+                creating = True
+                check_runtime(jobs, document)
                 jobs.create(document)
-            elif not leaving:  # else it is of an earlier try and is being deleted: wait, then create another
+                in_order = True
+            elif leaving:  # it is of an earlier try and is being deleted: wait, then create another
+                in_order = True
+            else:
                 seen, state = True, _state(found)
                 if _ended(jobs, name, found):
                     return
-                _check_pods(jobs, name)
+                in_order = _has_pods(jobs, name) or _condition(found, "Suspended") is not None
+                if not in_order and time.monotonic() >= patience:
+                    raise _without_pods(jobs, name, found)
         except ConnectionLost as error:
-            problem = error
-        if time.monotonic() >= end:
+            problem, in_order = error, not creating  # where nothing could be seen, nothing was missing
+        now = time.monotonic()
+        if in_order:
+            patience = now + _NOTHING_SECONDS
+        if now >= end or (problem is not None and now >= patience):
             raise problem or _late(jobs, name, state, deadline_seconds)
-        time.sleep(min(pause, max(0.0, end - time.monotonic())))
+        time.sleep(min(pause, max(0.0, end - now)))
         pause = min(2 * pause, _POLL_SECONDS)
 
 
@@ -272,19 +317,30 @@ def _ended(jobs: TrainJobs, name: str, found: Document) -> bool:
     return True
 
 
-def _check_pods(jobs: TrainJobs, name: str) -> None:
-    """Delete a TrainJob whose pods crash or cannot start: its own status says "active" for as long as a Job's back-off lasts.
+def _has_pods(jobs: TrainJobs, name: str) -> bool:
+    """Whether a TrainJob has pods. It is deleted if they crash or cannot start: its status says "active" for as long as a Job's back-off lasts.
 
     Raises:
-        TrainJobFailed: with the last words of the container.
+        TrainJobFailed: with the last words of the container, or what the cluster says of the pod.
     """
-    pods = jobs.pods(name)
+    pods, now = jobs.pods(name), datetime.now(UTC)
+    if silent_for(pods, now):
+        pods = with_warnings(pods, jobs.events())
     trouble = trouble_of(pods)
-    crashed = trouble is not None and trouble.hopeless and restarts(pods) not in range(1, _RESTARTS)
-    if crashed or seconds_without_image(pods, datetime.now(UTC)) > _IMAGE_SECONDS:
+    goes_on = trouble is None or not trouble.lasts_too_long(now) or (trouble.hopeless and restarts(pods) in range(1, _RESTARTS))
+    if not goes_on:
         told = trouble_of(with_last_words(pods, jobs.log))
         jobs.delete(name)
         raise TrainJobFailed(f"TrainJob {name} was ended and deleted: {told.sentence if told else 'its pods crash'}.")
+    return bool(pods)
+
+
+def _without_pods(jobs: TrainJobs, name: str, found: Document) -> TrainJobFailed:
+    """Delete a TrainJob of which nothing was made."""
+    warning = last_warning(jobs.events(), name, datetime.fromisoformat(found["metadata"]["creationTimestamp"]))
+    jobs.delete(name)
+    why = f": {warning[:300].rstrip('.')}" if warning else ", and no event says why: check that Trainer's and JobSet's controllers run"
+    return TrainJobFailed(f"TrainJob {name} had no pods for {_NOTHING_SECONDS / 60:.0f} minutes and was deleted{why}.")
 
 
 def _late(jobs: TrainJobs, name: str, state: str, seconds: float) -> TrainJobFailed:

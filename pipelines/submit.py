@@ -4,12 +4,14 @@
 ``RESULT.json`` gets the result, or an error sentence under ``error``.
 """
 
+import base64
 import json
 import os
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import kfp
 import kfp_server_api
@@ -17,6 +19,8 @@ import urllib3
 from kfp_server_api.exceptions import ApiException, OpenApiException
 
 PAGE, LISTED = 100, 20
+POD_LOG, KEPT_CHARACTERS = "main-logs", 65536
+"""What Argo Workflows calls the log of a pod that it keeps in the bucket, and how much of its end is handed on."""
 
 
 class Refused(Exception):
@@ -37,7 +41,7 @@ def answer(document: dict) -> dict:
         client = kfp.Client(
             host=host, namespace=document["namespace"] or "kubeflow", existing_token=token, ssl_ca_cert=os.environ.get("SSL_CERT_FILE")
         )
-        kubeflow = KubeflowClient(client, document)
+        kubeflow = KubeflowClient(client, document, token)
         return getattr(kubeflow, document["action"])()
     except ApiException as error:
         if not error.status:  # the client's error for an answer that it cannot read
@@ -51,9 +55,9 @@ def answer(document: dict) -> dict:
 
 def check_server(host: str, namespace: str | None, token: str | None, seconds: int) -> None:
     """Check the API's health once: the client would retry five times, and read a login page as an empty answer."""
-    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    pool = urllib3.PoolManager(timeout=seconds, retries=False, ca_certs=os.environ.get("SSL_CERT_FILE"))
-    found = pool.request("GET", f"{host}/apis/v2beta1/healthz", headers=headers, redirect=False)
+    found = get(f"{host}/apis/v2beta1/healthz", token, seconds)
+    if found.status == 404:
+        raise Refused(f"{host} has no API v2beta1 (404): give the address of a Kubeflow Pipelines 2 as --host, with the path before /apis.")
     if found.status != 200:
         raise Refused(refusal(host, found.status, found.data))
     try:
@@ -64,6 +68,13 @@ def check_server(host: str, namespace: str | None, token: str | None, seconds: i
         raise Refused(f"{host} does not answer as Kubeflow Pipelines does: check --host, and that no login page stands before it.")
     if health.get("multi_user") and not namespace:
         raise Refused(f"{host} serves several users: set your namespace with --namespace.")
+
+
+def get(address: str, token: str | None, seconds: int) -> urllib3.BaseHTTPResponse:
+    """Ask the API once, past the generated client."""
+    headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    pool = urllib3.PoolManager(timeout=seconds, retries=False, ca_certs=os.environ.get("SSL_CERT_FILE"))
+    return pool.request("GET", address, headers=headers, redirect=False)
 
 
 def refusal(host: str, status: int, body: object) -> str:
@@ -85,8 +96,8 @@ def refusal(host: str, status: int, body: object) -> str:
 class KubeflowClient:
     """One client and the document to submit; the document's actions are methods."""
 
-    def __init__(self, client: kfp.Client, document: dict) -> None:
-        self.client, self.document = client, document
+    def __init__(self, client: kfp.Client, document: dict, token: str | None) -> None:
+        self.client, self.document, self.token = client, document, token
         self.namespace: str | None = document["namespace"]
 
     def run(self) -> dict:
@@ -147,11 +158,27 @@ class KubeflowClient:
                 "name": task.display_name,
                 "state": task.state,
                 "seconds": (task.end_time - task.start_time).total_seconds() if task.start_time is not None and task.end_time is not None else None,
+                "started": task.start_time.isoformat() if task.start_time is not None else None,
+                "children": [child.pod_name for child in task.child_tasks or [] if child.pod_name is not None],
             }
             for task in details
             if task.display_name is not None
         ]
         return {"run_id": self.named(found.run_id, "run"), "state": found.state, "tasks": tasks}
+
+    def read_log(self) -> dict:
+        """The end of the log that Argo kept of a pod; empty where the API does not hand it out, or not to this user.
+
+        The generated client does not know the operation, because the API server streams the answer.
+        """
+        run, node = quote(self.document["run"], safe=""), quote(self.document["node"], safe="")
+        path = f"/apis/v2beta1/runs/{run}/nodes/{node}/artifacts/{POD_LOG}:read"
+        found = get(f"{self.document['host']}{path}", self.token, self.document["timeout_seconds"])
+        try:
+            text = base64.b64decode(json.loads(found.data)["data"]).decode(errors="replace") if found.status == 200 else ""
+        except (ValueError, KeyError, TypeError):
+            text = ""
+        return {"text": text[-KEPT_CHARACTERS:]}
 
     def terminate(self) -> dict:
         """End a run; Kubeflow stops its pods."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import Workdir
 from erasediff.environment import KUBEFLOW_RUN
 from erasediff.errors import EraseDiffError, explain_missing_module, explain_os_error
 from erasediff.files import write_atomic
@@ -109,6 +110,19 @@ def read_kubeflow_runs(attempt: Attempt) -> list[str]:
     """The ids of the Kubeflow runs that worked on an attempt, in their order."""
     path = attempt.folder / _KUBEFLOW_RUNS
     return json.loads(path.read_bytes()) if path.is_file() else []
+
+
+def opened_no_attempt(workdir: Workdir) -> bool:
+    """Whether this run of Kubeflow has no attempt in the workdir; false outside Kubeflow, where runs have no names.
+
+    Where the workdir may not be read, no step of the run could write there.
+    """
+    run = os.environ.get(KUBEFLOW_RUN)
+    if not run:
+        return False
+    with contextlib.suppress(PermissionError):
+        return all(run not in read_kubeflow_runs(attempt) for attempt in workdir.attempts())
+    return True
 
 
 def read_failure(folder: Path) -> Failure | None:

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from erasediff.cli.app import app
-from erasediff.environment import configure_process
+from erasediff.environment import close_umask, configure_process
 from erasediff.errors import EraseDiffError, ExitCode, explain_missing_module
 from erasediff.logs import report_failure
 
@@ -29,6 +29,7 @@ def _write_traceback() -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; see :class:`erasediff.errors.ExitCode`."""
     configure_process()
+    close_umask()
     try:
         app(args=arguments, prog_name="erasediff")
         return ExitCode.OK

@@ -86,11 +86,12 @@ def hand_in(
 
 def _followed(where: Backend, run: str, interrupted: Callable[[Backend, str], None]) -> int:
     """Follow a run to its end, or to Ctrl-C."""
-    from erasediff.follow import follow, verdict
-    from erasediff.submit import look
+    from erasediff.follow import follow, verdict, why
+    from erasediff.submit import look, read_log
 
     try:
-        code, sentence = verdict(follow(lambda: look(where, run), lambda line: print(line, flush=True)))
+        ended = follow(lambda: look(where, run), lambda line: print(line, flush=True))
+        code, sentence = verdict(ended, why(ended, lambda node: read_log(where, run, node)))
     except KeyboardInterrupt:
         interrupted(where, run)
         return ExitCode.INTERRUPTED

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from erasediff.cluster.answers import ConnectionLost, ObjectConflict, UnknownKind, sentences
+from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, UnknownKind, sentences
 from erasediff.cluster.connection import configuration
 from erasediff.cluster.deadline import Deadline
 
@@ -33,7 +33,7 @@ class Kind:
 
 DEPLOYMENT, SERVICE, POD = Kind("apps/v1", "Deployment"), Kind("v1", "Service"), Kind("v1", "Pod")
 ENDPOINTS, CONFIG_MAP, LEASE = Kind("v1", "Endpoints"), Kind("v1", "ConfigMap"), Kind("coordination.k8s.io/v1", "Lease")
-NODE = Kind("v1", "Node")
+NODE, EVENT = Kind("v1", "Node"), Kind("v1", "Event")
 INFERENCE_SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService")
 
 
@@ -131,6 +131,13 @@ class Cluster:
         with sentences("list", f"{kind.kind}s in {self.namespace}"):
             found = resource.get(namespace=self.namespace, label_selector=selector, _request_timeout=_CALL_SECONDS)
             return list(_plain(found)["items"])
+
+    def events(self) -> Sequence[Object]:
+        """The events of the namespace; none where the Role does not allow to read them."""
+        try:
+            return self.list(EVENT, {})
+        except Forbidden:
+            return []
 
     def log(self, pod: str, container: str, lines: int) -> str:
         """The last lines of a container that has ended and was started again, or of its first start."""

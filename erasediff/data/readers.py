@@ -28,7 +28,8 @@ MAX_DATASET_BYTES = 4 << 30
 MAX_IMAGE_FILE_BYTES = 16 << 20
 MAX_CSV_BYTES = 256 << 20
 MAX_SHARD_BYTES = 2 << 30
-LABELS_FILE = "labels.csv"
+LABELS_FILE, _FIRST_ROW = "labels.csv", 2
+"""Its rows are told by their numbers and never quoted: labels may name persons, and where the columns are swapped a file's name is a label."""
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _UNREADABLE_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 _UNREADABLE_NPZ = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError)
@@ -53,8 +54,8 @@ def read_folder(folder: Path) -> Raw:
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() in _IMAGE_SUFFIXES and name not in labels:
             raise BadInput(f"image {name} in {folder} has no label: add a row for it to {LABELS_FILE} or remove it.")
-    names = sorted(labels)
-    images = stack_images(((name, _image_file(folder, name)) for name in names), len(names), folder)
+    names, rows = sorted(labels), {name: row for row, name in enumerate(labels, start=_FIRST_ROW)}
+    images = stack_images(((name, _image_file(folder, name, rows[name])) for name in names), len(names), folder)
     return Raw(images, [labels[name] for name in names])
 
 
@@ -69,10 +70,10 @@ def _read_labels_csv(folder: Path) -> dict[str, str]:
     if not rows or rows[0] != ["file", "label"]:
         raise BadInput(f"{path} does not begin with the header file,label: correct its first line.")
     labels: dict[str, str] = {}
-    for line, row in enumerate(rows[1:], start=2):
+    for line, row in enumerate(rows[1:], start=_FIRST_ROW):
         name, label = _label_row(path, line, row)
         if name in labels:
-            raise BadInput(f"{path} names {name} twice, the second time in row {line}: keep one row per image.")
+            raise BadInput(f"row {line} of {path} names a file that an earlier row names: keep one row per image.")
         labels[name] = label
     return labels
 
@@ -82,14 +83,14 @@ def _label_row(path: Path, line: int, row: list[str]) -> tuple[str, str]:
         raise BadInput(f"row {line} of {path} is not a file and a label: correct or remove it.")
     name = PurePosixPath(row[0])
     if name.is_absolute() or ".." in name.parts or "\\" in row[0] or ":" in row[0] or "\0" in row[0]:
-        raise BadInput(f"row {line} of {path} leaves the folder with {row[0]}: name files by their path inside the folder.")
+        raise BadInput(f"row {line} of {path} leaves the folder: name files by their path inside the folder.")
     return name.as_posix(), row[1].strip()
 
 
-def _image_file(folder: Path, name: str) -> bytes:
+def _image_file(folder: Path, name: str, row: int) -> bytes:
     path = folder / name
     if not path.is_file():
-        raise BadInput(f"{LABELS_FILE} in {folder} names {name}, which is not there: add the image or remove the row.")
+        raise BadInput(f"row {row} of {folder / LABELS_FILE} names a file that is not there: add the image or remove the row.")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise BadInput(f"{name} in {folder} is a link out of the folder: replace it by the image itself.")
     return read_bounded(path, MAX_IMAGE_FILE_BYTES, "the image")

@@ -63,9 +63,9 @@ class ConceptErasure(Strict):
 
 
 def load_concept_config(path: Path) -> ConceptConfig:
-    """Read an erasure's configuration from YAML.
+    """Read an erasure's configuration from YAML; ``anchor_prompt`` may name a person, so errors do not quote the file.
 
     Raises:
         BadInput: unreadable, or not following the schema.
     """
-    return ConceptConfig.parse(load_yaml(path, "the config") or {}, f"the config {path}")
+    return ConceptConfig.parse(load_yaml(path, "the config", quote=False) or {}, f"the config {path}")

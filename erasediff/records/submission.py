@@ -46,10 +46,14 @@ class Submission(Backend):
 
 
 class Inquiry(Backend):
-    """A list of the experiment's runs or schedules, a look at one run or its end, or a change of the schedule of this name or identifier."""
+    """A list of the experiment's runs or schedules, a look at one run or at the log of one of its pods, or a change of a run or a schedule.
 
-    action: Literal["list_runs", "look", "terminate", "list_schedules", "pause", "resume", "delete"]
+    ``node`` is what Argo Workflows calls the pod; ``schedule`` is a name or an identifier.
+    """
+
+    action: Literal["list_runs", "look", "read_log", "terminate", "list_schedules", "pause", "resume", "delete"]
     run: str = ""
+    node: str = ""
     schedule: str = ""
 
 
@@ -84,11 +88,16 @@ class ListedRuns(Strict):
 
 
 class SeenTask(Strict):
-    """A task of a run, as Kubeflow's API tells of it: a step, or one of Kubeflow's own; without a state it never began."""
+    """A task of a run, as Kubeflow's API tells of it: a step, or one of Kubeflow's own; without a state it never began.
+
+    ``children`` are Argo's names of the nodes beneath the task. A pod is such a node; it is no task with a name of its own.
+    """
 
     name: str
     state: str | None
     seconds: float | None
+    started: datetime | None = None
+    children: tuple[str, ...] = ()
 
 
 class SeenRun(Strict):
@@ -97,6 +106,12 @@ class SeenRun(Strict):
     run_id: str
     state: str | None
     tasks: tuple[SeenTask, ...]
+
+
+class PodLog(Strict):
+    """The end of a pod's log; empty where Kubeflow does not hand it out."""
+
+    text: str
 
 
 class ListedSchedule(Strict):

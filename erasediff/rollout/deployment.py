@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import DEPLOYMENT, ENDPOINTS, POD, SERVICE, Cluster, Object
-from erasediff.cluster.deadline import Deadline
+from erasediff.cluster.deadline import Deadline, TimeUp
+from erasediff.cluster.events import with_warnings
 from erasediff.cluster.pods import names_behind, restarts, trouble_of
 from erasediff.errors import EraseDiffError
 from erasediff.records.settings import RollOutSettings
@@ -174,13 +176,23 @@ class DeploymentBackend:
             if is_rolled_out(present):
                 return present
             trouble = trouble_of(self._newest(track, present))
-            if gave_up(present) or (trouble is not None and trouble.hopeless):
-                raise CanaryFailed(what + (f": {trouble.sentence}" if trouble else ": Kubernetes saw no progress (ProgressDeadlineExceeded)"))
-            if not deadline.left() and trouble is not None:
-                raise CanaryFailed(f"{what} in time: {trouble.sentence}")
+            if gave_up(present) or (trouble is not None and trouble.lasts_too_long(datetime.now(UTC))):
+                raise CanaryFailed(f"{what}: {self._why(track, present) or 'Kubernetes saw no progress (ProgressDeadlineExceeded)'}")
             return None
 
-        return self._cluster.wait(DEPLOYMENT, deployment_name(self._settings, track), decide, deadline, what)
+        name = deployment_name(self._settings, track)
+        try:
+            return self._cluster.wait(DEPLOYMENT, name, decide, deadline, what)
+        except TimeUp:
+            present = self._cluster.get(DEPLOYMENT, name)
+            if present is None or (why := self._why(track, present)) is None:
+                raise
+            raise CanaryFailed(f"{what} in time: {why}") from None
+
+    def _why(self, track: Track, present: Object) -> str | None:
+        """Why a track's newest pods are not ready, as far as the cluster says it."""
+        trouble = trouble_of(with_warnings(self._newest(track, present), self._cluster.events()))
+        return refused_pods(present) if trouble is None else trouble.sentence
 
     def _newest(self, track: Track, present: Object) -> list[Object]:
         """The pods of the current Deployment; a rolling update also has older ones."""
@@ -219,6 +231,13 @@ def is_rolled_out(deployment: Object) -> bool:
         and status.get("replicas", 0) == updated
         and status.get("availableReplicas", 0) >= wanted
     )
+
+
+def refused_pods(deployment: Object) -> str | None:
+    """Why the cluster lets no pods of a Deployment in, such as a quota or a limit; ``None`` if it does."""
+    conditions = deployment.get("status", {}).get("conditions") or ()
+    messages = (str(c.get("message", "")) for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True")
+    return next((f"the cluster refuses its pods ({message.rstrip('.')})" for message in messages), None)
 
 
 def gave_up(deployment: Object) -> bool:

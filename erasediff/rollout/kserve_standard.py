@@ -7,11 +7,14 @@ candidate's pods before the other predictor goes, and back before the candidate 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 from erasediff.cluster.api import INFERENCE_SERVICE, POD, SERVICE, Cluster, Object
-from erasediff.cluster.deadline import Deadline
+from erasediff.cluster.deadline import Deadline, TimeUp
+from erasediff.cluster.events import last_warning, with_warnings
 from erasediff.cluster.pods import ready, trouble_of
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate
@@ -160,7 +163,8 @@ class StandardBackend(InferenceServiceBackend):
                 raise PredictorFailed(f"the canary {name} did not become ready: {reason}")
             return True if status is not None and status.get("ready") else None
 
-        self._cluster.wait(INFERENCE_SERVICE, self._settings.name, decide, deadline, f"the canary {name} did not become ready")
+        with self._telling(name):
+            self._cluster.wait(INFERENCE_SERVICE, self._settings.name, decide, deadline, f"the canary {name} did not become ready")
 
     def _wait_pods(self, name: str | None, count: int, check: Callable[[Object], None], deadline: Deadline, what: str) -> None:
         """Wait until so many pods of a predictor are ready, and each has passed a check."""
@@ -174,8 +178,30 @@ class StandardBackend(InferenceServiceBackend):
                     passed.add(pod["metadata"]["name"])
             if len(pods) >= count and {pod["metadata"]["name"] for pod in pods} <= passed:
                 return
-            deadline.check(what)
+            with self._telling(name):
+                deadline.check(what)
             deadline.pause(1.0)
+
+    def _wait_serving(self, candidate: Candidate | None, deadline: Deadline, what: str) -> Object:
+        with self._telling(None if candidate is None else predictor_name(candidate.uri)):
+            return super()._wait_serving(candidate, deadline, what)
+
+    @contextmanager
+    def _telling(self, name: str | None) -> Iterator[None]:
+        """Say of a wait for a predictor that was in vain what the cluster says of its pods.
+
+        Raises:
+            PredictorFailed: the time is over, and the cluster says why.
+        """
+        try:
+            yield
+        except TimeUp as error:
+            events, since = self._cluster.events(), datetime.now(UTC) - timedelta(seconds=self._settings.timeout_seconds)
+            trouble = trouble_of(with_warnings(self._pods(name), events))
+            why = last_warning(events, service_name(self._settings.name, name), since) if trouble is None else trouble.sentence
+            if why is None:
+                raise
+            raise PredictorFailed(f"{error}: {why}") from None
 
     def _passes(self, name: str | None, pod: Object, check: Callable[[Object], None]) -> bool:
         """Whether a pod passes a check; one that ends meanwhile, as in a rolling update, does not have to."""
@@ -198,7 +224,7 @@ class StandardBackend(InferenceServiceBackend):
         if (reason := failure_of(model_status)) is not None:
             return reason
         trouble = trouble_of(self._pods(name))
-        return trouble.sentence if trouble is not None and trouble.hopeless else None
+        return trouble.sentence if trouble is not None and trouble.lasts_too_long(datetime.now(UTC)) else None
 
     def _pods(self, name: str | None) -> list[Object]:
         """The pods of a predictor: those that KServe's own Service of it selects."""

@@ -11,16 +11,16 @@ from pathlib import Path
 from erasediff.attempts import under_way
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of
-from erasediff.attempts.journal import failure_recorded, journaled
+from erasediff.attempts.journal import failure_recorded, journaled, opened_no_attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.environment import close_umask, in_pod
 from erasediff.errors import EraseDiffError, NotPassed
 from erasediff.files import write_atomic
-from erasediff.logs import report_failure, whole_log_to
+from erasediff.logs import LastWords, report_failure, whole_log_to
 from erasediff.progress import say, shown_by
 from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest, Verdict, requests_of, requests_text, verdict_in
+from erasediff.records.core import ErasureRequest, Failure, Verdict, requests_of, requests_text, verdict_in
 from erasediff.records.policy import GatePolicy
 from erasediff.records.sizes import TrainingSize
 from erasediff.steps.batches import next_batch
@@ -39,14 +39,14 @@ class Done:
         go_on: whether the attempt has requests, which the steps after the promotion answer.
         numbers: metrics for Kubeflow's page of the run.
         model: metadata of the model that the step made.
-        report: the report's file, if there is one.
+        report: the report as HTML, if there is one.
     """
 
     text: str = ""
     go_on: bool = False
     numbers: Mapping[str, float] = field(default_factory=dict)
     model: Mapping[str, str] = field(default_factory=dict)
-    report: Path | None = None
+    report: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class Documents:
 def perform_component(name: str, workdir: str, *, run: str = "", documents: Documents | None = None, size: Mapping[str, str] | None = None) -> Done:
     """Run a step for the pipeline; an error ends the process with its message and exit code.
 
+    Kubeflow's launcher drops what a step that fails hands over. So the last step of a run that failed before it opened an attempt ends well, with the
+    error as its report.
+
     Args:
         name: the step's name.
         workdir: the workdir that all steps share.
@@ -94,8 +97,16 @@ def perform_component(name: str, workdir: str, *, run: str = "", documents: Docu
                     return _open(folder, documents, _parsed(size))
                 return {Role.CLOSES: _close, Role.IDLES: _regate}[row.role](folder, documents)
     except EraseDiffError as error:
-        report_failure(f"erasediff {row.command}: {error}")
+        report_failure(str(LastWords(row.command, int(error.exit_code), str(error))))
+        if row.role is Role.CLOSES and opened_no_attempt(Workdir(Path(workdir))):
+            return Done(report=_page(Failure(step=row.name, message=str(error), exit_code=int(error.exit_code))))
         sys.exit(int(error.exit_code))
+
+
+def _page(failure: Failure) -> bytes:
+    from erasediff.evaluate.report import render_failure  # imports what draws
+
+    return render_failure(failure).encode()
 
 
 def _waits(row: Step, workdir: Workdir, documents: Documents) -> bool:
@@ -193,4 +204,6 @@ def _close(workdir: Workdir, documents: Documents) -> Done:
         return Done()
     requests, config, policy = documents.parsed(asked)
     outcome = close_attempt(workdir, current_attempt_for(workdir, requests, config, policy), requests)
-    return Done(report=None if outcome.report is None else workdir.report)
+    if outcome.report is not None:
+        return Done(report=workdir.report.read_bytes())
+    return Done() if outcome.error is None else Done(report=_page(outcome.error))

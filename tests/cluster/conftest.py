@@ -202,12 +202,12 @@ def new_namespace(kubeconfig: Path) -> Iterator[Cluster]:
 
 
 @contextmanager
-def claim_over(cluster: Cluster, name: str, folder: Path, source: str = "hostPath") -> Iterator[None]:
+def claim_over(cluster: Cluster, name: str, folder: Path, source: str = "hostPath", volume: str | None = None) -> Iterator[None]:
     """A claim over a folder of this machine, which is the node too.
 
     The kubelet gives a ``local`` volume to the group of a pod's ``fsGroup``, and leaves a ``hostPath`` as it is.
     """
-    volume = cluster.namespace
+    volume = volume or cluster.namespace
     hosts = [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}]
     spec = {
         "capacity": {"storage": "1Gi"},

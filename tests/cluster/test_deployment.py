@@ -23,7 +23,7 @@ from erasediff.rollout.run import RollOut
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import check_servable
 from tests.cluster.client import Client
-from tests.cluster.conftest import Place
+from tests.cluster.conftest import CRD, INFERENCE_SERVICES_NAME, Place, claim_over
 
 
 def essence(deployment: Object) -> Object:
@@ -282,6 +282,43 @@ def test_where_nothing_served_nothing_is_left(place: Place, versions: tuple[Expo
     assert place.cluster.get(DEPLOYMENT, "erasediff") is None
     assert place.cluster.get(SERVICE, "erasediff") is None
     assert_nothing_is_left_of_the_canary(place)
+
+
+def test_pods_that_a_quota_keeps_out_end_the_roll_out_with_the_quotas_words(serving: Place, versions: tuple[Exported, Exported]) -> None:
+    before, quota = essence(serving.stable()), Kind("v1", "ResourceQuota")
+    serving.cluster.create(quota, {"metadata": {"name": "none-left"}, "spec": {"hard": {"pods": "1"}}})
+    serving.cluster.wait(quota, "none-left", lambda present: (present or {}).get("status", {}).get("used"), Deadline(30), "the quota was not counted")
+    with pytest.raises(RolledBack, match=r"the cluster refuses its pods \(pods .* exceeded quota: none-left, ") as refused:
+        serving.roll_out(serving.publish(versions[1]), timeout_seconds=30)
+    assert_one_sentence(refused.value)
+    assert essence(serving.stable()) == before
+    assert_nothing_is_left_of_the_canary(serving)
+
+
+def test_a_volume_that_cannot_be_mounted_is_told_in_the_kubelets_words(
+    namespace: Cluster, place: Place, versions: tuple[Exported, Exported], tmp_path: Path
+) -> None:
+    """The pod's status says "ContainerCreating" and no more."""
+    first = place.publish(versions[0])
+    volume = f"{namespace.namespace}-gone"
+    with (
+        claim_over(namespace, "gone", tmp_path / "gone", source="local", volume=volume),
+        pytest.raises(RolledBack, match=r"waits: FailedMount, .*path .*/gone. does not exist") as refused,
+    ):
+        place.roll_out(first, claim="gone", timeout_seconds=40)
+    assert_one_sentence(refused.value)
+    assert place.cluster.get(DEPLOYMENT, "erasediff") is None
+    assert_nothing_is_left_of_the_canary(place)
+
+
+def test_a_cluster_without_kserve_is_told_and_nothing_is_made(place: Place, versions: tuple[Exported, Exported]) -> None:
+    if place.cluster.get(CRD, INFERENCE_SERVICES_NAME) is not None:
+        pytest.skip("the cluster has KServe.")
+    with pytest.raises(BadInput, match=r"the cluster knows no InferenceService of serving.kserve.io/v1beta1: install its operator") as refused:
+        place.roll_out(place.publish(versions[0]), backend="kserve")
+    assert_one_sentence(refused.value)
+    assert_nothing_is_left_of_the_canary(place)
+    assert place.cluster.get(SERVICE, "erasediff-stable") is None
 
 
 def test_a_deployment_of_somebody_else_is_left_alone(serving: Place, versions: tuple[Exported, Exported]) -> None:

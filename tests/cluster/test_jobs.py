@@ -75,7 +75,7 @@ class Stage:
 
 def apply_manifests(cluster: Cluster, settings: dict[str, str]) -> None:
     """What the base's manifests bring for the steps; only the services' addresses are this machine's."""
-    objects = {(found["kind"], found["metadata"]["name"]): found for found in here(built("overlays/dev"), cluster.namespace)}
+    objects = {(found["kind"], found["metadata"]["name"]): found for found in here("dev", cluster.namespace)}
     assert set(settings) <= set(objects["ConfigMap", "erasediff-settings"]["data"])
     objects["ConfigMap", "erasediff-settings"]["data"] |= settings
     for key in ("ConfigMap", "erasediff-settings"), *sorted(OF_THE_STEPS):

@@ -225,6 +225,19 @@ def test_a_missing_bucket_is_named_and_not_made(folder: Path, scratch: Path, s3:
     assert [bucket["Name"] for bucket in s3.client.list_buckets()["Buckets"]] == [s3.bucket]
 
 
+@pytest.mark.parametrize("lacking", [("AWS_SECRET_ACCESS_KEY",), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")])
+def test_a_key_that_a_secret_lacks_is_told(
+    folder: Path, scratch: Path, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: tuple[str, ...]
+) -> None:
+    """A step's variables come from the keys of a Secret, each of which may be missing. Control: other tests publish with both."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # credentials of whoever runs the tests
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in lacking:
+        monkeypatch.delenv(name)
+    with pytest.raises(BadInput, match=r"^the DVC remote .* refuses access: check the credentials in the environment and what they allow\.$"):
+        ForgetStore(f"s3://{s3.bucket}/x", s3.url).publish(folder, scratch)
+
+
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

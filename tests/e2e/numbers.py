@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from PIL import Image
 QUICK = Path(__file__).parent / "quick"
 
 
-def write_images(folder: Path) -> None:
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def write_images(folder: Path, names: Sequence[str] = NAMES) -> None:
     """Handwritten digits in colours, named in words."""
     from sklearn.datasets import load_digits
 
-    names = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     digits = load_digits()
     folder.mkdir()
     rows = ["file,label"]

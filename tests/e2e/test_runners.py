@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import sys
 import traceback
 from pathlib import Path
 
 import pytest
+import yaml
 
 import erasediff
 from erasediff.attempts.workdir import Workdir
@@ -17,13 +19,26 @@ from erasediff.cli import main
 from erasediff.errors import ExitCode
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
-from erasediff.steps.table import STEPS, Role
+from erasediff.records.settings import RollOutSettings
+from erasediff.records.trainjob import TrainJobSettings
+from erasediff.rollout.backend import Candidate
+from erasediff.rollout.kserve import inference_service, predictor
+from erasediff.rollout.objects import deployment
+from erasediff.rollout.store import Exported
+from erasediff.steps.table import STEPS, Role, step_named
+from erasediff.trainjob import job_name, torchrun_arguments, trainjob
 from erasediff.unlearn.methods import METHODS
 from erasediff.unlearn.methods.erasediff import EraseDiff
-from tests.e2e.numbers import QUICK
+from pipelines.tasks import PROFILES, trainjob_settings
+from tests.e2e.numbers import QUICK, write_images
+from tests.kubeflow.fake_kfp import FakeKfpApi
+from tests.kubeflow.handed_over import CONCEPT, FULL_NAME, WORDS, LocalRun, compiled_files, holding
 
 PACKAGE = Path(erasediff.__file__).parent
-OPTIONS = ("--config", QUICK / "config.yaml", "--policy", QUICK / "policy.yaml", "--forget-label", 0)
+NAMES = (FULL_NAME, *(f"{given} {FULL_NAME.split()[-1]}" for given in ("Ada", "Berta", "Cora", "Dora", "Edda", "Fina", "Gerda", "Hedwig", "Ida")))
+PERFORMED = [row.name for row in STEPS if row.role not in (Role.ANSWERS, Role.IDLES)]
+"""By a run that no request of the ledger waits for."""
+MULTI = next(profile for profile in PROFILES if profile.erasing_nodes)
 MOST_FRAMES = 12
 AS_OBJECTS = {"ERASEDIFF_LOG": "json", "ERASEDIFF_LOG_SECONDS": "0.2"}
 """The form of the compiled pipeline's logs, and how often long work says how far it is."""
@@ -46,25 +61,47 @@ def command(*arguments: object) -> int:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, warmed, with_base):
-    """One attempt, opened once and run to its end twice: in this process, and in a copy of its workdir by the compiled pipeline."""
+def options(tmp_path_factory):
+    """What a run is asked for: to forget a class that is named after a person, among others that are."""
+    folder = tmp_path_factory.mktemp("people")
+    write_images(folder / "images", NAMES)
+    dataset = {"name": "people", "kind": "folder", "path": str(folder / "images")}
+    config = yaml.safe_load((QUICK / "config.yaml").read_text()) | {"dataset": dataset, "model_name": "people"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return "--config", folder / "config.yaml", "--policy", QUICK / "policy.yaml", "--forget-label", FULL_NAME
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """What kfp's local runner starts and stores."""
+    return LocalRun(tmp_path_factory.mktemp("recorded"))
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory, warmed, options, recorded):
+    """One attempt, opened once and run to its end twice: in this process, and in a copy of its workdir by the compiled pipeline.
+
+    A concept document lies in the copy.
+    """
     folder = tmp_path_factory.mktemp("runners")
     here, there = folder / "here", folder / "there"
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
             patch.delenv(name)
-        shutil.copytree(with_base, here)
-        assert command("check-prerequisites", "--workdir", here, *OPTIONS) == 0
+        assert command("train-base", "--workdir", here, *options[:2]) == 0
+        assert command("check-prerequisites", "--workdir", here, *options) == 0
         for copy in (there, folder / "refused"):
             shutil.copytree(here, copy)
+        (there / "concept.yaml").write_text(yaml.safe_dump(CONCEPT, allow_unicode=True))
         Recorded.stacks, Recorded.processes = [], set()
         patch.setitem(METHODS, "erasediff", Recorded)
-        assert command("run", "--workdir", here, *OPTIONS) == 0
+        assert command("run", "--workdir", here, *options) == 0
         shutil.copytree(here / "keys", there / "keys")  # what commitments are made with is drawn once a request
         for name, value in AS_OBJECTS.items():
             patch.setenv(name, value)
-        patch.setattr(sys, "executable", str(warmed.programs(folder / "programs") / "python"))
-        assert command("run", "--workdir", there, *OPTIONS, "--runner", "kubeflow-local") == 0, (there / "pipeline.log").read_text()[-3000:]
+        patch.setattr(sys, "executable", str(recorded.by(warmed.programs(folder / "programs") / "python")))
+        patch.setenv("TMPDIR", str(recorded.scratch))
+        assert command("run", "--workdir", there, *options, "--runner", "kubeflow-local") == 0, (there / "pipeline.log").read_text()[-3000:]
     return Workdir(here), Workdir(there)
 
 
@@ -101,8 +138,7 @@ def test_every_step_of_the_compiled_pipeline_logs_objects_and_nothing_else(both)
     lines = [line.strip() for stream in streams for line in stream.splitlines()[:-1] if line.strip()]
     objects = [json.loads(line) for line in lines]
     named = {(one["step"], one.get("state")) for one in objects}
-    performed = [row.name for row in STEPS if row.role not in (Role.ANSWERS, Role.IDLES)]
-    assert {(name, state) for name in performed for state in ("started", "done")} <= named
+    assert {(name, state) for name in PERFORMED for state in ("started", "done")} <= named
     ended = {one["step"]: one for one in objects if one.get("state") == "done"}
     assert ended["erase"]["digest"] == there.attempt().digest_of(ErasedRecord)[:12]
     assert ended["gate"]["result"].startswith("PASS, ")
@@ -120,12 +156,64 @@ def test_a_workdir_that_was_moved_is_the_same_workdir(both):
 
     for workdir in both:
         client = MlflowClient(f"sqlite:///{workdir.root}/mlflow.db")
-        assert client.get_model_version_by_alias("digits", "champion").source.startswith((workdir.root / "mlflow-artifacts").as_uri())
+        assert client.get_model_version_by_alias("people", "champion").source.startswith((workdir.root / "mlflow-artifacts").as_uri())
     there = both[1].root
-    assert command("sample", "--model", "models:/digits@champion", "--label", 3, "--out", there / "a.png", "--workdir", there) == 0
+    assert command("sample", "--model", "models:/people@champion", "--label", 3, "--out", there / "a.png", "--workdir", there) == 0
 
 
-def test_a_run_whose_gate_does_not_say_pass_has_failed_on_kubeflow(both, monkeypatch):
+def cluster_objects(attempt):
+    """What the steps of a run would make in a cluster: a TrainJob and the objects of a roll-out."""
+    settings = TrainJobSettings.parse(trainjob_settings(MULTI, step_named("erase")) | {"size": MULTI.training.model_dump()}, "the profile")
+    arguments = torchrun_arguments("erase", "--workdir", str(attempt.workdir.root), "--run", attempt.name)
+    serving = RollOutSettings(publish_to="s3://models/erasures", image="serve:1")
+    candidate = Candidate("s3://models/erasures/1", Exported.read(attempt.folder / "onnx").model)
+    made = {
+        "TrainJob": trainjob(job_name(attempt.plan().digest()), arguments, settings),
+        "Deployment": deployment(serving, "canary", candidate, 1),
+        "InferenceService": inference_service(serving, predictor(serving, candidate), candidate),
+    }
+    return {kind: json.dumps(document).encode() for kind, document in made.items()}
+
+
+@pytest.fixture
+def submitted(options):
+    """What `submit` and `schedule` send for that class: everything that Kubeflow's API was given."""
+    with FakeKfpApi() as kfp, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "setdefaulttimeout", lambda _: None)
+        for asked in (("submit", "--profile", "gpu-multi"), ("schedule", "--cron", "0 0 3 * * *", "--profile", "cpu")):
+            assert command(*asked, "--host", kfp.host, *options) == 0
+        yield {name: getattr(kfp, name) for name in ("experiments", "pipelines", "versions", "runs", "schedules")}
+
+
+def test_nothing_that_kubeflow_gets_holds_a_word_that_names_a_person(both, recorded, submitted):
+    """Controls: the words are in the workdir, in the report, which is the exception, and found in a parameter that holds them."""
+    there = both[1]
+    attempt = there.attempt()
+    things = {
+        **compiled_files(),
+        **{f"submitted {name}": json.dumps(sent).encode() for name, sent in submitted.items()},
+        **recorded.started(),
+        **recorded.store(),
+        **cluster_objects(attempt),
+        "log": (there.root / "pipeline.log").read_bytes(),
+    }
+    inputs = [name for name, data in recorded.started().items() if b"--executor_input" in data]
+    assert len(inputs) == len(PERFORMED), "every task was started by the program that records"
+    outputs = [name for name in things if name.endswith("executor_output.json")]
+    assert len(outputs) == len(inputs)
+    assert b'"metadata"' in b"".join(things[name] for name in outputs)
+    assert holding(WORDS, things) == []
+    for sent in (*submitted["runs"], *submitted["schedules"]):
+        parameters = sent["runtime_config"]["parameters"]
+        assert json.loads(parameters["request"]) == {"dataset": "people", "scope": "class", "label": attempt.plan().request.label}
+        for word in WORDS:
+            worded = {**sent, "runtime_config": {"parameters": {**parameters, "request": json.dumps({"prompt": word})}}}
+            assert holding(WORDS, {"worded": json.dumps(worded).encode()}) == ["worded"]
+    assert holding(WORDS, {"report": recorded.report()}) == ["report"]
+    assert holding(WORDS, {"concept": (there.root / "concept.yaml").read_bytes()}) == ["concept"]
+
+
+def test_a_run_whose_gate_does_not_say_pass_has_failed_on_kubeflow(both, options, monkeypatch):
     """Kubeflow would show a run that skips the steps after its gate as green. Control: the run above, whose gate said PASS, ended with 0."""
     here = both[0].attempt()
     refused = Workdir(both[0].root.parent / "refused")
@@ -140,8 +228,8 @@ def test_a_run_whose_gate_does_not_say_pass_has_failed_on_kubeflow(both, monkeyp
     measured.model_copy(update={"forget_erased": every}).write(attempt.path(Measurements))
     for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
         monkeypatch.delenv(name)
-    assert command("run", "--workdir", refused.root, *OPTIONS, "--runner", "kubeflow-local") == ExitCode.GATE_FAIL
+    assert command("run", "--workdir", refused.root, *options, "--runner", "kubeflow-local") == ExitCode.GATE_FAIL
     outcome, log = Outcome.read(refused.outcome), (refused.root / "pipeline.log").read_text()
     assert (outcome.verdict, outcome.champion, outcome.error) == ("FAIL", None, None)
-    assert "erasediff gate: Gate: FAIL (F1" in log
+    assert "erasediff gate (exit code 10): Gate: FAIL (F1" in log
     assert "Export to ONNX" not in log

@@ -1,5 +1,6 @@
-"""``torchrun … python -m erasediff erase`` on two processes writes one record, of the model that one process would have made."""
+"""``torchrun … -m -- erasediff erase`` on two processes writes one record, of the model that one process would have made."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,15 +14,24 @@ from safetensors.torch import load_file
 from erasediff.attempts.workdir import Workdir
 from erasediff.models.layout import WEIGHTS
 from erasediff.records.core import ErasedRecord
+from erasediff.trainjob import torchrun_arguments
 from tests.e2e.conftest import clean
 
 QUICK = Path(__file__).parent / "quick"
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "erasediff")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 TOLERANCE = 2e-4  # 20 steps of Adam at 2e-3: a rounding error of 1e-7 can grow to a small part of a step
 
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TORCHRUN, *map(str, arguments)], env=clean(), capture_output=True, text=True, check=False, timeout=600)
+    """As the pod of a TrainJob does, with the umask that a container runtime gives it."""
+    command, pod = [*TORCHRUN, *torchrun_arguments(*map(str, arguments))], clean({"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+    return subprocess.run(command, env=pod, umask=0o022, capture_output=True, text=True, check=False, timeout=600)
+
+
+def modes(workdir: Workdir, record: ErasedRecord) -> tuple[int, int]:
+    """The permissions of the folder of the erased model and of the record."""
+    paths = workdir.models / record.model.weights.uri, workdir.attempt().path(ErasedRecord)
+    return tuple(path.stat().st_mode & 0o777 for path in paths)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +62,8 @@ def erased(ready: Path, name: str, program: Callable[..., subprocess.CompletedPr
 
 
 def test_two_processes_write_the_record_of_one(ready: Path, erasediff: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    alone, wanted, _, _ = erased(ready, "alone", erasediff)
+    alone, wanted, before, _ = erased(ready, "alone", erasediff)
+    os.umask(umask := os.umask(0))
     together, found, workdir, said = erased(ready, "together", torchrun)
     worst = max(float((wanted[name] - found[name]).abs().max()) for name in wanted)
     base = load_file(next(p for p in (ready / "models").glob(f"*/{WEIGHTS}")))
@@ -61,6 +72,8 @@ def test_two_processes_write_the_record_of_one(ready: Path, erasediff: Callable[
     assert together.made_from == alone.made_from
     assert (together.steps, together.forward_passes) == (alone.steps, alone.forward_passes)
     assert said.count("erase: ") == 1, "one of the two speaks"
+    assert modes(workdir, together) == (0o770, 0o660), "in a pod what is written is for the group that shares the workdir"
+    assert modes(before, alone) == (0o777 & ~umask, 0o666 & ~umask), "control: elsewhere the umask is the user's"
     assert not list(workdir.root.glob("runs/*/.scratch*"))
     assert not list(workdir.root.rglob("*.part"))
     assert len(list((workdir.root / "runs").glob("*/erased.json"))) == 1

@@ -4,6 +4,7 @@ Bodies and answers are held against the models of ``kfp_server_api``, which are 
 an uploaded file against the protobuf of a pipeline. What is not known here is refused. No real backend stands behind this.
 """
 
+import base64
 import datetime
 import json
 import re
@@ -32,6 +33,7 @@ ROUTES = [
     ("POST", "/runs", {"experiment_id"}, "V2beta1Run", "create_run"),
     ("GET", "/runs", LISTED | {"namespace", "experiment_id"}, None, "list_runs"),
     ("GET", "/runs/([^/:]+)", {"experiment_id"}, None, "get_run"),
+    ("GET", "/runs/([^/:]+)/nodes/([^/:]+)/artifacts/([^/:]+):read", set(), None, "read_artifact"),
     ("POST", "/runs/([^/:]+):terminate", {"experiment_id"}, "empty", "terminate_run"),
     ("GET", "/recurringruns", LISTED | {"namespace", "experiment_id"}, None, "list_schedules"),
     ("POST", "/recurringruns", set(), "V2beta1RecurringRun", "create_schedule"),
@@ -49,6 +51,7 @@ ANSWERS = {
     "create_run": "V2beta1Run",
     "list_runs": "V2beta1ListRunsResponse",
     "get_run": "V2beta1Run",
+    "read_artifact": "dict(str, str)",
     "terminate_run": "object",
     "list_schedules": "V2beta1ListRecurringRunsResponse",
     "create_schedule": "V2beta1RecurringRun",
@@ -116,6 +119,7 @@ class FakeKfpApi(FakeApi):
         self.schedules: list[dict] = []
         self.instead: dict[str, object] = {}  # by the operation's name: what it answers in place of the truth
         self.looks: list[dict] = []  # what the next looks at a run find, as recorded; the last one stays
+        self.logs: dict[str, str] = {}  # of pods, by Argo's names
         self.terminated: list[str] = []
         self.log: list[str] = []
         self.most_enabled = 0  # schedules at once
@@ -281,6 +285,13 @@ class FakeKfpApi(FakeApi):
         found = self._known(self.runs, "run_id", identifier)
         seen = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0] if self.looks else {}
         return found | {name: seen[name] for name in ("state", "run_details") if name in seen}
+
+    def read_artifact(self, run, node, artifact, asked, _):
+        """As the source of the API server has it (``run_artifact_server.go``): no answer of a real one was recorded."""
+        self._known(self.runs, "run_id", run)
+        if artifact != "main-logs" or node not in self.logs:
+            raise Refused(404, f"Failed to read artifact: artifact runs/{run}/nodes/{node}/artifacts/{artifact} not found")
+        return {"data": base64.b64encode(self.logs[node].encode()).decode()}
 
     def terminate_run(self, identifier, asked, _):
         self.terminated.append(self._known(self.runs, "run_id", identifier)["run_id"])

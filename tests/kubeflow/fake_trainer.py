@@ -9,7 +9,8 @@ from tests.kubeflow.server import FakeApi, Refused
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 RECORDED = Path(__file__).parent / "recorded"
 PREFIX = f"/apis/{GROUP}/{VERSION}/namespaces/erasure/trainjobs"
-PODS = "/api/v1/namespaces/erasure/pods"
+PODS, EVENTS = "/api/v1/namespaces/erasure/pods", "/api/v1/namespaces/erasure/events"
+RUNTIMES = f"/apis/{GROUP}/{VERSION}/clustertrainingruntimes"
 NOW = "2026-01-01T00:00:00Z"
 
 
@@ -25,14 +26,24 @@ CRASHING = recorded("trainjob-crashing.jsonl")
 SUSPENDED = {"conditions": [{"type": "Suspended", "status": "True", "reason": "Queued", "message": "as expected", "lastTransitionTime": NOW}]}
 
 
+def runtime_with(container: str, job: str = "node") -> dict:
+    """A ClusterTrainingRuntime, as far as it is looked at; Trainer's own `torch-distributed` has the container `node` in the job `node`."""
+    pod = {"containers": [{"name": container, "image": "pytorch/pytorch"}]}
+    jobs = [{"name": job, "template": {"spec": {"template": {"spec": pod}}}}]
+    runtime = {"spec": {"template": {"spec": {"replicatedJobs": jobs}}}, "metadata": {"name": "torch-distributed"}}
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "ClusterTrainingRuntime"} | runtime
+
+
 def discovery(groups: dict[str, str]) -> dict[str, dict]:
     """What an API server says of itself by path: its version, the groups of its objects, and the kinds in them."""
     versions = {group: {"groupVersion": f"{group}/{version}", "version": version} for group, version in groups.items()}
     kind = {"name": "trainjobs", "singularName": "trainjob", "namespaced": True, "kind": "TrainJob", "verbs": ["create", "delete", "get", "list"]}
+    runtime = {"name": "clustertrainingruntimes", "singularName": "", "namespaced": False, "kind": "ClusterTrainingRuntime", "verbs": ["get"]}
     pod = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
+    event = {"name": "events", "singularName": "event", "namespaced": True, "kind": "Event", "verbs": ["list"]}
     return {
         "/api": {"kind": "APIVersions", "versions": ["v1"]},
-        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [pod]},
+        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [pod, event]},
         "/version": {"major": "1", "minor": "34", "gitVersion": "v1.34.0"},
         "/apis": {
             "kind": "APIGroupList",
@@ -44,18 +55,23 @@ def discovery(groups: dict[str, str]) -> dict[str, dict]:
                 "kind": "APIResourceList",
                 "apiVersion": "v1",
                 "groupVersion": version["groupVersion"],
-                "resources": [kind],
+                "resources": [kind, runtime],
             }
             for version in versions.values()
         },
     }
 
 
+def _forbidden(resource: str) -> Refused:
+    return Refused(403, f'{resource} is forbidden: User "x" cannot get resource "{resource}" in API group "" in the namespace "erasure"')
+
+
 class FakeTrainerApi(FakeApi):
     """Each look at a TrainJob moves it on by one of ``transitions``; it stays at the last.
 
     Refuses what the CRD does not allow, a name that is taken, and every path but those of TrainJobs and pods in the namespace ``erasure``
-    and of the discovery of ``groups``. ``pods`` are there as long as a TrainJob is, and ``logs`` are their containers' by name.
+    and of the discovery of ``groups``. ``pods`` are there as long as a TrainJob is, and ``logs`` are their containers' by name; ``None`` for
+    ``events`` or ``runtime`` is a Role that does not allow them.
     ``troubles`` are status codes that the next requests are answered with.
     """
 
@@ -67,6 +83,8 @@ class FakeTrainerApi(FakeApi):
         self.troubles: list[int] = []
         self.pods: list[dict] = []
         self.logs: dict[str, str] = {}
+        self.events: list[dict] | None = []
+        self.runtime: dict | None = runtime_with("node")
         self.groups = {GROUP: VERSION}
         self._schema = crd.schema()
 
@@ -82,9 +100,13 @@ class FakeTrainerApi(FakeApi):
         if method == "GET" and path == PODS:
             selected = dict(query)["labelSelector"].removeprefix("jobset.sigs.k8s.io/jobset-name=")
             return {"kind": "PodList", "apiVersion": "v1", "items": self.pods if selected in self.jobs else []}
+        if method == "GET" and path == EVENTS:
+            return {"kind": "EventList", "apiVersion": "v1", "items": self._allowed(self.events, "events")}
+        if method == "GET" and path.startswith(RUNTIMES):
+            return self._allowed(self.runtime, "clustertrainingruntimes")
         if method == "GET" and path.startswith(PODS) and path.endswith("/log"):
             if (name := path.split("/")[-2]) not in self.logs:
-                raise Refused(403, f'pods "{name}" is forbidden: User "x" cannot get resource "pods/log" in API group "" in the namespace "erasure"')
+                raise _forbidden("pods/log")
             return self.logs[name].encode()
         if not path.startswith(PREFIX):
             raise Refused(404, f"the server could not find {path}")
@@ -100,14 +122,19 @@ class FakeTrainerApi(FakeApi):
             return self.jobs.pop(name)
         raise Refused(405, f"{method} with {query} and {body!r} is not known to the fake")
 
+    def _allowed(self, found: object, resource: str) -> object:
+        if found is None:
+            raise _forbidden(resource)
+        return found
+
     def _create(self, document: dict) -> dict:
         if found := crd.problems(document, self._schema):
             raise Refused(422, "; ".join(found))
         name = document["metadata"]["name"]
         if name in self.jobs:
             raise Refused(409, f'trainjobs "{name}" already exists')
-        self.jobs[name] = document
-        return document
+        self.jobs[name] = document | {"metadata": document["metadata"] | {"creationTimestamp": NOW}}
+        return self.jobs[name]
 
     def _look(self, name: str) -> dict:
         if "deletionTimestamp" in self.jobs[name]["metadata"]:

@@ -193,6 +193,7 @@ def test_the_token_and_the_namespace_are_taken_where_they_are_needed(monkeypatch
     ("operation", "answer", "sentence"),
     [
         ("health", Refused(403, "no"), "refuses this user (403)"),
+        ("health", Refused(404, "page not found"), "has no API v2beta1 (404): give the address of a Kubeflow Pipelines 2"),
         ("health", b"<html>log in</html>", "no login page stands before it"),
         ("health", Refused(302, "elsewhere"), "wants a login (302)"),
         ("health", [1], "does not answer as Kubeflow Pipelines does"),

@@ -20,7 +20,19 @@ from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_t
 from pipelines.compile import COMPILED
 from pipelines.tasks import PROFILES, trainjob_settings
 from tests.kubeflow import crd
-from tests.kubeflow.fake_trainer import COMPLETE, CRASHING, CREATED, CREATED_JOB, FAILED, RECORDED, RUNNING, STARTING, SUSPENDED, FakeTrainerApi
+from tests.kubeflow.fake_trainer import (
+    COMPLETE,
+    CRASHING,
+    CREATED,
+    CREATED_JOB,
+    FAILED,
+    RECORDED,
+    RUNNING,
+    STARTING,
+    SUSPENDED,
+    FakeTrainerApi,
+    runtime_with,
+)
 from tests.kubeflow.server import Refused
 from tests.manifests.built import built, of_kind
 
@@ -182,15 +194,130 @@ def test_control_a_container_that_crashed_once_goes_on():
     assert fake.deleted == [NAME]
 
 
-@pytest.mark.parametrize(("seconds", "ended"), [(3600, True), (60, False)])
-def test_an_image_that_cannot_be_pulled_ends_the_job_after_ten_minutes(seconds, ended):
-    since = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds").replace("+00:00", "Z")
-    waiting = {"name": "node", "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}
+def ago(seconds: int) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def waiting_pod(seconds: int, **waiting: str) -> dict:
+    """A pod that has been on its node for so long."""
+    container = {"name": "node", "restartCount": 0, "state": {"waiting": waiting}}
+    return {"metadata": {"name": f"{NAME}-node-0-0-x"}, "status": {"startTime": ago(seconds), "containerStatuses": [container]}}
+
+
+def pending_pod(seconds: int, message: str) -> dict:
+    """A pod that no node takes."""
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": ago(seconds), "message": message}
+    return {"metadata": {"name": f"{NAME}-node-0-0-x"}, "status": {"conditions": [condition]}}
+
+
+def event(seconds: int, kind: str, reason: str, message: str, about: str = f"{NAME}-node-0-0-x") -> dict:
+    """An event that was seen so long ago."""
+    return {"type": kind, "reason": reason, "message": message, "lastTimestamp": ago(seconds), "involvedObject": {"name": about}, "metadata": {}}
+
+
+# In Kubernetes' words. The first is what a ReadWriteOnce claim of the waiting step's pod says on another node: one node has no other, so it was not
+# recorded. What the kubelet and the scheduler say of the others is asked of real ones in tests/cluster/test_trainjob.py.
+ELSEWHERE = event(30, "Warning", "FailedAttachVolume", 'Multi-Attach error for volume "pvc-1" Volume is already used by pod(s) erase-1')
+ALSO = event(10, "Warning", "FailedMount", "Unable to attach or mount volumes: unmounted volumes=[workdir]: timed out waiting for the condition")
+MOUNTED = event(5, "Normal", "SuccessfulAttachVolume", 'AttachVolume.Attach succeeded for volume "pvc-1"')
+CONFLICT = "0/2 nodes are available: 2 node(s) had volume node affinity conflict."
+NO_ROOM = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had volume node affinity conflict."
+NO_KEY = {"reason": "CreateContainerConfigError", "message": "couldn't find key PASSWORD in Secret erasure/credentials"}
+PULL = {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}
+SILENT = {"reason": "ContainerCreating"}
+
+
+@pytest.mark.parametrize(
+    ("pod", "events", "sentence"),
+    [
+        (waiting_pod(3600, **PULL), [], "waits: ImagePullBackOff, Back-off pulling image"),
+        (waiting_pod(60, **PULL), [], None),
+        (waiting_pod(5, **NO_KEY), [], "waits: CreateContainerConfigError, couldn't find key PASSWORD in Secret erasure/credentials"),
+        (waiting_pod(3600, **SILENT), [ELSEWHERE, ALSO], "waits: FailedAttachVolume, Multi-Attach error for volume .* already used by pod"),
+        (waiting_pod(60, **SILENT), [ELSEWHERE, ALSO], None),
+        (waiting_pod(3600, **SILENT), [ELSEWHERE, ALSO, MOUNTED], None),
+        (waiting_pod(3600, **SILENT), [event(1, "Warning", "FailedMount", "of another pod", "other")], None),
+        (waiting_pod(3600, **SILENT), None, None),
+        (pending_pod(900, CONFLICT), [], "cannot be scheduled: .* volume node affinity conflict"),
+        (pending_pod(60, CONFLICT), [], None),
+        (pending_pod(900, NO_ROOM), [], None),
+        (pending_pod(2 * 3600, NO_ROOM), [], "cannot be scheduled: .* Insufficient nvidia.com/gpu"),
+    ],
+    ids=[
+        *("no image", "no image yet", "a Secret without the key", "a volume that is attached elsewhere", "not yet", "attached in the end"),
+        *("another pod's", "events that may not be read", "a volume of another node", "not for long", "no room yet", "no room"),
+    ],
+)
+def test_a_pod_that_cannot_start_ends_the_job_within_minutes_and_says_why(pod, events, sentence):
+    """Ten minutes where somebody may cure it, an hour where a node may come. Controls: those that are not waited for long enough, or went well."""
     fake = FakeTrainerApi(STARTING, STARTING, COMPLETE)
-    fake.pods = [{"metadata": {"name": "p"}, "status": {"startTime": since, "containerStatuses": [waiting]}}]
-    with pytest.raises(TrainJobFailed, match="pod p waits: ImagePullBackOff, Back-off pulling image") if ended else nullcontext():
+    fake.pods, fake.events = [pod], events
+    with pytest.raises(TrainJobFailed, match=f"was ended and deleted: pod .* {sentence}") if sentence else nullcontext():
         run(fake)
     assert fake.deleted == [NAME]
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        ([event(2, "Warning", "FailedCreate", "Error creating: exceeded quota: small", f"{NAME}-node-0")], ": Error creating: exceeded quota: small"),
+        ([event(2, "Warning", "TrainJobResourcesCreationFailed", 'no matches for kind "JobSet"', NAME)], ': no matches for kind "JobSet"'),
+        ([event(2, "Warning", "Failed", "of another", f"{NAME}2-node-0")], r", and no event says why: check .* controllers run"),
+    ],
+)
+def test_a_job_that_gets_no_pods_is_not_waited_for_all_day(monkeypatch, events, why):
+    """A quota refuses the pods of a Job, a webhook those of a JobSet, or a controller is away: the TrainJob has no condition."""
+    monkeypatch.setattr("erasediff.trainjob._NOTHING_SECONDS", 0.2)
+    fake = FakeTrainerApi(CREATED)
+    fake.events = events
+    with pytest.raises(TrainJobFailed, match=f"had no pods for 0 minutes and was deleted{why}"):
+        run(fake)
+    assert fake.deleted == [NAME]
+
+
+def test_control_a_job_that_is_suspended_or_has_pods_is_not_one_that_gets_none(monkeypatch):
+    monkeypatch.setattr("erasediff.trainjob._NOTHING_SECONDS", 0.2)
+    for status, pods in ((SUSPENDED, []), (RUNNING, [{"metadata": {"name": "p"}}])):
+        fake = FakeTrainerApi(*[status] * 10, COMPLETE)
+        fake.pods = pods
+        run(fake)
+        assert fake.deleted == [NAME]
+
+
+@pytest.mark.parametrize("runtime", [runtime_with("trainer"), runtime_with("node", job="worker")])
+def test_a_runtime_without_the_container_is_told_before_anything_is_made(runtime):
+    """Trainer leaves out what it finds no place for: the pods would come up without the workdir. Control: a Role that does not tell."""
+    fake = FakeTrainerApi(COMPLETE)
+    fake.runtime = runtime
+    with pytest.raises(BadInput, match=r"^ClusterTrainingRuntime torch-distributed has no container 'node' in a job 'node': install .*\.$"):
+        run(fake)
+    assert "POST" not in [m for m, _ in fake.requests]
+    unseen = FakeTrainerApi(COMPLETE)
+    unseen.runtime = None
+    run(unseen)
+    assert unseen.deleted == [NAME]
+
+
+def test_a_webhook_that_is_down_is_told_after_minutes_and_not_after_a_day(monkeypatch):
+    """Nothing is made. Control: once the TrainJob is there, the API server may be away for as long as it takes."""
+    monkeypatch.setattr("erasediff.trainjob._NOTHING_SECONDS", 0.2)
+    fake = FakeTrainerApi(COMPLETE)
+
+    def down(document):
+        raise Refused(500, 'Internal error occurred: failed calling webhook "validator.trainjob.trainer.kubeflow.org": connection refused')
+
+    fake._create = down
+    with pytest.raises(ConnectionLost, match=r"answers 500 \(.*failed calling webhook .*: run again later"):
+        run(fake)
+    assert fake.jobs == {}
+    there = FakeTrainerApi(RUNNING, COMPLETE)
+    there.add(JOB)
+    with there:
+        jobs = client_of(there)
+        jobs.find(NAME)
+        there.transitions, there.troubles = [RUNNING, COMPLETE], [503] * 10
+        run_to_end(jobs, JOB, SOON)
+    assert there.deleted == [NAME]
 
 
 def test_one_that_never_starts_ends_at_the_deadline_and_is_deleted():

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from components.shapes import component_of
 from erasediff.attempts.workdir import Workdir
+from erasediff.logs import last_words
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import load_policy
 from erasediff.steps.table import Role, step_for
 from tests.certified import ROOT
+from tests.pipelines.containers import run_container
 
 ROW = step_for(Role.OPENS)
 CONFIG = RunConfig(seed=90125)
@@ -25,18 +24,19 @@ SIZE = {"training_cpu": "1", "training_memory": "2Gi", "training_gpus": "0"}
 
 
 def log_of(folder: Path, command: list[str], workdir: Path, request: str, form: str) -> tuple[int, list[str]]:
-    """Exit code and log of the step's container, whose command it is, run here with its executor's input."""
+    """Exit code and log of the step's container, whose command it is."""
     policy = load_policy(ROOT / "policies/class-conditional.yaml").canonical().decode()
-    values = {"step": ROW.name, "workdir": str(workdir), "request": request, "config": CONFIG.canonical().decode(), "policy": policy, **SIZE}
-    outputs = {"parameters": {"Output": {"outputFile": str(folder / "Output")}}, "outputFile": str(folder / "executor_output.json")}
-    given = json.dumps({"inputs": {"parameterValues": values}, "outputs": outputs})
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
+    values = {
+        "step": ROW.name,
+        "workdir": str(workdir),
+        "request": request,
+        "config": CONFIG.canonical().decode(),
+        "policy": policy,
+        "if_busy": "fail",
+        **SIZE,
+    }
     variables = {"ERASEDIFF_LOG": form, "ERASEDIFF_LOG_SECONDS": "600", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET}
-    found = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}", "PYTHONPATH": str(ROOT)}
-    words = [*command, "--executor_input", given, "--function_to_execute", "opens"]
-    environment = inherited | variables | found
-    ended = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    return ended.returncode, ended.stdout.splitlines()
+    return run_container(folder, command, "opens", values, environment=variables)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,9 @@ def test_a_step_that_fails_says_so_in_the_same_form(tmp_path: Path, command: lis
     assert code == 2
     levels = [json.loads(line)["level"] for line in lines]
     assert levels == ["INFO", "ERROR", "ERROR"]
+    said = last_words("\n".join([*lines, "F1127 15:06:10.9 1 main.go:49] failed to execute component: exit status 2"]))
+    assert said is not None
+    assert (said.command, said.exit_code, str(said)) == (ROW.command, code, json.loads(lines[-1])["message"])
     code, lines = log_of(tmp_path, [*command, "--component_module_path", "/nonexistent.py"], tmp_path / "work", other, "json")
     assert code == 1
     assert lines[-1].startswith("FileNotFoundError")

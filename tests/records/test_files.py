@@ -193,7 +193,7 @@ def test_a_file_from_outside_is_bounded(tmp_path: Path) -> None:
             read_bounded(path, limit, "the policy")
 
 
-@pytest.mark.parametrize(("mask", "file", "folder"), [("022", "644", "755"), ("077", "600", "700")])
+@pytest.mark.parametrize(("mask", "file", "folder"), [("022", "644", "755"), ("077", "600", "700"), ("007", "660", "770")])
 def test_what_is_written_obeys_the_umask(tmp_path: Path, mask: str, file: str, folder: str) -> None:
     code = (
         "import sys, pathlib; from erasediff.files import publish_folder, write_atomic; at = pathlib.Path(sys.argv[1]); "

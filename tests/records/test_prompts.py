@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from erasediff.errors import BadInput
+from erasediff.records.concept import load_concept_config
+from erasediff.records.config import load_config
 from erasediff.records.prompts import load_prompts
 from tests.tiny_clip import PROMPTS
 
@@ -70,3 +72,14 @@ def test_what_is_no_such_document_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="more than"):
         load_prompts(written(tmp_path / "prompts.yaml", "#" * (5 << 20)))
+
+
+@pytest.mark.parametrize("text", [f"{NAME}: 1\n{NAME}: 2\n", f"anchor_prompt: *{NAME.replace(' ', '-')}\n", f"anchor_prompt: !{NAME} x\n"])
+def test_a_configuration_of_a_concept_that_is_no_yaml_is_not_quoted(tmp_path: Path, text: str) -> None:
+    """Its anchor may name a person. Control: another configuration is quoted, so that the mistake is found sooner."""
+    path = written(tmp_path / "config.yaml", text)
+    with pytest.raises(BadInput, match=r"is not YAML 1\.2") as refusal:
+        load_concept_config(path)
+    assert "jane" not in str(refusal.value)
+    with pytest.raises(BadInput, match="jane"):
+        load_config(path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from erasediff.cluster.api import SERVICE
+from erasediff.cluster.api import SERVICE, Kind, Object
 from erasediff.cluster.deadline import Deadline
-from erasediff.errors import BadInput, RolledBack
+from erasediff.errors import BadInput, EraseDiffError, RolledBack
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate
 from erasediff.rollout.kserve import failure_of, inference_service, owned, predictor, predictor_name, service_name, storage_uri
@@ -160,6 +161,53 @@ def test_a_canary_that_a_killed_roll_out_has_left_before_our_service_is_taken_ba
     backend = begin(second)
     assert cluster.moves[-2:] == [(4, selector_of(two)), (4, selector_of(one))]
     assert backend.address() == f"http://{own_address(2)}:{PORT}"
+
+
+class StuckKServe(RecordedKServe):
+    """One whose first word of an object stays, with pods of the canary and events as the kubelet and a ReplicaSet's controller have them."""
+
+    def __init__(self, first: str, second: str, pods: list[Object], events: list[Object]) -> None:
+        super().__init__(first, second, {first: [own_address(1)]})
+        self._canary, self._pods, self._events = second, pods, events
+
+    def apply(self, kind: Kind, body: Object) -> Object:
+        applied = super().apply(kind, body)
+        del self._statuses[1:]
+        return applied
+
+    def list(self, kind: Kind, labels: dict[str, str]) -> list[Object]:
+        return self._pods if labels == selector_of(self._canary) else super().list(kind, labels)
+
+    def events(self) -> list[Object]:
+        return self._events
+
+
+def warning(reason: str, message: str, about: str) -> Object:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"type": "Warning", "reason": reason, "message": message, "lastTimestamp": now, "involvedObject": {"name": about}, "metadata": {}}
+
+
+@pytest.mark.parametrize("cause", ["mount", "quota", "none"])
+def test_a_canary_that_does_not_come_up_in_time_is_told_by_what_the_cluster_says_of_its_pods(models: tuple[Candidate, Candidate], cause: str) -> None:
+    """KServe says of it that it is not ready, and no more. Control: where the cluster says nothing either, the sentence is without a reason."""
+    first, second = models
+    one, two = predictor_name(first.uri), predictor_name(second.uri)
+    name = f"{service_name('erasediff', two)}-6f9c"
+    creating = {"metadata": {"name": f"{name}-x"}, "status": {"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}}
+    pods, events, sentence = {
+        "mount": ([creating], [warning("FailedMount", "no such claim", f"{name}-x")], f": pod {name}-x waits: FailedMount, no such claim$"),
+        "quota": ([], [warning("FailedCreate", "exceeded quota: small", name)], ": exceeded quota: small$"),
+        "none": ([], [warning("FailedCreate", "of another", f"{service_name('erasediff', one)}-6f9c")], "$"),
+    }[cause]
+    settings = S3.model_copy(update={"replicas": 1, "drain_seconds": 0})
+    backend = StandardBackend(StuckKServe(one, two, pods, events), settings)  # type: ignore[arg-type]
+    with answering(first, own_address(1), PORT):
+        backend.look()
+        backend.bring_up(first, Deadline(20))
+        backend.promote(Deadline(20))
+    backend.look()
+    with pytest.raises(EraseDiffError, match=rf"the canary {two} did not become ready within 0 s{sentence}"):
+        backend.bring_up(second, Deadline(0.2))
 
 
 def test_a_service_of_somebody_else_with_our_name_is_left_alone(models: tuple[Candidate, Candidate]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from erasediff.cluster.pods import restarts, trouble_of
-from erasediff.rollout.deployment import gave_up, is_rolled_out
+from erasediff.rollout.deployment import gave_up, is_rolled_out, refused_pods
 
 DONE = {"observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
 
@@ -39,6 +39,14 @@ def test_no_progress_counts_for_this_generation_only() -> None:
     assert gave_up(deployment(conditions=conditions))
     assert not gave_up(deployment(conditions=conditions, observedGeneration=1))
     assert not gave_up(deployment(conditions=[{"type": "Progressing", "reason": "ReplicaSetUpdated"}]))
+
+
+def test_pods_that_are_not_let_in_are_told_until_they_are() -> None:
+    message = 'pods "x" is forbidden: exceeded quota: small, requested: pods=1.'
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    assert refused_pods(deployment(conditions=[refused])) == f"the cluster refuses its pods ({message[:-1]})"
+    assert refused_pods(deployment(conditions=[refused | {"status": "False"}])) is None
+    assert refused_pods(deployment()) is None
 
 
 def pod(container: dict, **status: object) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import html
 import json
 import os
 from pathlib import Path
@@ -40,7 +41,7 @@ def opened(workdir: Workdir, request: str = "", config: str = CONFIG) -> str:
     return perform_component("check_prerequisites", str(workdir.root), documents=Documents(request, config, POLICY)).text
 
 
-def closed(workdir: Workdir, request: str = "") -> Path | None:
+def closed(workdir: Workdir, request: str = "") -> bytes:
     return perform_component("record_outcome", str(workdir.root), documents=Documents(request, CONFIG, POLICY)).report
 
 
@@ -51,7 +52,7 @@ def test_the_request_that_is_due_first_is_opened_and_gets_the_outcome(workdir: W
     first = opened(workdir)
     assert workdir.attempt(first).plan().request.label == 8
     assert workdir.attempt(first).plan().batch == ()
-    assert closed(workdir) == workdir.report
+    assert closed(workdir) == workdir.report.read_bytes()
     assert Outcome.read(workdir.outcome).forget.label == 8
     ledger = Ledger.existing(workdir.root)
     ledger.hold(asked[0].id, Reason.LITIGATION, "dpo", max(event.at for event in ledger.events()))
@@ -81,10 +82,10 @@ def test_where_nothing_is_asked_there_is_no_attempt_and_no_outcome(workdir: Work
     """Also where an earlier run was asked for something by the same documents."""
     handed = ErasureRequest(dataset="digits", label=5).canonical().decode()
     assert opened(workdir, handed)
-    assert closed(workdir, handed) is not None
+    assert closed(workdir, handed)
     workdir.outcome.unlink()
     assert opened(workdir) == ""
-    assert closed(workdir) is None
+    assert closed(workdir) == b""
     assert "no open requests for digits" in capsys.readouterr().err
     assert not workdir.outcome.exists()
 
@@ -101,12 +102,20 @@ def test_a_ledger_that_cannot_be_asked_is_not_nothing(workdir: Workdir, monkeypa
     with pytest.raises(SystemExit) as ended:
         opened(workdir)
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("erasediff check-prerequisites: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("erasediff check-prerequisites (exit code 2): ")
 
 
-@pytest.mark.parametrize(("umask", "folder", "file"), [(0, 0o770, 0o640), (0o077, 0o700, 0o600), (0o022, 0o755, 0o644)])
-def test_what_a_step_writes_is_not_for_everybody(tmp_path: Path, workdir: Workdir, umask: int, folder: int, file: int) -> None:
-    """Kubeflow's launcher sets the umask to 0. Control: any other one is whoever's set it."""
+@pytest.mark.parametrize(
+    ("pod", "umask", "folder", "file"),
+    [(True, 0, 0o770, 0o660), (True, 0o022, 0o770, 0o660), (False, 0o077, 0o700, 0o600), (False, 0o022, 0o755, 0o644)],
+)
+def test_what_a_step_writes_in_a_pod_is_for_its_group_and_for_nobody_else(
+    workdir: Workdir, monkeypatch: pytest.MonkeyPatch, pod: bool, umask: int, folder: int, file: int
+) -> None:
+    """Whatever umask it was started with: Kubeflow's launcher sets 0. Control: elsewhere the umask is the user's."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    if pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     before = os.umask(umask)
     try:
         attempt = workdir.attempt(opened(workdir, ErasureRequest(dataset="digits", label=5).canonical().decode()))
@@ -114,6 +123,17 @@ def test_what_a_step_writes_is_not_for_everybody(tmp_path: Path, workdir: Workdi
         os.umask(before)
     assert attempt.folder.stat().st_mode & 0o777 == folder
     assert attempt.path(PlanRecord).stat().st_mode & 0o777 == file
+
+
+def test_the_report_of_a_run_without_an_attempt_says_why(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: an earlier run's report lies in the workdir, and Kubeflow does not get that."""
+    workdir.report.write_text("of an earlier run")
+    other = ErasureRequest(dataset="digits", label=11).canonical().decode()
+    with pytest.raises(SystemExit):
+        opened(workdir, other)
+    page = closed(workdir, other).decode()
+    assert Outcome.read(workdir.outcome).error.message in html.unescape(page)
+    assert "(check-prerequisites) ended with exit code 2" in page
 
 
 @pytest.mark.parametrize("pod", [True, False])

@@ -297,6 +297,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], dict[str, object], str]] = {
     "target without anchor": (lambda f: None, {"erase": {"target": "anchor"}}, "anchor_prompt goes with"),
     "anchor as a label": (lambda f: None, {"erase": {"anchor": 1}}, "anchor_prompt instead"),
     "proxy": (lambda f: None, {"erase": {"proxy": {}}}, "erase.proxy"),
+    "swapped columns": (lambda f: lines(f / "red", *(f"{RED},{i:03}.png" for i in range(4))), {}, "row 3 of"),
     "unknown field": (lambda f: None, {"surprise": 1}, "surprise"),
     "batch of odd parts": (lambda f: None, {"erase": SETTINGS | {"accumulation": 3}}, "does not divide"),
     "out is there": (lambda f: (f / "out").mkdir(), {}, "is there already"),

@@ -53,7 +53,7 @@ class KubeflowRun:
     def begin(self) -> str:
         return self.step("check_prerequisites").text
 
-    def end(self) -> Path | None:
+    def end(self) -> bytes:
         return self.step("record_outcome").report
 
 
@@ -76,12 +76,12 @@ def test_the_second_run_is_refused_when_it_begins_and_changes_nothing(
         second.begin()
     assert refused.value.code == ExitCode.BAD_INPUT
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"erasediff check-prerequisites: run {FIRST} has been under way in ")
-    assert second.end() is None, "its last step leaves the first one's outcome alone"
+    assert said.startswith(f"erasediff check-prerequisites (exit code 2): run {FIRST} has been under way in ")
+    assert second.end() == b"", "its last step leaves the first one's outcome alone"
     assert files(workdir) == before
     with pytest.raises(SystemExit):  # the forget set needs the base; what counts is whose failure it is
         first.step("version_forget_set", attempt)
-    assert first.end() == workdir.report
+    assert first.end() == workdir.report.read_bytes()
     assert Outcome.read(workdir.outcome).forget.label == 3
     assert second.begin(), "control"
 
@@ -95,7 +95,7 @@ def test_a_schedule_that_meets_a_run_is_green_and_does_nothing(
         scheduled = KubeflowRun(SECOND, workdir, label, monkeypatch, if_busy="skip")
         assert scheduled.begin() == ""
         assert scheduled.step("regate") == Done()
-        assert scheduled.end() is None
+        assert scheduled.end() == b""
     assert files(workdir) == before
     assert "nothing is done until this schedule's next time" in capsys.readouterr().err
 

@@ -17,8 +17,10 @@ from erasediff.evaluate.report.plots import Curves, SampleGrid, draw_grid, plot_
 from erasediff.evaluate.report.tiles import tiles_of
 from erasediff.evaluate.report.verdict import headline, status, why_missing
 from erasediff.evaluate.report.words import duration, percent
+from erasediff.records.core import Failure
+from erasediff.steps.table import step_named
 
-__all__ = ["Curves", "ReportContent", "SampleGrid", "render_report"]
+__all__ = ["Curves", "ReportContent", "SampleGrid", "render_failure", "render_report"]
 
 
 def render_report(content: ReportContent) -> str:
@@ -60,6 +62,12 @@ def render_report(content: ReportContent) -> str:
         config=content.config,
         rows_shown=ROWS_SHOWN,
     )  # fmt: skip
+
+
+def render_failure(failure: Failure) -> str:
+    """Render the report of a run that has no attempt: one page with the sentence that says why."""
+    page = _environment().get_template("failure.html.j2")
+    return page.render(step=step_named(failure.step), message=failure.message, exit_code=failure.exit_code)
 
 
 def _environment() -> Environment:
