@@ -61,7 +61,22 @@ def _fill(unet: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path)
             f"the tensors of {folder / WEIGHTS} do not match its config ({odd[0]} and {len(odd) - 1} more differ): "
             "hand in a folder whose unet/config.json belongs to its weights."
         )
+    if odd := sorted(name for name, value in weights.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())):
+        raise BadInput(f"the tensor {odd[0]} of {folder / WEIGHTS} is not finite: hand in weights without NaN and infinity.")
     unet.load_state_dict(weights)
+
+
+def _check_size(config: dict[str, Any], folder: Path) -> None:
+    size = config.get("sample_size")
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise BadInput(
+            f"unet/config.json of {folder} has sample_size {size!r}, so nothing says how large its images are: set it to their side in pixels."
+        )
+    if config.get("in_channels") != config.get("out_channels"):
+        raise BadInput(
+            f"the denoiser of {folder} takes and returns images of other channels: hand in one that predicts epsilon or v_prediction alone."
+        )
 
 
 def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassConditionalPipeline:
@@ -84,6 +99,7 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
     config = read_json(folder / "unet/config.json")
     if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
         raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
+    _check_size(config, folder)
     try:
         logging.getLogger("diffusers").setLevel(logging.ERROR)
         unet = UNet2DModel.from_config(config)

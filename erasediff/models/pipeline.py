@@ -45,8 +45,9 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of one image."""
-        size = int(self.unet.config.sample_size)
-        return int(self.unet.config.in_channels), size, size
+        size = self.unet.config.sample_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return int(self.unet.config.in_channels), int(height), int(width)
 
     @torch.no_grad()
     def __call__(self, labels: Tensor, seeds: list[int], steps: int = 25, guidance_scale: float = 1.0) -> Tensor:
