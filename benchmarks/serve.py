@@ -28,8 +28,8 @@ from erasediff.evaluate.statistics.frechet import frechet_distance
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_file
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig, SchedulerName
 from erasediff.records.core import ServedModel, Verdict
@@ -63,7 +63,7 @@ class Solver:
 
 def pipeline_with(ready: Prepared, name: SchedulerName) -> ClassConditionalPipeline:
     """The base with another solver, in eager PyTorch."""
-    return ClassConditionalPipeline(ready.base.unet, build_scheduler(SamplerConfig(scheduler=name), ready.base.schedule.timesteps))
+    return ClassConditionalPipeline(ready.base.unet, build_scheduler(SamplerConfig(scheduler=name), ready.base.schedule))
 
 
 def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:

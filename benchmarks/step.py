@@ -20,8 +20,9 @@ from benchmarks.released import Released
 from benchmarks.results_file import Row, write_rows
 from erasediff.data.datasets import load_dataset
 from erasediff.environment import configure_process
-from erasediff.models.denoiser import build_scheduler, build_unet, schedule_of, to_unit
+from erasediff.models.denoiser import build_unet, to_unit
 from erasediff.models.noised import NoisedBatch
+from erasediff.models.process import squared_cosine
 from erasediff.records.config import EraseConfig, RunConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.trainer import Erasure
@@ -49,7 +50,7 @@ def erasure_of(name: str) -> Erasure:
     data = ErasureData(images[labels == 0], labels[labels == 0], images[labels != 0], labels[labels != 0], dataset.classes)
     torch.manual_seed(0)
     unet = build_unet(config.denoiser, 1, 8, dataset.classes)
-    schedule = schedule_of(build_scheduler(config.sampler, config.denoiser.train_timesteps))
+    schedule = squared_cosine(config.denoiser.train_timesteps)
     erase = EraseConfig.model_validate(config.erase.model_dump() | CASES[name])
     return Erasure(unet, schedule, data, erase, 0, Compute(), method=Released if name == RELEASED else None)
 

@@ -12,8 +12,8 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.commitment import request_key
 from erasediff.files import sha256_bytes, sha256_file
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import save_model
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.base import Pointer
 from erasediff.records.certificate import RequestsRecord
 from erasediff.records.config import RunConfig, SamplerConfig
@@ -54,7 +54,7 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
         mlflow_run_id="x",
     )
     request_key(workdir.request_key(REQUEST))
-    run, scheduler = workdir.open_attempt(plan, config, policy, HMAC_KEY), build_scheduler(SamplerConfig(), 1000)
+    run, scheduler = workdir.open_attempt(plan, config, policy, HMAC_KEY), build_scheduler(SamplerConfig(), squared_cosine(1000))
     before = save_model(unet(0), scheduler, workdir.models, "digits", ())
     after = save_model(unet(1), scheduler, workdir.models, "digits", (0,)).model_copy(update={"epoch": 1})
     base = BaseRecord(made_from={"plan": plan.digest()}, name="digits", version="1", model=before)

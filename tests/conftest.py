@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import NoiseSchedule, build_scheduler, build_unet, schedule_of
-from erasediff.records.config import DenoiserConfig, SamplerConfig
+from erasediff.models.denoiser import build_unet
+from erasediff.models.process import NoiseSchedule, squared_cosine
+from erasediff.records.config import DenoiserConfig
 from tests.migrated import make_empty_database, migrated
 from tests.shared import share_in, shared
 from tests.unsynced import unsynced
@@ -91,7 +92,7 @@ def tiny_unet() -> Callable[..., torch.nn.Module]:
 @pytest.fixture(scope="session")
 def schedule() -> NoiseSchedule:
     """The forward process of the default sampler."""
-    return schedule_of(build_scheduler(SamplerConfig(), 1000))
+    return squared_cosine(1000)
 
 
 @pytest.fixture(scope="session")

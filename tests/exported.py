@@ -11,8 +11,8 @@ import torch
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_bytes, sha256_file
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
 from erasediff.records.core import ServedModel, Verdict
@@ -31,7 +31,7 @@ def export_once(pipeline: ClassConditionalPipeline, to: Path) -> None:
 def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int, epoch: int, forgotten: tuple[int, ...] = ()) -> ServedModel:
     """Export a random denoiser: what it draws is noise, and everything else is as it will be."""
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline = ClassConditionalPipeline(unet(seed), build_scheduler(SamplerConfig(), 1000))
+    pipeline = ClassConditionalPipeline(unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000)))
     export_once(pipeline, folder / "model.onnx")
     save_table(SOLVER, solver_table("ddim", 2, pipeline.schedule), folder / "solvers.npz")
     return describe(folder, epoch=epoch, forgotten=forgotten, weights_sha256=f"{seed:064x}")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from erasediff.evaluate.statistics import Equivalence, membership_auc
-from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.denoiser import Denoiser
+from erasediff.models.process import NoiseSchedule
 
 Scores = NDArray[np.float64]
 _BATCH = 256

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from erasediff.models.denoiser import NoiseSchedule, build_scheduler
+from erasediff.models.process import NoiseSchedule, build_scheduler
 from erasediff.records.config import SamplerConfig, SchedulerName
 from erasediff.serve.solver import SolverTable, Table
 
@@ -23,7 +23,7 @@ def solver_table(name: SchedulerName, steps: int, schedule: NoiseSchedule) -> So
     A scheduler configured for models that predict the clean image is linear in its inputs. So it gets unit vectors:
     x_T is the first, and the clean image predicted at step j the (j+2)-th; what it returns are the coefficients.
     """
-    solver: Any = build_scheduler(SamplerConfig(scheduler=name, steps=steps), schedule.timesteps, "sample")
+    solver: Any = build_scheduler(SamplerConfig(scheduler=name, steps=steps), schedule, "sample")
     solver.register_to_config(thresholding=False, clip_sample=False)  # the clean image is clipped beforehand
     solver.set_timesteps(steps)
     basis, states = torch.eye(steps + 1, dtype=torch.float64), []

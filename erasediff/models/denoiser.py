@@ -1,17 +1,15 @@
-"""The interface of a model: it predicts noise, has a null condition and a noise schedule."""
+"""The interface of a model, which predicts noise under a condition, and the class-conditional UNet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput
-from erasediff.records.config import DenoiserConfig, SamplerConfig
-
-PredictionType = Literal["epsilon", "v_prediction"]
+from erasediff.records.config import DenoiserConfig
 
 
 class Denoiser(Protocol):
@@ -37,36 +35,6 @@ class UNetDenoiser:
         return prediction
 
 
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """The forward process x_t = √ā_t·x_0 + √(1-ā_t)·ε (Ho et al. 2020, eq. 4)."""
-
-    alphas_cumprod: Tensor
-    prediction_type: PredictionType = "epsilon"
-
-    @property
-    def timesteps(self) -> int:
-        """T, the number of training timesteps."""
-        return len(self.alphas_cumprod)
-
-    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t for ``clean [B,C,H,W]``, ``noise`` of the same shape and ``timesteps [B]``."""
-        signal = self.alphas_cumprod.to(clean.device)[timesteps].view(-1, 1, 1, 1)
-        return signal.sqrt() * clean + (1 - signal).sqrt() * noise
-
-    def goal(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What a perfect denoiser predicts: ε, or v = √ā_t·ε - √(1-ā_t)·x_0 (Salimans and Ho 2022, eq. 12)."""
-        if self.prediction_type == "epsilon":
-            return noise
-        signal = self.alphas_cumprod.to(clean.device)[timesteps].view(-1, 1, 1, 1)
-        return signal.sqrt() * noise - (1 - signal).sqrt() * clean
-
-    def draw_timesteps(self, count: int, generator: torch.Generator) -> Tensor:
-        """``count`` timesteps in antithetic pairs (t, T-1-t): uniform, with less variance than independent draws."""
-        half = torch.randint(0, self.timesteps, ((count + 1) // 2,), generator=generator)
-        return torch.cat([half, self.timesteps - 1 - half])[:count]
-
-
 def build_unet(config: DenoiserConfig, channels: int, size: int, classes: int) -> torch.nn.Module:
     """A class-conditional UNet for images ``[channels, size, size]`` with self-attention at its coarsest level."""
     from diffusers import UNet2DModel
@@ -85,36 +53,6 @@ def build_unet(config: DenoiserConfig, channels: int, size: int, classes: int) -
         resnet_time_scale_shift="scale_shift" if config.conditioning == "scale-shift" else "default",
     )
     return unet
-
-
-def build_scheduler(sampler: SamplerConfig, train_timesteps: int, prediction: PredictionType | Literal["sample"] = "epsilon") -> object:
-    """The diffusers scheduler that samples, on a squared-cosine schedule (Nichol and Dhariwal 2021)."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-
-    shared = {
-        "num_train_timesteps": train_timesteps,
-        "beta_schedule": "squaredcos_cap_v2",
-        "timestep_spacing": "trailing",
-        "prediction_type": prediction,
-    }
-    if sampler.scheduler == "ddim":
-        return DDIMScheduler(clip_sample=True, set_alpha_to_one=True, **shared)
-    multistep = {"thresholding": True, "sample_max_value": 1.0, "solver_order": 2, "final_sigmas_type": "zero", "lower_order_final": True}
-    if sampler.scheduler == "unipc":
-        return UniPCMultistepScheduler(predict_x0=True, **multistep, **shared)
-    return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **multistep, **shared)
-
-
-def schedule_of(scheduler: object) -> NoiseSchedule:
-    """The forward process that a diffusers scheduler assumes.
-
-    Raises:
-        BadInput: the model predicts something other than ε or v.
-    """
-    prediction_type: Any = getattr(getattr(scheduler, "config", None), "prediction_type", None)
-    if prediction_type not in get_args(PredictionType):
-        raise BadInput(f"prediction type {prediction_type!r} is not known: hand in a model that predicts {' or '.join(get_args(PredictionType))}.")
-    return NoiseSchedule(scheduler.alphas_cumprod, prediction_type)  # type: ignore[attr-defined]
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -13,10 +13,9 @@ from erasediff.errors import BadInput
 from erasediff.files import publish_folder, sha256_file, sha256_folder
 from erasediff.models.layout import WEIGHTS, check_layout, check_rest, check_weights, read_json
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import read_scheduler
 from erasediff.records.base import Pointer
 from erasediff.records.core import ModelRecord
-
-SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 
 
 def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str, forgotten: tuple[int, ...]) -> ModelRecord:
@@ -53,16 +52,6 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise BadInput(f"{path} is not a safetensors file: convert the weights to safetensors; pickles are never loaded.") from None
 
 
-def _build_scheduler(folder: Path) -> Any:
-    import diffusers
-
-    config = read_json(folder / "scheduler/scheduler_config.json")
-    name = config.get("_class_name")
-    if name not in SCHEDULERS:
-        raise BadInput(f"the scheduler {name!r} of {folder} is not known: use one of {', '.join(SCHEDULERS)}.")
-    return getattr(diffusers, name).from_config(config)
-
-
 def _fill(unet: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
     expected = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
@@ -72,7 +61,22 @@ def _fill(unet: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path)
             f"the tensors of {folder / WEIGHTS} do not match its config ({odd[0]} and {len(odd) - 1} more differ): "
             "hand in a folder whose unet/config.json belongs to its weights."
         )
+    if odd := sorted(name for name, value in weights.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())):
+        raise BadInput(f"the tensor {odd[0]} of {folder / WEIGHTS} is not finite: hand in weights without NaN and infinity.")
     unet.load_state_dict(weights)
+
+
+def _check_size(config: dict[str, Any], folder: Path) -> None:
+    size = config.get("sample_size")
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+        raise BadInput(
+            f"unet/config.json of {folder} has sample_size {size!r}, so nothing says how large its images are: set it to their side in pixels."
+        )
+    if config.get("in_channels") != config.get("out_channels"):
+        raise BadInput(
+            f"the denoiser of {folder} takes and returns images of other channels: hand in one that predicts epsilon or v_prediction alone."
+        )
 
 
 def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassConditionalPipeline:
@@ -95,13 +99,14 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
     config = read_json(folder / "unet/config.json")
     if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
         raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
+    _check_size(config, folder)
     try:
         logging.getLogger("diffusers").setLevel(logging.ERROR)
         unet = UNet2DModel.from_config(config)
     except (TypeError, ValueError) as error:
         raise BadInput(f"the config of {folder} does not describe a UNet2DModel ({error}): hand in the folder again.") from None
     _fill(unet, weights, folder)
-    return ClassConditionalPipeline(unet.eval(), _build_scheduler(folder))
+    return ClassConditionalPipeline(unet.eval(), read_scheduler(read_json(folder / "scheduler/scheduler_config.json"), str(folder)))
 
 
 def load_recorded(folder: Path, record: ModelRecord) -> ClassConditionalPipeline:

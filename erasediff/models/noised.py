@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.denoiser import Denoiser
+from erasediff.models.process import NoiseSchedule
 
 
 @dataclass(frozen=True)

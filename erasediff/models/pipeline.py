@@ -8,7 +8,9 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, schedule_of
+from erasediff.models.denoiser import Denoiser, UNetDenoiser
+from erasediff.models.process import NoiseSchedule, build_scheduler, deterministic, schedule_of
+from erasediff.records.config import SamplerConfig
 
 
 class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -31,6 +33,10 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         """The forward process the model was trained with."""
         return schedule_of(self.scheduler)
 
+    def sampled_by(self, sampler: SamplerConfig) -> ClassConditionalPipeline:
+        """The same model with the scheduler that a run measures, saves and serves it with."""
+        return ClassConditionalPipeline(self.unet, build_scheduler(sampler, self.schedule))
+
     @property
     def classes(self) -> int:
         """The number of classes; it is also the index of the null label."""
@@ -39,8 +45,9 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of one image."""
-        size = int(self.unet.config.sample_size)
-        return int(self.unet.config.in_channels), size, size
+        size = self.unet.config.sample_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return int(self.unet.config.in_channels), int(height), int(width)
 
     @torch.no_grad()
     def __call__(self, labels: Tensor, seeds: list[int], steps: int = 25, guidance_scale: float = 1.0) -> Tensor:
@@ -57,4 +64,4 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         from erasediff.models.sampler import sample
 
-        return sample(self.denoiser, self.scheduler, self.image_shape, self.classes, labels, seeds, steps, guidance_scale)
+        return sample(self.denoiser, deterministic(self.scheduler), self.image_shape, self.classes, labels, seeds, steps, guidance_scale)

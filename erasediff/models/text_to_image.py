@@ -20,8 +20,9 @@ from torch import Tensor
 
 from erasediff.errors import BadInput
 from erasediff.files import publish_folder
-from erasediff.models.denoiser import NoiseSchedule, schedule_of, to_unit
+from erasediff.models.denoiser import to_unit
 from erasediff.models.layout import WEIGHTS, check_files, read_json
+from erasediff.models.process import NoiseSchedule, schedule_of
 
 KIND = "StableDiffusionPipeline"
 _INDEX = "model_index.json"

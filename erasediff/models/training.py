@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
-from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser, build_scheduler, build_unet, schedule_of
+from erasediff.models.denoiser import Denoiser, UNetDenoiser, build_unet
 from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.optimisation import ExponentialMovingAverage, gradient_of, linear_decay, side_by_side
+from erasediff.models.process import NoiseSchedule, build_scheduler, squared_cosine
 from erasediff.records.config import RunConfig
 
 _WARMUP_STEPS = 50
@@ -90,8 +91,8 @@ def train_base(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         unet = build_unet(config.denoiser, images.shape[1], images.shape[2], classes).to(device).train()
-    scheduler = build_scheduler(config.sampler, config.denoiser.train_timesteps, config.denoiser.prediction)
-    schedule, denoiser = schedule_of(scheduler), UNetDenoiser(unet)
+    schedule = squared_cosine(config.denoiser.train_timesteps, config.denoiser.prediction)
+    scheduler, denoiser = build_scheduler(config.sampler, schedule), UNetDenoiser(unet)
     generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=_BETAS, fused=True)
     data = TrainingSet(images, labels, classes, training.label_dropout)

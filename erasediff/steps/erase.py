@@ -48,7 +48,7 @@ def erase(attempt: Attempt) -> ErasedRecord | None:
         write_atomic(attempt.folder / CURVES, (lead.folder / record.curves.uri).read_bytes())
         return record
     base, compute = attempt.need(BaseRecord), Compute(config.device, config.erase.precision)
-    pipeline = load_model(attempt.workdir.models, base.model)
+    pipeline = load_model(attempt.workdir.models, base.model).sampled_by(config.sampler)
     with compute.main_first():
         data = _erasure_data(attempt, config, base)
     erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, compute)

@@ -51,7 +51,7 @@ def evaluate(attempt: Attempt) -> Measurements:
     device = resolve_device(config.device)
     real = real_images(config)
     detector = classifier(attempt, real)
-    before, after = load_model(attempt.workdir.models, base.model), load_model(attempt.workdir.models, erased.model)
+    before, after = (load_model(attempt.workdir.models, record.model).sampled_by(config.sampler) for record in (base, erased))
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)

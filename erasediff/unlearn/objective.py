@@ -25,8 +25,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.denoiser import Denoiser
 from erasediff.models.noised import NoisedBatch
+from erasediff.models.process import NoiseSchedule
 from erasediff.unlearn.posterior import ClassPosterior
 from erasediff.unlearn.randomness import Randomness
 

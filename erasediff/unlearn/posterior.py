@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import NoiseSchedule
+from erasediff.models.process import NoiseSchedule
 from erasediff.unlearn.randomness import Randomness
 
 _MAX_IMAGES = 8192

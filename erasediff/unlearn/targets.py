@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from erasediff.errors import BadInput
-from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.denoiser import Denoiser
+from erasediff.models.process import NoiseSchedule
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn import objective
 from erasediff.unlearn.mixture import RetainedMixture

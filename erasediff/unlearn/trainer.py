@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
-from erasediff.models.denoiser import Denoiser, NoiseSchedule, UNetDenoiser
+from erasediff.models.denoiser import Denoiser, UNetDenoiser
 from erasediff.models.optimisation import ExponentialMovingAverage, linear_decay
+from erasediff.models.process import NoiseSchedule
 from erasediff.progress import ReportProgress
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
-from erasediff.models.denoiser import Denoiser, NoiseSchedule
+from erasediff.models.denoiser import Denoiser
 from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.optimisation import gradient_of, side_by_side
+from erasediff.models.process import NoiseSchedule
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.mixture import RetainedMixture

@@ -27,8 +27,8 @@ from erasediff.evaluate.real import real_images
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.attacks import Detections
 from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig, SamplerConfig
 from erasediff.records.measurements import ClassAccuracy
@@ -57,7 +57,7 @@ def dinov2(exam: Examination, tmp_path_factory: pytest.TempPathFactory) -> Featu
 
 @pytest.fixture(scope="module")
 def models(tiny_unet) -> tuple[ClassConditionalPipeline, ClassConditionalPipeline]:
-    return tuple(ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), 1000)) for seed in (0, 1))
+    return tuple(ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000))) for seed in (0, 1))
 
 
 def kept(exam: Examination, models) -> tuple[RetainedSamples, RetainedSamples]:

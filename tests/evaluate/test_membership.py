@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from erasediff.evaluate.membership import ATTACKS, Target, membership, scores
-from erasediff.models.denoiser import NoiseSchedule, build_scheduler, schedule_of
-from erasediff.records.config import SamplerConfig
+from erasediff.models.process import NoiseSchedule, squared_cosine
 
 CPU = torch.device("cpu")
-SCHEDULE = schedule_of(build_scheduler(SamplerConfig(), 1000))
+SCHEDULE = squared_cosine(1000)
 
 
 class Memory:

@@ -14,8 +14,8 @@ from torch import Tensor
 from erasediff.evaluate import sampling
 from erasediff.evaluate.sampling import Source, draw_batches, draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key, secret_key, seed_commitment
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.base import canonical_json
 from erasediff.records.config import SamplerConfig
@@ -59,7 +59,7 @@ def test_seeds_are_exact_in_canonical_json() -> None:
 
 @pytest.fixture(scope="module")
 def source(tiny_unet) -> Source:
-    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), 1000))
+    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)))
     return Source.of(pipeline, torch.device("cpu"))
 
 

@@ -10,8 +10,8 @@ import torch
 
 from erasediff.errors import BadInput
 from erasediff.export.onnx import INPUTS, OUTPUT, OnnxDenoiser, example_inputs, export_denoiser, measure_parity, quantise
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.models.sampler import sample
 from erasediff.records.config import SamplerConfig
 
@@ -20,7 +20,7 @@ LIMIT = 1e-3  # of the shipped policy
 
 
 def pipeline_of(unet: torch.nn.Module) -> ClassConditionalPipeline:
-    return ClassConditionalPipeline(unet, build_scheduler(SamplerConfig(), 1000))
+    return ClassConditionalPipeline(unet, build_scheduler(SamplerConfig(), squared_cosine(1000)))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_graph_stands_alone_and_names_its_ends(graph: Path) -> None:
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_sampling_from_the_graph_is_sampling_from_the_model(pipeline, graph: Path, scheduler: str, guidance: float) -> None:
     """One sampling loop for both; one grey level for the last bits of float32."""
-    solver = build_scheduler(SamplerConfig(scheduler=scheduler), 1000)
+    solver = build_scheduler(SamplerConfig(scheduler=scheduler), squared_cosine(1000))
     arguments = (solver, (1, 8, 8), 10, torch.arange(6), [1, 2, 3, 4, 5, 6], 6, guidance)
     served, measured = sample(OnnxDenoiser(graph), *arguments).int(), sample(pipeline.denoiser, *arguments).int()
     assert (served - measured).abs().max() <= 1

@@ -14,9 +14,9 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import load_model, load_pipeline, save_model
 from erasediff.models.layout import WEIGHTS
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.config import SamplerConfig
 from erasediff.records.core import ModelRecord
 
@@ -24,7 +24,7 @@ from erasediff.records.core import ModelRecord
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, tiny_unet) -> tuple[Path, ModelRecord]:
     models = tmp_path_factory.mktemp("models")
-    return models, save_model(tiny_unet(), build_scheduler(SamplerConfig(), 1000), models, "digits", (7, 3))
+    return models, save_model(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)), models, "digits", (7, 3))
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def test_weights_survive_the_disk_bit_for_bit(saved, tiny_unet) -> None:
 
 def test_control_other_weights_are_other_weights(saved, tiny_unet) -> None:
     models, record = saved
-    other = save_model(tiny_unet(1), build_scheduler(SamplerConfig(), 1000), models, "digits", (7, 3))
+    other = save_model(tiny_unet(1), build_scheduler(SamplerConfig(), squared_cosine(1000)), models, "digits", (7, 3))
     assert other.weights != record.weights
     assert not torch.equal(load_model(models, other).unet.conv_in.weight, load_model(models, record).unet.conv_in.weight)
 
 
 def test_saving_twice_names_the_same_folder(saved, tiny_unet) -> None:
     models, record = saved
-    assert save_model(tiny_unet(), build_scheduler(SamplerConfig(), 1000), models, "digits", (3, 7)) == record
+    assert save_model(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)), models, "digits", (3, 7)) == record
 
 
 def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
@@ -66,7 +66,7 @@ def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm-solver++", "unipc"])
 def test_the_scheduler_that_is_loaded_is_the_one_that_was_saved(tmp_path: Path, tiny_unet, scheduler) -> None:
-    built = build_scheduler(SamplerConfig(scheduler=scheduler), 500)
+    built = build_scheduler(SamplerConfig(scheduler=scheduler), squared_cosine(500))
     record = save_model(tiny_unet(), built, tmp_path, "digits", ())
     loaded = load_model(tmp_path, record)
     assert type(loaded.scheduler) is type(built)
@@ -129,7 +129,17 @@ DAMAGES = {
     "unet config not JSON": (lambda f: (f / UNET).write_text("{"), "is not JSON"),
     "unet config a list": (lambda f: (f / UNET).write_text("[]"), "not a JSON object"),
     "scheduler config not JSON": (lambda f: (f / SCHEDULER).write_bytes(b"\xff\xfe"), "is not JSON"),
-    "scheduler unknown": (edit_json(SCHEDULER, _class_name="EulerDiscreteScheduler"), "is not known"),
+    "scheduler unknown": (edit_json(SCHEDULER, _class_name="FlowMatchEulerDiscreteScheduler"), "is not known"),
+    "betas unknown": (edit_json(SCHEDULER, beta_schedule="sideways"), "correct its scheduler_config.json"),
+    "betas not numbers": (edit_json(SCHEDULER, trained_betas=["a", "b"]), "correct its scheduler_config.json"),
+    "betas that take noise away": (edit_json(SCHEDULER, trained_betas=[0.1, -0.2, 0.1]), "are no noise schedule"),
+    "betas beyond 1": (edit_json(SCHEDULER, beta_schedule="linear", beta_end=2.0), "are no noise schedule"),
+    "pure noise and epsilon": (edit_json(SCHEDULER, rescale_betas_zero_snr=True), "zero terminal SNR"),
+    "predicts images": (edit_json(SCHEDULER, prediction_type="sample"), "predicts epsilon or v_prediction"),
+    "size unknown": (edit_json(UNET, sample_size=None), "how large its images are"),
+    "size of three sides": (edit_json(UNET, sample_size=[8, 8, 8]), "how large its images are"),
+    "learned variance": (edit_json(UNET, out_channels=2), "images of other channels"),
+    "not a number": (edit_tensors(lambda t: t["conv_in.bias"].fill_(float("nan"))), "not finite"),
     "scheduler unnamed": (edit_json(SCHEDULER, _class_name=None), "is not known"),
     "other denoiser": (edit_json(UNET, _class_name="UNet3DConditionModel"), "not a class-conditional"),
     "no classes": (edit_json(UNET, num_class_embeds=None), "not a class-conditional"),
@@ -151,6 +161,23 @@ def test_a_damaged_folder_is_refused_with_one_sentence(folder: Path, name: str) 
 
 def test_control_an_undamaged_folder_loads(folder: Path) -> None:
     assert load_pipeline(folder).classes == 10
+    edit_json(UNET, sample_size=[8, 8])(folder)
+    assert load_pipeline(folder).image_shape == (1, 8, 8), "both sides may be given"
+
+
+def test_a_run_samples_by_its_own_solver_on_the_models_own_schedule(folder: Path) -> None:
+    """What is measured is what is served, whatever scheduler the folder came with. Without a run, one that needs fresh noise is not used either."""
+    edit_json(SCHEDULER, _class_name="DDPMScheduler", beta_schedule="linear", clip_sample=True)(folder)
+    model = load_pipeline(folder)
+    run = model.sampled_by(SamplerConfig(scheduler="unipc"))
+    assert type(run.scheduler).__name__ == "UniPCMultistepScheduler"
+    linear = torch.linspace(1e-4, 0.02, 1000)
+    for schedule in (model.schedule, run.schedule):
+        assert torch.allclose(schedule.alphas_cumprod, (1 - linear).cumprod(0))
+    labels, seeds = torch.arange(3), [1, 2, 3]
+    assert torch.equal(model(labels, seeds, 4), model(labels, seeds, 4)), "an image is its seed's"
+    assert torch.equal(model(labels, seeds, 4), model.sampled_by(SamplerConfig())(labels, seeds, 4))
+    assert not torch.equal(model(labels, seeds, 4), run(labels, seeds, 4)), "control"
 
 
 def test_weights_that_are_not_the_named_ones_are_refused(saved, folder: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import UNetDenoiser, build_scheduler, to_bytes, to_unit
+from erasediff.models.denoiser import UNetDenoiser, to_bytes, to_unit
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.models.sampler import ImageNoise, Start, guided, sample
 from erasediff.records.config import SamplerConfig
 
@@ -28,7 +29,7 @@ class Counting:
 
 
 def draw(unet, labels=LABELS, seeds=SEEDS, name="dpm-solver++", guidance=1.0, steps=5) -> Tensor:
-    scheduler = build_scheduler(SamplerConfig(scheduler=name), 1000)
+    scheduler = build_scheduler(SamplerConfig(scheduler=name), squared_cosine(1000))
     return sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, labels, seeds, steps, guidance)
 
 
@@ -56,7 +57,7 @@ def test_an_image_depends_on_its_own_seed_and_label_alone(tiny_unet, name: str) 
 @SCHEDULERS
 def test_the_same_batch_gives_the_same_bytes(tiny_unet, name: str) -> None:
     """Also from one scheduler object used twice: multi-step solvers keep state, and threads share the object."""
-    unet, scheduler = tiny_unet(), build_scheduler(SamplerConfig(scheduler=name), 1000)
+    unet, scheduler = tiny_unet(), build_scheduler(SamplerConfig(scheduler=name), squared_cosine(1000))
     first, second = (sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 5) for _ in range(2))
     assert torch.equal(first, second)
     assert scheduler.num_inference_steps is None, "sampling works on a copy"
@@ -95,7 +96,7 @@ def test_sampling_leaves_the_global_generator_alone(tiny_unet) -> None:
 def test_guidance_one_asks_once(tiny_unet, guidance: float, rows: int) -> None:
     """What guidance costs: nothing at 1, twice the rows elsewhere, always one call a step."""
     counting = Counting(UNetDenoiser(tiny_unet()))
-    scheduler = build_scheduler(SamplerConfig(), 1000)
+    scheduler = build_scheduler(SamplerConfig(), squared_cosine(1000))
     sample(counting, scheduler, (1, 8, 8), 10, LABELS, SEEDS, 4, guidance)
     assert counting.rows == [rows] * 4
 
@@ -115,7 +116,7 @@ def test_guidance_is_the_formula_of_the_paper(w: float) -> None:
 
 
 def test_the_pipeline_samples_like_the_sampler(tiny_unet) -> None:
-    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), 1000))
+    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)))
     assert torch.equal(pipeline(LABELS, SEEDS, steps=5, guidance_scale=2.0), draw(tiny_unet(), guidance=2.0))
 
 
@@ -139,7 +140,7 @@ def test_a_start_under_little_noise_is_kept_and_under_all_of_it_forgotten(tiny_u
             signal = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
             return (noised - signal.sqrt() * images) / (1 - signal).sqrt()
 
-    scheduler = build_scheduler(SamplerConfig(scheduler=name), 1000)
+    scheduler = build_scheduler(SamplerConfig(scheduler=name), squared_cosine(1000))
     kept = sample(Knowing(), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(images, 0.5))
     assert levels(kept, to_bytes(images)) <= 1
     counted = Counting(UNetDenoiser(unet))

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.models.concepts import CONDITIONS, RECORD, read_forgotten, same_rows, write_forgotten
-from erasediff.models.denoiser import schedule_of
 from erasediff.models.layout import WEIGHTS
+from erasediff.models.process import schedule_of
 from erasediff.models.text_to_image import PromptDenoiser, TextToImage, encode_images, encode_prompts, load_text_to_image, save_text_to_image
 from tests.stable_diffusion import BLUE, CAT, GREEN, LATENT, LENGTH, RED, SIZE, images_of, state, write_model
 

@@ -9,8 +9,9 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput, NonFinite
-from erasediff.models.denoiser import DenoiserConfig, NoiseSchedule, resolve_device, to_unit
+from erasediff.models.denoiser import DenoiserConfig, resolve_device, to_unit
 from erasediff.models.optimisation import ExponentialMovingAverage
+from erasediff.models.process import NoiseSchedule
 from erasediff.models.training import train_base
 from erasediff.records.config import BaseTrainingConfig, EraseConfig, RunConfig
 

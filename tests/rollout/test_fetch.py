@@ -22,10 +22,9 @@ from tests.exported import describe
 def admissible(exported: Exported) -> Exported:
     """With real tables, so that it can be admitted."""
     from erasediff.export.solvers import solver_table
-    from erasediff.models.denoiser import build_scheduler, schedule_of
-    from erasediff.records.config import SamplerConfig
+    from erasediff.models.process import squared_cosine
 
-    save_table("ddim-2", solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), exported.folder / "solvers.npz")
+    save_table("ddim-2", solver_table("ddim", 2, squared_cosine(1000)), exported.folder / "solvers.npz")
     describe(exported.folder)
     return Exported.read(exported.folder)
 

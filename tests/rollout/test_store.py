@@ -124,11 +124,10 @@ def test_a_store_that_cannot_be_used_ends_in_one_sentence(
 
 def test_what_was_published_is_what_a_server_admits(tmp_path: Path, exported: Exported) -> None:
     from erasediff.export.solvers import solver_table
-    from erasediff.models.denoiser import build_scheduler, schedule_of
-    from erasediff.records.config import SamplerConfig
+    from erasediff.models.process import squared_cosine
     from erasediff.serve.solver import save_table
 
-    save_table("ddim-2", solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), exported.folder / "solvers.npz")
+    save_table("ddim-2", solver_table("ddim", 2, squared_cosine(1000)), exported.folder / "solvers.npz")
     describe(exported.folder)
     whole = Exported.read(exported.folder)
     assert admit(Path(FolderStore(tmp_path / "claim").publish(whole)), ServingRules()).model == whole.model

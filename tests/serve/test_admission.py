@@ -9,9 +9,8 @@ import pytest
 from erasediff.errors import BadInput, EraseDiffError, IntegrityError
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_file
-from erasediff.models.denoiser import build_scheduler, schedule_of
+from erasediff.models.process import squared_cosine
 from erasediff.records.base import Pointer
-from erasediff.records.config import SamplerConfig
 from erasediff.records.core import MANIFEST, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import admit
@@ -23,7 +22,7 @@ WEIGHTS = "1" * 64
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model.onnx").write_bytes(b"a graph")
-    table = solver_table("ddim", 5, schedule_of(build_scheduler(SamplerConfig(), 1000)))
+    table = solver_table("ddim", 5, squared_cosine(1000))
     save_table("ddim-5", table, tmp_path / "solvers.npz")
     write(tmp_path)
     return tmp_path

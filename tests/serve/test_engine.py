@@ -9,8 +9,8 @@ import pytest
 
 from erasediff.errors import BadInput
 from erasediff.export.solvers import solver_table
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.config import SamplerConfig
 from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
@@ -25,7 +25,7 @@ SOLVER = "dpm-solver++-10"
 def engine(tiny_unet, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Real onnxruntime over a real export."""
     path = tmp_path_factory.mktemp("engine") / "model.onnx"
-    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), 1000))
+    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)))
     export_once(pipeline, path)
     graph = OnnxGraph(path)
     assert graph.image_shape == pipeline.image_shape

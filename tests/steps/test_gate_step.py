@@ -19,8 +19,8 @@ from erasediff.errors import BadInput, EraseDiffError, IntegrityError
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.real import real_images
 from erasediff.files import append_line, sha256_bytes
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.folder import save_model
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.base import Pointer
 from erasediff.records.config import DenoiserConfig, DetectorConfig, RunConfig, SamplerConfig
 from erasediff.records.core import BaseRecord, ErasedRecord, ErasureRequest, PlanRecord, Try, Verdict, VerdictRecord
@@ -63,7 +63,7 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
         mlflow_run_id=Tracking(workdir.root).start_run("test", {}),
     )
     opened = workdir.open_attempt(plan, CONFIG, policy, KEY)
-    scheduler = build_scheduler(CONFIG.sampler, 1000)
+    scheduler = build_scheduler(CONFIG.sampler, squared_cosine(1000))
     before, after = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
     BaseRecord(name="digits", version="2", model=before, judges=judges.pin_judges(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
     curves = Pointer(uri="curves.npz", sha256=DIGEST)

@@ -11,9 +11,8 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.export.solvers import solver_table
-from erasediff.models.denoiser import build_scheduler, schedule_of
+from erasediff.models.process import squared_cosine
 from erasediff.records.base import Pointer
-from erasediff.records.config import SamplerConfig
 from erasediff.records.core import ErasureRequest, ModelRecord, PlanRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import save_table
@@ -129,7 +128,7 @@ class Registry:
     def add(self, folder: Path, epoch: int, verdict: str = "PASS", **tags: str) -> str:
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(f"graph {folder}".encode())
-        save_table(SOLVER, solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), folder / "solvers.npz")
+        save_table(SOLVER, solver_table("ddim", 2, squared_cosine(1000)), folder / "solvers.npz")
         weights = f"{len(str(folder)):02x}" * 32
         served = describe(folder, epoch=epoch, weights_sha256=weights)
         run_id = self.tracking.start_run("a run", {})

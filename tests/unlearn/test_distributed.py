@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from erasediff.errors import BadInput
-from erasediff.models.denoiser import NoiseSchedule
+from erasediff.models.process import NoiseSchedule
 from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.trainer import run
 

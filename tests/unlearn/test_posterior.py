@@ -9,8 +9,9 @@ from scipy.special import logsumexp
 from scipy.stats import chisquare, multivariate_normal
 from torch import Tensor
 
-from erasediff.models.denoiser import NoiseSchedule, to_unit
+from erasediff.models.denoiser import to_unit
 from erasediff.models.noised import NoisedBatch
+from erasediff.models.process import NoiseSchedule
 from erasediff.unlearn import mixture
 from erasediff.unlearn.mixture import RetainedMixture
 from erasediff.unlearn.objective import from_posterior, relabelled, uniform_over

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
-from erasediff.models.denoiser import NoiseSchedule
 from erasediff.models.noised import NoisedBatch
+from erasediff.models.process import NoiseSchedule
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.methods import finetune, munba, neggrad, prelude, retrain, sa, salun, sfron, siss
 from erasediff.unlearn.trainer import Erasure

@@ -10,8 +10,8 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from erasediff.errors import BadInput
-from erasediff.models.denoiser import NoiseSchedule
 from erasediff.models.noised import NoisedBatch, denoising_loss
+from erasediff.models.process import NoiseSchedule
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.objective import always, relabelled, repelled, rising, uniform_noise, uniform_over
 from erasediff.unlearn.randomness import Randomness

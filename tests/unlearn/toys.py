@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import NoiseSchedule
 from erasediff.models.noised import NoisedBatch
+from erasediff.models.process import NoiseSchedule
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.randomness import Randomness

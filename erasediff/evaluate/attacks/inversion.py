@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from erasediff.errors import BadInput, NonFinite
 from erasediff.evaluate.attacks.training import FreeLastRow
-from erasediff.models.denoiser import NoiseSchedule
+from erasediff.models.process import NoiseSchedule
 from erasediff.models.text_to_image import TextToImage
 from erasediff.progress import progress
 from erasediff.records.prompt_policy import PromptInversionPolicy

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from erasediff.evaluate.attacks.probe import Probe, Suspect
-from erasediff.models.denoiser import build_scheduler
+from erasediff.models.process import build_scheduler
 from erasediff.models.sampler import Start
 from erasediff.records.config import SamplerConfig
 
@@ -19,8 +19,7 @@ STEPS = 50
 
 def _ddim(suspect: Suspect, name: str, **changes: float) -> Probe:
     """The label by DDIM at many steps, whatever solver serves."""
-    schedule = suspect.model.schedule
-    scheduler = build_scheduler(SamplerConfig(scheduler="ddim"), schedule.timesteps, schedule.prediction_type)
+    scheduler = build_scheduler(SamplerConfig(scheduler="ddim"), suspect.model.schedule)
     return suspect.probe(name, steps=STEPS).by(scheduler=scheduler, **changes)
 
 

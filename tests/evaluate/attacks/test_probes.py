@@ -14,8 +14,8 @@ from erasediff.evaluate.attacks import PROBES, Suspect, null_label_probe, probe_
 from erasediff.evaluate.attacks.embeddings import embedding_of, with_conditions
 from erasediff.evaluate.attacks.probe import Probe
 from erasediff.evaluate.sampling import draw_samples
-from erasediff.models.denoiser import build_scheduler
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.config import SamplerConfig
 from erasediff.records.policy import GatePolicy, load_policy
 
@@ -27,7 +27,7 @@ Maker = Callable[..., ClassConditionalPipeline]
 
 @pytest.fixture
 def pipeline(tiny_unet) -> Maker:
-    return lambda seed=0: ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), 1000))
+    return lambda seed=0: ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000)))
 
 
 @pytest.fixture

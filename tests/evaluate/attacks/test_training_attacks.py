@@ -10,9 +10,10 @@ from torch import Tensor
 
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.attacks.training import Budget, inverted, relearned, trained_on
-from erasediff.models.denoiser import UNetDenoiser, build_scheduler
+from erasediff.models.denoiser import UNetDenoiser
 from erasediff.models.noised import denoising_loss
 from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.models.training import TrainingSet
 from erasediff.records.config import SamplerConfig
 
@@ -22,7 +23,7 @@ IMAGES = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 
 
 @pytest.fixture
 def pipeline(tiny_unet) -> Callable[..., ClassConditionalPipeline]:
-    return lambda seed=0: ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), 1000))
+    return lambda seed=0: ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000)))
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder
-from erasediff.models.denoiser import build_scheduler, schedule_of
+from erasediff.models.process import squared_cosine
 from erasediff.records.base import Pointer
-from erasediff.records.config import DatasetConfig, PurgeConfig, ReportConfig, RunConfig, SamplerConfig
+from erasediff.records.config import DatasetConfig, PurgeConfig, ReportConfig, RunConfig
 from erasediff.records.core import (
     BaseRecord,
     ErasedRecord,
@@ -158,7 +158,7 @@ class World:
         folder = run.folder / "onnx"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(f"graph {run.name}".encode())
-        save_table(SOLVER, solver_table("ddim", 2, schedule_of(build_scheduler(SamplerConfig(), 1000))), folder / "solvers.npz")
+        save_table(SOLVER, solver_table("ddim", 2, squared_cosine(1000)), folder / "solvers.npz")
         served = describe(folder, dataset="numbers", epoch=erased.epoch, forgotten=erased.forgotten, weights_sha256=erased.weights.sha256)
         exported = ExportedRecord(
             onnx=served.onnx,
