@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import explain_disk_errors, sha256_bytes
-from erasediff.records.base import Record, Strict, canonical_json
+from erasediff.records.base import Record, Strict
 from erasediff.records.config import RunConfig
 from erasediff.records.core import PlanRecord
 from erasediff.records.policy import GatePolicy
@@ -138,9 +138,7 @@ class Attempt:
 
     def detector(self) -> Path:
         """The path of the trained classifier; attempts with the same dataset and configuration share it."""
-        config = self.config()
-        made_from = {"dataset": self.plan().made_from["dataset"], "detector": config.detector.digest(), "split": config.dataset.digest()}
-        return self.workdir.detectors / f"{sha256_bytes(canonical_json(made_from))[:16]}.safetensors"
+        return self.workdir.detector(self.plan().made_from["dataset"], self.config())
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -25,7 +25,8 @@ from pathlib import Path
 from erasediff.attempts.attempt import KEY, Attempt
 from erasediff.environment import in_pod
 from erasediff.errors import BadInput, explain_os_error
-from erasediff.files import write_atomic
+from erasediff.files import sha256_bytes, write_atomic
+from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, PlanRecord
 from erasediff.records.policy import GatePolicy
@@ -107,6 +108,11 @@ class Workdir:
     def request_key(self, request: ErasureRequest) -> Path:
         """The path of the key of the commitments to a request's forget set."""
         return self.keys / f"{request.digest()[:16]}.key"
+
+    def detector(self, dataset_digest: str, config: RunConfig) -> Path:
+        """The path of the classifier that is trained for a dataset and a configuration."""
+        made_from = {"dataset": dataset_digest, "detector": config.detector.digest(), "split": config.dataset.digest()}
+        return self.detectors / f"{sha256_bytes(canonical_json(made_from))[:16]}.safetensors"
 
     def attempt(self, name: str | None = None) -> Attempt:
         """The named attempt, or the one that was opened last.

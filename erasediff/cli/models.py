@@ -1,4 +1,4 @@
-"""Sample a model, roll back to an earlier version, print the schema of policies."""
+"""Import and sample a model, roll back to an earlier version, print the schema of policies."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 from erasediff.cli.app import Group, app
-from erasediff.cli.inputs import open_workdir
-from erasediff.cli.options import WORKDIR, SeedOption, WorkdirOption
+from erasediff.cli.inputs import open_workdir, read_config, read_policy, watched
+from erasediff.cli.options import WORKDIR, ConfigOption, DatasetOption, PolicyOption, ResizeOption, SeedOption, WorkdirOption
 from erasediff.errors import ExitCode
 
 
@@ -29,6 +29,31 @@ def sample(
 
     sample_to_png(model, label, out, count, scale, steps, seed or 0, workdir)
     print(f"wrote {out}")
+    return ExitCode.OK
+
+
+@app.command("import-base", rich_help_panel=Group.MODELS)
+def import_base(
+    folder: Annotated[Path, typer.Argument(help="A diffusers folder with a class-conditional UNet2DModel and its scheduler.")],
+    config: ConfigOption = None,
+    dataset: DatasetOption = None,
+    resize: ResizeOption = None,
+    policy: PolicyOption = None,
+    sheet: Annotated[Optional[Path], typer.Option("--sheet", help="A PNG file for a few samples of every class.")] = None,
+    seed: SeedOption = None,
+    workdir: WorkdirOption = WORKDIR,
+) -> int:
+    """Register a model that was trained elsewhere as the base, if it makes the classes of its dataset."""
+    from erasediff.steps.import_base import import_base as bring_in
+
+    asked = read_config(config, seed, dataset, resize)
+    with watched():
+        imported = bring_in(open_workdir(workdir), folder, asked, read_policy(policy, None), sheet)
+    for note in imported.notes:
+        print(f"note: {note}")
+    for name, share in imported.made.items():
+        print(f"class {name}: {share:.0%} of its samples are recognised")
+    print(f"champion of {imported.name} is version {imported.version}, weights {imported.weights_sha256[:12]}")
     return ExitCode.OK
 
 

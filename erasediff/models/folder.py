@@ -44,12 +44,42 @@ def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str
     )
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        BadInput: it is another kind of file, or damaged.
+    """
     try:
         with safe_open(path, framework="pt") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, ValueError):
         raise BadInput(f"{path} is not a safetensors file: convert the weights to safetensors; pickles are never loaded.") from None
+
+
+def build_checked(config: dict[str, Any], weights: dict[str, torch.Tensor], folder: Path) -> torch.nn.Module:
+    """The denoiser of a config with its weights, in evaluation mode.
+
+    Args:
+        config: of a diffusers ``UNet2DModel``.
+        weights: its tensors.
+        folder: where they come from, for error sentences.
+
+    Raises:
+        BadInput: it is not a class-conditional ``UNet2DModel``, or the weights are not its own or not finite.
+    """
+    from diffusers import UNet2DModel
+
+    if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
+        raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
+    _check_size(config, folder)
+    try:
+        logging.getLogger("diffusers").setLevel(logging.ERROR)
+        unet: torch.nn.Module = UNet2DModel.from_config(config)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the config of {folder} does not describe a UNet2DModel ({error}): hand in the folder again.") from None
+    _fill(unet, weights, folder)
+    return unet.eval()
 
 
 def _fill(unet: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
@@ -58,11 +88,11 @@ def _fill(unet: torch.nn.Module, weights: dict[str, torch.Tensor], folder: Path)
     if expected != found:
         odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise BadInput(
-            f"the tensors of {folder / WEIGHTS} do not match its config ({odd[0]} and {len(odd) - 1} more differ): "
+            f"the tensors of {folder} do not match its config ({odd[0]} and {len(odd) - 1} more differ): "
             "hand in a folder whose unet/config.json belongs to its weights."
         )
     if odd := sorted(name for name, value in weights.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())):
-        raise BadInput(f"the tensor {odd[0]} of {folder / WEIGHTS} is not finite: hand in weights without NaN and infinity.")
+        raise BadInput(f"the tensor {odd[0]} of {folder} is not finite: hand in weights without NaN and infinity.")
     unet.load_state_dict(weights)
 
 
@@ -90,23 +120,12 @@ def load_pipeline(folder: Path, expected_sha256: str | None = None) -> ClassCond
         BadInput: a file is missing, is a pickle, or the tensors do not match the config.
         IntegrityError: the weights are not the ones that were named.
     """
-    from diffusers import UNet2DModel
-
     check_layout(folder)
-    weights = _read_weights(folder / WEIGHTS)
+    weights = read_weights(folder / WEIGHTS)
     if expected_sha256 is not None:
         check_weights(folder, expected_sha256)
-    config = read_json(folder / "unet/config.json")
-    if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
-        raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
-    _check_size(config, folder)
-    try:
-        logging.getLogger("diffusers").setLevel(logging.ERROR)
-        unet = UNet2DModel.from_config(config)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"the config of {folder} does not describe a UNet2DModel ({error}): hand in the folder again.") from None
-    _fill(unet, weights, folder)
-    return ClassConditionalPipeline(unet.eval(), read_scheduler(read_json(folder / "scheduler/scheduler_config.json"), str(folder)))
+    unet = build_checked(read_json(folder / "unet/config.json"), weights, folder / "unet")
+    return ClassConditionalPipeline(unet, read_scheduler(read_json(folder / "scheduler/scheduler_config.json"), str(folder)))
 
 
 def load_recorded(folder: Path, record: ModelRecord) -> ClassConditionalPipeline:

@@ -32,17 +32,21 @@ def sample_to_png(uri: str, label: int, out: Path, count: int, scale: int, steps
         raise BadInput(f"the folder {out.parent} does not exist: make it or choose another --out.")
     labels = torch.full((count,), label, dtype=torch.int64)
     images = pipeline(labels, check_seeds(evaluation_key(seed), "sample", count), steps or SamplerConfig().steps)
-    picture = tile(images).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    write_png(images, out, math.ceil(math.sqrt(count)), scale)
+
+
+def write_png(images: Tensor, out: Path, columns: int, scale: int = 1) -> None:
+    """Write images ``uint8 [N,H,W,C]`` into one PNG file, row by row, every pixel enlarged ``scale`` times."""
     from PIL import Image
 
+    picture = tile(images, columns).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
     with atomic_path(out) as temporary:
         Image.fromarray(picture.squeeze(-1).numpy()).save(temporary, format="PNG")
 
 
-def tile(images: Tensor) -> Tensor:
-    """Tile ``uint8 [N,H,W,C]`` row by row into one picture ``[rows·H, columns·W, C]``, as square as possible."""
+def tile(images: Tensor, columns: int) -> Tensor:
+    """Tile ``uint8 [N,H,W,C]`` row by row into one picture ``[rows·H, columns·W, C]``."""
     count, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     padded = torch.cat([images, torch.zeros(rows * columns - count, height, width, channels, dtype=torch.uint8)])
     grid = padded.view(rows, columns, height, width, channels)

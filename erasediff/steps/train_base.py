@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
+from typing import Any
 
 import torch
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of
 from erasediff.attempts.workdir import Workdir
-from erasediff.data.datasets import load_dataset
+from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.split import partition
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.real import real_images
@@ -71,7 +72,7 @@ def fetch_model(workdir: Workdir, tracking: Tracking, version: object) -> ModelR
     tags: dict[str, str] = getattr(version, "tags", {})
     where = f"version {getattr(version, 'version', '?')} of {getattr(version, 'name', '?')}"
     if "erasediff.model" not in tags:
-        raise BadInput(f"{where} has no tag erasediff.model: register a base with `erasediff train-base`.")
+        raise BadInput(f"{where} has no tag erasediff.model: register a base with `erasediff import-base` or `train-base`.")
     record = ModelRecord.parse_json(tags["erasediff.model"], f"the tag erasediff.model of {where}")
     folder = workdir.models / record.weights.uri
     if folder.parent != workdir.models:
@@ -93,15 +94,10 @@ def fetch_model(workdir: Workdir, tracking: Tracking, version: object) -> ModelR
 def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking) -> str:
     if config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: add base_training to the config or register one.")
-    if erased := tracking.versions_with_tag(config.model_name, FORGOTTEN_TAG):
-        raise BadInput(
-            f"{config.model_name!r} has no champion, but its version {erased[-1]} has forgotten data, which a new base would learn again: "
-            f"point the alias {CHAMPION!r} to that version in MLflow, or choose another model_name."
-        )
+    check_new_base(tracking, config)
     dataset = load_dataset(config.dataset)
     chosen = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     images, labels = torch.from_numpy(dataset.images[chosen]), torch.from_numpy(dataset.labels[chosen])
-    run_id = tracking.start_run(f"base of {dataset.name}", {"erasediff.dataset": dataset.digest()})
     losses: list[float] = []
     with progress("training the base", config.base_training.steps, config.base_training.batch_size) as done:
 
@@ -110,10 +106,47 @@ def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking)
             done(step, loss=loss)
 
         unet, scheduler = train(to_unit(images), labels, dataset.classes, config, resolve_device(config.device), report)
+    return register_base(workdir, config, tracking, dataset, unet, scheduler, {"base_loss": losses})[0]
+
+
+def check_new_base(tracking: Tracking, config: RunConfig) -> None:
+    """Check that a new base brings back nothing that was forgotten.
+
+    Raises:
+        BadInput: the registered model has versions that have forgotten data.
+    """
+    if erased := tracking.versions_with_tag(config.model_name, FORGOTTEN_TAG):
+        raise BadInput(
+            f"{config.model_name!r} has no champion, but its version {erased[-1]} has forgotten data, which a new base would learn again: "
+            f"point the alias {CHAMPION!r} to that version in MLflow, or choose another model_name."
+        )
+
+
+def register_base(
+    workdir: Workdir,
+    config: RunConfig,
+    tracking: Tracking,
+    dataset: ImageDataset,
+    unet: torch.nn.Module,
+    scheduler: Any,
+    curves: dict[str, list[float]],
+) -> tuple[str, ModelRecord]:
+    """Save a base, upload it and register it; returns its version and its record.
+
+    Args:
+        workdir: the workdir.
+        config: names the registered model.
+        tracking: MLflow.
+        dataset: of the model's classes.
+        unet: the model.
+        scheduler: the model's.
+        curves: what its training logged, by name.
+    """
     record = save_model(unet, scheduler, workdir.models, dataset.name, ())
-    tracking.log_curves(run_id, {"base_loss": losses})
+    run_id = tracking.start_run(f"base of {dataset.name}", {"erasediff.dataset": dataset.digest()})
+    tracking.log_curves(run_id, curves)
     with progress("uploading the base", 1):
         source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
     number = tracking.register(config.model_name, source, run_id, model_tags(record) | {"erasediff.dataset": dataset.digest()})
     tracking.end_run(run_id, "FINISHED")
-    return number
+    return number, record

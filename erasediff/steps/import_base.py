@@ -1,0 +1,125 @@
+"""Register a model that was trained elsewhere as the base, after asking at once what would fail later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from erasediff.attempts.workdir import Workdir
+from erasediff.data.datasets import ImageDataset, load_dataset
+from erasediff.errors import BadInput
+from erasediff.evaluate.detectors import Detector, stored_detector
+from erasediff.evaluate.folder_detector import folder_detector
+from erasediff.evaluate.real import RealImages, real_images
+from erasediff.evaluate.sampling import Source, draw_samples
+from erasediff.evaluate.seeds import check_seeds, evaluation_key
+from erasediff.evaluate.statistics import binomial_upper
+from erasediff.models.bring import bring
+from erasediff.models.denoiser import resolve_device
+from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.records.config import RunConfig
+from erasediff.records.policy import GatePolicy
+from erasediff.steps.judges import TRIED
+from erasediff.steps.sample import write_png
+from erasediff.steps.train_base import check_new_base, register_base
+from erasediff.tracking import CHAMPION, Tracking
+
+_SAMPLES = 100
+"""Of each class: enough to see that a class is not made."""
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was registered.
+
+    Attributes:
+        name, version: of the registered model.
+        weights_sha256: of the weights in float32.
+        made: the share of samples that the classifier calls by their class, by its name.
+        notes: what was chosen where the folder left a choice.
+    """
+
+    name: str
+    version: str
+    weights_sha256: str
+    made: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GatePolicy, sheet: Path | None = None) -> Imported:
+    """Check a model, sample every class of it, and register it as the champion of the configuration's model name.
+
+    Args:
+        workdir: the workdir.
+        folder: see :func:`erasediff.models.bring.bring`.
+        config: names the model, the dataset of its classes and the sampler.
+        policy: how often a base has to make a class (C0).
+        sheet: a PNG file for a few samples of every class; none if unset.
+
+    Raises:
+        BadInput: the model cannot be used, is of other classes than the dataset, does not make one of them, or there is a champion already.
+    """
+    tracking = Tracking(workdir.root)
+    if tracking.alias(config.model_name, CHAMPION) is not None:
+        raise BadInput(f"MLflow has a champion of {config.model_name!r} already: set another model_name in the config.")
+    check_new_base(tracking, config)
+    dataset, brought = load_dataset(config.dataset), bring(folder)
+    model = brought.pipeline.sampled_by(config.sampler)
+    _check_fits(model, dataset, folder)
+    real = real_images(config)
+    labels = torch.arange(dataset.classes).repeat_interleave(_SAMPLES)
+    seeds = check_seeds(evaluation_key(config.seed), "import", len(labels))
+    images = draw_samples(Source.of(model, resolve_device(config.device)), labels, seeds, config.sampler, "sampling every class")
+    if sheet is not None:
+        write_png(images.view(dataset.classes, _SAMPLES, *images.shape[1:])[:, :_SHOWN].flatten(0, 1), sheet, columns=_SHOWN)
+    made = _made(_classifier(workdir, config, dataset, real), images, labels, dataset)
+    _check_made(made, policy, config)
+    model.unet.cpu()
+    number, record = register_base(workdir, config, tracking, dataset, model.unet, brought.pipeline.scheduler, {})
+    tracking.set_alias(config.model_name, CHAMPION, number)
+    return Imported(config.model_name, number, record.weights.sha256, made, brought.notes)
+
+
+def _check_fits(model: ClassConditionalPipeline, dataset: ImageDataset, folder: Path) -> None:
+    """Refuse a model that is not of the dataset's classes and images."""
+    if model.classes + 1 == dataset.classes:
+        raise BadInput(
+            f"{folder} has an embedding for each of the {dataset.classes} classes of {dataset.name} and none for 'no class', which the erasure and "
+            "its gate ask for: train it with one more, under which a tenth of the images goes."
+        )
+    if model.classes != dataset.classes:
+        raise BadInput(f"{folder} has {model.classes} classes and {dataset.name} has {dataset.classes}: name the dataset that it was trained on.")
+    height, width, channels = dataset.images.shape[1:]
+    if model.image_shape != (channels, height, width):
+        c, h, w = model.image_shape
+        raise BadInput(
+            f"{folder} makes images of {w}x{h} pixels with {c} channels, and those of {dataset.name} have {width}x{height} with {channels}: "
+            "name the dataset that it was trained on, or --resize it."
+        )
+
+
+def _classifier(workdir: Workdir, config: RunConfig, dataset: ImageDataset, real: RealImages) -> Detector:
+    if config.detector.kind == "transformers":
+        return folder_detector(config.detector, real.classes, real.holdout[:TRIED])
+    return stored_detector(workdir.detector(dataset.digest(), config), real.holdout, real.holdout_labels, real.classes, config.detector)
+
+
+def _made(detector: Detector, images: Tensor, labels: Tensor, dataset: ImageDataset) -> dict[str, float]:
+    found = detector.labels(images) == labels
+    return {name: float(found[labels == label].float().mean()) for label, name in enumerate(dataset.class_names)}
+
+
+def _check_made(made: Mapping[str, float], policy: GatePolicy, config: RunConfig) -> None:
+    least = policy.control.min_detected
+    missing = [f"{name} ({share:.0%})" for name, share in made.items() if binomial_upper(round(share * _SAMPLES), _SAMPLES, policy.alpha) < least]
+    if missing:
+        raise BadInput(
+            f"the model does not make {', '.join(missing)}: the gate asks for {least:.0%} of its samples (C0), so no erasure could be judged; "
+            f"train it longer, raise sampler.steps ({config.sampler.steps}) or sampler.guidance_scale ({config.sampler.guidance_scale:g}), or check "
+            "that its classes are in the order of the dataset's."
+        )
