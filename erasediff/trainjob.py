@@ -18,6 +18,7 @@ from erasediff.cluster.events import last_warning, with_warnings
 from erasediff.cluster.pods import pod_labels, restarts, silent_for, trouble_of, with_last_words
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.records.trainjob import KeysOf, TrainJobSettings
+from erasediff.stopping import Stopped, raise_on_sigterm
 
 GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 TRAINJOB, RUNTIME = Kind(f"{GROUP}/{VERSION}", "TrainJob"), Kind(f"{GROUP}/{VERSION}", "ClusterTrainingRuntime")
@@ -246,12 +247,23 @@ def run_to_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> 
     """Run a TrainJob to its end and delete it; if it already exists, wait for it.
 
     If the API server does not answer, it is tried again until the deadline. If the wait is cut short by a kill or a refusal, the TrainJob stays,
-    and the next try of the step finds it by its name.
+    and the next try of the step finds it by its name. On SIGTERM it is deleted: a run that was terminated must not hold its GPUs, and one that was
+    evicted goes on from the erasure's checkpoint.
 
     Raises:
         TrainJobFailed: it failed, its pods crash or cannot start, it got none, it was deleted by somebody else, or it did not end in time.
+        Stopped: this process got SIGTERM.
         EraseDiffError: the API refuses, did not take the TrainJob for minutes, or did not answer before the deadline.
     """
+    try:
+        with raise_on_sigterm("the erasure"):
+            _wait_for_end(jobs, document, deadline_seconds)
+    except Stopped as stopped:
+        jobs.delete(name := str(document["metadata"]["name"]))
+        raise Stopped(f"{stopped}, and TrainJob {name} was deleted: run the step again, and it goes on from its checkpoint.") from None
+
+
+def _wait_for_end(jobs: TrainJobs, document: Document, deadline_seconds: float) -> None:
     name, end = str(document["metadata"]["name"]), time.monotonic() + deadline_seconds
     pause, seen, state = _FIRST_POLL_SECONDS, False, "is not there yet"
     patience = time.monotonic() + _NOTHING_SECONDS

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Ground floor first; a room imports only rooms on floors below it, and itself.
 FLOORS = [
     {"environment", "errors"},
-    {"__init__", "files"},
+    {"__init__", "files", "stopping"},
     {"cluster", "progress", "s3"},
     {"records"},
     {"steps.table"},

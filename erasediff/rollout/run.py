@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 
 from erasediff.cluster.api import Cluster
 from erasediff.cluster.deadline import Deadline
@@ -22,12 +18,9 @@ from erasediff.rollout.kserve_standard import StandardBackend
 from erasediff.rollout.lease import SECONDS, Lease
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.smoke import smoke_test
+from erasediff.stopping import raise_on_sigterm
 
 Address = Callable[[], str]
-
-
-class Stopped(EraseDiffError):
-    """The process got SIGTERM."""
 
 
 def backend_for(cluster: Cluster, settings: RollOutSettings) -> RollOutBackend:
@@ -60,7 +53,7 @@ class RollOut:
         """
         # An evicted process may take the whole time of a roll-back, and its lease then expires.
         lease = Lease(self.cluster, f"{self.settings.name}-roll-out", self.owner, self.settings.timeout_seconds + SECONDS)
-        with lease.held(), _raise_on_sigterm():
+        with lease.held(), raise_on_sigterm("the roll-out"):
             rules = ClusterRules(self.cluster)
             self.admit(candidate.model, rules.read())
             backend = backend_for(self.cluster, self.settings)
@@ -111,21 +104,3 @@ def sentence(candidate: Candidate, settings: RollOutSettings, reason: str, undon
     if undone is None:
         return f"{what}; the previous version goes on serving: fix the cause and run the same command again."
     return f"{what}; the roll-back failed too ({undone}): check the namespace before you run it again."
-
-
-@contextmanager
-def _raise_on_sigterm() -> Iterator[None]:
-    """Roll back on SIGTERM, when the pod is deleted or the task cancelled."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the roll-back must not be interrupted
-        raise Stopped("the roll-out was terminated")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,8 @@
 """``erase`` as a TrainJob: the real ``kubernetes`` client before a fake of the API and of Trainer's controller."""
 
 import json
+import os
+import signal
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from erasediff.errors import BadInput
 from erasediff.records.sizes import TrainingSize
 from erasediff.records.trainjob import SETTINGS_VARIABLE, TrainJobSettings
 from erasediff.steps.table import step_named
+from erasediff.stopping import Stopped
 from erasediff.trainjob import ClusterTrainJobs, TrainJobFailed, job_name, run_to_end, torchrun_arguments, trainjob
 from pipelines.compile import COMPILED
 from pipelines.tasks import PROFILES, trainjob_settings
@@ -130,6 +133,16 @@ def test_it_is_made_waited_for_and_deleted():
     run(fake)
     assert (fake.deleted, fake.jobs, fake.refusals[1:]) == ([NAME], {}, [])
     assert [m for m, _ in fake.requests].count("POST") == 1
+
+
+def test_a_step_that_is_terminated_takes_its_trainjob_with_it(monkeypatch):
+    """A run that somebody ends must not hold GPUs for a day. Control: without the signal it is waited for to its end, as above."""
+    fake, before = FakeTrainerApi(SUSPENDED, CREATED, RUNNING), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("erasediff.trainjob.time.sleep", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match=f"the erasure was terminated, and TrainJob {NAME} was deleted"):
+        run(fake)
+    assert (fake.deleted, fake.jobs) == ([NAME], {})
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_one_that_is_there_is_waited_for_and_not_made_again():
