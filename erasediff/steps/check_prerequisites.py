@@ -13,6 +13,7 @@ from erasediff.attempts.batch import lead_of, requests_in
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.split import partition, split_dataset
+from erasediff.data.twins import TWINS, check_apart
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
@@ -51,7 +52,8 @@ def check_prerequisites(
     if (run := _unfinished(workdir, requests, config, policy, name, version)) is not None:
         return workdir.select(run)
     forgotten = _forgotten(version)
-    _check_scope(dataset, requests, config, forgotten)
+    (workdir.root / TWINS).unlink(missing_ok=True)
+    _check_scope(workdir, dataset, requests, config, forgotten)
     _try_judges(config, dataset)
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
@@ -94,12 +96,13 @@ def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: 
     return workdir.open_attempt(plan, config, policy, key)
 
 
-def _check_scope(dataset: ImageDataset, requests: Sequence[ErasureRequest], config: RunConfig, forgotten: tuple[int, ...]) -> None:
+def _check_scope(workdir: Workdir, dataset: ImageDataset, requests: Sequence[ErasureRequest], config: RunConfig, forgotten: tuple[int, ...]) -> None:
     for request in requests:
         if request.label >= dataset.classes:
             # Names of classes may name people, and Kubeflow keeps the logs of this step.
             raise BadInput(f"class {request.label} is not in dataset {dataset.name!r}: choose a position from 0 to {dataset.classes - 1}.")
-        split_dataset(dataset.labels, request.label, (*forgotten, *(other.label for other in requests if other != request)))
+        split = split_dataset(dataset.labels, request.label, (*forgotten, *(other.label for other in requests if other != request)))
+        check_apart(dataset, split, workdir.root)
     partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
 
 
