@@ -26,11 +26,16 @@ from erasediff.errors import BadInput
 MIB = 1 << 20
 
 
+_POOLS: list[pa.MemoryPool] = []
+"""Kept for ever: pyarrow's threads give memory back after a read has ended, and crash if the pool is gone."""
+
+
 @contextmanager
 def _arrow_peak() -> Iterator[Callable[[], int]]:
     """The most memory that pyarrow held within the block."""
     before = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(before)
+    _POOLS.append(pool)
     pa.set_memory_pool(pool)
     try:
         yield lambda: int(pool.max_memory())
