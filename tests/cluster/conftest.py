@@ -36,6 +36,7 @@ from tests.kubeflow.crd import FOLDER
 
 ROOT = Path(__file__).parent.parent.parent
 NAMESPACE, NODE, PERSISTENT_VOLUME = Kind("v1", "Namespace"), Kind("v1", "Node"), Kind("v1", "PersistentVolume")
+ACCOUNT = Kind("v1", "ServiceAccount")
 
 
 CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
@@ -196,6 +197,8 @@ def new_namespace(kubeconfig: Path) -> Iterator[Cluster]:
         with Cluster.connected(f"erasediff-test-{uuid.uuid4().hex[:8]}") as cluster:
             cluster.create(NAMESPACE, {"metadata": {"name": cluster.namespace}})
             try:
+                # Pods are refused until the account that they get by default has its token.
+                cluster.wait(ACCOUNT, "default", lambda found: found if found and found.get("secrets") else None, Deadline(60), "no account was made")
                 yield cluster
             finally:
                 cluster.delete(NAMESPACE, cluster.namespace)  # it takes its time, and the next test has another one
