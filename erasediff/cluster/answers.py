@@ -33,6 +33,29 @@ class ObjectRejected(BadInput):
     """The API server rejects the object: by its schema, a webhook, a policy, a quota or a limit."""
 
 
+def dropped(asked: object, written: object, where: str) -> str | None:
+    """The first field that was asked for and is not in what the API server wrote: it drops without a word what its definition of a kind lacks.
+
+    Fields without content count as there, and the server may add fields and entries of its own.
+
+    Args:
+        asked: a document or a part of it.
+        written: the same part of the answer.
+        where: its path, such as ``spec``.
+    """
+    if isinstance(asked, dict):
+        if not isinstance(written, dict):
+            return where
+        inner = (dropped(value, written.get(name), f"{where}.{name}") for name, value in asked.items() if value not in (None, {}, [], ""))
+        return next((path for path in inner if path is not None), None)
+    if isinstance(asked, list):
+        if not isinstance(written, list) or len(written) < len(asked):
+            return where
+        inner = (dropped(value, other, f"{where}[{at}]") for at, (value, other) in enumerate(zip(asked, written, strict=False)))
+        return next((path for path in inner if path is not None), None)
+    return where if written is None else None
+
+
 # What an answer of 403 begins with where it is not a Role that refuses: admission control answers 403 too.
 _WEBHOOK = re.compile(r"admission webhook \"(?P<who>[^\"]+)\" denied the request: (?P<why>.*)")
 _POLICY = re.compile(r"(?:.*is forbidden: )?(?P<who>ValidatingAdmissionPolicy '[^']+'|violates PodSecurity \"[^\"]+\")(?P<why>.*)")

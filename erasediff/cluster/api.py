@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, UnknownKind, sentences
+from erasediff.cluster.answers import ConnectionLost, Forbidden, ObjectConflict, ObjectRejected, UnknownKind, dropped, sentences
 from erasediff.cluster.connection import configuration
 from erasediff.cluster.deadline import Deadline
 
@@ -162,10 +162,31 @@ class Cluster:
 
         Raises:
             ObjectConflict: there is one of that name.
+            ObjectRejected: the cluster dropped a field of it; the object is deleted again.
         """
         resource = self._resource(kind)
         with sentences("create", self._describe(kind, body["metadata"]["name"])):
-            return _plain(resource.create(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
+            written = _plain(resource.create(body=body, namespace=self.namespace, _request_timeout=_CALL_SECONDS))
+        try:
+            self._check_whole(kind, body, written)
+        except ObjectRejected:
+            self.delete(kind, body["metadata"]["name"])
+            raise
+        return written
+
+    def _check_whole(self, kind: Kind, asked: Object, written: Object) -> None:
+        """Check that the definition of a kind that the cluster was extended by has every field that was asked for.
+
+        Raises:
+            ObjectRejected: it lacks one.
+        """
+        group = kind.api_version.partition("/")[0]
+        extends = "." in group and not group.endswith("k8s.io")
+        if extends and (path := dropped(asked.get("spec"), written.get("spec"), "spec")) is not None:
+            raise ObjectRejected(
+                f"the cluster dropped {path} of {self._describe(kind, asked['metadata']['name'])}: its {group} is of another version than this needs "
+                "(docs/kubeflow.md), so update it."
+            )
 
     def replace(self, kind: Kind, body: Object) -> Object:
         """Replace an object; the ``resourceVersion`` in it must still be the one there.
@@ -203,14 +224,17 @@ class Cluster:
 
         Raises:
             ObjectConflict: another manager owns one of them.
+            ObjectRejected: the cluster dropped one.
         """
         resource, name = self._resource(kind), body["metadata"]["name"]
         with sentences("apply", self._describe(kind, name)):
-            return _plain(
+            written = _plain(
                 resource.server_side_apply(
                     body=body, name=name, namespace=self.namespace, field_manager=MANAGER, force_conflicts=False, _request_timeout=_CALL_SECONDS
                 )
             )
+        self._check_whole(kind, body, written)
+        return written
 
     def delete(self, kind: Kind, name: str, propagation: Propagation = "Background") -> None:
         """Delete an object and its dependents; do nothing if it does not exist.

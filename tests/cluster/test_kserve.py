@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from erasediff.cluster.api import INFERENCE_SERVICE, MANAGER
+from erasediff.cluster.api import INFERENCE_SERVICE, MANAGER, Object
 from erasediff.errors import BadInput, RolledBack
+from erasediff.records.settings import RollOutSettings
+from erasediff.rollout import kserve as kserve_objects
+from erasediff.rollout import kserve_knative, kserve_standard
 from erasediff.rollout.backend import Candidate
 from erasediff.rollout.kserve import predictor_name, storage_uri
 from erasediff.rollout.store import Exported
@@ -46,6 +49,26 @@ def test_from_version_1_to_2_by_a_canary(kserve: KServe, candidates: tuple[Candi
         assert spec["predictor"]["name"] == predictor_name(second.uri) == seen[1]["canary"][0]["predictor"]["name"]
     else:
         assert [s["predictor"].get("canaryTrafficPercent") for s in seen] == [None, 0, 10, None]
+
+
+def test_a_kserve_of_another_version_is_told_and_the_previous_model_stays(
+    kserve: KServe, candidates: tuple[Candidate, Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has never heard of a field of the canary."""
+    kserve.roll_out(candidates[0])
+    before, made = kserve.spec(), kserve_objects.predictor
+
+    def with_another_field(settings: RollOutSettings, candidate: Candidate) -> Object:
+        found = made(settings, candidate)
+        return {**found, "unheardOf": {"a": 1}} if candidate == candidates[1] else found
+
+    for module in (kserve_objects, kserve_standard, kserve_knative):
+        if hasattr(module, "predictor"):
+            monkeypatch.setattr(module, "predictor", with_another_field)
+    with pytest.raises(RolledBack, match=r"dropped spec\..*unheardOf of InferenceService .* is of another version") as refused:
+        kserve.roll_out(candidates[1])
+    assert_one_sentence(refused.value)
+    assert kserve.spec() == before
 
 
 def test_a_canary_that_does_not_load_is_dropped(kserve: KServe, candidates: tuple[Candidate, Candidate]) -> None:

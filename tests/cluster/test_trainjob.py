@@ -133,6 +133,14 @@ def test_the_server_keeps_every_field_of_the_trainjob(jobs):
     assert found["spec"]["runtimeRef"] == JOB["spec"]["runtimeRef"]
 
 
+def test_a_trainer_of_another_version_is_told_and_nothing_is_left(jobs):
+    """It has never heard of a field. Control: the TrainJob above, of which every field is known."""
+    unheard = JOB | {"spec": JOB["spec"] | {"trainer": {**JOB["spec"]["trainer"], "unheardOf": {"a": 1}}}}
+    with pytest.raises(BadInput, match=r"dropped spec\.trainer\.unheardOf of TrainJob .* is of another version"):
+        jobs.create(unheard)
+    until(lambda: jobs.find(NAME) is None, "the deletion")
+
+
 def test_a_trainjob_of_the_wrong_shape_is_refused(jobs):
     """Control: the server holds documents against the CRD."""
     with pytest.raises(BadInput, match=r"refuses to create TrainJob .*\(422.*check image, resources"):
