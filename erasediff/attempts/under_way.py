@@ -124,13 +124,15 @@ def kept(workdir: Workdir, step: str) -> Iterator[None]:
 
     beating = Thread(target=beat, name="erasediff-under-way", daemon=True)
     beating.start()
+    lasts = _SILENT  # after a failure only the last step follows, and after SIGTERM none
     try:
         yield
+        lasts = timedelta(minutes=RunSettings.load().pending_minutes)
     finally:
         ended.set()
         beating.join()
         with contextlib.suppress(EraseDiffError):
-            _write(workdir, mine.model_copy(update={"until": datetime.now(UTC) + timedelta(minutes=RunSettings.load().pending_minutes)}))
+            _write(workdir, mine.model_copy(update={"until": datetime.now(UTC) + lasts}))
 
 
 def release(workdir: Workdir) -> None:

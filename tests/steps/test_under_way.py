@@ -21,6 +21,7 @@ from erasediff.records.core import ErasureRequest, Outcome
 from erasediff.records.policy import load_policy
 from erasediff.runner import run
 from erasediff.steps.component import Documents, Done, perform_component
+from erasediff.stopping import Stopped
 from tests.certified import ROOT
 
 CONFIG, POLICY = RunConfig(), load_policy(ROOT / "policies/class-conditional.yaml")
@@ -140,6 +141,14 @@ def test_a_killed_step_keeps_the_workdir_for_minutes_and_a_working_one_as_long_a
             while datetime.now(UTC) < began.until:
                 pass
             assert UnderWay.read(workdir.under_way).is_live() is alive
+
+
+def test_a_step_that_fails_or_is_told_to_end_keeps_the_workdir_for_minutes(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was terminated is often submitted again. Control: one that ended well keeps it for its next step, as above."""
+    monkeypatch.setenv(KUBEFLOW_RUN, FIRST)
+    with pytest.raises(Stopped), under_way.kept(workdir, "erase"):
+        raise Stopped("the erasure was terminated")
+    assert timedelta(minutes=4) < UnderWay.read(workdir.under_way).until - datetime.now(UTC) <= timedelta(minutes=5)
 
 
 def test_a_run_here_and_one_on_kubeflow_see_each_other(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
