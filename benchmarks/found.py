@@ -1,6 +1,7 @@
 """``python -m benchmarks.found WORKDIR``: CPU seconds of every step that finds its record, each in the command of its container.
 
-WORKDIR holds an attempt that has ended. What Kubernetes and Kubeflow's launcher need before the command begins is not measured.
+WORKDIR holds an attempt that has ended. ``MLFLOW_TRACKING_URI`` should name a server over its database, as on Kubernetes.
+What Kubernetes and Kubeflow's launcher need before the command begins is not measured.
 """
 
 from __future__ import annotations
