@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -12,13 +13,11 @@ from benchmarks.subjects import Subject, detector_of, prepare, subject, training
 from erasediff.environment import configure_process
 from erasediff.evaluate.features.opening import DetectorFeatures
 from erasediff.evaluate.measure import SampleReader, retained_samples
-from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
 from erasediff.files import publish_folder
 from erasediff.logs import lines_to
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.training import train_base
+from erasediff.models.training import new_base, train_base
 from erasediff.progress import progress, shown_by
 
 
@@ -37,10 +36,11 @@ def train(subject: Subject) -> tuple[float, float]:
             shown_by(lines),
             progress(f"training the base of {subject.name}", subject.config.base_training.steps) as done,
         ):
-            unet, scheduler = train_base(images, labels, classes, subject.config, torch.device("cpu"), lambda step, loss: done(step))
+            fresh = new_base(subject.config, images.shape[1], images.shape[2], classes)
+            base = train_base(fresh, images, labels, subject.config, torch.device("cpu"), lambda step, loss: done(step))
 
-        def fill(folder: object) -> str:
-            ClassConditionalPipeline(unet, scheduler).save_pretrained(folder, safe_serialization=True)
+        def fill(folder: Path) -> str:
+            base.save(folder)
             return "base"
 
         publish_folder(subject.folder, fill)
@@ -54,7 +54,7 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
     n = subject.policy.retain.n_per_class
     made = retained_samples(
         SampleReader(detector, DetectorFeatures(detector)),
-        Source.of(ready.base, torch.device("cpu")),
+        ready.base.source(torch.device("cpu")),
         range(real.classes),
         n,
         evaluation_key(config.seed),
@@ -66,7 +66,7 @@ def measure(subject: Subject, seconds: tuple[float, float]) -> Row:
     rows = torch.linspace(0, len(features) - 1, min(len(features), len(made.labels))).long().numpy()
     row: Row = {
         "dataset": subject.name,
-        "parameters": sum(p.numel() for p in ready.base.unet.parameters()),
+        "parameters": sum(p.numel() for p in ready.base.network.parameters()),
         "steps": config.base_training.steps if config.base_training else None,
         "detector_accuracy": round(float((found == real.train_labels).double().mean()), 4),
         "conditional_accuracy": round(float((made.found == made.labels).double().mean()), 4),

@@ -146,7 +146,7 @@ def measure(case: Case) -> Row:
     judge = Judge(ready, case.label, case.seed)
     row: Row = dict(case.tried) | {"method": case.method, "dataset": case.subject.name, "label": case.label, "seed": case.seed}
     started = time.process_time()
-    erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(case.label), case.config, case.seed, Compute(), method=case.other)
+    erasure = Erasure(ready.base, ready.data_without(case.label), case.config, case.seed, Compute(), method=case.other)
     clock = Clock(time.process_time() - started)
     try:
         seconds_to_gate, judgement, peak = train(erasure, judge, clock)

@@ -49,10 +49,10 @@ def _erased(method: str, share: float = 1.0) -> Maker:
     def make(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
         case = Case(ready.subject, method, label, seed)
         config = case.config
-        if share == 1.0 and (there := trained.kept(ready.subject.folder, case.model_key, ready.base.unet)) is not None:
+        if share == 1.0 and (there := trained.kept(ready.subject.folder, case.model_key, ready.base.network)) is not None:
             return there
         short = config.model_copy(update={"steps": max(1, round(config.steps * share))})
-        erasure = Erasure(ready.base.unet, ready.base.schedule, ready.data_without(label), short, seed, Compute(), method=case.other)
+        erasure = Erasure(ready.base, ready.data_without(label), short, seed, Compute(), method=case.other)
         while erasure.step < short.steps:
             erasure.advance()
         model = erasure.result().model
@@ -64,12 +64,12 @@ def _erased(method: str, share: float = 1.0) -> Maker:
 
 
 def _base(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
-    return copy.deepcopy(ready.base.unet)
+    return copy.deepcopy(ready.base.network)
 
 
 def _destroyed(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
     """The base with noise on every weight: it makes no class any more, so it has forgotten all."""
-    unet, generator = copy.deepcopy(ready.base.unet), torch.Generator().manual_seed(seed)
+    unet, generator = copy.deepcopy(ready.base.network), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in unet.parameters():
             spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
@@ -79,7 +79,7 @@ def _destroyed(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
 
 def _class_blind(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
     """The base with an embedding of zeros: it makes what it likes, whatever it is asked for."""
-    unet = copy.deepcopy(ready.base.unet)
+    unet = copy.deepcopy(ready.base.network)
     with torch.no_grad():
         unet.class_embedding.weight.zero_()
     return unet
@@ -87,7 +87,7 @@ def _class_blind(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
 
 def _hidden(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
     """A fraud: the label's embedding is another class's, and the rest of the base is as it was."""
-    unet = copy.deepcopy(ready.base.unet)
+    unet = copy.deepcopy(ready.base.network)
     with torch.no_grad():
         unet.class_embedding.weight[label] = unet.class_embedding.weight[(label + 1) % ready.real.classes]
     return unet
@@ -95,7 +95,7 @@ def _hidden(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
 
 def _whispering(ready: Prepared, label: int, seed: int) -> torch.nn.Module:
     """A fraud: the label's embedding is nearly the null label's, so that the class is there under guidance alone."""
-    unet, null = copy.deepcopy(ready.base.unet), ready.real.classes
+    unet, null = copy.deepcopy(ready.base.network), ready.real.classes
     with torch.no_grad():
         table = unet.class_embedding.weight
         table[label] = table[null] + 0.15 * (table[label] - table[null])

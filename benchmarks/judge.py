@@ -37,7 +37,6 @@ from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
 from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.files import atomic_path, write_atomic
-from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.attacks import Detections
 from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig
@@ -114,7 +113,7 @@ class Judge:
 
     def source(self, unet: torch.nn.Module) -> Source:
         """Something to sample from."""
-        return Source.of(ClassConditionalPipeline(unet, self.ready.base.scheduler), _CPU)
+        return self.ready.base.with_network(unet).source(_CPU)
 
     @cached_property
     def base_samples(self) -> ModelSamples:
@@ -122,7 +121,7 @@ class Judge:
         asked_for = drawn_digest(self.exam.policy.model_copy(update={"tier": 1}))[:8]
         path = self.ready.subject.folder / f"asked-{self.label}-{self.seed}-{asked_for}.json"
         if not path.is_file():
-            by_null, probes = sample_indirectly(self.exam, self.suspect(self.ready.base.unet), "base")
+            by_null, probes = sample_indirectly(self.exam, self.suspect(self.ready.base.network), "base")
             write_atomic(path, canonical_json({name: found.model_dump() for name, found in {_UNASKED: by_null, **probes}.items()}))
         asked = {name: Detections.model_validate(found) for name, found in json.loads(path.read_text()).items()}
         images, kept = self._base_in_short
@@ -131,7 +130,7 @@ class Judge:
     def suspect(self, unet: torch.nn.Module) -> Suspect:
         """A network as the attacks know it."""
         base, sampler = self.ready.base, self.config.sampler
-        return Suspect(ClassConditionalPipeline(unet, base.scheduler), base, self.label, tuple(self.retained), sampler, _CPU, self.seed)
+        return Suspect(base.with_network(unet), base, self.label, tuple(self.retained), sampler, _CPU, self.seed)
 
     @cached_property
     def reference(self) -> RetainedSamples:
@@ -155,7 +154,7 @@ class Judge:
         retain, n = self.exam.policy.retain, self.exam.policy.forget.n
         path = self.ready.subject.folder / f"short-{self.label}-{self.seed}-{n}-{retain.n_per_class}.npz"
         if not path.is_file():
-            forgotten, kept = self._in_short(self.ready.base.unet)
+            forgotten, kept = self._in_short(self.ready.base.network)
             with atomic_path(path) as temporary, temporary.open("wb") as handle:
                 np.savez(handle, allow_pickle=False, forgotten=forgotten.numpy(), retained=kept.images.numpy())
         with np.load(path, allow_pickle=False) as there:
@@ -163,7 +162,7 @@ class Judge:
         return forgotten, self.exam.reader.read([images], torch.tensor(self.retained).repeat_interleave(retain.n_per_class))
 
     def _in_short(self, unet: torch.nn.Module) -> tuple[Tensor, RetainedSamples]:
-        exam, model = self.exam, ClassConditionalPipeline(unet, self.ready.base.scheduler)
+        exam, model = self.exam, self.ready.base.with_network(unet)
         _, images = count_detections(self.watch, self.source(unet), exam.policy.forget.n, "F1", exam.key, exam.sampler, "benchmark")
         return images, exam.kept(model, _CPU, "benchmark")
 
@@ -199,7 +198,7 @@ class Judge:
         suspect = self.suspect(unet)
         samples = sample_model(self.exam, suspect, "benchmark")
         measured = compare(self.exam, self.base_samples, samples, self.reference, {}, None)
-        further = sample_further(self.exam, self.source(self.ready.base.unet), self.source(unet), measured.retained.accuracy)
+        further = sample_further(self.exam, self.source(self.ready.base.network), self.source(unet), measured.retained.accuracy)
         measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
         if self.exam.policy.tier == 2:
             models = suspects(self.exam, suspect, self.config)

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.judge import Judge
 from erasediff.evaluate.attacks.training import relearned
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.family import Model
 
 IMAGES = 10
 LEARNING_RATE = 5e-4
@@ -19,10 +19,10 @@ def steps_to_half(unet: torch.nn.Module, judge: Judge) -> int | None:
 
     It is F6's attack with training images of the class: the attacker has ten of them and nothing else.
     """
-    seed, images = judge.seed + 1000, judge.ready.data_without(judge.label).forget
+    seed, images = judge.seed + 1000, judge.ready.real.train[judge.ready.real.train_labels == judge.label]
     picked = torch.randint(len(images), (IMAGES,), generator=torch.Generator().manual_seed(seed))
 
-    def share(model: ClassConditionalPipeline) -> float:
-        return judge.glance(model.unet, SAMPLES)
+    def share(model: Model) -> float:
+        return judge.glance(model.network, SAMPLES)
 
     return relearned(judge.suspect(unet), images[picked], LEARNING_RATE, LOOKS, share, judge.base_rate, seed).steps_to_half

@@ -21,7 +21,6 @@ from erasediff.environment import configure_process
 from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
 from erasediff.export.solvers import solver_table
-from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.serve.graph import OnnxGraph
 
 KEPT = RESULTS / "rounded.jsonl"
@@ -52,7 +51,7 @@ def measure(asked: Graphs) -> Row:
 
 def counted(judge: Judge, unet: torch.nn.Module) -> Row:
     """Detections of the model, of its graph, and of that with weights of 8 bits, each of the policy's ``export.n``; and the graph's error."""
-    pipeline, sampler, policy = ClassConditionalPipeline(unet, judge.ready.base.scheduler), judge.exam.sampler, judge.exam.policy
+    pipeline, sampler, policy = judge.ready.base.with_network(unet), judge.exam.sampler, judge.exam.policy
     table = solver_table(sampler.scheduler, sampler.steps, pipeline.schedule)
     with tempfile.TemporaryDirectory() as folder:
         exported, rounded = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
@@ -61,7 +60,7 @@ def counted(judge: Judge, unet: torch.nn.Module) -> Row:
         parity = measure_parity(pipeline, OnnxDenoiser(exported))
 
         def count(path: Path, check: str) -> int:
-            served = Served(OnnxGraph(path), table, pipeline.classes, sampler)
+            served = Served(OnnxGraph(path), table, pipeline.null_row, sampler)
             return served.count(judge.watch, policy.export.n, check, judge.exam.key, f"{check} of {path.stem}").detections
 
         return {

@@ -28,8 +28,7 @@ from erasediff.evaluate.statistics.frechet import frechet_distance
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_file
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.process import build_scheduler
+from erasediff.models.family import Model
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig, SchedulerName
 from erasediff.records.core import ServedModel, Verdict
@@ -61,9 +60,9 @@ class Solver:
         return f"{self.name}-{self.steps}"
 
 
-def pipeline_with(ready: Prepared, name: SchedulerName) -> ClassConditionalPipeline:
+def pipeline_with(ready: Prepared, name: SchedulerName) -> Model:
     """The base with another solver, in eager PyTorch."""
-    return ClassConditionalPipeline(ready.base.unet, build_scheduler(SamplerConfig(scheduler=name), ready.base.schedule))
+    return ready.base.sampled_by(SamplerConfig(scheduler=name))
 
 
 def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
@@ -86,7 +85,7 @@ def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
         verdict=Verdict.PASS,
     ).write(folder / "served.json")
     graph = OnnxGraph(folder / "model.onnx")
-    return Engine(graph, table, graph.image_shape, ready.real.classes)
+    return Engine(graph, table, graph.state_shape, ready.real.classes)
 
 
 def distance(ready: Prepared, name: SchedulerName, steps: int) -> float:

@@ -20,9 +20,10 @@ from benchmarks.released import Released
 from benchmarks.results_file import Row, write_rows
 from erasediff.data.datasets import load_dataset
 from erasediff.environment import configure_process
-from erasediff.models.denoiser import build_unet, to_unit
+from erasediff.models.denoiser import to_unit
+from erasediff.models.families.unet import ClassConditionalUNet, build_unet
 from erasediff.models.noised import NoisedBatch
-from erasediff.models.process import squared_cosine
+from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.config import EraseConfig, RunConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.trainer import Erasure
@@ -50,9 +51,9 @@ def erasure_of(name: str) -> Erasure:
     data = ErasureData(images[labels == 0], labels[labels == 0], images[labels != 0], labels[labels != 0], dataset.classes)
     torch.manual_seed(0)
     unet = build_unet(config.denoiser, 1, 8, dataset.classes)
-    schedule = squared_cosine(config.denoiser.train_timesteps)
+    base = ClassConditionalUNet.of(unet, build_scheduler(config.sampler, squared_cosine(config.denoiser.train_timesteps)))
     erase = EraseConfig.model_validate(config.erase.model_dump() | CASES[name])
-    return Erasure(unet, schedule, data, erase, 0, Compute(), method=Released if name == RELEASED else None)
+    return Erasure(base, data, erase, 0, Compute(), method=Released if name == RELEASED else None)
 
 
 def bare_passes(erasure: Erasure, batch: NoisedBatch, forwards: int, backwards: int) -> Callable[[], None]:

@@ -16,8 +16,8 @@ from erasediff.evaluate.detectors import Detector, stored_detector
 from erasediff.evaluate.real import RealImages, real_images
 from erasediff.files import sha256_bytes, sha256_folder, shipped
 from erasediff.models.denoiser import to_unit
-from erasediff.models.folder import load_pipeline
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.families import load_folder
+from erasediff.models.family import Model
 from erasediff.records.base import canonical_json
 from erasediff.records.config import RunConfig, load_config
 from erasediff.records.policy import GatePolicy, load_policy
@@ -79,7 +79,7 @@ class Prepared:
     """A subject in memory."""
 
     subject: Subject
-    base: ClassConditionalPipeline
+    base: Model
     detector: Detector
     real: RealImages
 
@@ -95,7 +95,7 @@ def prepare(subject: Subject) -> Prepared:
     if not (subject.folder / "base").is_dir():
         raise SystemExit(f"there is no base for {subject.name}: run `make bench-base` first.")
     real = real_images(subject.config)
-    return Prepared(subject, load_pipeline(subject.folder / "base"), detector_of(subject, real), real)
+    return Prepared(subject, load_folder(subject.folder / "base"), detector_of(subject, real), real)
 
 
 def detector_of(subject: Subject, real: RealImages) -> Detector:

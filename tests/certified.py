@@ -12,6 +12,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.commitment import request_key
 from erasediff.files import sha256_bytes, sha256_file
+from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.models.folder import save_model
 from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.base import Pointer
@@ -55,8 +56,8 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
     )
     request_key(workdir.request_key(REQUEST))
     run, scheduler = workdir.open_attempt(plan, config, policy, HMAC_KEY), build_scheduler(SamplerConfig(), squared_cosine(1000))
-    before = save_model(unet(0), scheduler, workdir.models, "digits", ())
-    after = save_model(unet(1), scheduler, workdir.models, "digits", (0,)).model_copy(update={"epoch": 1})
+    before = save_model(ClassConditionalUNet.of(unet(0), scheduler), workdir.models, "digits", ())
+    after = save_model(ClassConditionalUNet.of(unet(1), scheduler), workdir.models, "digits", (0,)).model_copy(update={"epoch": 1})
     base = BaseRecord(made_from={"plan": plan.digest()}, name="digits", version="1", model=before)
     forget_set = ForgetSetRecord(
         made_from={"base": base.digest(), "plan": plan.digest()},

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import build_unet
+from erasediff.models.families.unet import build_unet
 from erasediff.models.process import NoiseSchedule, squared_cosine
 from erasediff.records.config import DenoiserConfig
 from tests.migrated import make_empty_database, migrated

@@ -11,27 +11,26 @@ import torch
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_bytes, sha256_file
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.process import build_scheduler, squared_cosine
+from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.records.base import Pointer
-from erasediff.records.config import SamplerConfig
 from erasediff.records.core import ServedModel, Verdict
 from erasediff.serve.solver import save_table
 from tests.shared import shared
+from tests.small_models import model_of
 
 SOLVER = "ddim-2"
 
 
-def export_once(pipeline: ClassConditionalPipeline, to: Path) -> None:
+def export_once(model: ClassConditionalUNet, to: Path) -> None:
     """Put the graph of a denoiser into a file; the same weights are exported once, for that takes five seconds."""
-    weights = sha256_bytes(b"".join(value.numpy().tobytes() for value in pipeline.unet.state_dict().values()))
-    shutil.copyfile(shared(f"exported/{weights}.onnx", lambda path: export_denoiser(pipeline, path)), to)
+    weights = sha256_bytes(b"".join(value.numpy().tobytes() for value in model.network.state_dict().values()))
+    shutil.copyfile(shared(f"exported/{weights}.onnx", lambda path: export_denoiser(model, path)), to)
 
 
 def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int, epoch: int, forgotten: tuple[int, ...] = ()) -> ServedModel:
     """Export a random denoiser: what it draws is noise, and everything else is as it will be."""
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline = ClassConditionalPipeline(unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000)))
+    pipeline = model_of(unet(seed))
     export_once(pipeline, folder / "model.onnx")
     save_table(SOLVER, solver_table("ddim", 2, pipeline.schedule), folder / "solvers.npz")
     return describe(folder, epoch=epoch, forgotten=forgotten, weights_sha256=f"{seed:064x}")

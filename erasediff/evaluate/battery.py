@@ -18,9 +18,7 @@ from erasediff.evaluate.attacks.training import Budget, inverted, relearned, tra
 from erasediff.evaluate.fidelity import covered, evenly, kth_distance
 from erasediff.evaluate.measure import Examination, count_detections
 from erasediff.evaluate.membership import Target, membership
-from erasediff.evaluate.sampling import Source
-from erasediff.models.denoiser import to_unit
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.family import Model
 from erasediff.records.attacks import AttackMeasurements, Compared, Detections, Membership, Recovery, Relearned
 from erasediff.records.config import RunConfig
 
@@ -45,8 +43,7 @@ def suspects(exam: Examination, erased: Suspect, config: RunConfig) -> Suspects:
     if not exam.policy.attacks.retrain:
         return Suspects(base, erased, None)
     known = torch.isin(real.train_labels, torch.tensor([erased.label, *exam.retained]))
-    images, labels = to_unit(real.train[known]), real.train_labels[known]
-    without = trained_without(images, labels, real.classes, erased.label, config, erased.device)
+    without = trained_without(erased.base, real.train[known], real.train_labels[known], erased.label, config, erased.device)
     return Suspects(base, erased, replace(erased, model=without))
 
 
@@ -61,7 +58,7 @@ def attack(exam: Examination, models: Suspects, erased_images: Tensor, base_shar
     """
     rule, held_out = exam.policy.attacks, _held_out(exam)
     stays = torch.isin(exam.real.train_labels, torch.tensor(exam.retained))
-    images, labels = to_unit(exam.real.train[stays]), exam.real.train_labels[stays]
+    images, labels = exam.real.train[stays], exam.real.train_labels[stays]
 
     def finetuned(suspect: Suspect) -> Probe:
         budget = Budget(rule.finetuning.steps, rule.finetuning.learning_rate)
@@ -82,8 +79,8 @@ def attack(exam: Examination, models: Suspects, erased_images: Tensor, base_shar
 
 
 def _held_out(exam: Examination) -> Tensor:
-    """Images of the class that no denoiser was trained on: an attacker's own pictures of it, ``float32 [M,C,H,W]``."""
-    return to_unit(exam.real.holdout[exam.real.holdout_labels == exam.watch.label])
+    """Images of the class that no denoiser was trained on: an attacker's own pictures of it, ``uint8 [M,H,W,C]``."""
+    return exam.real.holdout[exam.real.holdout_labels == exam.watch.label]
 
 
 def _compared(exam: Examination, models: Suspects, check: str, attacked: Callable[[Suspect], Probe]) -> Compared:
@@ -119,8 +116,8 @@ def _recovery(exam: Examination, name: str, suspect: Suspect, base_share: float,
     rule, held_out = exam.policy.attacks.relearning, _held_out(exam)
     picked = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(suspect.seed + repeat))[: rule.images]
 
-    def share(model: ClassConditionalPipeline) -> float:
-        source, what = Source.of(model, suspect.device), f"{name}: F6, relearning {repeat + 1} of {rule.repeats}"
+    def share(model: Model) -> float:
+        source, what = model.source(suspect.device), f"{name}: F6, relearning {repeat + 1} of {rule.repeats}"
         found, _ = count_detections(exam.watch, source, rule.samples, f"F6 {repeat}", exam.key, exam.sampler, what)
         return found.detections / found.n
 
@@ -130,8 +127,8 @@ def _recovery(exam: Examination, name: str, suspect: Suspect, base_share: float,
 def _membership(exam: Examination, models: Suspects) -> tuple[Membership, ...]:
     """F9 on what is forgotten: training images of the class against held-out ones, shown under its label."""
     rule, label, real = exam.policy.attacks.membership, exam.watch.label, exam.real
-    own, held_out = to_unit(real.train[real.train_labels == label]), _held_out(exam)
-    members, controls = (images[evenly(len(images), rule.images)] for images in (own, held_out))
+    own, held_out = real.train[real.train_labels == label], _held_out(exam)
+    members, controls = (models.base.model.encode(images[evenly(len(images), rule.images)]) for images in (own, held_out))
     found = {
         name: membership(
             Target(suspect.model.denoiser, suspect.model.schedule, suspect.device), members, controls, label, exam.policy.alpha, exam.seed

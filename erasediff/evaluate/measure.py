@@ -19,11 +19,11 @@ from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_cha
 from erasediff.evaluate.gate.retain import samples_needed
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
 from erasediff.evaluate.real import RealImages
-from erasediff.evaluate.sampling import Source, draw_batches, draw_samples
+from erasediff.evaluate.sampling import draw_batches, draw_samples
 from erasediff.evaluate.seeds import check_seeds
 from erasediff.evaluate.statistics import Table
-from erasediff.models.denoiser import to_unit
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.family import Model
+from erasediff.models.sampler import Source
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
@@ -70,7 +70,7 @@ class ModelSamples:
     forgotten: Detections
     forgotten_images: Tensor
     neighbours: Detections
-    unasked: Detections
+    unasked: Detections | None
     probes: dict[str, Detections]
     retained: RetainedSamples
     kinship: float | None = None
@@ -123,10 +123,10 @@ class Examination:
     key: bytes
     seed: int
 
-    def kept(self, model: ClassConditionalPipeline, device: torch.device, name: str) -> RetainedSamples:
+    def kept(self, model: Model, device: torch.device, name: str) -> RetainedSamples:
         """Sample what R1 to R3 ask of one model; all with the same seeds."""
         n, what = self.policy.retain.n_per_class, f"{name}: retained labels"
-        return retained_samples(self.reader, Source.of(model, device), self.retained, n, self.key, self.sampler, what)
+        return retained_samples(self.reader, model.source(device), self.retained, n, self.key, self.sampler, what)
 
     @property
     def reader(self) -> SampleReader:
@@ -142,24 +142,26 @@ class Examination:
 
 def sample_model(exam: Examination, suspect: Suspect, name: str) -> ModelSamples:
     """Sample all that is asked of one model; base and candidate with the same seeds."""
-    source = Source.of(suspect.model, suspect.device)
+    source = suspect.model.source(suspect.device)
     found, images = count_detections(exam.watch, source, exam.policy.forget.n, "F1", exam.key, exam.sampler, f"{name}: forgotten label")
     by_null, probes = sample_indirectly(exam, suspect, name)
     near, kept = exam.neighbours.count(images), exam.kept(suspect.model, suspect.device, name)
-    return ModelSamples(found, images, near, by_null, probes, kept, kinship(suspect.base.unet, suspect.model.unet))
+    return ModelSamples(found, images, near, by_null, probes, kept, kinship(suspect.base, suspect.model))
 
 
-def sample_indirectly(exam: Examination, suspect: Suspect, name: str) -> tuple[Detections, dict[str, Detections]]:
-    """F2 and F3: detections under the null label, and under each probe that the policy names."""
+def sample_indirectly(exam: Examination, suspect: Suspect, name: str) -> tuple[Detections | None, dict[str, Detections]]:
+    """F2 and F3: detections under the null row, if the model has one, and under each probe of the policy that can be asked of it."""
     watch, policy, key = exam.watch, exam.policy, exam.key
-    by_null = sample_and_count(watch, null_label_probe(suspect), policy.unasked.n, key, "F2", name)
-    return by_null, {way: sample_and_count(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in policy.probes.ask}
+    has_null = suspect.model.null_row is not None
+    by_null = sample_and_count(watch, null_label_probe(suspect), policy.unasked.n, key, "F2", name) if has_null else None
+    asked = policy.probes.asked_of(has_null)
+    return by_null, {way: sample_and_count(watch, probe_named(suspect, way), policy.probes.n, key, "F3", name) for way in asked}
 
 
-def train_reference(exam: Examination, base: ClassConditionalPipeline, device: torch.device) -> ClassConditionalPipeline:
+def train_reference(exam: Examination, base: Model, device: torch.device) -> Model:
     """The base after a little training on retained images: the model that the gate's control C0.reference lets pass."""
     rule, stays = exam.policy.control, torch.isin(exam.real.train_labels, torch.tensor(exam.retained))
-    images, labels = to_unit(exam.real.train[stays]), exam.real.train_labels[stays]
+    images, labels = exam.real.train[stays], exam.real.train_labels[stays]
     return trained_on(base, images, labels, Budget(rule.reference_steps, rule.reference_rate), device, exam.seed, "training the reference")
 
 
@@ -181,7 +183,8 @@ def compare(
         forget_base=base.forgotten,
         forget_erased=erased.forgotten,
         neighbours=Witness(quality=exam.neighbours.quality, base=base.neighbours, erased=erased.neighbours),
-        unasked=Probed(name="null label", base=base.unasked, erased=erased.unasked),
+        null_row=base.unasked is not None,
+        unasked=Probed(name="null label", base=base.unasked, erased=erased.unasked) if base.unasked and erased.unasked else None,
         probes=tuple(Probed(name=name, base=base.probes[name], erased=found) for name, found in erased.probes.items()),
         kinship=erased.kinship,
         earlier=earlier,

@@ -5,38 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import Denoiser
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.sampler import Start, sample
+from erasediff.models.sampler import Source, sample
 from erasediff.progress import progress
 from erasediff.records.config import SamplerConfig
-
-
-@dataclass(frozen=True)
-class Source:
-    """Something images can be sampled from: a denoiser with its scheduler and shape, how noise enters, and what it starts from."""
-
-    denoiser: Denoiser
-    scheduler: Any
-    image_shape: tuple[int, int, int]
-    null_label: int
-    device: torch.device
-    eta: float = 0.0
-    noise_scale: float = 1.0
-    start: Start | None = None
-
-    @classmethod
-    def of(cls, pipeline: ClassConditionalPipeline, device: torch.device) -> Source:
-        """Sample from a PyTorch model."""
-        pipeline.unet.to(device)
-        return cls(pipeline.denoiser, pipeline.scheduler, pipeline.image_shape, pipeline.classes, device)
 
 
 def draw_samples(source: Source, labels: Tensor, seeds: list[int], config: SamplerConfig, what: str) -> Tensor:
@@ -72,17 +49,5 @@ def draw_batches(source: Source, labels: Tensor, seeds: list[int], config: Sampl
 
 def _one_batch(source: Source, labels: Tensor, seeds: list[int], config: SamplerConfig, start: int) -> Tensor:
     rows = slice(start, start + config.batch_size)
-    return sample(
-        source.denoiser,
-        source.scheduler,
-        source.image_shape,
-        source.null_label,
-        labels[rows],
-        seeds[rows],
-        config.steps,
-        config.guidance_scale,
-        source.device,
-        source.eta,
-        source.noise_scale,
-        source.start.rows(rows) if source.start else None,
-    )
+    part = replace(source, start=source.start.rows(rows)) if source.start else source
+    return sample(part, labels[rows], seeds[rows], config.steps, config.guidance_scale)

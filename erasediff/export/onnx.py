@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 from erasediff.errors import BadInput
 from erasediff.files import atomic_path
 from erasediff.models.denoiser import Denoiser
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.family import Model
 from erasediff.records.core import Parity
-from erasediff.serve.graph import INPUTS, OUTPUT, OnnxGraph
+from erasediff.serve.graph import IMAGES, INPUTS, LATENTS, OUTPUT, OnnxGraph
 
 _LARGEST_TRACED = 63
 """diffusers' upsampler changes the memory layout of batches of 64 and more, which the exporter would trace as a second branch.
@@ -31,43 +32,46 @@ BATCHES, TIMESTEPS = (1, 2, 3, 16, 64), (0, 1, 250, 500, 999)
 class _Forward(nn.Module):
     """The denoiser with positional inputs and one output, as the exporter wants it."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.unet = unet
+        self.network = model.network.cpu().eval()
+        self._denoiser = model.denoiser_of(self.network)
 
     def forward(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        prediction: Tensor = self.unet(noised, timesteps, class_labels=labels, return_dict=False)[0]
-        return prediction
+        return self._denoiser(noised, timesteps, labels)
 
 
-def example_inputs(pipeline: ClassConditionalPipeline, batch: int, timestep: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs of the denoiser: noise ``[B,C,H,W]``, one timestep for all, labels running through the classes and null."""
-    noised = torch.randn(batch, *pipeline.image_shape, generator=torch.Generator().manual_seed(seed))
-    labels = torch.arange(batch, dtype=torch.int64) % (pipeline.classes + 1)
+def example_inputs(model: Model, batch: int, timestep: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs of the denoiser: noise ``[B,C,H,W]``, one timestep for all, labels running through the rows."""
+    noised = torch.randn(batch, *model.state_shape, generator=torch.Generator().manual_seed(seed))
+    labels = torch.arange(batch, dtype=torch.int64) % (model.conditions + (model.null_row is not None))
     return noised, torch.full((batch,), timestep, dtype=torch.int64), labels
 
 
-def export_denoiser(pipeline: ClassConditionalPipeline, path: Path) -> None:
+def export_denoiser(model: Model, path: Path) -> None:
     """Write the denoiser as ONNX.
 
     Args:
-        pipeline: the model; it is exported as float32.
+        model: it is exported as float32.
         path: where to.
     """
     # An example batch of 1 would make the exporter fix the axis at 1.
-    inputs = example_inputs(pipeline, batch=2, timestep=10)
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_TRACED)
+    _export(_Forward(model), example_inputs(model, batch=2, timestep=10), ({0: batch},) * 3, INPUTS, OUTPUT, path)
+
+
+def export_decoder(model: Model, decoder: nn.Module, path: Path) -> None:
+    """Write the decoder of a latent model as ONNX, for one latent at a time."""
+    latents = torch.randn(1, *model.state_shape, generator=torch.Generator().manual_seed(0))
+    _export(decoder.cpu().eval(), (latents,), ({},), (LATENTS,), IMAGES, path)
+
+
+def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any, names: Sequence[str], output: str, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _Forward(pipeline.unet.cpu().eval()),
-            inputs,
-            dynamo=True,
-            dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
-            input_names=list(INPUTS),
-            output_names=[OUTPUT],
-            verbose=False,
+            module, inputs, dynamo=True, dynamic_shapes=dynamic, input_names=list(names), output_names=[output], verbose=False
         )
     assert program is not None, "the dynamo exporter returns a program"
     with atomic_path(path) as temporary:
@@ -102,7 +106,7 @@ def quantise(path: Path, out: Path) -> None:
 
 @torch.no_grad()
 def measure_parity(
-    pipeline: ClassConditionalPipeline,
+    model: Model,
     exported: Denoiser,
     batches: Sequence[int] = BATCHES,
     timesteps: Sequence[int] = TIMESTEPS,
@@ -115,8 +119,8 @@ def measure_parity(
     rows = []
     for batch in batches:
         for timestep in timesteps:
-            inputs = example_inputs(pipeline, batch, min(timestep, pipeline.schedule.timesteps - 1), seed=timestep)
-            wanted = pipeline.denoiser(*inputs)
+            inputs = example_inputs(model, batch, min(timestep, model.schedule.timesteps - 1), seed=timestep)
+            wanted = model.denoiser(*inputs)
             error = float((exported(*inputs) - wanted).abs().max() / wanted.abs().max())
             if not math.isfinite(error):
                 raise BadInput(f"the exported graph or its model predicts values that are not finite at timestep {timestep}: erase again.")

@@ -14,18 +14,19 @@ from erasediff.evaluate.seeds import check_seeds
 from erasediff.progress import progress
 from erasediff.records.attacks import Detections
 from erasediff.records.config import SamplerConfig
-from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.graph import OnnxDecoder, OnnxGraph
 from erasediff.serve.solver import SolverTable, initial_noise, sample
 
 
 @dataclass(frozen=True)
 class Served:
-    """The served model: a graph, the solver table that the gate judged, the null label, and the sampler's settings."""
+    """The served model: a graph, the solver table that the gate judged, the null row, the sampler's settings, and a latent model's decoder."""
 
     graph: OnnxGraph
     table: SolverTable
-    null_label: int
+    null_row: int | None
     sampler: SamplerConfig
+    decoder: OnnxDecoder | None = None
 
     def count(self, watch: Watch, n: int, check: str, key: bytes, what: str) -> Detections:
         """How many of ``n`` images of the watched label, by the seeds of ``check``, are called that."""
@@ -41,5 +42,5 @@ class Served:
     def _images(self, label: int, seeds: list[int]) -> Tensor:
         count = len(seeds)
         guidance = np.full(count, self.sampler.guidance_scale, dtype=np.float32)
-        start, labels = initial_noise(seeds, self.graph.image_shape), np.full(count, label, dtype=np.int64)
-        return torch.from_numpy(sample(self.graph, self.table, start, labels, self.null_label, guidance))
+        start, labels = initial_noise(seeds, self.graph.state_shape), np.full(count, label, dtype=np.int64)
+        return torch.from_numpy(sample(self.graph, self.table, start, labels, self.null_row, guidance, self.decoder))

@@ -37,7 +37,7 @@ def solver_table(name: SchedulerName, steps: int, schedule: NoiseSchedule) -> So
     start, clean, noise = coefficients[:, 0], coefficients[:, 1:], np.zeros((steps, steps))
     if name == "ddim":
         start, clean, noise = _by_noise(solver, basis, signal)
-    return SolverTable(timesteps, signal, start, clean, noise, schedule.prediction_type)
+    return SolverTable(timesteps, signal, start, clean, noise, schedule.prediction_type, schedule.clipped)
 
 
 def _by_noise(solver: Any, basis: torch.Tensor, signal: Table) -> tuple[Table, Table, Table]:

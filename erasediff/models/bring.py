@@ -1,88 +1,95 @@
-"""Read a class-conditional UNet that was trained elsewhere, in the layouts that diffusers and its users save."""
+"""Read a class-conditional model that was trained elsewhere, in the layouts that diffusers and its users save."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from erasediff.errors import BadInput
-from erasediff.models.folder import build_checked, read_weights
-from erasediff.models.layout import read_json
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.autoencoder import load_autoencoder
+from erasediff.models.families.dit import DiT, build_transformer_of
+from erasediff.models.families.unet import ClassConditionalUNet, build_unet_of
+from erasediff.models.family import Model
+from erasediff.models.layout import PART_CONFIG, read_json
+from erasediff.models.parts import find_weights, read_weights
 from erasediff.models.process import read_scheduler
 
-_DENOISERS = ("unet_ema", "unet", "")
-"""Where the denoiser may lie, the averaged weights first; a folder of one ``UNet2DModel`` holds it itself."""
+_DENOISERS = ("unet_ema", "unet", "transformer", "")
+"""Where the denoiser may lie, the averaged weights first; a folder of one model holds it itself."""
 _SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
-_INDEX = "diffusion_pytorch_model.safetensors.index.json"
-_VARIANT = re.compile(r"^diffusion_pytorch_model(\.[A-Za-z0-9_-]+)?\.safetensors$")
 _ADAPTERS = ("adapter_config.json", "pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+_UNCONDITIONAL = "is an unconditional model, which makes no class more than another: train it with class labels (num_class_embeds), or retrain it"
 
 
 @dataclass(frozen=True)
 class Brought:
     """A model from elsewhere, in float32, and what was chosen where its folder left a choice."""
 
-    pipeline: ClassConditionalPipeline
+    model: Model
     notes: tuple[str, ...]
 
 
-def bring(folder: Path) -> Brought:
-    """Read a diffusers folder: whole or in shards, of one variant such as fp16, ``unet_ema`` before ``unet``, with or without ``model_index.json``.
+def bring(source: Path, classes: int) -> Brought:
+    """Read a diffusers folder, or one file of weights that has a config and a scheduler beside it.
+
+    A folder may be whole or in shards, of one variant such as fp16, with ``unet_ema`` or ``unet`` or ``transformer``, with or without
+    ``model_index.json``.
+
+    Args:
+        source: the folder, or a ``.safetensors`` file.
+        classes: how many classes the model has; a UNet with one embedding more has a null row.
 
     Raises:
-        BadInput: it is not a class-conditional ``UNet2DModel`` with a scheduler, or its weights are pickles, damaged or not finite.
+        BadInput: it is no class-conditional model with a scheduler, is of another number of classes, or its weights are pickles, damaged or not
+            finite.
     """
-    if not folder.is_dir():
-        raise BadInput(f"the model folder {folder} does not exist: check the path.")
+    if not source.exists():
+        raise BadInput(f"the model {source} does not exist: check the path.")
+    folder = source if source.is_dir() else source.parent
     if found := next((name for name in _ADAPTERS if any(folder.rglob(name))), None):
         raise BadInput(f"{folder} holds an adapter ({found}) and no whole model: merge it into its base, and hand in the merged model.")
-    denoiser = next((folder / name for name in _DENOISERS if (folder / name / "config.json").is_file()), None)
-    if denoiser is None:
-        raise BadInput(f"{folder} has no unet/config.json and no config.json: hand in a diffusers folder with a UNet2DModel.")
-    notes = []
-    if denoiser.name == "unet_ema" and (folder / "unet/config.json").is_file():
-        notes.append("unet_ema was taken, and not unet: samples are made by the averaged weights")
-    weights, chosen = _weights(denoiser)
+    notes: list[str] = []
+    if source.is_dir():
+        denoiser = next((folder / name for name in _DENOISERS if (folder / name / PART_CONFIG).is_file()), None)
+        if denoiser is None:
+            raise BadInput(f"{folder} has no unet/{PART_CONFIG} and no {PART_CONFIG}: hand in a diffusers folder with a class-conditional model.")
+        if denoiser.name == "unet_ema" and (folder / "unet" / PART_CONFIG).is_file():
+            notes.append("unet_ema was taken, and not unet: samples are made by the averaged weights")
+        weights, chosen = find_weights(denoiser)
+    else:
+        denoiser, weights, chosen = folder, _of_one_file(source), []
     scheduler = next((folder / name for name in _SCHEDULERS if (folder / name).is_file()), None)
     if scheduler is None:
         raise BadInput(f"{folder} has no scheduler/scheduler_config.json, so nothing says how it was noised: add the scheduler that trained it.")
-    unet = build_checked(read_json(denoiser / "config.json"), weights, denoiser)
-    return Brought(ClassConditionalPipeline(unet, read_scheduler(read_json(scheduler), str(folder))), (*notes, *chosen))
+    config, made = read_json(denoiser / PART_CONFIG), read_scheduler(read_json(scheduler), str(folder))
+    model = _model(config, weights, denoiser, made, classes)
+    return Brought(model, (*notes, *chosen))
 
 
-def _weights(denoiser: Path) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors in float32, and what was chosen."""
-    if (denoiser / _INDEX).is_file():
-        return _sharded(denoiser, read_json(denoiser / _INDEX)), []
-    files = sorted(path for path in denoiser.glob("*.safetensors") if _VARIANT.match(path.name))
-    if not files:
-        pickled = any(denoiser.glob("*.bin"))
-        what = "only pickles, which are never loaded: save it with safe_serialization=True" if pickled else "no weights: hand in the whole folder"
-        raise BadInput(f"{denoiser} holds {what}.")
-    plain = [path for path in files if path.name == "diffusion_pytorch_model.safetensors"]
-    if not plain and len(files) > 1:
-        raise BadInput(f"{denoiser} holds {len(files)} variants of its weights and none without a name: keep one of them.")
-    chosen = (plain or files)[0]
-    notes = [f"{chosen.name} was taken"] if len(files) > 1 or not plain else []
-    return _in_float32(read_weights(chosen)), notes
+def _of_one_file(file: Path) -> dict[str, Tensor]:
+    if file.suffix != ".safetensors":
+        raise BadInput(f"{file} is no .safetensors file: convert the weights to safetensors; pickles are never loaded.")
+    if not (file.parent / PART_CONFIG).is_file():
+        raise BadInput(f"{file} has no {PART_CONFIG} beside it, so nothing says what it is: put the model's config and scheduler_config.json there.")
+    return read_weights(file)
 
 
-def _sharded(denoiser: Path, index: dict[str, Any]) -> dict[str, torch.Tensor]:
-    placed = index.get("weight_map")
-    if not isinstance(placed, dict) or not all(isinstance(name, str) and Path(name).name == name for name in placed.values()):
-        raise BadInput(f"{denoiser / _INDEX} names no shards: hand in the whole folder.")
-    weights: dict[str, torch.Tensor] = {}
-    for name in sorted(set(placed.values())):
-        if not (denoiser / name).is_file():
-            raise BadInput(f"{denoiser} lacks {name}, which its index names: hand in the whole folder.")
-        weights |= read_weights(denoiser / name)
-    return _in_float32(weights)
+def _model(config: dict[str, Any], weights: dict[str, Tensor], denoiser: Path, scheduler: Any, classes: int) -> Model:
+    if config.get("num_embeds_ada_norm"):
+        transformer = build_transformer_of(config, weights, denoiser)
+        autoencoder = load_autoencoder(denoiser.parent if denoiser.name == "transformer" else denoiser)
+        return _checked(DiT.of(transformer, scheduler, autoencoder), classes, denoiser)
+    if config.get("_class_name") == "UNet2DModel" and not config.get("num_class_embeds"):
+        raise BadInput(f"{denoiser} {_UNCONDITIONAL}.")
+    unet = build_unet_of(config, weights, denoiser)
+    null_label = config["num_class_embeds"] == classes + 1
+    return _checked(ClassConditionalUNet.of(unet, scheduler, null_label), classes, denoiser)
 
 
-def _in_float32(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+def _checked(model: Model, classes: int, denoiser: Path) -> Model:
+    if model.conditions != classes:
+        raise BadInput(f"{denoiser} is a model of {model.conditions} classes, and {classes} are named: name the classes that it was trained on.")
+    return model

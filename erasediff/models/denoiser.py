@@ -1,15 +1,13 @@
-"""The interface of a model, which predicts noise under a condition, and the class-conditional UNet."""
+"""What a denoiser is called with, images as numbers in -1..1, and the device it is on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput
-from erasediff.records.config import DenoiserConfig
 
 
 class Denoiser(Protocol):
@@ -21,38 +19,6 @@ class Denoiser(Protocol):
     def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
         """Predict ``[B,C,H,W]`` for ``noised [B,C,H,W]``, ``timesteps [B]`` and ``labels [B]``."""
         ...
-
-
-@dataclass(frozen=True)
-class UNetDenoiser:
-    """A diffusers ``UNet2DModel`` with one class embedding more than there are classes: the last is the null label."""
-
-    unet: torch.nn.Module
-
-    def __call__(self, noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-        """See :class:`Denoiser`."""
-        prediction: Tensor = self.unet(noised, timesteps, class_labels=labels, return_dict=False)[0]
-        return prediction
-
-
-def build_unet(config: DenoiserConfig, channels: int, size: int, classes: int) -> torch.nn.Module:
-    """A class-conditional UNet for images ``[channels, size, size]`` with self-attention at its coarsest level."""
-    from diffusers import UNet2DModel
-
-    plain = len(config.block_out_channels) - 1
-    unet: torch.nn.Module = UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        norm_num_groups=config.norm_num_groups,
-        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
-        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
-        num_class_embeds=classes + 1,
-        resnet_time_scale_shift="scale_shift" if config.conditioning == "scale-shift" else "default",
-    )
-    return unet
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,35 @@ from erasediff.files import read_bounded, sha256_file, sha256_folder
 from erasediff.records.base import MAX_DOCUMENT_BYTES, load_json
 from erasediff.records.core import ModelRecord
 
-WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
+INDEX, PART_CONFIG, PART_WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
+"""diffusers' names: of a pipeline's list of components, and of a component's config and weights."""
+WEIGHTS = Path("unet", PART_WEIGHTS)
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
-_LAYOUT = frozenset({"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", str(WEIGHTS)})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a kind of pipeline keeps its denoiser, and what else its folder must hold."""
+
+    denoiser: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Every file."""
+        own = (f"{self.denoiser}/{PART_CONFIG}", f"{self.denoiser}/{PART_WEIGHTS}")
+        return frozenset({INDEX, "scheduler/scheduler_config.json", *own, *self.others})
+
+
+_VAE = (f"vae/{PART_CONFIG}", f"vae/{PART_WEIGHTS}")
+LAYOUTS = {
+    "ClassConditionalPipeline": Layout("unet"),
+    "DiTPipeline": Layout("transformer", _VAE),
+    "StableDiffusionPipeline": Layout(
+        "unet", (*_VAE, "text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer/tokenizer_config.json")
+    ),
+}
+"""By the ``_class_name`` of ``model_index.json``."""
 
 
 def check_files(folder: Path, needed: frozenset[str], kind: str) -> None:
@@ -47,18 +74,36 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def layout_of(folder: Path) -> Layout:
+    """The layout of the kind of pipeline that a folder says it is.
+
+    Raises:
+        BadInput: it has no ``model_index.json``, or is of another kind.
+    """
+    check_files(folder, frozenset({INDEX}), "model folder in diffusers layout")
+    kind = read_json(folder / INDEX).get("_class_name")
+    if kind not in LAYOUTS:
+        raise BadInput(f"{folder / INDEX} describes a {kind}, which is not known: hand in one of {', '.join(LAYOUTS)}.")
+    return LAYOUTS[kind]
+
+
+def network_folder(folder: Path) -> Path:
+    """Where the denoiser's config and weights lie."""
+    return folder / layout_of(folder).denoiser
+
+
 def check_layout(folder: Path) -> None:
-    """Refuse an incomplete folder of a class-conditional model; see :func:`check_files`."""
-    check_files(folder, _LAYOUT, "ClassConditionalPipeline folder in diffusers layout")
+    """Refuse an incomplete folder; see :func:`check_files`."""
+    check_files(folder, layout_of(folder).needed, "whole model folder in diffusers layout")
 
 
 def check_weights(folder: Path, expected_sha256: str) -> None:
-    """Refuse weights that do not have the expected digest.
+    """Refuse a denoiser whose weights do not have the expected digest.
 
     Raises:
         IntegrityError: the digest differs.
     """
-    if (found := sha256_file(folder / WEIGHTS)) != expected_sha256:
+    if (found := sha256_file(network_folder(folder) / PART_WEIGHTS)) != expected_sha256:
         raise IntegrityError(f"the weights in {folder} have digest {found[:12]}, not {expected_sha256[:12]} as recorded: fetch the model again.")
 
 

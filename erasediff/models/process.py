@@ -38,11 +38,13 @@ class NoiseSchedule:
         alphas_cumprod: ā ``[T]``.
         prediction_type: what the denoiser predicts.
         settings: the same schedule as a diffusers scheduler is configured with it.
+        clipped: whether a predicted clean state lies in -1..1, as images do and latents do not.
     """
 
     alphas_cumprod: Tensor
     prediction_type: PredictionType = "epsilon"
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    clipped: bool = True
 
     @property
     def timesteps(self) -> int:
@@ -104,6 +106,8 @@ def build_scheduler(sampler: SamplerConfig, schedule: NoiseSchedule, prediction:
         schedule: the model's.
         prediction: ``sample`` for a model that predicts the clean image; else what the schedule says.
     """
+    if not schedule.settings:
+        raise ValueError("a schedule without settings cannot be given to a scheduler: make it by schedule_of")
     shared = {
         "num_train_timesteps": schedule.timesteps,
         "timestep_spacing": "trailing",
@@ -111,16 +115,17 @@ def build_scheduler(sampler: SamplerConfig, schedule: NoiseSchedule, prediction:
         **schedule.settings,
     }
     if sampler.scheduler == "ddim":
-        return diffusers.DDIMScheduler(clip_sample=True, set_alpha_to_one=True, **shared)
-    multistep = {"thresholding": True, "sample_max_value": 1.0, "solver_order": 2, "final_sigmas_type": "zero", "lower_order_final": True}
+        return diffusers.DDIMScheduler(clip_sample=schedule.clipped, set_alpha_to_one=True, **shared)
+    bounds = {"thresholding": True, "sample_max_value": 1.0} if schedule.clipped else {}
+    multistep = {**bounds, "solver_order": 2, "final_sigmas_type": "zero", "lower_order_final": True}
     if sampler.scheduler == "unipc":
         return diffusers.UniPCMultistepScheduler(predict_x0=True, **multistep, **shared)
     return diffusers.DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", **multistep, **shared)
 
 
-def deterministic(scheduler: Any) -> Any:
+def deterministic(scheduler: Any, schedule: NoiseSchedule) -> Any:
     """A scheduler that samples without fresh noise: this one if :func:`build_scheduler` makes its kind, else the default solver on its schedule."""
-    return scheduler if type(scheduler).__name__ in _SOLVERS else build_scheduler(SamplerConfig(), schedule_of(scheduler))
+    return scheduler if type(scheduler).__name__ in _SOLVERS else build_scheduler(SamplerConfig(), schedule)
 
 
 def read_scheduler(config: Mapping[str, Any], source: str) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from erasediff.errors import NonFinite
-from erasediff.models.denoiser import Denoiser, UNetDenoiser, build_unet
+from erasediff.models.denoiser import Denoiser
+from erasediff.models.families.unet import ClassConditionalUNet, build_unet
+from erasediff.models.family import Model
 from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.optimisation import ExponentialMovingAverage, gradient_of, linear_decay, side_by_side
 from erasediff.models.process import NoiseSchedule, build_scheduler, squared_cosine
@@ -23,21 +24,22 @@ _BETAS = (0.9, 0.99)
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images ``float32 [N,C,H,W]`` in -1..1 with labels ``int64 [N]``, and the null label that ``dropout`` of a batch is shown under."""
+    """States ``float32 [N,C,H,W]`` with labels ``int64 [N]``, and the null row, if there is one, that ``dropout`` of a batch is shown under."""
 
-    images: Tensor
+    states: Tensor
     labels: Tensor
-    null_label: int
+    null_row: int | None
     dropout: float
 
     def draw(self, schedule: NoiseSchedule, batch_size: int, generator: torch.Generator, device: torch.device) -> NoisedBatch:
         """A batch drawn by ``generator``."""
-        picked = torch.randint(0, len(self.images), (batch_size,), generator=generator)
-        clean = self.images[picked].to(device)
+        picked = torch.randint(0, len(self.states), (batch_size,), generator=generator)
+        clean = self.states[picked].to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         timesteps = schedule.draw_timesteps(len(picked), generator).to(device)
         dropped = torch.rand(len(picked), generator=generator) < self.dropout
-        labels = torch.where(dropped, self.null_label, self.labels[picked]).to(device)
+        own = self.labels[picked]
+        labels = (own if self.null_row is None else torch.where(dropped, self.null_row, own)).to(device)
         return NoisedBatch.of(schedule, clean, noise, timesteps, labels)
 
 
@@ -67,70 +69,80 @@ def _rate(step: int, steps: int, decay_fraction: float) -> float:
     return warmup * linear_decay(step, steps, decay_fraction)
 
 
-def train_base(
-    images: Tensor, labels: Tensor, classes: int, config: RunConfig, device: torch.device, done: Callable[[int, float], None]
-) -> tuple[torch.nn.Module, Any]:
-    """Train a class-conditional denoiser.
+def new_base(config: RunConfig, channels: int, size: int, classes: int) -> Model:
+    """The model that a configuration describes, untrained: a function of its seed.
 
     Args:
-        images: ``float32 [N,C,H,W]`` in -1..1.
+        config: the run's configuration.
+        channels: of an image.
+        size: side of an image in pixels.
+        classes: how many classes there are; the row after theirs is the null row.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        unet = build_unet(config.denoiser, channels, size, classes)
+    schedule = squared_cosine(config.denoiser.train_timesteps, config.denoiser.prediction)
+    return ClassConditionalUNet.of(unet, build_scheduler(config.sampler, schedule))
+
+
+def train_base(model: Model, states: Tensor, labels: Tensor, config: RunConfig, device: torch.device, done: Callable[[int, float], None]) -> Model:
+    """Train a model that is fresh.
+
+    Args:
+        model: its network is trained in place.
+        states: ``float32 [N,C,H,W]``.
         labels: ``int64 [N]``.
-        classes: how many classes there are; label ``classes`` is the null label.
         config: the run's configuration with a ``base_training`` section.
         device: where to train.
         done: called with the number of steps done and the loss.
 
     Returns:
-        The averaged UNet in evaluation mode on the CPU, and the scheduler that serves.
+        The model with averaged weights, in evaluation mode on the CPU.
 
     Raises:
         NonFinite: the loss is NaN or infinite.
     """
     training = config.base_training
     assert training is not None, "the caller checks that the config trains a base"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        unet = build_unet(config.denoiser, images.shape[1], images.shape[2], classes).to(device).train()
-    schedule = squared_cosine(config.denoiser.train_timesteps, config.denoiser.prediction)
-    scheduler, denoiser = build_scheduler(config.sampler, schedule), UNetDenoiser(unet)
+    network, schedule = model.network.to(device).train(), model.schedule
     generator = torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=_BETAS, fused=True)
-    data = TrainingSet(images, labels, classes, training.label_dropout)
-    average, weights = ExponentialMovingAverage(unet, training.ema_decay), list(unet.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=_BETAS, fused=True)
+    data = TrainingSet(states, labels, model.null_row, training.label_dropout)
+    average, weights = ExponentialMovingAverage(network, training.ema_decay), list(network.parameters())
     for step in range(training.steps):
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _rate(step, training.steps, training.decay_fraction)
-        loss = descend(denoiser, data.draw(schedule, training.batch_size, generator, device), weights)
+        loss = descend(model.denoiser, data.draw(schedule, training.batch_size, generator, device), weights)
         if not math.isfinite(loss):
             raise NonFinite(f"the base's loss is not finite at step {step}: lower base_training.learning_rate and run again.")
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         average.update(weights)
         done(step + 1, loss)
-    return average.model.cpu(), scheduler
+    return model.with_network(average.model.cpu())
 
 
-def train_on(unet: torch.nn.Module, schedule: NoiseSchedule, data: TrainingSet, batch_size: int, learning_rate: float, seed: int) -> Iterator[int]:
+def train_on(model: Model, data: TrainingSet, batch_size: int, learning_rate: float, seed: int) -> Iterator[int]:
     """Continue training a model in place, without end; yields the number of steps done after each.
 
     Args:
-        unet: the model; it is in training mode while a step runs, and in evaluation mode whenever this yields.
-        schedule: its forward process.
+        model: its network is in training mode while a step runs, and in evaluation mode whenever this yields.
         data: what it is trained on.
-        batch_size: images a step.
+        batch_size: states a step.
         learning_rate: of Adam, constant.
         seed: of the batches and their noise.
     """
-    device, generator = next(unet.parameters()).device, torch.Generator().manual_seed(seed)
-    denoiser, weights = UNetDenoiser(unet), list(unet.requires_grad_(True).parameters())
+    network, schedule = model.network, model.schedule
+    device, generator = next(network.parameters()).device, torch.Generator().manual_seed(seed)
+    weights = list(network.requires_grad_(True).parameters())
     optimizer = torch.optim.Adam(weights, lr=learning_rate, betas=_BETAS, fused=True)
     step = 0
     while True:
-        unet.train()
-        descend(denoiser, data.draw(schedule, batch_size, generator, device), weights)
+        network.train()
+        descend(model.denoiser, data.draw(schedule, batch_size, generator, device), weights)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        unet.eval()
+        network.eval()
         yield step

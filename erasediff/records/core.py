@@ -167,7 +167,8 @@ class VerdictRecord(Record):
     """The gate's verdict under a policy.
 
     ``attempt`` counts the judged tries at this request; ``alpha`` is this try's level, and ``alpha_spent`` the sum over all tries. ``checks``
-    decided, ``reported`` did not. ``evaluation_key`` reveals the key that the plan committed to, so that anyone can draw the images again.
+    decided, ``reported`` did not; ``left_out`` names what the policy asks and a model without a null row cannot be asked. ``evaluation_key``
+    reveals the key that the plan committed to, so that anyone can draw the images again.
     """
 
     verdict: Verdict
@@ -178,6 +179,7 @@ class VerdictRecord(Record):
     policy_digest: Sha256
     checks: tuple[Check, ...]
     reported: tuple[Check, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 class Try(Strict):
@@ -197,20 +199,32 @@ class Parity(Strict):
     max_relative_error: float = Field(ge=0)
 
 
-class ExportedRecord(Record):
-    """The ONNX graph of some weights, with its own verdict (F8); on tier 2 the graph with 8-bit weights is gated too.
+class ExportedFiles(Record):
+    """The files of an exported model.
 
-    ``solvers`` is a file with a solver's table of coefficients; ``solver`` is the solver that was measured.
+    ``solvers`` holds the table of coefficients of ``solver``, the solver that was measured. A latent model has a ``decoder``, the graph that
+    makes images of latents.
     """
 
     onnx: Pointer
     solvers: Pointer
+    decoder: Pointer | None = None
     solver: str
     weights_sha256: Sha256
+    verdict: Verdict
+
+    @property
+    def files(self) -> tuple[Pointer, ...]:
+        """All of them."""
+        return (self.onnx, self.solvers, *((self.decoder,) if self.decoder else ()))
+
+
+class ExportedRecord(ExportedFiles):
+    """The ONNX graph of some weights, with its own verdict (F8); on tier 2 the graph with 8-bit weights is gated too."""
+
     parity: tuple[Parity, ...]
     forget_onnx: Detections | None
     forget_int8: Detections | None = None
-    verdict: Verdict
     checks: tuple[Check, ...]
 
 
@@ -224,22 +238,18 @@ MANIFEST = "served.json"
 """The file name of a :class:`ServedModel`; a folder without it is not a model."""
 
 
-class ServedModel(Record):
+class ServedModel(ExportedFiles):
     """``served.json``: the manifest of an exported graph that passed; all that a server needs to know.
 
-    ``solver`` and ``guidance_scale`` are those that were measured.
+    ``solver`` and ``guidance_scale`` are those that were measured. ``null_row`` says whether the model can be asked for no class: guidance takes it.
     """
 
     dataset: str
     classes: int = Field(ge=2)
     forgotten: tuple[int, ...]
     epoch: int = Field(ge=0)
-    onnx: Pointer
-    solvers: Pointer
-    solver: str
+    null_row: bool = True
     guidance_scale: float = Field(ge=0)
-    weights_sha256: Sha256
-    verdict: Verdict
 
 
 class RegisteredRecord(Record):

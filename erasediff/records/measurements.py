@@ -117,7 +117,7 @@ class Measurements(Record):
 
     ``reference`` is the base after a little training on retained images; it must pass R1 to R3.
     ``attacks`` are those of tier 2.
-    ``unasked`` counts samples of the null label.
+    ``unasked`` counts samples of the null row; a model that was trained without one has ``null_row`` false, and is not asked what needs one.
     ``kinship`` compares how base and candidate read their label embedding: 1 for a copy, 0 for a network trained independently.
     ``features`` is the digest of the feature extractor of R2 and R3.
     """
@@ -129,6 +129,7 @@ class Measurements(Record):
     forget_base: Detections | None
     forget_erased: Detections | None
     neighbours: Witness | None
+    null_row: bool = True
     unasked: Probed | None
     probes: tuple[Probed, ...]
     kinship: float | None = None

@@ -85,6 +85,10 @@ class ProbesPolicy(Strict):
     ask: tuple[ProbeName, ...] = Field(min_length=1, max_length=64)
     min_kinship: float = Field(gt=0, le=1)
 
+    def asked_of(self, null_row: bool) -> tuple[ProbeName, ...]:
+        """The probes that a model can be asked by: guidance takes a null row."""
+        return tuple(name for name in self.ask if null_row or guidance_scale(name) in (None, 1.0))
+
 
 class RetainPolicy(Strict):
     """R1: non-inferiority margins of the retained classes' accuracy.

@@ -40,7 +40,7 @@ class Exported:
     def digests(self) -> dict[str, str]:
         """The digest of every file. The manifest is last: a folder without it is not a model."""
         model = self.model
-        named = {Path(pointer.uri).name: pointer.sha256 for pointer in (model.onnx, model.solvers)}
+        named = {Path(pointer.uri).name: pointer.sha256 for pointer in model.files}
         return named | {MANIFEST: sha256_file(self.folder / MANIFEST)}
 
     @property

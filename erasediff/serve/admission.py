@@ -19,6 +19,7 @@ class Admitted:
 
     model: ServedModel
     graph: Path
+    decoder: Path | None
     table: SolverTable
 
 
@@ -36,12 +37,13 @@ def admit(folder: Path, rules: ServingRules) -> Admitted:
         raise BadInput(f"{path} is too large for a manifest: give the folder `onnx` of a run that passed.")
     model = ServedModel.parse_json(path.read_bytes(), str(path))
     check_servable(model, rules)
-    for pointer in (model.onnx, model.solvers):
+    for pointer in model.files:
         file = folder / Path(pointer.uri).name
         if not file.is_file() or sha256_file(file) != pointer.sha256:
             raise IntegrityError(f"{file} is not the file that was measured: fetch the model again.")
     table = load_table(folder / Path(model.solvers.uri).name, model.solver)
-    return Admitted(model, folder / Path(model.onnx.uri).name, table)
+    decoder = None if model.decoder is None else folder / Path(model.decoder.uri).name
+    return Admitted(model, folder / Path(model.onnx.uri).name, decoder, table)
 
 
 def check_servable(model: ServedModel, rules: ServingRules) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from erasediff.serve.batches import Images
 from erasediff.serve.request import SamplingRequest
-from erasediff.serve.solver import Graph, SolverTable, initial_noise, sample
+from erasediff.serve.solver import Decoder, Graph, SolverTable, initial_noise, sample
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,14 @@ class Engine:
 
     graph: Graph
     table: SolverTable
-    image_shape: tuple[int, int, int]
-    null_label: int
+    state_shape: tuple[int, int, int]
+    null_row: int | None
+    decoder: Decoder | None = None
 
     def __call__(self, asked: list[SamplingRequest]) -> Images:
         """Images ``uint8 [N,H,W,C]`` of requests, in their order."""
         counts = [one.count for one in asked]
         labels = np.repeat(np.array([one.label for one in asked], dtype=np.int64), counts)
         guidance = np.repeat(np.array([one.guidance for one in asked], dtype=np.float32), counts)
-        start = initial_noise([seed for one in asked for seed in one.seeds], self.image_shape)
-        return sample(self.graph, self.table, start, labels, self.null_label, guidance)
+        start = initial_noise([seed for one in asked for seed in one.seeds], self.state_shape)
+        return sample(self.graph, self.table, start, labels, self.null_row, guidance, self.decoder)

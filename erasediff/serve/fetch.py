@@ -64,7 +64,7 @@ def _from_s3(uri: str, folder: Path) -> None:
         client = s3_client()
         _object(client, bucket, f"{prefix.rstrip('/')}/{MANIFEST}", folder / MANIFEST)
         model = ServedModel.read(folder / MANIFEST)
-        for pointer in (model.onnx, model.solvers):
+        for pointer in model.files:
             name = Path(pointer.uri).name
             _object(client, bucket, f"{prefix.rstrip('/')}/{name}", folder / name)
     except ClientError as error:

@@ -12,7 +12,7 @@ from erasediff.serve.admission import admit
 from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
 from erasediff.serve.fetch import fetch_model
-from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.graph import OnnxDecoder, OnnxGraph
 from erasediff.serve.guard import ServingGuard
 from erasediff.serve.request import Limits
 from erasediff.serve.revocations import RulesAndRevocations, open_revocations
@@ -73,14 +73,18 @@ def serve_forever(options: Options) -> None:
     verified = revocations is None or revocations.state().good
     with fetch_model(options.model) as folder:
         admitted = admit(folder, in_force.now() if verified else rules.now())
-        graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
+        how = PROVIDERS[options.provider], options.threads
+        graph = OnnxGraph(admitted.graph, *how)
+        decoder = None if admitted.decoder is None else OnnxDecoder(admitted.decoder, *how)
     model = admitted.model
-    engine = Engine(graph, admitted.table, graph.image_shape, null_label=model.classes)
+    null_row = model.classes if model.null_row else None
+    engine = Engine(graph, admitted.table, graph.state_shape, null_row, decoder)
     limits = Limits(model.classes, options.max_images, options.max_guidance, model.solver)
+    shape = graph.state_shape if decoder is None else decoder.image_shape
     with listening(options.address) as listener:
         batcher = Batcher(with_metrics(engine), options.capacity)
         describe(model, batcher, revocations)
-        app = create_app(Predictor(ServingGuard(model, in_force), limits, batcher, graph.image_shape), options.ui)
+        app = create_app(Predictor(ServingGuard(model, in_force), limits, batcher, shape), options.ui)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False)
         )

@@ -10,7 +10,7 @@ for DDIM (Song et al. 2021, eq. 12), DPM-Solver++ (Lu et al. 2211.01095, alg. 2)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,7 @@ class SolverTable:
         clean: of the predicted clean images ``[K,K]``.
         noise: of the predicted noise ``[K,K]``.
         prediction: what the denoiser predicts: ``epsilon`` or ``v_prediction``.
+        clipped: whether the predicted clean states are clipped to -1..1, as images are and latents are not.
     """
 
     timesteps: NDArray[np.int64]
@@ -43,6 +44,7 @@ class SolverTable:
     clean: Table
     noise: Table
     prediction: str
+    clipped: bool = True
 
     @property
     def steps(self) -> int:
@@ -50,14 +52,15 @@ class SolverTable:
         return len(self.timesteps)
 
     def predicted(self, step: int, state: Array, output: Array) -> tuple[Array, Array]:
-        """The clipped clean image and the noise of a denoiser output, both in the state's shape (Salimans and Ho 2022)."""
+        """The clean state and the noise of a denoiser output, both in the state's shape (Salimans and Ho 2022)."""
         signal = np.float32(self.signal[step])
         sigma = np.float32(np.sqrt(1 - self.signal[step] ** 2))
         if self.prediction == "epsilon":
             clean, noise = (state - sigma * output) / signal, output
         else:
             clean, noise = signal * state - sigma * output, signal * output + sigma * state
-        return np.clip(clean, -1, 1), noise
+        kept: Array = np.asarray(np.clip(clean, -1, 1) if self.clipped else clean, dtype=np.float32)
+        return kept, noise
 
     def state_after(self, step: int, start: Array, clean: Sequence[Array], noise: Sequence[Array]) -> Array:
         """x_{k+1} from x_T and all predictions up to ``step``."""
@@ -67,6 +70,10 @@ class SolverTable:
                 if coefficient:
                     state = state + np.float32(coefficient) * one
         return state
+
+
+Decoder = Callable[[Array], Array]
+"""Images ``float32 [N,C,H,W]`` in -1..1 of latents ``[N,C,h,w]``."""
 
 
 class Graph(Protocol):
@@ -83,7 +90,13 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Array:
 
 
 def sample(
-    graph: Graph, table: SolverTable, start: Array, labels: NDArray[np.int64], null_label: int, guidance: NDArray[np.float32]
+    graph: Graph,
+    table: SolverTable,
+    start: Array,
+    labels: NDArray[np.int64],
+    null_row: int | None,
+    guidance: NDArray[np.float32],
+    decoder: Decoder | None = None,
 ) -> NDArray[np.uint8]:
     """Images from noise; guidance ε_∅ + w(ε_c - ε_∅) takes one call of a doubled batch (Ho and Salimans 2022, eq. 6).
 
@@ -92,29 +105,32 @@ def sample(
         table: the solver.
         start: x_T ``[N,C,H,W]``.
         labels: ``int64 [N]``.
-        null_label: the label that means "no condition".
-        guidance: w of each image ``[N]``; images with w = 1 skip the null label.
+        null_row: the row that means "no condition"; a model without one is asked with w = 1 alone.
+        guidance: w of each image ``[N]``; images with w = 1 skip the null row.
+        decoder: of a latent model.
 
     Returns:
         ``uint8 [N,H,W,C]``.
     """
     state, clean, noise = start, list[Array](), list[Array]()
     for step in range(table.steps):
-        output = _guided(graph, state, int(table.timesteps[step]), labels, null_label, guidance)
+        output = _guided(graph, state, int(table.timesteps[step]), labels, null_row, guidance)
         kept, predicted = table.predicted(step, state, output)
         clean.append(kept)
         noise.append(predicted)
         state = table.state_after(step, start, clean, noise)
-    pixels = np.rint((np.clip(state, -1, 1) + 1) * np.float32(127.5)).astype(np.uint8)
+    images = state if decoder is None else decoder(state)
+    pixels = np.rint((np.clip(images, -1, 1) + 1) * np.float32(127.5)).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
-def _guided(graph: Graph, state: Array, timestep: int, labels: NDArray[np.int64], null_label: int, guidance: NDArray[np.float32]) -> Array:
+def _guided(graph: Graph, state: Array, timestep: int, labels: NDArray[np.int64], null_row: int | None, guidance: NDArray[np.float32]) -> Array:
     asked = np.flatnonzero(guidance != 1)
     states, conditions = state, labels
     if len(asked):
+        assert null_row is not None, "the caller checks that a model without a null row is asked without guidance"
         states = np.concatenate([state, state[asked]])
-        conditions = np.concatenate([labels, np.full(len(asked), null_label, dtype=np.int64)])
+        conditions = np.concatenate([labels, np.full(len(asked), null_row, dtype=np.int64)])
     both = graph(states, np.full(len(states), timestep, dtype=np.int64), conditions)
     output, null = both[: len(state)], both[len(state) :]
     if len(asked):
@@ -122,6 +138,10 @@ def _guided(graph: Graph, state: Array, timestep: int, labels: NDArray[np.int64]
         scale = guidance[asked].reshape(-1, 1, 1, 1)
         output[asked] = null + scale * (output[asked] - null)
     return output
+
+
+_CLIPPED = "clipped"
+"""A table that was exported before there were latent models does not say it."""
 
 
 def save_table(name: str, table: SolverTable, path: Path) -> None:
@@ -139,7 +159,7 @@ def load_table(path: Path, name: str) -> SolverTable:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            found = {part.name: stored[f"{name}|{part.name}"] for part in fields(SolverTable)}
+            found = {part.name: stored[key] for part in fields(SolverTable) if (key := f"{name}|{part.name}") in stored or part.name != _CLIPPED}
     except KeyError:
         raise IntegrityError(f"{path} has no table of the measured solver {name}: export the model again.") from None
-    return SolverTable(**{**found, "prediction": str(found["prediction"])})
+    return SolverTable(**{**found, "prediction": str(found["prediction"]), _CLIPPED: bool(found.get(_CLIPPED, True))})

@@ -17,7 +17,7 @@ from erasediff.data.twins import TWINS, check_apart
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
-from erasediff.records.core import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord, requests_of
+from erasediff.records.core import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord
 from erasediff.records.policy import GatePolicy
 from erasediff.tracking import CHAMPION, Tracking
 
@@ -145,16 +145,3 @@ def _flat(document: dict[str, object], prefix: str = "") -> dict[str, object]:
     for key, value in document.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def parse_documents(request: str, config: str, policy: str) -> tuple[tuple[ErasureRequest, ...], RunConfig, GatePolicy]:
-    """Parse the three documents of a run from the pipeline's parameters.
-
-    Raises:
-        BadInput: one of them does not follow its schema.
-    """
-    return (
-        requests_of(request),
-        RunConfig.parse_json(config, "the config"),
-        GatePolicy.parse_json(policy, "the policy"),
-    )

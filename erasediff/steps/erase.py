@@ -13,9 +13,8 @@ from erasediff.data.shards import unpack
 from erasediff.data.split import partition
 from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, sha256_file, write_atomic
-from erasediff.models.denoiser import to_unit
+from erasediff.models.family import Model
 from erasediff.models.folder import load_model, save_model
-from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.progress import progress
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
@@ -48,24 +47,23 @@ def erase(attempt: Attempt) -> ErasedRecord | None:
         write_atomic(attempt.folder / CURVES, (lead.folder / record.curves.uri).read_bytes())
         return record
     base, compute = attempt.need(BaseRecord), Compute(config.device, config.erase.precision)
-    pipeline = load_model(attempt.workdir.models, base.model).sampled_by(config.sampler)
+    model = load_model(attempt.workdir.models, base.model).sampled_by(config.sampler)
     with compute.main_first():
-        data = _erasure_data(attempt, config, base)
-    erasure = Erasure(pipeline.unet, pipeline.schedule, data, config.erase, config.seed, compute)
-    enough = development_proxy(config.erase.proxy, data, pipeline, config.sampler, config.seed) if config.erase.proxy else None
+        data = _erasure_data(attempt, config, base, model.to(compute.device))
+    erasure = Erasure(model, data, config.erase, config.seed, compute)
+    enough = development_proxy(config.erase.proxy, data, model, config.sampler, config.seed) if config.erase.proxy else None
     with progress("erasing", config.erase.steps, config.erase.batch_size) as done:
         result = run_erasure(erasure, attempt.folder / CHECKPOINT, attempt.plan().digest(), with_numbers(erasure, done), enough)
     compute.wait()
-    return _kept(attempt, base, pipeline, result) if compute.is_main else None
+    return _kept(attempt, base, model, result) if compute.is_main else None
 
 
-def _kept(attempt: Attempt, base: BaseRecord, pipeline: ClassConditionalPipeline, result: ErasureResult) -> ErasedRecord:
+def _kept(attempt: Attempt, base: BaseRecord, model: Model, result: ErasureResult) -> ErasedRecord:
     forgotten = (*base.model.forgotten, *(one.plan().request.label for one in batch_of(attempt)))
-    saved = save_model(result.model, pipeline.scheduler, attempt.workdir.models, base.model.dataset, forgotten)
-    model = saved.model_copy(update={"epoch": base.model.epoch + 1})
+    saved = save_model(model.with_network(result.model), attempt.workdir.models, base.model.dataset, forgotten)
     _log(attempt, result)
     return ErasedRecord(
-        model=model,
+        model=saved.model_copy(update={"epoch": base.model.epoch + 1}),
         steps=result.steps,
         forward_passes=result.forward_passes,
         backward_passes=result.backward_passes,
@@ -74,18 +72,18 @@ def _kept(attempt: Attempt, base: BaseRecord, pipeline: ClassConditionalPipeline
     )
 
 
-def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord) -> ErasureData:
+def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord, model: Model) -> ErasureData:
     dataset = load_dataset(config.dataset)
     train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     batch = batch_of(attempt)
-    forget = [to_unit(_fetch_forget_images(one, train)) for one in batch]
+    forget = [model.encode(_fetch_forget_images(one, train)) for one in batch]
     retain = np.intersect1d(_retained(attempt, base, dataset.labels), train)
     return ErasureData(
         forget=torch.cat(forget),
         forget_labels=torch.cat([torch.full((len(images),), one.plan().request.label) for one, images in zip(batch, forget, strict=True)]),
-        retain=to_unit(torch.from_numpy(dataset.images[retain])),
+        retain=model.encode(torch.from_numpy(dataset.images[retain])),
         retain_labels=torch.from_numpy(dataset.labels[retain]),
-        null_label=dataset.classes,
+        null_row=model.null_row,
         earlier=base.model.forgotten,
     )
 

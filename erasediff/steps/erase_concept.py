@@ -15,10 +15,10 @@ from torch import Tensor
 from erasediff.data.datasets import encode_labels
 from erasediff.data.readers.kinds import read
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.files import sha256_bytes, sha256_file, sha256_folder
+from erasediff.files import publish_folder, sha256_bytes, sha256_file, sha256_folder
 from erasediff.models.concepts import RECORD, read_forgotten, same_rows, write_forgotten
+from erasediff.models.families.stable_diffusion import NULL_PROMPT, StableDiffusion
 from erasediff.models.layout import WEIGHTS
-from erasediff.models.text_to_image import PromptDenoiser, TextToImage, encode_images, encode_prompts, load_text_to_image, save_text_to_image
 from erasediff.progress import progress
 from erasediff.records.base import canonical_json
 from erasediff.records.concept import ConceptConfig, ConceptErasure
@@ -27,7 +27,6 @@ from erasediff.unlearn.trainer import Erasure, with_numbers
 from erasediff.unlearn.trainer import run as run_erasure
 from erasediff.unlearn.workbench import ErasureData
 
-NULL_PROMPT = ""
 """The null condition of guidance and of label dropout; row 0 of the table."""
 
 
@@ -78,20 +77,23 @@ def erase_concept(config: ConceptConfig, out: Path) -> ConceptErasure:
         checkpoint.unlink(missing_ok=True)
         return made
     compute = Compute(config.device, config.erase.precision)
-    model = load_text_to_image(Path(config.model))
+    model = StableDiffusion.load(Path(config.model))
     before = read_forgotten(model.folder)
     forget, retain = (read_images(Path(path), model) for path in (config.forget, config.retain))
     data, conditions = _encode(config, model, forget, retain, before.embeddings if before else None, compute)
     settings = config.erase.model_copy(update={"anchor": conditions.anchor})
-    embeddings = conditions.embeddings.to(compute.device)
-    erasure = Erasure(
-        model.pipeline.unet, model.schedule, data, settings, config.seed, compute, denoiser_of=lambda unet: PromptDenoiser(unet, embeddings)
-    )
+    erasure = Erasure(model.asked_by(conditions.embeddings), data, settings, config.seed, compute)
     with progress("erasing", config.erase.steps, config.erase.batch_size) as done:
         result = run_erasure(erasure, checkpoint, key, with_numbers(erasure, done))
     if compute.is_main:
         erasures = (*(before.record.erasures if before else ()), key)
-        save_text_to_image(model, result.model, out, lambda folder: write_forgotten(folder, conditions.forgotten, erasures))
+
+        def fill(folder: Path) -> str:
+            model.with_network(result.model).save(folder)
+            write_forgotten(folder, conditions.forgotten, erasures)
+            return out.name
+
+        publish_folder(out.parent, fill)
         checkpoint.unlink(missing_ok=True)
     compute.wait()
     return ConceptErasure.read(out / RECORD)
@@ -125,7 +127,7 @@ def _made_before(out: Path, key: str) -> ConceptErasure | None:
     return record
 
 
-def read_images(folder: Path, model: TextToImage) -> PromptedImages:
+def read_images(folder: Path, model: StableDiffusion) -> PromptedImages:
     """Images of the model's size with their prompts, from a folder with a ``labels.csv``.
 
     Raises:
@@ -135,8 +137,8 @@ def read_images(folder: Path, model: TextToImage) -> PromptedImages:
     if not raw.labels:
         raise BadInput(f"the folder {folder} holds no images: add some, with a row each in its labels.csv.")
     height, width = raw.images.shape[1:3]
-    if (height, width) != model.image_size:
-        wanted = "{1}x{0}".format(*model.image_size)
+    if (height, width) != model.image_shape[1:]:
+        wanted = "{1}x{0}".format(*model.image_shape[1:])
         raise BadInput(f"the images in {folder} are {width}x{height} but the model's are {wanted}: resize them.")
     prompts, labels = encode_labels(raw.labels)
     images = torch.from_numpy(raw.images)
@@ -144,7 +146,7 @@ def read_images(folder: Path, model: TextToImage) -> PromptedImages:
 
 
 def _encode(
-    config: ConceptConfig, model: TextToImage, forget: PromptedImages, retain: PromptedImages, earlier: Tensor | None, compute: Compute
+    config: ConceptConfig, model: StableDiffusion, forget: PromptedImages, retain: PromptedImages, earlier: Tensor | None, compute: Compute
 ) -> tuple[ErasureData, Conditions]:
     """Encode every prompt and image once, then move the text encoder and the VAE off the device."""
     pipeline = model.pipeline
@@ -155,24 +157,24 @@ def _encode(
     pipeline.vae.to(compute.device)
     count = len(forget.images)
     with progress("encoding images", count + len(retain.images)) as done:
-        forget_latents = encode_images(pipeline, forget.images, done)
-        retain_latents = encode_images(pipeline, retain.images, lambda more: done(count + more))
+        forget_latents = model.autoencoder.encode(forget.images, done)
+        retain_latents = model.autoencoder.encode(retain.images, lambda more: done(count + more))
     pipeline.vae.to("cpu")
     data = ErasureData(
         forget=forget_latents,
         forget_labels=forget.labels + conditions.forget.start,
         retain=retain_latents,
         retain_labels=retain.labels + conditions.retain.start,
-        null_label=0,
+        null_row=0,
         earlier=tuple(conditions.earlier),
         anchors=() if conditions.anchor is None else (conditions.anchor,),
     )
     return data, conditions
 
 
-def _conditions(config: ConceptConfig, model: TextToImage, forget: list[str], retain: list[str], earlier: Tensor | None) -> Conditions:
+def _conditions(config: ConceptConfig, model: StableDiffusion, forget: list[str], retain: list[str], earlier: Tensor | None) -> Conditions:
     anchor = [] if config.anchor_prompt is None else [config.anchor_prompt]
-    rows = encode_prompts(model.pipeline, [NULL_PROMPT, *forget, *retain, *anchor])
+    rows = model.encode_prompts([NULL_PROMPT, *forget, *retain, *anchor])
     null, forget_rows, retain_rows, anchor_rows = torch.split(rows, [1, len(forget), len(retain), len(anchor)])
     if same_rows(forget_rows, null).any():
         raise BadInput(f"a prompt of {config.forget} means the same as the empty prompt to the text encoder: give it words.")

@@ -24,10 +24,10 @@ from erasediff.evaluate.measure import (
     watch_for,
 )
 from erasediff.evaluate.real import RealImages, real_images
-from erasediff.evaluate.sampling import Source
 from erasediff.files import atomic_path, sha256_file
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.folder import load_model
+from erasediff.models.sampler import Source
 from erasediff.records.attacks import AttackMeasurements, Detections
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
@@ -70,10 +70,10 @@ def evaluate(attempt: Attempt) -> Measurements:
     of_base = sample_model(exam, replace(suspect, model=before), "base")
     of_erased = sample_model(exam, suspect, "erased")
     reference = exam.kept(train_reference(exam, before, device), device, "reference")
-    earlier = {str(c): _still_forgotten(attempt, detector, real, Source.of(after, device), c, retained) for c in base.model.forgotten}
+    earlier = {str(c): _still_forgotten(attempt, detector, real, after.source(device), c, retained) for c in base.model.forgotten}
     grid = _keep_grid(attempt, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
     measured = compare(exam, of_base, of_erased, reference, earlier, grid)
-    further = sample_further(exam, Source.of(before, device), Source.of(after, device), measured.retained.accuracy)
+    further = sample_further(exam, before.source(device), after.source(device), measured.retained.accuracy)
     measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
     if policy.tier == 2:
         measured = measured.model_copy(update={"attacks": _attacked(exam, suspect, config, of_base, of_erased)})

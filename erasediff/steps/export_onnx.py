@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of
@@ -14,7 +13,7 @@ from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
 from erasediff.evaluate.measure import watch_for
 from erasediff.evaluate.real import real_images
-from erasediff.export.onnx import OnnxDenoiser, export_denoiser, measure_parity, quantise
+from erasediff.export.onnx import OnnxDenoiser, export_decoder, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
 from erasediff.export.solvers import solver_name, solver_table
 from erasediff.files import atomic_path, sha256_file
@@ -23,12 +22,12 @@ from erasediff.progress import progress
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
 from erasediff.records.core import MANIFEST, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
-from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.graph import OnnxDecoder, OnnxGraph
 from erasediff.serve.solver import save_table
 from erasediff.steps.gate import log_checks
 from erasediff.steps.judges import classifier
 
-ONNX, SOLVERS = "onnx/model.onnx", "onnx/solvers.npz"
+ONNX, SOLVERS, DECODER = "onnx/model.onnx", "onnx/solvers.npz", "onnx/vae_decoder.onnx"
 
 
 def export_onnx(attempt: Attempt) -> ExportedRecord:
@@ -43,18 +42,20 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     if verdict.verdict is not Verdict.PASS:
         raise BadInput(f"the gate's verdict on run {attempt.name} is {verdict.verdict}: only a model that passed is exported.")
     config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().request.label
-    pipeline = load_model(attempt.workdir.models, erased.model)
-    path, solvers = attempt.folder / ONNX, attempt.folder / SOLVERS
-    table = solver_table(config.sampler.scheduler, config.sampler.steps, pipeline.schedule)
+    model = load_model(attempt.workdir.models, erased.model)
+    path, solvers, decoder = attempt.folder / ONNX, attempt.folder / SOLVERS, attempt.folder / DECODER
+    table = solver_table(config.sampler.scheduler, config.sampler.steps, model.schedule)
     if lead_of(attempt) == attempt:
         with progress("exporting the graph", 1):
-            export_denoiser(pipeline, path)
+            export_denoiser(model, path)
+            if (network := model.decoder()) is not None:
+                export_decoder(model, network, decoder)
         with atomic_path(solvers) as temporary:
             save_table(solver_name(config.sampler), table, temporary)
     else:
-        _take_graph(attempt, path, solvers)
-    parity = measure_parity(pipeline, OnnxDenoiser(path))
-    served = Served(OnnxGraph(path), table, pipeline.classes, config.sampler)
+        _take_graph(attempt)
+    parity = measure_parity(model, OnnxDenoiser(path))
+    served = Served(OnnxGraph(path), table, model.null_row, config.sampler, OnnxDecoder(decoder) if model.latent else None)
     real = real_images(config)
     retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
     watch = watch_for(classifier(attempt, real), real, label, retained, policy)
@@ -66,6 +67,7 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     record = ExportedRecord(
         onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),
         solvers=Pointer(uri=SOLVERS, sha256=sha256_file(solvers)),
+        decoder=Pointer(uri=DECODER, sha256=sha256_file(decoder)) if model.latent else None,
         solver=solver_name(config.sampler),
         weights_sha256=erased.model.weights.sha256,
         parity=parity,
@@ -76,26 +78,26 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     )
     (path.parent / MANIFEST).unlink(missing_ok=True)
     if record.verdict is Verdict.PASS:
-        _served_model(erased, record, config.sampler.guidance_scale).write(path.parent / MANIFEST)
+        _served_model(erased, record, config.sampler.guidance_scale, model.null_row is not None).write(path.parent / MANIFEST)
     return record
 
 
-def _take_graph(attempt: Attempt, path: Path, solvers: Path) -> None:
-    """Copy the lead attempt's graph and table into an attempt.
+def _take_graph(attempt: Attempt) -> None:
+    """Copy the lead attempt's graphs and table into an attempt.
 
     Raises:
         IntegrityError: they are not the measured ones.
     """
     exported = lead_of(attempt).need(ExportedRecord)
-    path.parent.mkdir(exist_ok=True)
-    for pointer, target in ((exported.onnx, path), (exported.solvers, solvers)):
-        with atomic_path(target) as temporary:
+    (attempt.folder / ONNX).parent.mkdir(exist_ok=True)
+    for pointer in exported.files:
+        with atomic_path(attempt.folder / pointer.uri) as temporary:
             shutil.copyfile(lead_of(attempt).folder / pointer.uri, temporary)
             if sha256_file(temporary) != pointer.sha256:
                 raise IntegrityError(f"{lead_of(attempt).folder / pointer.uri} is not what was measured: run `erasediff export-onnx` again.")
 
 
-def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale: float) -> ServedModel:
+def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale: float, null_row: bool) -> ServedModel:
     """The manifest that a server reads; only a graph that passed gets one."""
     model = erased.model
     return ServedModel(
@@ -106,6 +108,8 @@ def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale
         epoch=model.epoch,
         onnx=exported.onnx,
         solvers=exported.solvers,
+        decoder=exported.decoder,
+        null_row=null_row,
         solver=exported.solver,
         guidance_scale=guidance_scale,
         weights_sha256=exported.weights_sha256,

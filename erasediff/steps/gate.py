@@ -33,6 +33,7 @@ def gate(attempt: Attempt) -> VerdictRecord:
         evaluation_key=attempt.evaluation_key().hex(),
         checks=decision.checks,
         reported=decision.reported,
+        left_out=decision.left_out,
     )
 
 

@@ -12,18 +12,17 @@ from torch import Tensor
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.errors import BadInput
-from erasediff.evaluate.detectors import Detector, stored_detector
-from erasediff.evaluate.folder_detector import folder_detector
-from erasediff.evaluate.real import RealImages, real_images
-from erasediff.evaluate.sampling import Source, draw_samples
+from erasediff.evaluate.detectors import Detector
+from erasediff.evaluate.real import real_images
+from erasediff.evaluate.sampling import draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.evaluate.statistics import binomial_upper
 from erasediff.models.bring import bring
 from erasediff.models.denoiser import resolve_device
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.family import Model
 from erasediff.records.config import RunConfig
 from erasediff.records.policy import GatePolicy
-from erasediff.steps.judges import TRIED
+from erasediff.steps.judges import classifier_of
 from erasediff.steps.sample import write_png
 from erasediff.steps.train_base import check_new_base, register_base
 from erasediff.tracking import CHAMPION, Tracking
@@ -68,32 +67,25 @@ def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GateP
     if tracking.alias(config.model_name, CHAMPION) is not None:
         raise BadInput(f"MLflow has a champion of {config.model_name!r} already: set another model_name in the config.")
     check_new_base(tracking, config)
-    dataset, brought = load_dataset(config.dataset), bring(folder)
-    model = brought.pipeline.sampled_by(config.sampler)
+    dataset = load_dataset(config.dataset)
+    brought = bring(folder, dataset.classes)
+    model = brought.model.sampled_by(config.sampler)
     _check_fits(model, dataset, folder)
     real = real_images(config)
     labels = torch.arange(dataset.classes).repeat_interleave(_SAMPLES)
     seeds = check_seeds(evaluation_key(config.seed), "import", len(labels))
-    images = draw_samples(Source.of(model, resolve_device(config.device)), labels, seeds, config.sampler, "sampling every class")
+    images = draw_samples(model.source(resolve_device(config.device)), labels, seeds, config.sampler, "sampling every class")
     if sheet is not None:
         write_png(images.view(dataset.classes, _SAMPLES, *images.shape[1:])[:, :_SHOWN].flatten(0, 1), sheet, columns=_SHOWN)
-    made = _made(_classifier(workdir, config, dataset, real), images, labels, dataset)
+    made = _made(classifier_of(config.detector, workdir.detector(dataset.digest(), config), real), images, labels, dataset)
     _check_made(made, policy, config)
-    model.unet.cpu()
-    number, record = register_base(workdir, config, tracking, dataset, model.unet, brought.pipeline.scheduler, {})
+    number, record = register_base(workdir, config, tracking, dataset, brought.model.to(torch.device("cpu")), {})
     tracking.set_alias(config.model_name, CHAMPION, number)
     return Imported(config.model_name, number, record.weights.sha256, made, brought.notes)
 
 
-def _check_fits(model: ClassConditionalPipeline, dataset: ImageDataset, folder: Path) -> None:
+def _check_fits(model: Model, dataset: ImageDataset, folder: Path) -> None:
     """Refuse a model that is not of the dataset's classes and images."""
-    if model.classes + 1 == dataset.classes:
-        raise BadInput(
-            f"{folder} has an embedding for each of the {dataset.classes} classes of {dataset.name} and none for 'no class', which the erasure and "
-            "its gate ask for: train it with one more, under which a tenth of the images goes."
-        )
-    if model.classes != dataset.classes:
-        raise BadInput(f"{folder} has {model.classes} classes and {dataset.name} has {dataset.classes}: name the dataset that it was trained on.")
     height, width, channels = dataset.images.shape[1:]
     if model.image_shape != (channels, height, width):
         c, h, w = model.image_shape
@@ -101,12 +93,6 @@ def _check_fits(model: ClassConditionalPipeline, dataset: ImageDataset, folder: 
             f"{folder} makes images of {w}x{h} pixels with {c} channels, and those of {dataset.name} have {width}x{height} with {channels}: "
             "name the dataset that it was trained on, or --resize it."
         )
-
-
-def _classifier(workdir: Workdir, config: RunConfig, dataset: ImageDataset, real: RealImages) -> Detector:
-    if config.detector.kind == "transformers":
-        return folder_detector(config.detector, real.classes, real.holdout[:TRIED])
-    return stored_detector(workdir.detector(dataset.digest(), config), real.holdout, real.holdout_labels, real.classes, config.detector)
 
 
 def _made(detector: Detector, images: Tensor, labels: Tensor, dataset: ImageDataset) -> dict[str, float]:

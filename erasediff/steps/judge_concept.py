@@ -20,8 +20,8 @@ from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.files import read_bounded, sha256_file, sha256_folder, write_atomic
 from erasediff.models.concepts import read_forgotten
 from erasediff.models.denoiser import resolve_device
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.models.layout import WEIGHTS
-from erasediff.models.text_to_image import TextToImage, load_text_to_image
 from erasediff.records.prompt_measurements import PromptMeasurements, PromptVerdict
 from erasediff.records.prompt_policy import PromptPolicy, load_prompt_policy
 from erasediff.records.prompts import PromptSet, load_prompts
@@ -125,7 +125,7 @@ def _measured_before(out: Path, documents: dict[str, str]) -> PromptMeasurements
 def _measure(trial: ConceptTrial, policy: PromptPolicy, prompts: PromptSet, documents: dict[str, str]) -> PromptMeasurements:
     device = resolve_device(trial.device)
     base, erased = (_load(folder) for folder in (trial.base, trial.erased))
-    if base.image_size != erased.image_size or base.pipeline.unet.config.in_channels != erased.pipeline.unet.config.in_channels:
+    if base.image_shape != erased.image_shape or base.pipeline.unet.config.in_channels != erased.pipeline.unet.config.in_channels:
         raise BadInput(f"{trial.base} and {trial.erased} draw images of different sizes: give the model before and after the same erasure.")
     clip = load_clip(trial.detector, device)
     detector, images = _detector(policy, prompts, clip), _images(trial, policy, base)
@@ -136,9 +136,9 @@ def _measure(trial: ConceptTrial, policy: PromptPolicy, prompts: PromptSet, docu
     return measured.model_copy(update={"made_from": documents | {"seeds": seed_commitment(key)}})
 
 
-def _load(folder: Path) -> TextToImage:
+def _load(folder: Path) -> StableDiffusion:
     """Load a folder; if it has a record, its weights must match."""
-    model, forgotten = load_text_to_image(folder), read_forgotten(folder)
+    model, forgotten = StableDiffusion.load(folder), read_forgotten(folder)
     if forgotten is not None and sha256_file(folder / WEIGHTS) != forgotten.record.weights_sha256:
         raise IntegrityError(f"the weights in {folder} are not the ones that its erasure.json names: erase again.")
     model.pipeline.set_progress_bar_config(disable=True)
@@ -151,7 +151,7 @@ def _detector(policy: PromptPolicy, prompts: PromptSet, clip: Clip) -> PromptDet
     return ZeroShot.of(clip, prompts.asked, prompts.anchors, policy.detector.threshold)
 
 
-def _images(trial: ConceptTrial, policy: PromptPolicy, model: TextToImage) -> Tensor | None:
+def _images(trial: ConceptTrial, policy: PromptPolicy, model: StableDiffusion) -> Tensor | None:
     if trial.images is None:
         return None
     images, needed = read_images(trial.images, model).images, policy.inversion.images

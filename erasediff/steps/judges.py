@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
 from erasediff.attempts.attempt import Attempt
@@ -12,7 +14,7 @@ from erasediff.evaluate.features.opening import open_extractor, open_from_path
 from erasediff.evaluate.folder_detector import folder_detector
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import RealImages
-from erasediff.records.config import RunConfig
+from erasediff.records.config import DetectorConfig, RunConfig
 from erasediff.records.core import BaseRecord, Judges
 
 TRIED = 2
@@ -37,6 +39,13 @@ def check_paths(config: RunConfig, classes: int, images: Tensor) -> None:
         folder_detector(config.detector, classes, images)
     if config.features.kind != "detector":
         open_from_path(config.features, images)
+
+
+def classifier_of(config: DetectorConfig, path: Path, real: RealImages) -> Detector:
+    """The classifier that a configuration names: from a local folder, or trained on held-out images only and kept under ``path``."""
+    if config.kind == "transformers":
+        return folder_detector(config, real.classes, real.holdout[:TRIED])
+    return stored_detector(path, real.holdout, real.holdout_labels, real.classes, config)
 
 
 def classifier(attempt: Attempt, real: RealImages) -> Detector:
@@ -73,11 +82,7 @@ def extractor(attempt: Attempt, real: RealImages, detector: Detector) -> Feature
 
 
 def _classifier(attempt: Attempt, real: RealImages) -> Detector:
-    """The classifier for this dataset and config: from a local folder, or trained on held-out images only."""
-    config = attempt.config()
-    if config.detector.kind == "transformers":
-        return folder_detector(config.detector, real.classes, real.holdout[:TRIED])
-    return stored_detector(attempt.detector(), real.holdout, real.holdout_labels, real.classes, config.detector)
+    return classifier_of(attempt.config().detector, attempt.detector(), real)
 
 
 def _neighbourhood(real: RealImages) -> Neighbourhood:

@@ -22,7 +22,7 @@ from erasediff.records.core import ModelRecord, RegisteredRecord, Verdict
 from erasediff.records.policy import GatePolicy
 from erasediff.records.regate import Recalled, RegateRecord
 from erasediff.rollout.store import Exported
-from erasediff.serve.graph import OnnxGraph
+from erasediff.serve.graph import OnnxDecoder, OnnxGraph
 from erasediff.serve.solver import load_table
 from erasediff.steps.gate import metrics_of
 from erasediff.steps.judges import classifier
@@ -75,7 +75,10 @@ def _judge(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: Model
     real, key = real_images(config), secret_key()
     detector = _pinned_classifier(workdir, version, real)
     table = load_table(exported.folder / Path(exported.model.solvers.uri).name, exported.model.solver)
-    served = Served(OnnxGraph(exported.folder / Path(exported.model.onnx.uri).name), table, model.classes, config.sampler)
+    parts = {pointer.uri: exported.folder / Path(pointer.uri).name for pointer in exported.model.files}
+    decoder = None if exported.model.decoder is None else OnnxDecoder(parts[exported.model.decoder.uri])
+    null_row = model.classes if exported.model.null_row else None
+    served = Served(OnnxGraph(parts[exported.model.onnx.uri]), table, null_row, config.sampler, decoder)
     retained = [label for label in range(real.classes) if label not in model.forgotten]
 
     def count(label: int, n: int, check: str) -> Recalled:

@@ -31,8 +31,8 @@ def register(attempt: Attempt) -> RegisteredRecord:
         return lead_of(attempt).need(RegisteredRecord)
     exported, verdict = attempt.need(ExportedRecord), attempt.need(VerdictRecord)
     plan, base, erased = attempt.plan(), attempt.need(BaseRecord), attempt.need(ErasedRecord)
-    onnx, solvers = attempt.folder / exported.onnx.uri, attempt.folder / exported.solvers.uri
-    if sha256_file(onnx) != exported.onnx.sha256 or sha256_file(solvers) != exported.solvers.sha256:
+    onnx = attempt.folder / exported.onnx.uri
+    if any(sha256_file(attempt.folder / pointer.uri) != pointer.sha256 for pointer in exported.files):
         raise IntegrityError(f"{onnx.parent} does not hold what was measured: remove it and run `erasediff export-onnx` again.")
     check_recorded(attempt.workdir.models / erased.model.weights.uri, erased.model)
     tracking = Tracking(attempt.workdir.root)

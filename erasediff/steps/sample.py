@@ -12,8 +12,9 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.files import atomic_path
-from erasediff.models.folder import load_model, load_pipeline
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.families import load_folder
+from erasediff.models.family import Model
+from erasediff.models.folder import load_model
 from erasediff.records.config import SamplerConfig
 from erasediff.steps.train_base import fetch_model
 from erasediff.tracking import Tracking
@@ -25,13 +26,13 @@ def sample_to_png(uri: str, label: int, out: Path, count: int, scale: int, steps
     Raises:
         BadInput: there is no such model or label, or the file cannot be written.
     """
-    pipeline = _load(uri, workdir)
-    if label >= pipeline.classes:
-        raise BadInput(f"the model {uri} has no label {label}: choose one of 0 to {pipeline.classes - 1}.")
+    model = _load(uri, workdir)
+    if label >= model.conditions:
+        raise BadInput(f"the model {uri} has no label {label}: choose one of 0 to {model.conditions - 1}.")
     if not out.parent.is_dir():
         raise BadInput(f"the folder {out.parent} does not exist: make it or choose another --out.")
     labels = torch.full((count,), label, dtype=torch.int64)
-    images = pipeline(labels, check_seeds(evaluation_key(seed), "sample", count), steps or SamplerConfig().steps)
+    images = model.sample(labels, check_seeds(evaluation_key(seed), "sample", count), steps or SamplerConfig().steps)
     write_png(images, out, math.ceil(math.sqrt(count)), scale)
 
 
@@ -53,9 +54,9 @@ def tile(images: Tensor, columns: int) -> Tensor:
     return grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-def _load(uri: str, workdir: Path) -> ClassConditionalPipeline:
+def _load(uri: str, workdir: Path) -> Model:
     if not uri.startswith("models:/"):
-        return load_pipeline(Path(uri))
+        return load_folder(Path(uri))
     opened = Workdir.open(workdir)
     tracking = Tracking(opened.root)
     return load_model(opened.models, fetch_model(opened, tracking, tracking.resolve(uri)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from typing import Any
 
 import torch
 
@@ -15,8 +14,10 @@ from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.split import partition
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.real import real_images
-from erasediff.models.denoiser import resolve_device, to_unit
+from erasediff.models.denoiser import resolve_device
+from erasediff.models.family import Model
 from erasediff.models.folder import load_recorded, save_model
+from erasediff.models.training import new_base
 from erasediff.models.training import train_base as train
 from erasediff.progress import progress
 from erasediff.records.config import RunConfig
@@ -105,8 +106,9 @@ def _train_and_register(workdir: Workdir, config: RunConfig, tracking: Tracking)
             losses.append(loss)
             done(step, loss=loss)
 
-        unet, scheduler = train(to_unit(images), labels, dataset.classes, config, resolve_device(config.device), report)
-    return register_base(workdir, config, tracking, dataset, unet, scheduler, {"base_loss": losses})[0]
+        fresh = new_base(config, images.shape[3], images.shape[1], dataset.classes)
+        model = train(fresh, fresh.encode(images), labels, config, resolve_device(config.device), report)
+    return register_base(workdir, config, tracking, dataset, model, {"base_loss": losses})[0]
 
 
 def check_new_base(tracking: Tracking, config: RunConfig) -> None:
@@ -127,8 +129,7 @@ def register_base(
     config: RunConfig,
     tracking: Tracking,
     dataset: ImageDataset,
-    unet: torch.nn.Module,
-    scheduler: Any,
+    model: Model,
     curves: dict[str, list[float]],
 ) -> tuple[str, ModelRecord]:
     """Save a base, upload it and register it; returns its version and its record.
@@ -138,11 +139,10 @@ def register_base(
         config: names the registered model.
         tracking: MLflow.
         dataset: of the model's classes.
-        unet: the model.
-        scheduler: the model's.
+        model: the base.
         curves: what its training logged, by name.
     """
-    record = save_model(unet, scheduler, workdir.models, dataset.name, ())
+    record = save_model(model, workdir.models, dataset.name, ())
     run_id = tracking.start_run(f"base of {dataset.name}", {"erasediff.dataset": dataset.digest()})
     tracking.log_curves(run_id, curves)
     with progress("uploading the base", 1):

@@ -26,14 +26,14 @@ class RetainedMixture:
     Attributes:
         posterior: p(c | x_t) over **all** classes, the forgotten ones too.
         forgotten: ``int64 [K]``, the labels to take out.
-        null_label: the label that stands for all classes; the base must have been trained on it.
+        null_row: the row that stands for all classes; the base must have been trained on it.
         repulsion: ρ(t), how far the mixture is pushed away from a forgotten label, as by
             :func:`~erasediff.unlearn.objective.repelled`; it costs no extra pass, as the forgotten labels are predicted anyway.
     """
 
     posterior: ClassPosterior
     forgotten: Tensor
-    null_label: int
+    null_row: int
     repulsion: Repulsion
 
     def target(self) -> Target:
@@ -43,7 +43,7 @@ class RetainedMixture:
         def target(batch: NoisedBatch, teacher: Denoiser, random: Randomness) -> Tensor:
             logs = self.posterior.log_densities(batch.noised, batch.timesteps)
             shares, beyond = self._shares(logs)
-            rest = teacher(batch.noised, batch.timesteps, torch.where(beyond, self._drawn(logs, random), self.null_label))
+            rest = teacher(batch.noised, batch.timesteps, torch.where(beyond, self._drawn(logs, random), self.null_row))
             own = torch.stack([teacher(batch.noised, batch.timesteps, torch.full_like(batch.labels, int(f))) for f in self.forgotten])
             goal = _without(rest, shares, own)
             return self._repelled(goal, own, batch)
@@ -66,7 +66,7 @@ class RetainedMixture:
         rows = dropped.nonzero().flatten()
         shares, beyond = self._shares(self.posterior.log_densities(batch.noised[rows], batch.timesteps[rows]))
         labels = batch.labels.clone()
-        labels[rows] = torch.where(beyond, labels[rows], self.null_label)
+        labels[rows] = torch.where(beyond, labels[rows], self.null_row)
         again = torch.cat([torch.arange(len(labels), device=labels.device), rows.repeat(len(self.forgotten))])
         predicted = base(batch.noised[again], batch.timesteps[again], torch.cat([labels, self.forgotten.repeat_interleave(len(rows))]))
         goal, own = predicted[: len(labels)], predicted[len(labels) :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -10,34 +10,17 @@ from erasediff.errors import BadInput
 from erasediff.records.config import ParameterGroupName
 
 
-def _is_cross_attention(name: str) -> bool:
-    return ".attn2." in name  # diffusers: attn1 attends to the image, attn2 to the prompt
-
-
-def _is_attention(name: str) -> bool:
-    return ".attn1." in name or _is_cross_attention(name) or (".attentions." in name and ".transformer_blocks." not in name)
-
-
-_BELONGS: dict[ParameterGroupName, Callable[[str], bool]] = {
-    "full": lambda name: True,
-    "attention": _is_attention,
-    "cross-attention": _is_cross_attention,
-    "no-cross-attention": lambda name: not _is_cross_attention(name),
-}
-
-
-def choose_parameters(model: torch.nn.Module, group: ParameterGroupName) -> list[torch.nn.Parameter]:
-    """Let a gradient reach the chosen parameters only, and return them in the model's order.
-
-    ``full`` and ``attention`` exist everywhere; ``cross-attention`` and its complement are those of a text-conditional
-    UNet (the parameter groups of Gandikota et al. 2303.07345, §4.1).
+def choose_parameters(
+    model: torch.nn.Module, groups: Mapping[ParameterGroupName, Callable[[str], bool]], group: ParameterGroupName
+) -> list[torch.nn.Parameter]:
+    """Let a gradient reach the parameters of one of a family's groups only, and return them in the model's order.
 
     Raises:
         BadInput: the model has no such parameters.
     """
     chosen = []
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_BELONGS[group](name))
+        parameter.requires_grad_(groups[group](name))
         if parameter.requires_grad:
             chosen.append(parameter)
     if not chosen:

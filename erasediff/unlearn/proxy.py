@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from erasediff.models.denoiser import UNetDenoiser, to_unit
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.family import Model
 from erasediff.models.sampler import sample
 from erasediff.records.config import ProxyConfig, SamplerConfig
 from erasediff.unlearn.posterior import ClassPosterior
@@ -24,9 +23,7 @@ def proxy_seeds(seed: int, count: int) -> list[int]:
     return [_FIRST_SEED + int(drawn) for drawn in Randomness(seed).integers(2**40, count)]
 
 
-def development_proxy(
-    config: ProxyConfig, data: ErasureData, pipeline: ClassConditionalPipeline, sampler: SamplerConfig, seed: int
-) -> Callable[[Erasure], bool]:
+def development_proxy(config: ProxyConfig, data: ErasureData, base: Model, sampler: SamplerConfig, seed: int) -> Callable[[Erasure], bool]:
     """A function that samples the forgotten labels and tells whether few enough samples still show them.
 
     The detector is the Bayes posterior of the training images' kernel densities, not the gate's classifier: the
@@ -34,22 +31,21 @@ def development_proxy(
 
     Args:
         config: how many samples, and how many may be detected.
-        data: the erasure's images.
-        pipeline: the base, for its scheduler and shape.
+        data: the erasure's states.
+        base: what is erased from.
         sampler: steps and guidance scale that serve.
         seed: of the samples.
     """
     images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
-    classes = ClassPosterior(images, labels, pipeline.schedule, bandwidth=0.3)
+    classes = ClassPosterior(images, labels, base.schedule, bandwidth=0.3)
     wanted = data.forgotten[torch.arange(config.n) % len(data.forgotten)]
     seeds = proxy_seeds(seed, config.n)
 
     def enough(erasure: Erasure) -> bool:
         device = next(erasure.weights().parameters()).device
-        denoiser = UNetDenoiser(erasure.weights())
-        shape, null = pipeline.image_shape, pipeline.classes
-        drawn = sample(denoiser, pipeline.scheduler, shape, null, wanted, seeds, sampler.steps, sampler.guidance_scale, device)
-        found = classes.classes[classes.log_densities(to_unit(drawn), torch.zeros(config.n, dtype=torch.int64)).argmax(1)]
+        source = base.with_network(erasure.weights()).source(device)
+        states = base.encode(sample(source, wanted, seeds, sampler.steps, sampler.guidance_scale))
+        found = classes.classes[classes.log_densities(states, torch.zeros(config.n, dtype=torch.int64)).argmax(1)]
         return int(torch.isin(found, data.forgotten).sum()) <= config.max_detections
 
     return enough

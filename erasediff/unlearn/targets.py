@@ -16,12 +16,12 @@ from erasediff.unlearn.workbench import ErasureData
 
 
 def retained_mixture(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule) -> RetainedMixture | None:
-    """The mixture that null labels are aimed at, if the config trusts the base's null label to know it."""
-    if (config.target, config.mixture_estimate) != ("mixture", "closed-form"):
+    """The mixture that null labels are aimed at, if the model has a null row and the config trusts it to know the mixture."""
+    if data.null_row is None or (config.target, config.mixture_estimate) != ("mixture", "closed-form"):
         return None
     images, labels = torch.cat([data.retain, data.forget]), torch.cat([data.retain_labels, data.forget_labels])
     posterior = ClassPosterior(images, labels, schedule, config.posterior_bandwidth)
-    return RetainedMixture(posterior, data.forgotten, data.null_label, objective.rising(config.repulsion, schedule))
+    return RetainedMixture(posterior, data.forgotten, data.null_row, objective.rising(config.repulsion, schedule))
 
 
 def make_target(config: EraseConfig, data: ErasureData, schedule: NoiseSchedule, base: Denoiser, mixture: RetainedMixture | None) -> Target:

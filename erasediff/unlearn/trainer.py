@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput, NonFinite
-from erasediff.models.denoiser import Denoiser, UNetDenoiser
+from erasediff.models.family import Model
 from erasediff.models.optimisation import ExponentialMovingAverage, linear_decay
-from erasediff.models.process import NoiseSchedule
 from erasediff.progress import ReportProgress
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -51,25 +50,21 @@ class Erasure:
 
     def __init__(
         self,
-        unet: torch.nn.Module,
-        schedule: NoiseSchedule,
+        base: Model,
         data: ErasureData,
         config: EraseConfig,
         seed: int,
         compute: Compute,
-        denoiser_of: Callable[[torch.nn.Module], Denoiser] = UNetDenoiser,
         method: type[Method] | None = None,
     ) -> None:
         """Set the state before the first step.
 
         Args:
-            unet: the base; it is copied, not changed.
-            schedule: its forward process.
+            base: the model to erase from; its network is copied, not changed.
             data: see :class:`ErasureData`.
             config: hyperparameters.
             seed: of all randomness here.
             compute: device, processes and precision.
-            denoiser_of: wraps the module as a denoiser; :class:`UNetDenoiser` for class labels.
             method: replaces the one that ``config.method`` names.
 
         Raises:
@@ -82,16 +77,17 @@ class Erasure:
             raise BadInput(f"erase.method '{config.method}' does not keep earlier erasures forgotten: choose one of {keeping}.")
         self.config, device = config, compute.device
         data = data.to(device)
-        self.model = copy.deepcopy(unet).to(device).train()
+        self.model = copy.deepcopy(base.network).to(device).train()
         if config.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()  # type: ignore[operator]
-        base = copy.deepcopy(unet).to(device).eval().requires_grad_(False)
-        self.passes = PassCounter(self.model, base)  # after copying: a copied hook would count into a copied counter
-        denoiser, frozen = denoiser_of(self.model), denoiser_of(base)
+        kept = copy.deepcopy(base.network).to(device).eval().requires_grad_(False)
+        self.passes = PassCounter(self.model, kept)  # after copying: a copied hook would count into a copied counter
+        denoiser, frozen, schedule = base.denoiser_of(self.model), base.denoiser_of(kept), base.schedule
         mixture = retained_mixture(config, data, schedule)
         self.bench = Workbench(
             model=self.model,
-            parameters=choose_parameters(self.model, config.parameters),
+            fresh=base.fresh,
+            parameters=choose_parameters(self.model, base.trainable, config.parameters),
             denoiser=denoiser,
             base=frozen,
             teacher=frozen if config.teacher == "base" else denoiser,
@@ -106,8 +102,8 @@ class Erasure:
         self.optimizer = torch.optim.Adam(self.bench.parameters, lr=config.learning_rate, betas=_BETAS, fused=True)
         self.method = method(config)
         self.method.prepare(self.bench)
-        self._starting_point = _starting_point(self.model, base)
-        start = copy.deepcopy(unet).to(device)  # a copy of the model would carry its hooks along
+        self._starting_point = _starting_point(self.model, kept)
+        start = copy.deepcopy(base.network).to(device)  # a copy of the model would carry its hooks along
         start.load_state_dict(self.model.state_dict())
         self.ema = ExponentialMovingAverage(start, config.ema_decay, torch.device("cpu") if config.ema_on_cpu else None)
         self._weights = list(self.model.parameters())

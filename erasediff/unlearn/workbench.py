@@ -30,15 +30,15 @@ B = TypeVar("B")
 class ErasureData:
     """The images or latents of an erasure, ``float32 [N,C,H,W]``, with ``int64 [N]`` labels.
 
-    Several labels may be forgotten at once. ``earlier`` are labels forgotten before: there are no images of them, but
-    their condition is kept on the target. ``anchors`` are labels without images that target ``anchor`` may name.
+    Several labels may be forgotten at once. ``earlier`` are labels forgotten before: there are no images of them, but their condition is kept on
+    the target. ``anchors`` are labels without images that target ``anchor`` may name. Where ``null_row`` is ``None``, no label is dropped.
     """
 
     forget: Tensor
     forget_labels: Tensor
     retain: Tensor
     retain_labels: Tensor
-    null_label: int
+    null_row: int | None
     earlier: tuple[int, ...] = ()
     anchors: tuple[int, ...] = ()
 
@@ -63,10 +63,11 @@ class Workbench:
     """The tools that a method uses in one process of an erasure.
 
     ``denoiser`` carries the gradient of ``parameters``; ``base`` is the frozen model that the erasure started from, and
-    ``model`` the module in training. ``step`` is the number of steps done.
+    ``model`` the module in training; ``fresh`` makes an untrained one. ``step`` is the number of steps done.
     """
 
     model: torch.nn.Module
+    fresh: Callable[[], torch.nn.Module]
     parameters: Sequence[torch.nn.Parameter]
     denoiser: Denoiser
     base: Denoiser
@@ -134,7 +135,7 @@ class Workbench:
         return ((random or self.random).uniform(self.rows) < self.config.label_dropout).to(self.compute.device)
 
     def _with_dropped_labels(self, own: NoisedBatch, dropped: Tensor) -> NoisedBatch:
-        return own.under(torch.where(dropped, self.data.null_label, own.labels))
+        return own if self.data.null_row is None else own.under(torch.where(dropped, self.data.null_row, own.labels))
 
     def forget_batch(self, random: Randomness | None = None) -> NoisedBatch:
         """Noised forget images under their own labels."""

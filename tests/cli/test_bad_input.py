@@ -12,13 +12,13 @@ import yaml
 from PIL import Image
 
 from erasediff.cli import main
-from erasediff.models.denoiser import build_unet
+from erasediff.models.families.unet import build_unet
 from erasediff.models.folder import save_model
 from erasediff.models.layout import WEIGHTS
-from erasediff.models.process import build_scheduler, squared_cosine
-from erasediff.records.config import DenoiserConfig, SamplerConfig
+from erasediff.records.config import DenoiserConfig
 from erasediff.steps.table import STEPS
 from tests.pretrained import write
+from tests.small_models import model_of
 
 ROOT = Path(__file__).parent.parent.parent
 POLICY = ROOT / "policies/class-conditional.yaml"
@@ -57,7 +57,7 @@ def images(tmp_path):
 def model(tmp_path):
     config = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
     unet = build_unet(config, channels=1, size=8, classes=10)
-    record = save_model(unet, build_scheduler(SamplerConfig(), squared_cosine(1000)), tmp_path / "models", "digits", ())
+    record = save_model(model_of(unet), tmp_path / "models", "digits", ())
     return tmp_path / "models" / record.weights.uri
 
 

@@ -16,7 +16,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
 from erasediff.errors import BadInput
 from erasediff.models.bring import bring
-from erasediff.models.folder import load_pipeline
+from erasediff.models.families import load_folder
 from tests.e2e.numbers import QUICK
 
 WEIGHTS, INDEX = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"
@@ -36,7 +36,7 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def in_shards(folder: Path) -> None:
-    load_pipeline(folder).unet.save_pretrained(folder / "sharded", max_shard_size="100KB")
+    load_folder(folder).network.save_pretrained(folder / "sharded", max_shard_size="100KB")
     shutil.rmtree(folder / "unet")
     (folder / "sharded").rename(folder / "unet")
     assert (folder / "unet" / INDEX).is_file()
@@ -80,7 +80,7 @@ def test_the_same_model_in_another_form_is_the_same_model(trained: Path, tmp_pat
     """By its images. Control: another model makes others."""
     folder = Path(shutil.copytree(trained, tmp_path / "model"))
     form(folder)
-    wanted = load_pipeline(trained)
+    wanted = load_folder(trained)
     assert torch.equal(bring(folder).pipeline(LABELS, [*range(10)], 4), wanted(LABELS, [*range(10)], 4))
     assert bool(bring(folder).notes) is (form in (of_one_variant, averaged)), "what was chosen is told"
     assert not torch.equal(wanted(LABELS, [*range(1, 11)], 4), wanted(LABELS, [*range(10)], 4)), "control"

@@ -24,16 +24,15 @@ from erasediff.evaluate.measure import (
 )
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import real_images
-from erasediff.evaluate.sampling import Source
 from erasediff.evaluate.seeds import evaluation_key
 from erasediff.evaluate.statistics import frechet_distance
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.process import build_scheduler, squared_cosine
+from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.records.attacks import Detections
 from erasediff.records.config import DetectorConfig, FeaturesConfig, RunConfig, SamplerConfig
 from erasediff.records.measurements import ClassAccuracy
 from erasediff.records.policy import load_policy
 from tests.pretrained import write
+from tests.small_models import model_of
 
 POLICY = load_policy(Path(__file__).parents[1] / "e2e/quick/policy.yaml")
 RETAINED = (0, 1, 2)
@@ -56,8 +55,8 @@ def dinov2(exam: Examination, tmp_path_factory: pytest.TempPathFactory) -> Featu
 
 
 @pytest.fixture(scope="module")
-def models(tiny_unet) -> tuple[ClassConditionalPipeline, ClassConditionalPipeline]:
-    return tuple(ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000))) for seed in (0, 1))
+def models(tiny_unet) -> tuple[ClassConditionalUNet, ClassConditionalUNet]:
+    return tuple(model_of(tiny_unet(seed)) for seed in (0, 1))
 
 
 def kept(exam: Examination, models) -> tuple[RetainedSamples, RetainedSamples]:
@@ -104,7 +103,7 @@ def test_a_class_on_which_they_disagree_is_asked_again_and_the_others_are_not(ex
     retain = exam.policy.retain.model_copy(update={"n_per_class": 20, "max_per_class": 60, "class_margin": 0.3})
     asking = replace(exam, policy=exam.policy.model_copy(update={"retain": retain}))
     often, never = (ClassAccuracy(label=label, n=20, correct_base=10, correct_erased=10, correct_both=both) for label, both in ((1, 2), (2, 10)))
-    one, other = (Source.of(model, torch.device("cpu")) for model in models)
+    one, other = (model.source(torch.device("cpu")) for model in models)
     (again,) = sample_further(asking, one, one, [often, never])
     assert (again.label, again.n) == (1, 60)
     assert again.correct_base - 10 == again.correct_erased - 10 == again.correct_both - 2

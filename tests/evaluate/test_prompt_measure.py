@@ -21,7 +21,7 @@ from erasediff.evaluate.attacks.inversion import TrainedToken
 from erasediff.evaluate.gate import run_prompt_gate
 from erasediff.evaluate.prompts.measure import PromptExamination, examine
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
-from erasediff.models.text_to_image import TextToImage, load_text_to_image
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.records.core import Check, Verdict
 from erasediff.records.prompts import PromptSet
 from tests.stable_diffusion import write_model
@@ -76,13 +76,13 @@ class Mark:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    loaded = load_text_to_image(write_model(tmp_path_factory.mktemp("sd") / "model"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
+    loaded = StableDiffusion.load(write_model(tmp_path_factory.mktemp("sd") / "model"))
     loaded.pipeline.set_progress_bar_config(disable=True)
     return loaded
 
 
-def exam(model: TextToImage, erased: Knows, **planted: Any) -> PromptExamination:
+def exam(model: StableDiffusion, erased: Knows, **planted: Any) -> PromptExamination:
     """A base that knows the concept in every way and follows every prompt, against ``erased``."""
     knows = replace(model, pipeline=Planted(model.pipeline, lambda said: said not in SET.retained))
     other = replace(model, pipeline=Planted(model.pipeline, erased, **planted))
@@ -102,7 +102,7 @@ def nothing(said: str) -> bool:
     return False
 
 
-def test_a_model_that_knows_it_in_no_way_passes(model: TextToImage) -> None:
+def test_a_model_that_knows_it_in_no_way_passes(model: StableDiffusion) -> None:
     """Control of all that follow."""
     verdict, checks = judged(exam(model, nothing))
     assert verdict is PASS, checks
@@ -122,18 +122,18 @@ def test_a_model_that_knows_it_in_no_way_passes(model: TextToImage) -> None:
         (lambda said: said not in SET.retained, ["F1", "F3"]),
     ],
 )
-def test_a_planted_model_is_caught_by_the_check_it_was_planted_for(model: TextToImage, knows: Knows, wanted: list[str]) -> None:
+def test_a_planted_model_is_caught_by_the_check_it_was_planted_for(model: StableDiffusion, knows: Knows, wanted: list[str]) -> None:
     verdict, checks = judged(exam(model, knows))
     assert (verdict, failed(checks)) == (FAIL, wanted)
 
 
-def test_a_model_that_lost_a_retained_prompt_is_caught(model: TextToImage) -> None:
+def test_a_model_that_lost_a_retained_prompt_is_caught(model: StableDiffusion) -> None:
     verdict, checks = judged(exam(model, nothing, follows=lambda said: said != SET.retained[0]))
     assert (verdict, failed(checks)) == (FAIL, ["R1p"])
     assert checks["R1p"].value == pytest.approx(-0.2 / 3)
 
 
-def test_a_model_that_draws_no_numbers_does_not_pass(model: TextToImage) -> None:
+def test_a_model_that_draws_no_numbers_does_not_pass(model: StableDiffusion) -> None:
     """Its images would be black, and show nothing."""
     found = examine(examination := exam(model, nothing, fill=torch.nan))
     assert found.erased is not None
@@ -144,7 +144,7 @@ def test_a_model_that_draws_no_numbers_does_not_pass(model: TextToImage) -> None
     assert {check.id: check.verdict for check in decided.checks}["F1"] is INCONCLUSIVE
 
 
-def test_a_judge_that_sees_it_everywhere_decides_nothing(model: TextToImage) -> None:
+def test_a_judge_that_sees_it_everywhere_decides_nothing(model: StableDiffusion) -> None:
     class Everywhere(Corner):
         def shows(self, images: Tensor) -> Tensor:
             return torch.ones(len(images), dtype=torch.bool)
@@ -160,7 +160,7 @@ def test_a_judge_that_sees_it_everywhere_decides_nothing(model: TextToImage) -> 
         assert checks[control].verdict is INCONCLUSIVE
 
 
-def test_base_and_erased_get_the_same_seeds_and_no_two_images_of_a_check_share_one(model: TextToImage) -> None:
+def test_base_and_erased_get_the_same_seeds_and_no_two_images_of_a_check_share_one(model: StableDiffusion) -> None:
     examine(examination := exam(model, nothing))
     base, erased = (one.pipeline.asked for one in (examination.base, examination.erased))
     assert set(base) <= set(erased)
@@ -171,20 +171,20 @@ def test_base_and_erased_get_the_same_seeds_and_no_two_images_of_a_check_share_o
     assert not set(seeds) & {seed for _, seed in other.erased.pipeline.asked}, "control: another key, other seeds"
 
 
-def test_it_is_a_function_of_models_documents_and_key(model: TextToImage) -> None:
+def test_it_is_a_function_of_models_documents_and_key(model: StableDiffusion) -> None:
     assert examine(exam(model, nothing)) == examine(exam(model, nothing))
 
 
-def test_the_trained_token_is_asked_for_by_its_prompts(model: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trained_token_is_asked_for_by_its_prompts(model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training has tests of its own; here it hands over a planted pipeline."""
     words = ("sought", "a photo of sought")
 
-    def handed(one: TextToImage, latents: Tensor, *_: object) -> TrainedToken:
+    def handed(one: StableDiffusion, latents: Tensor, *_: object) -> TrainedToken:
         assert len(latents) == 2
         return TrainedToken(one.pipeline, words)
 
     monkeypatch.setattr("erasediff.evaluate.prompts.measure.trained_token", handed)
-    monkeypatch.setattr("erasediff.evaluate.prompts.measure.encode_images", lambda pipeline, images: images)
+    monkeypatch.setattr(StableDiffusion, "encode", lambda self, images: images)
     images = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
     released = tiny_policy(weights_released=True)
     for knows, wanted in ((nothing, PASS), (lambda said: said in words, FAIL)):
@@ -195,7 +195,7 @@ def test_the_trained_token_is_asked_for_by_its_prompts(model: TextToImage, monke
     assert judged(replace(exam(model, nothing), images=images[:1], policy=released))[0] is INCONCLUSIVE
 
 
-def test_the_planted_models_draw_by_the_real_pipeline(model: TextToImage, tmp_path: Path) -> None:
+def test_the_planted_models_draw_by_the_real_pipeline(model: StableDiffusion, tmp_path: Path) -> None:
     """Control: seeds reach the images, so that 'the same seeds' above is about images."""
     planted = Planted(model.pipeline, nothing)
     settings = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent"}

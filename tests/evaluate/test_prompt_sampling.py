@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from erasediff.evaluate.prompts.sampling import draw_prompted
-from erasediff.models.text_to_image import TextToImage, load_text_to_image
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.records.prompt_policy import PromptSampling
 from tests.stable_diffusion import BLUE, CAT, RED, SIZE, write_model
 
@@ -24,13 +24,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(saved: Path) -> TextToImage:
-    loaded = load_text_to_image(saved)
+def model(saved: Path) -> StableDiffusion:
+    loaded = StableDiffusion.load(saved)
     loaded.pipeline.set_progress_bar_config(disable=True)
     return loaded
 
 
-def test_images_are_those_of_plain_diffusers(saved: Path, model: TextToImage) -> None:
+def test_images_are_those_of_plain_diffusers(saved: Path, model: StableDiffusion) -> None:
     drawn = draw_prompted(model.pipeline, PROMPTS, SEEDS, SAMPLING)
     assert (drawn.images.shape, drawn.images.dtype) == ((5, SIZE, SIZE, 3), torch.uint8)
     assert drawn.finite.all()
@@ -43,7 +43,7 @@ def test_images_are_those_of_plain_diffusers(saved: Path, model: TextToImage) ->
     assert torch.equal(drawn.images, again.images), "a scheduler keeps nothing from one batch to the next"
 
 
-def test_prompt_seed_and_guidance_matter(model: TextToImage) -> None:
+def test_prompt_seed_and_guidance_matter(model: StableDiffusion) -> None:
     """Control: none of the equalities above is trivial."""
     first, other_seed, other_prompt = draw_prompted(model.pipeline, PROMPTS[:3], SEEDS[:3], SAMPLING).images
     unguided = draw_prompted(model.pipeline, PROMPTS[:1], SEEDS[:1], SAMPLING.model_copy(update={"guidance_scale": 1.0})).images[0]
@@ -51,7 +51,7 @@ def test_prompt_seed_and_guidance_matter(model: TextToImage) -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_an_image_that_is_not_finite_is_marked(model: TextToImage, value: float) -> None:
+def test_an_image_that_is_not_finite_is_marked(model: StableDiffusion, value: float) -> None:
     """It would be black, show nothing, and pass."""
     with torch.no_grad():
         model.pipeline.vae.decoder.conv_out.bias[0] = value

@@ -14,11 +14,10 @@ from torch import Tensor
 from erasediff.evaluate import sampling
 from erasediff.evaluate.sampling import Source, draw_batches, draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key, secret_key, seed_commitment
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.base import canonical_json
 from erasediff.records.config import SamplerConfig
+from tests.small_models import model_of
 
 LABELS, SEEDS = torch.arange(23) % 10, check_seeds(evaluation_key(0), "F1", 23)
 
@@ -59,8 +58,8 @@ def test_seeds_are_exact_in_canonical_json() -> None:
 
 @pytest.fixture(scope="module")
 def source(tiny_unet) -> Source:
-    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)))
-    return Source.of(pipeline, torch.device("cpu"))
+    pipeline = model_of(tiny_unet())
+    return pipeline.source(torch.device("cpu"))
 
 
 def draw(source: Source, workers: int = 1, batch_size: int = 5, seeds: list[int] = SEEDS) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -10,32 +11,33 @@ import torch
 
 from erasediff.errors import BadInput
 from erasediff.export.onnx import INPUTS, OUTPUT, OnnxDenoiser, example_inputs, export_denoiser, measure_parity, quantise
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.models.sampler import sample
 from erasediff.records.config import SamplerConfig
+from tests.small_models import model_of
 
 BATCHES = (1, 2, 3, 16)
 LIMIT = 1e-3  # of the shipped policy
 
 
-def pipeline_of(unet: torch.nn.Module) -> ClassConditionalPipeline:
-    return ClassConditionalPipeline(unet, build_scheduler(SamplerConfig(), squared_cosine(1000)))
+def pipeline_of(unet: torch.nn.Module) -> ClassConditionalUNet:
+    return model_of(unet)
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny_unet) -> ClassConditionalPipeline:
+def pipeline(tiny_unet) -> ClassConditionalUNet:
     return pipeline_of(tiny_unet())
 
 
 @pytest.fixture(scope="module")
-def graph(pipeline: ClassConditionalPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graph(pipeline: ClassConditionalUNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     export_denoiser(pipeline, path)
     return path
 
 
-def test_the_graph_is_the_denoiser_at_every_batch_size(pipeline: ClassConditionalPipeline, graph: Path) -> None:
+def test_the_graph_is_the_denoiser_at_every_batch_size(pipeline: ClassConditionalUNet, graph: Path) -> None:
     """Real onnxruntime, every label and the null label, the ends of the schedule and its middle."""
     rows = measure_parity(pipeline, OnnxDenoiser(graph), BATCHES, (0, 1, 500, 999))
     assert {(row.batch, row.timestep) for row in rows} == {(b, t) for b in BATCHES for t in (0, 1, 500, 999)}
@@ -52,7 +54,7 @@ def test_control_other_weights_break_the_parity(tiny_unet, graph: Path, part: st
     assert max(row.max_relative_error for row in rows) > LIMIT
 
 
-def test_the_example_asks_for_every_label_and_the_null_label(pipeline: ClassConditionalPipeline) -> None:
+def test_the_example_asks_for_every_label_and_the_null_label(pipeline: ClassConditionalUNet) -> None:
     assert set(example_inputs(pipeline, 16, 3)[2].tolist()) == set(range(11))
 
 
@@ -73,11 +75,13 @@ def test_the_graph_stands_alone_and_names_its_ends(graph: Path) -> None:
 def test_sampling_from_the_graph_is_sampling_from_the_model(pipeline, graph: Path, scheduler: str, guidance: float) -> None:
     """One sampling loop for both; one grey level for the last bits of float32."""
     solver = build_scheduler(SamplerConfig(scheduler=scheduler), squared_cosine(1000))
-    arguments = (solver, (1, 8, 8), 10, torch.arange(6), [1, 2, 3, 4, 5, 6], 6, guidance)
-    served, measured = sample(OnnxDenoiser(graph), *arguments).int(), sample(pipeline.denoiser, *arguments).int()
-    assert (served - measured).abs().max() <= 1
-    other = sample(pipeline.denoiser, *arguments[:4], [7, 8, 9, 10, 11, 12], *arguments[5:]).int()
-    assert (served - other).abs().max() > 1, "control"
+    measured = replace(pipeline, scheduler=solver).source(torch.device("cpu"))
+    served = replace(measured, denoiser=OnnxDenoiser(graph))
+    asked = (torch.arange(6), [1, 2, 3, 4, 5, 6], 6, guidance)
+    drawn = sample(served, *asked).int()
+    assert (drawn - sample(measured, *asked).int()).abs().max() <= 1
+    other = sample(measured, torch.arange(6), [7, 8, 9, 10, 11, 12], 6, guidance).int()
+    assert (drawn - other).abs().max() > 1, "control"
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-5000], lambda data: b"", lambda data: b"\x80\x04 a pickle"])
@@ -99,7 +103,7 @@ def test_a_model_that_predicts_nan_is_refused_with_one_sentence(tiny_unet, graph
         measure_parity(pipeline_of(broken), OnnxDenoiser(graph), (2,), (500,))
 
 
-def test_weights_of_8_bits_are_another_graph_and_the_first_one_stays(pipeline: ClassConditionalPipeline, graph: Path, tmp_path: Path) -> None:
+def test_weights_of_8_bits_are_another_graph_and_the_first_one_stays(pipeline: ClassConditionalUNet, graph: Path, tmp_path: Path) -> None:
     """The lie: 'asked with weights of 8 bits', of the graph as it was."""
     before, out = graph.read_bytes(), tmp_path / "int8.onnx"
     quantise(graph, out)

@@ -5,7 +5,7 @@ import torch
 
 from erasediff.cluster.nodes import check_nodes, shortage
 from erasediff.errors import BadInput
-from erasediff.models.denoiser import build_unet
+from erasediff.models.families.unet import build_unet
 from erasediff.models.footprint import activations, parameters, training_size
 from erasediff.records.config import DenoiserConfig, RunConfig
 from erasediff.records.sizes import PROFILE_SIZES

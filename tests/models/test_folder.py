@@ -14,17 +14,20 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.models.folder import load_model, load_pipeline, save_model
+from erasediff.models.families import load_folder
+from erasediff.models.families.unet import ClassConditionalUNet
+from erasediff.models.folder import load_model, load_named, save_model
 from erasediff.models.layout import WEIGHTS
 from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.config import SamplerConfig
 from erasediff.records.core import ModelRecord
+from tests.small_models import model_of
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, tiny_unet) -> tuple[Path, ModelRecord]:
     models = tmp_path_factory.mktemp("models")
-    return models, save_model(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)), models, "digits", (7, 3))
+    return models, save_model(model_of(tiny_unet()), models, "digits", (7, 3))
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def folder(saved: tuple[Path, ModelRecord], tmp_path: Path) -> Path:
 
 def test_weights_survive_the_disk_bit_for_bit(saved, tiny_unet) -> None:
     models, record = saved
-    before, after = tiny_unet().state_dict(), load_model(models, record).unet.state_dict()
+    before, after = tiny_unet().state_dict(), load_model(models, record).network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert (record.classes, record.forgotten) == (10, (3, 7))
@@ -44,14 +47,14 @@ def test_weights_survive_the_disk_bit_for_bit(saved, tiny_unet) -> None:
 
 def test_control_other_weights_are_other_weights(saved, tiny_unet) -> None:
     models, record = saved
-    other = save_model(tiny_unet(1), build_scheduler(SamplerConfig(), squared_cosine(1000)), models, "digits", (7, 3))
+    other = save_model(model_of(tiny_unet(1)), models, "digits", (7, 3))
     assert other.weights != record.weights
-    assert not torch.equal(load_model(models, other).unet.conv_in.weight, load_model(models, record).unet.conv_in.weight)
+    assert not torch.equal(load_model(models, other).network.conv_in.weight, load_model(models, record).network.conv_in.weight)
 
 
 def test_saving_twice_names_the_same_folder(saved, tiny_unet) -> None:
     models, record = saved
-    assert save_model(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)), models, "digits", (3, 7)) == record
+    assert save_model(model_of(tiny_unet()), models, "digits", (3, 7)) == record
 
 
 def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
@@ -67,7 +70,7 @@ def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm-solver++", "unipc"])
 def test_the_scheduler_that_is_loaded_is_the_one_that_was_saved(tmp_path: Path, tiny_unet, scheduler) -> None:
     built = build_scheduler(SamplerConfig(scheduler=scheduler), squared_cosine(500))
-    record = save_model(tiny_unet(), built, tmp_path, "digits", ())
+    record = save_model(ClassConditionalUNet.of(tiny_unet(), built), tmp_path, "digits", ())
     loaded = load_model(tmp_path, record)
     assert type(loaded.scheduler) is type(built)
     assert {**built.config, "_use_default_values": None} == {**loaded.scheduler.config, "_use_default_values": None}
@@ -90,7 +93,7 @@ def test_a_pickle_is_refused_and_never_executed(folder: Path, tmp_path: Path, na
     with (folder / name).open("wb") as handle:
         pickle.dump(Evil(mark), handle)
     with pytest.raises(BadInput, match="pickles are never loaded"):
-        load_pipeline(folder)
+        load_folder(folder)
     assert not mark.exists()
     pickle.loads((folder / name).read_bytes())
     assert mark.exists(), "control: the pickle would have executed"
@@ -155,40 +158,40 @@ def test_a_damaged_folder_is_refused_with_one_sentence(folder: Path, name: str) 
     damage, part = DAMAGES[name]
     damage(folder)
     with pytest.raises(BadInput, match=r"^[^\n]*\.$") as error:
-        load_pipeline(folder)
+        load_folder(folder)
     assert part in str(error.value)
 
 
 def test_control_an_undamaged_folder_loads(folder: Path) -> None:
-    assert load_pipeline(folder).classes == 10
+    assert load_folder(folder).conditions == 10
     edit_json(UNET, sample_size=[8, 8])(folder)
-    assert load_pipeline(folder).image_shape == (1, 8, 8), "both sides may be given"
+    assert load_folder(folder).image_shape == (1, 8, 8), "both sides may be given"
 
 
 def test_a_run_samples_by_its_own_solver_on_the_models_own_schedule(folder: Path) -> None:
     """What is measured is what is served, whatever scheduler the folder came with. Without a run, one that needs fresh noise is not used either."""
     edit_json(SCHEDULER, _class_name="DDPMScheduler", beta_schedule="linear", clip_sample=True)(folder)
-    model = load_pipeline(folder)
+    model = load_folder(folder)
     run = model.sampled_by(SamplerConfig(scheduler="unipc"))
     assert type(run.scheduler).__name__ == "UniPCMultistepScheduler"
     linear = torch.linspace(1e-4, 0.02, 1000)
     for schedule in (model.schedule, run.schedule):
         assert torch.allclose(schedule.alphas_cumprod, (1 - linear).cumprod(0))
     labels, seeds = torch.arange(3), [1, 2, 3]
-    assert torch.equal(model(labels, seeds, 4), model(labels, seeds, 4)), "an image is its seed's"
-    assert torch.equal(model(labels, seeds, 4), model.sampled_by(SamplerConfig())(labels, seeds, 4))
-    assert not torch.equal(model(labels, seeds, 4), run(labels, seeds, 4)), "control"
+    assert torch.equal(model.sample(labels, seeds, 4), model.sample(labels, seeds, 4)), "an image is its seed's"
+    assert torch.equal(model.sample(labels, seeds, 4), model.sampled_by(SamplerConfig()).sample(labels, seeds, 4))
+    assert not torch.equal(model.sample(labels, seeds, 4), run.sample(labels, seeds, 4)), "control"
 
 
 def test_weights_that_are_not_the_named_ones_are_refused(saved, folder: Path) -> None:
     """One changed value is enough."""
     _, record = saved
-    load_pipeline(folder, record.weights.sha256)
+    load_named(folder, record.weights.sha256)
 
     def nudge(tensors: dict[str, torch.Tensor]) -> None:
         tensors["conv_in.bias"][0] = torch.nextafter(tensors["conv_in.bias"][0], torch.tensor(9.0))
 
     edit_tensors(nudge)(folder)
     with pytest.raises(IntegrityError, match="fetch the model again"):
-        load_pipeline(folder, record.weights.sha256)
-    load_pipeline(folder)  # control: without a name there is nothing to compare with
+        load_named(folder, record.weights.sha256)
+    load_folder(folder)  # control: without a name there is nothing to compare with

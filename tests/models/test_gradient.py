@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from erasediff.models.denoiser import DenoiserConfig, UNetDenoiser, build_unet
+from erasediff.models.families.unet import UNetDenoiser, build_unet
 from erasediff.models.optimisation import gradient_of
+from erasediff.records.config import DenoiserConfig
 
 
 def raw(loss: Tensor, weights: list[Tensor]) -> list[Tensor]:

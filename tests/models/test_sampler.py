@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from erasediff.models.denoiser import UNetDenoiser, to_bytes, to_unit
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.denoiser import to_bytes, to_unit
+from erasediff.models.families.unet import UNetDenoiser
 from erasediff.models.process import build_scheduler, squared_cosine
-from erasediff.models.sampler import ImageNoise, Start, guided, sample
+from erasediff.models.sampler import ImageNoise, Source, Start, guided, sample
 from erasediff.records.config import SamplerConfig
+from tests.small_models import model_of
 
 LABELS = torch.arange(8)
 SEEDS = [11, 22, 33, 44, 55, 66, 77, 88]
@@ -28,9 +29,13 @@ class Counting:
         return self.denoiser(noised, timesteps, labels)
 
 
+def source_of(denoiser, scheduler, start: Start | None = None) -> Source:
+    return Source(denoiser, scheduler, (1, 8, 8), 10, torch.device("cpu"), start=start)
+
+
 def draw(unet, labels=LABELS, seeds=SEEDS, name="dpm-solver++", guidance=1.0, steps=5) -> Tensor:
     scheduler = build_scheduler(SamplerConfig(scheduler=name), squared_cosine(1000))
-    return sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, labels, seeds, steps, guidance)
+    return sample(source_of(UNetDenoiser(unet), scheduler), labels, seeds, steps, guidance)
 
 
 def levels(left: Tensor, right: Tensor) -> int:
@@ -58,7 +63,7 @@ def test_an_image_depends_on_its_own_seed_and_label_alone(tiny_unet, name: str) 
 def test_the_same_batch_gives_the_same_bytes(tiny_unet, name: str) -> None:
     """Also from one scheduler object used twice: multi-step solvers keep state, and threads share the object."""
     unet, scheduler = tiny_unet(), build_scheduler(SamplerConfig(scheduler=name), squared_cosine(1000))
-    first, second = (sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 5) for _ in range(2))
+    first, second = (sample(source_of(UNetDenoiser(unet), scheduler), LABELS, SEEDS, 5) for _ in range(2))
     assert torch.equal(first, second)
     assert scheduler.num_inference_steps is None, "sampling works on a copy"
     assert (first.dtype, first.shape) == (torch.uint8, (8, 8, 8, 1))
@@ -97,7 +102,7 @@ def test_guidance_one_asks_once(tiny_unet, guidance: float, rows: int) -> None:
     """What guidance costs: nothing at 1, twice the rows elsewhere, always one call a step."""
     counting = Counting(UNetDenoiser(tiny_unet()))
     scheduler = build_scheduler(SamplerConfig(), squared_cosine(1000))
-    sample(counting, scheduler, (1, 8, 8), 10, LABELS, SEEDS, 4, guidance)
+    sample(source_of(counting, scheduler), LABELS, SEEDS, 4, guidance)
     assert counting.rows == [rows] * 4
 
 
@@ -110,14 +115,13 @@ def test_guidance_is_the_formula_of_the_paper(w: float) -> None:
         return 3 * noised + offsets[labels].view(-1, 1, 1, 1) + timesteps.view(-1, 1, 1, 1)
 
     noised, labels = torch.randn(2, 1, 2, 2), torch.tensor([0, 1])
-    found = guided(affine, noised, torch.tensor([5, 6]), labels, null_label=2, scale=w)
+    found = guided(affine, noised, torch.tensor([5, 6]), labels, null_row=2, scale=w)
     shift = 7.0 + w * (offsets[labels] - 7.0) + torch.tensor([5, 6])
     assert torch.allclose(found, 3 * noised + shift.view(-1, 1, 1, 1), atol=1e-5)
 
 
 def test_the_pipeline_samples_like_the_sampler(tiny_unet) -> None:
-    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)))
-    assert torch.equal(pipeline(LABELS, SEEDS, steps=5, guidance_scale=2.0), draw(tiny_unet(), guidance=2.0))
+    assert torch.equal(model_of(tiny_unet()).pipeline()(LABELS, SEEDS, steps=5, guidance_scale=2.0), draw(tiny_unet(), guidance=2.0))
 
 
 def test_bytes_survive_the_unit_range() -> None:
@@ -141,14 +145,14 @@ def test_a_start_under_little_noise_is_kept_and_under_all_of_it_forgotten(tiny_u
             return (noised - signal.sqrt() * images) / (1 - signal).sqrt()
 
     scheduler = build_scheduler(SamplerConfig(scheduler=name), squared_cosine(1000))
-    kept = sample(Knowing(), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(images, 0.5))
+    kept = sample(source_of(Knowing(), scheduler, Start(images, 0.5)), LABELS, SEEDS, 10)
     assert levels(kept, to_bytes(images)) <= 1
     counted = Counting(UNetDenoiser(unet))
     for strength, calls in ((0.1, 1), (0.5, 5), (1.0, 10)):
         counted.rows.clear()
-        sample(counted, scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(images, strength))
+        sample(source_of(counted, scheduler, Start(images, strength)), LABELS, SEEDS, 10)
         assert len(counted.rows) == calls
-    whole, other = (sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(x, 1.0)) for x in (images, -images))
+    whole, other = (sample(source_of(UNetDenoiser(unet), scheduler, Start(x, 1.0)), LABELS, SEEDS, 10) for x in (images, -images))
     assert levels(whole, other) <= 3, "at full strength next to nothing of the picture is left"
-    half, other_half = (sample(UNetDenoiser(unet), scheduler, (1, 8, 8), 10, LABELS, SEEDS, 10, start=Start(x, 0.3)) for x in (images, -images))
+    half, other_half = (sample(source_of(UNetDenoiser(unet), scheduler, Start(x, 0.3)), LABELS, SEEDS, 10) for x in (images, -images))
     assert levels(half, other_half) > 30, "control: with less noise it is"

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from erasediff.models import training
-from erasediff.models.denoiser import DenoiserConfig, UNetDenoiser, build_unet
+from erasediff.models.families.unet import UNetDenoiser, build_unet
 from erasediff.models.noised import NoisedBatch, denoising_loss
 from erasediff.models.optimisation import side_by_side
 from erasediff.models.process import NoiseSchedule
 from erasediff.models.training import TrainingSet, descend
+from erasediff.records.config import DenoiserConfig
 
 CPU = torch.device("cpu")
 

@@ -14,10 +14,11 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from erasediff.errors import BadInput, IntegrityError
+from erasediff.files import publish_folder
 from erasediff.models.concepts import CONDITIONS, RECORD, read_forgotten, same_rows, write_forgotten
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.models.layout import WEIGHTS
 from erasediff.models.process import schedule_of
-from erasediff.models.text_to_image import PromptDenoiser, TextToImage, encode_images, encode_prompts, load_text_to_image, save_text_to_image
 from tests.stable_diffusion import BLUE, CAT, GREEN, LATENT, LENGTH, RED, SIZE, images_of, state, write_model
 
 PROMPTS = ["", RED, BLUE, CAT, GREEN, "a", "b", "c", "d", "e"]
@@ -29,8 +30,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(saved: Path) -> TextToImage:
-    return load_text_to_image(saved)
+def model(saved: Path) -> StableDiffusion:
+    return StableDiffusion.load(saved)
 
 
 @pytest.fixture
@@ -39,59 +40,59 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
-def test_what_is_loaded_is_what_plain_diffusers_loads(saved: Path, model: TextToImage) -> None:
+def test_what_is_loaded_is_what_plain_diffusers_loads(saved: Path, model: StableDiffusion) -> None:
     plain = StableDiffusionPipeline.from_pretrained(saved, local_files_only=True)
     for name in ("unet", "vae", "text_encoder"):
         ours, theirs = getattr(model.pipeline, name).state_dict(), getattr(plain, name).state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert type(model.pipeline.scheduler) is type(plain.scheduler)
-    assert model.image_size == (SIZE, SIZE)
+    assert model.image_shape == (3, SIZE, SIZE)
     assert not any(p.requires_grad for p in model.pipeline.unet.parameters())
 
 
-def test_prompts_become_the_rows_that_the_pipeline_samples_with(model: TextToImage) -> None:
+def test_prompts_become_the_rows_that_the_pipeline_samples_with(model: StableDiffusion) -> None:
     """More prompts than one batch holds; the tokenizer is real, so words differ and case does not."""
-    rows = encode_prompts(model.pipeline, PROMPTS)
+    rows = model.encode_prompts(PROMPTS)
     assert (rows.shape, rows.dtype) == ((len(PROMPTS), LENGTH, 16), torch.float32)
     assert not rows.requires_grad
     for index in (0, 3, 9):
         alone = model.pipeline.encode_prompt(PROMPTS[index], "cpu", 1, False)[0][0]
         torch.testing.assert_close(rows[index], alone)
     assert same_rows(rows, rows).equal(torch.eye(len(PROMPTS), dtype=torch.bool))
-    assert bool(same_rows(encode_prompts(model.pipeline, ["A  Red SQUARE"]), rows[1:2])), "one prompt to the tokenizer"
+    assert bool(same_rows(model.encode_prompts(["A  Red SQUARE"]), rows[1:2])), "one prompt to the tokenizer"
     tokens = model.pipeline.tokenizer(RED).input_ids
     assert model.pipeline.tokenizer.convert_ids_to_tokens(tokens)[1:3] == ["a</w>", "red</w>"], "control: the merges are used"
 
 
-def test_a_prompt_that_is_too_long_is_cut_and_not_logged(model: TextToImage, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_prompt_that_is_too_long_is_cut_and_not_logged(model: StableDiffusion, caplog: pytest.LogCaptureFixture) -> None:
     """It may name a person; diffusers would quote its end in a warning."""
-    rows = encode_prompts(model.pipeline, ["red " * 30, "red " * 30 + "secret"])
+    rows = model.encode_prompts(["red " * 30, "red " * 30 + "secret"])
     assert bool(same_rows(rows[:1], rows[1:]))
     assert "secret" not in caplog.text
 
 
-def test_images_become_means_times_the_scaling_factor(model: TextToImage) -> None:
+def test_images_become_means_times_the_scaling_factor(model: StableDiffusion) -> None:
     images, _ = images_of([RED, BLUE], 6)
     done: list[int] = []
-    latents = encode_images(model.pipeline, images, done.append)
+    latents = model.autoencoder.encode(images, done.append)
     assert (latents.shape, latents.dtype) == ((12, 4, LATENT, LATENT), torch.float32)
     assert done == [8, 12]
-    assert latents.is_contiguous(), "torch 2.13 crashes on latents with channels last, see encode_images"
+    assert latents.is_contiguous(), "torch 2.13 crashes on latents with channels last, see Autoencoder.encode"
     with torch.no_grad():
         wanted = model.pipeline.vae.encode(images[9:10].permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean * 0.5
     torch.testing.assert_close(latents[9:10], wanted, rtol=1e-4, atol=1e-5)
-    assert torch.equal(latents, encode_images(model.pipeline, images)), "nothing is drawn"
+    assert torch.equal(latents, model.encode(images)), "nothing is drawn"
     assert not torch.equal(latents[0], latents[6]), "control"
 
 
-def test_the_denoiser_looks_prompts_up_by_row(model: TextToImage) -> None:
-    rows = encode_prompts(model.pipeline, PROMPTS)
+def test_the_denoiser_looks_prompts_up_by_row(model: StableDiffusion) -> None:
+    rows = model.encode_prompts(PROMPTS)
     noised, timesteps, labels = torch.randn(3, 4, LATENT, LATENT), torch.tensor([5, 500, 900]), torch.tensor([2, 0, 1])
     with torch.no_grad():
-        predicted = PromptDenoiser(model.pipeline.unet, rows)(noised, timesteps, labels)
+        predicted = model.asked_by(rows).denoiser(noised, timesteps, labels)
         wanted = model.pipeline.unet(noised, timesteps, encoder_hidden_states=torch.stack([rows[2], rows[0], rows[1]])).sample
-        other = PromptDenoiser(model.pipeline.unet, rows)(noised, timesteps, torch.tensor([2, 0, 3]))
+        other = model.asked_by(rows).denoiser(noised, timesteps, torch.tensor([2, 0, 3]))
     assert predicted.shape == noised.shape
     assert torch.equal(predicted, wanted)
     assert not torch.equal(predicted, other), "control: the prompt matters"
@@ -100,7 +101,7 @@ def test_the_denoiser_looks_prompts_up_by_row(model: TextToImage) -> None:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_the_goal_is_diffusers_own(tmp_path: Path, prediction_type: str) -> None:
     """v and x_t against get_velocity and add_noise of a scheduler of diffusers."""
-    schedule = load_text_to_image(write_model(tmp_path / "m", prediction_type, "DDIMScheduler")).schedule
+    schedule = StableDiffusion.load(write_model(tmp_path / "m", prediction_type, "DDIMScheduler")).schedule
     plain = DDIMScheduler.from_pretrained(tmp_path / "m/scheduler")
     clean, noise, timesteps = torch.randn(4, 4, 8, 8), torch.randn(4, 4, 8, 8), torch.tensor([0, 300, 700, 999])
     torch.testing.assert_close(schedule.add_noise(clean, noise, timesteps), plain.add_noise(clean, noise, timesteps))
@@ -111,7 +112,7 @@ def test_the_goal_is_diffusers_own(tmp_path: Path, prediction_type: str) -> None
     assert schedule_of(plain).prediction_type == prediction_type
 
 
-def erased(model: TextToImage, out: Path) -> torch.nn.Module:
+def erased(model: StableDiffusion, out: Path) -> torch.nn.Module:
     """Save the model with every weight of its UNet doubled."""
     import copy
 
@@ -119,7 +120,13 @@ def erased(model: TextToImage, out: Path) -> torch.nn.Module:
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter.mul_(2)
-    save_text_to_image(model, unet, out, lambda folder: (folder / "note").write_text("x"))
+
+    def fill(folder: Path) -> str:
+        model.with_network(unet).save(folder)
+        (folder / "note").write_text("x")
+        return out.name
+
+    publish_folder(out.parent, fill)
     return unet
 
 
@@ -127,9 +134,9 @@ def test_what_is_saved_loads_in_plain_diffusers_with_the_new_unet_alone(folder: 
     """Stale weights of the UNet in another file would be the model before the erasure."""
     shutil.copyfile(folder / WEIGHTS, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     shutil.copyfile(folder / WEIGHTS, folder / "v1-5-pruned.safetensors")
-    unet = erased(load_text_to_image(folder), tmp_path / "out")
+    unet = erased(StableDiffusion.load(folder), tmp_path / "out")
     plain = StableDiffusionPipeline.from_pretrained(tmp_path / "out", local_files_only=True)
-    before = load_text_to_image(folder).pipeline
+    before = StableDiffusion.load(folder).pipeline
     assert all(torch.equal(a, b) for a, b in zip(plain.unet.parameters(), unet.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(plain.vae.parameters(), before.vae.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(plain.text_encoder.parameters(), before.text_encoder.parameters(), strict=True))
@@ -145,19 +152,20 @@ def test_a_safety_checker_is_carried_along(folder: Path, tmp_path: Path) -> None
     (folder / "model_index.json").write_text(json.dumps(index))
     (folder / "safety_checker").mkdir()
     (folder / "safety_checker/model.safetensors").write_bytes(b"as it is")
-    erased(load_text_to_image(folder), tmp_path / "out")
+    erased(StableDiffusion.load(folder), tmp_path / "out")
     assert (tmp_path / "out/safety_checker/model.safetensors").read_bytes() == b"as it is"
 
 
-def test_a_save_that_fails_leaves_nothing(model: TextToImage, tmp_path: Path) -> None:
+def test_a_save_that_fails_leaves_nothing(model: StableDiffusion, tmp_path: Path) -> None:
     seen: list[bool] = []
 
-    def fail(folder: Path) -> None:
+    def fail(folder: Path) -> str:
+        model.save(folder)
         seen.append((folder / WEIGHTS).is_file() and not (tmp_path / "parent/out").exists())
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        save_text_to_image(model, model.pipeline.unet, tmp_path / "parent/out", fail)
+        publish_folder(tmp_path / "parent", fail)
     assert seen == [True], "control: everything was written by then, under another name"
     assert list((tmp_path / "parent").iterdir()) == []
 
@@ -221,12 +229,12 @@ def test_a_damaged_folder_is_refused_with_one_sentence(folder: Path, name: str) 
     damage, part = DAMAGES[name]
     damage(folder)
     with pytest.raises(BadInput, match=r"^[^\n]*\.$") as error:
-        load_text_to_image(folder)
+        StableDiffusion.load(folder)
     assert part in str(error.value)
 
 
 def test_control_an_undamaged_folder_loads(folder: Path) -> None:
-    assert load_text_to_image(folder).image_size == (SIZE, SIZE)
+    assert StableDiffusion.load(folder).image_shape == (3, SIZE, SIZE)
 
 
 class Evil:
@@ -244,7 +252,7 @@ def test_a_pickle_is_refused_and_never_executed(folder: Path, tmp_path: Path, na
     mark = tmp_path / "executed"
     (folder / name).write_bytes(pickle.dumps(Evil(mark)))
     with pytest.raises(BadInput, match=r"^[^\n]*\.$"):
-        load_text_to_image(folder)
+        StableDiffusion.load(folder)
     assert not mark.exists()
     pickle.loads((folder / name).read_bytes())
     assert mark.exists(), "control: the pickle would have executed"
@@ -252,7 +260,7 @@ def test_a_pickle_is_refused_and_never_executed(folder: Path, tmp_path: Path, na
 
 def test_a_folder_remembers_what_it_has_forgotten_as_embeddings(folder: Path) -> None:
     assert read_forgotten(folder) is None, "control: nothing was erased"
-    rows = encode_prompts(load_text_to_image(folder).pipeline, [RED, CAT])
+    rows = StableDiffusion.load(folder).encode_prompts([RED, CAT])
     record = write_forgotten(folder, rows, ("a" * 64,))
     found = read_forgotten(folder)
     assert found is not None
@@ -260,7 +268,7 @@ def test_a_folder_remembers_what_it_has_forgotten_as_embeddings(folder: Path) ->
     assert torch.equal(found.embeddings, rows)
     text = (folder / RECORD).read_bytes() + (folder / CONDITIONS).read_bytes()
     assert b"red" not in text.lower()
-    load_text_to_image(folder)
+    StableDiffusion.load(folder)
 
 
 @pytest.mark.parametrize("name", [RECORD, CONDITIONS])

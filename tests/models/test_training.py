@@ -9,11 +9,11 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput, NonFinite
-from erasediff.models.denoiser import DenoiserConfig, resolve_device, to_unit
+from erasediff.models.denoiser import resolve_device, to_unit
 from erasediff.models.optimisation import ExponentialMovingAverage
 from erasediff.models.process import NoiseSchedule
-from erasediff.models.training import train_base
-from erasediff.records.config import BaseTrainingConfig, EraseConfig, RunConfig
+from erasediff.models.training import new_base, train_base
+from erasediff.records.config import BaseTrainingConfig, DenoiserConfig, EraseConfig, RunConfig
 
 TINY = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
 
@@ -101,8 +101,8 @@ def train(images: Tensor, labels: Tensor, steps: int, seed: int = 0, rate: float
     training = BaseTrainingConfig(steps=steps, batch_size=64, learning_rate=rate)
     losses: list[float] = []
     config = RunConfig(seed=seed, denoiser=TINY, base_training=training)
-    unet, _ = train_base(images, labels, 10, config, torch.device("cpu"), lambda _, loss: losses.append(loss))
-    return unet, losses
+    trained = train_base(new_base(config, 1, 8, 10), images, labels, config, torch.device("cpu"), lambda _, loss: losses.append(loss))
+    return trained.network, losses
 
 
 def same_weights(left: nn.Module, right: nn.Module) -> bool:

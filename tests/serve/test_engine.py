@@ -9,14 +9,12 @@ import pytest
 
 from erasediff.errors import BadInput
 from erasediff.export.solvers import solver_table
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.process import build_scheduler, squared_cosine
-from erasediff.records.config import SamplerConfig
 from erasediff.serve.batches import Batcher, Capacity
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.request import SamplingRequest
 from tests.exported import export_once
+from tests.small_models import model_of
 
 SOLVER = "dpm-solver++-10"
 
@@ -25,11 +23,11 @@ SOLVER = "dpm-solver++-10"
 def engine(tiny_unet, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Real onnxruntime over a real export."""
     path = tmp_path_factory.mktemp("engine") / "model.onnx"
-    pipeline = ClassConditionalPipeline(tiny_unet(), build_scheduler(SamplerConfig(), squared_cosine(1000)))
+    pipeline = model_of(tiny_unet())
     export_once(pipeline, path)
     graph = OnnxGraph(path)
-    assert graph.image_shape == pipeline.image_shape
-    return Engine(graph, solver_table("dpm-solver++", 10, pipeline.schedule), graph.image_shape, pipeline.classes)
+    assert graph.state_shape == pipeline.state_shape
+    return Engine(graph, solver_table("dpm-solver++", 10, pipeline.schedule), graph.state_shape, pipeline.null_row)
 
 
 def asking(seed: int, count: int = 1, label: int = 3, guidance: float = 1.0) -> SamplingRequest:

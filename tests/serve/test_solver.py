@@ -10,8 +10,9 @@ import torch
 
 from erasediff.errors import IntegrityError
 from erasediff.export.solvers import solver_table
-from erasediff.models.denoiser import UNetDenoiser
+from erasediff.models.families.unet import UNetDenoiser
 from erasediff.models.process import NoiseSchedule, build_scheduler, read_scheduler, schedule_of, squared_cosine
+from erasediff.models.sampler import Source
 from erasediff.models.sampler import sample as sample_by_scheduler
 from erasediff.records.config import SamplerConfig
 from erasediff.serve.solver import initial_noise, load_table, sample, save_table
@@ -54,7 +55,8 @@ def by_scheduler(unet, name: str, steps: int, prediction: str, guidance: float, 
     noise = torch.from_numpy(initial_noise(SEEDS, SHAPE))
     monkeypatch.setattr("erasediff.models.sampler.ImageNoise.draw", lambda self: noise)
     scheduler = build_scheduler(SamplerConfig(scheduler=name, steps=steps), schedule or squared_cosine(1000, prediction))
-    return sample_by_scheduler(UNetDenoiser(unet), scheduler, SHAPE, NULL, torch.from_numpy(LABELS), SEEDS, steps, guidance).numpy()
+    source = Source(UNetDenoiser(unet), scheduler, SHAPE, NULL, torch.device("cpu"))
+    return sample_by_scheduler(source, torch.from_numpy(LABELS), SEEDS, steps, guidance).numpy()
 
 
 def by_table(unet, name: str, steps: int, prediction: str, guidance: float, schedule: NoiseSchedule | None = None) -> np.ndarray:

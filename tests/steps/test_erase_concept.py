@@ -25,9 +25,9 @@ from torch import Tensor
 from erasediff.cli import main
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.models.concepts import CONDITIONS, RECORD, read_forgotten, same_rows
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.models.layout import WEIGHTS
 from erasediff.models.noised import NoisedBatch
-from erasediff.models.text_to_image import encode_prompts, load_text_to_image
 from erasediff.records.concept import ConceptConfig, ConceptErasure
 from erasediff.steps.erase_concept import erase_concept
 from erasediff.unlearn.workbench import Workbench
@@ -150,7 +150,7 @@ def test_what_was_forgotten_before_stays_a_forget_condition(base: Path, folders:
     assert second.erasures[:-1] == first.erasures
     found = read_forgotten(folders / "two")
     assert found is not None
-    wanted = encode_prompts(load_text_to_image(base).pipeline, [RED, CAT])
+    wanted = StableDiffusion.load(base).encode_prompts([RED, CAT])
     assert same_rows(found.embeddings, wanted).equal(torch.eye(2, dtype=torch.bool))
     with visited(monkeypatch) as batches:
         erase_concept(config_of(base, folders / "cat", folders / "keep"), folders / "control")
@@ -341,14 +341,14 @@ def test_an_anchor_is_aimed_at(base: Path, folders: Path, monkeypatch: pytest.Mo
             real = self.bench.teacher
 
             def teacher(noised: Tensor, timesteps: Tensor, labels: Tensor) -> Tensor:
-                aims.append(real.embeddings[labels])
+                aims.append(real.prompts(labels))
                 return real(noised, timesteps, labels)
 
             self.bench.teacher = teacher
 
     monkeypatch.setattr(step, "Erasure", Watched)
     erase_concept(config_of(base, folders / "red", folders / "keep", {"anchor_prompt": prompt}, target="anchor", steps=1), folders / "out")
-    wanted = encode_prompts(load_text_to_image(base).pipeline, [prompt])
+    wanted = StableDiffusion.load(base).encode_prompts([prompt])
     assert all(torch.allclose(rows, wanted.expand_as(rows), atol=1e-5) for rows in aims)
     assert aims, "control: the teacher was asked"
 

@@ -19,6 +19,7 @@ from erasediff.errors import BadInput, EraseDiffError, IntegrityError
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.real import real_images
 from erasediff.files import append_line, sha256_bytes
+from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.models.folder import save_model
 from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.base import Pointer
@@ -64,7 +65,9 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
     )
     opened = workdir.open_attempt(plan, CONFIG, policy, KEY)
     scheduler = build_scheduler(CONFIG.sampler, squared_cosine(1000))
-    before, after = (save_model(tiny_unet(s), scheduler, workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1))
+    before, after = (
+        save_model(ClassConditionalUNet.of(tiny_unet(s), scheduler), workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1)
+    )
     BaseRecord(name="digits", version="2", model=before, judges=judges.pin_judges(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
     curves = Pointer(uri="curves.npz", sha256=DIGEST)
     ErasedRecord(model=after, steps=1, forward_passes=3, backward_passes=2, ema_base_share=0, curves=curves).write(opened.path(ErasedRecord))

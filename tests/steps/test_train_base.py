@@ -4,12 +4,12 @@ import pytest
 
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
-from erasediff.models.denoiser import build_unet
+from erasediff.models.families.unet import build_unet
 from erasediff.models.folder import save_model
-from erasediff.models.process import build_scheduler, squared_cosine
-from erasediff.records.config import DenoiserConfig, RunConfig, SamplerConfig
+from erasediff.records.config import DenoiserConfig, RunConfig
 from erasediff.steps.train_base import ensure_champion
 from erasediff.tracking import CHAMPION, DRIFT_TAG, MODEL_ARTIFACTS, Tracking, model_tags
+from tests.small_models import model_of
 
 QUICK = {"base_training": {"steps": 2, "batch_size": 4}, "denoiser": {"block_out_channels": [8, 16], "norm_num_groups": 4}}
 
@@ -23,7 +23,7 @@ def workdir(tmp_path, monkeypatch):
 def register(workdir, forgotten, **more):
     tracking = Tracking(workdir.root)
     unet = build_unet(DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4), channels=1, size=8, classes=10)
-    record = save_model(unet, build_scheduler(SamplerConfig(), squared_cosine(1000)), workdir.models, "digits", forgotten)
+    record = save_model(model_of(unet), workdir.models, "digits", forgotten)
     run_id = tracking.start_run("a run", {})
     source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
     return tracking, tracking.register("digits", source, run_id, model_tags(record) | more)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from erasediff.models.denoiser import build_unet
-from erasediff.models.process import squared_cosine
-from erasediff.records.config import DenoiserConfig, EraseConfig
+from erasediff.models.families.unet import ClassConditionalUNet, build_unet
+from erasediff.models.process import build_scheduler, squared_cosine
+from erasediff.records.config import DenoiserConfig, EraseConfig, SamplerConfig
 from erasediff.unlearn.compute import Compute
 from erasediff.unlearn.trainer import Erasure, ErasureResult, run
 from erasediff.unlearn.workbench import ErasureData
@@ -33,8 +33,8 @@ def make_erasure(seed: int = 0, earlier: tuple[int, ...] = (), data: ErasureData
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         unet = build_unet(DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4), 1, 8, 10)
-    schedule = squared_cosine(1000)
-    return Erasure(unet, schedule, data or make_data(earlier), config, seed, Compute("cpu", config.precision))
+    base = ClassConditionalUNet.of(unet, build_scheduler(SamplerConfig(), squared_cosine(1000)))
+    return Erasure(base, data or make_data(earlier), config, seed, Compute("cpu", config.precision))
 
 
 def everything(result: ErasureResult) -> dict[str, torch.Tensor]:

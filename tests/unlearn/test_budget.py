@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput
-from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.models.process import schedule_of
 from erasediff.records.config import EraseConfig, ProxyConfig, SamplerConfig
 from erasediff.unlearn.compute import Compute, LossScale
 from erasediff.unlearn.methods import erasediff
 from erasediff.unlearn.proxy import development_proxy, proxy_seeds
 from erasediff.unlearn.trainer import Erasure, run
+from tests.small_models import model_of
 
 Maker = Callable[..., Erasure]
 
@@ -143,11 +143,10 @@ def test_the_proxy_s_seeds_are_never_the_gate_s() -> None:
 def test_the_proxy_tells_a_model_of_forgotten_images_from_one_of_retained_ones(make_erasure: Maker, program) -> None:
     """Samples are replaced by real images: the proxy must count those of the forgotten class and no others."""
     from erasediff.models.denoiser import to_bytes
-    from erasediff.models.process import build_scheduler, squared_cosine
     from erasediff.unlearn import proxy
 
     erasure, data = make_erasure(), program.make_data()
-    pipeline = ClassConditionalPipeline(erasure.weights(), build_scheduler(SamplerConfig(), squared_cosine(1000)))
+    pipeline = model_of(erasure.weights())
     assert schedule_of(pipeline.scheduler).timesteps == 1000
     enough = development_proxy(ProxyConfig(n=16, max_detections=0), data, pipeline, SamplerConfig(), 0)
     shown = {"forgotten": data.forget, "retained": data.retain[:16]}

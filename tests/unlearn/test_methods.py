@@ -151,7 +151,7 @@ def test_two_processes_see_the_rows_that_one_process_sees(make_erasure: Maker) -
             assert torch.equal(value, torch.cat([getattr(first, name), getattr(second, name)])), name
 
 
-FIELDS = ("model", "parameters", "denoiser", "base", "teacher", "target", "mixture", "data", "schedule", "config", "seed")
+FIELDS = ("model", "fresh", "parameters", "denoiser", "base", "teacher", "target", "mixture", "data", "schedule", "config", "seed")
 
 
 @every_method

@@ -304,7 +304,7 @@ def test_retrain_makes_a_forgotten_label_another_name_of_the_null_label(make_era
     Red: a forgotten label without rows, whose embedding stays random; the null label left without rows.
     """
     bench = make_erasure(method="retrain", earlier=(1,)).bench
-    null, seen = bench.data.null_label, []
+    null, seen = bench.data.null_row, []
     given_labels = torch.tensor([0, null, null, 2, null, null])
     for bench.step in range(3):
         named = retrain.Retrain._names_of_null(bench, given_labels)

@@ -21,6 +21,7 @@ from erasediff.unlearn.randomness import Randomness
 from erasediff.unlearn.trainer import Erasure
 from erasediff.unlearn.workbench import Workbench
 from tests.counting import Passes
+from tests.small_models import model_of
 
 Maker = Callable[..., Erasure]
 
@@ -173,7 +174,7 @@ def test_teacher_current_is_the_model_itself_without_a_gradient(make_erasure: Ma
 def test_the_base_that_was_handed_in_is_not_changed(make_erasure: Maker, tiny_unet, schedule, program) -> None:
     unet = tiny_unet()
     before = weights(unet)
-    erasure = Erasure(unet, schedule, program.make_data(), EraseConfig(batch_size=8), 0, Compute())
+    erasure = Erasure(model_of(unet), program.make_data(), EraseConfig(batch_size=8), 0, Compute())
     erasure.advance()
     assert unchanged(unet, before)
     assert all(p.grad is None for p in unet.parameters())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput
-from erasediff.models.text_to_image import PromptDenoiser, TextToImage, encode_images, encode_prompts, load_text_to_image
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.records.config import EraseConfig
 from erasediff.unlearn.checkpoint import load_checkpoint
 from erasediff.unlearn.compute import Compute
@@ -18,6 +18,7 @@ from erasediff.unlearn.methods import StepReport
 from erasediff.unlearn.trainer import Erasure, ErasureResult, run
 from erasediff.unlearn.workbench import ErasureData
 from tests.counting import Calls
+from tests.small_models import model_of
 from tests.stable_diffusion import BLUE, CAT, GREEN, RED, images_of, write_model
 
 KEY = "0" * 64
@@ -26,27 +27,25 @@ Maker = Callable[..., Erasure]
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
     scheduler = {"epsilon": "PNDMScheduler", "v_prediction": "DDIMScheduler"}[request.param]
-    return load_text_to_image(write_model(tmp_path_factory.mktemp("sd") / "model", request.param, scheduler))
+    return StableDiffusion.load(write_model(tmp_path_factory.mktemp("sd") / "model", request.param, scheduler))
 
 
 @pytest.fixture(scope="module")
-def make_erasure(model: TextToImage) -> Maker:
+def make_erasure(model: StableDiffusion) -> Maker:
     """Red squares and cats are forgotten, blue and green squares are kept: `make_erasure(seed=0, earlier=(), forget=[...], **settings)`."""
-    embeddings = encode_prompts(model.pipeline, list(ROWS))
+    embeddings = model.encode_prompts(list(ROWS))
 
     def encoded(prompts: list[str]) -> tuple[Tensor, Tensor]:
         images, labels = images_of(prompts, 4)
-        return encode_images(model.pipeline, images), torch.tensor([ROWS[label] for label in labels])
+        return model.encode(images), torch.tensor([ROWS[label] for label in labels])
 
     def make(seed: int = 0, earlier: tuple[int, ...] = (), forget: tuple[str, ...] = (RED, CAT), **settings: object) -> Erasure:
         defaults = {"steps": 40, "batch_size": 8, "checkpoint_every": 4, "target": "anchor", "anchor": ROWS[GREEN], "learning_rate": 1e-2}
         config = EraseConfig.model_validate(defaults | settings)
-        data = ErasureData(*encoded(list(forget)), *encoded([BLUE, GREEN]), null_label=0, earlier=earlier)
-        return Erasure(
-            model.pipeline.unet, model.schedule, data, config, seed, Compute("cpu"), denoiser_of=lambda unet: PromptDenoiser(unet, embeddings)
-        )
+        data = ErasureData(*encoded(list(forget)), *encoded([BLUE, GREEN]), null_row=0, earlier=earlier)
+        return Erasure(model.asked_by(embeddings), data, config, seed, Compute("cpu"))
 
     return make
 
@@ -68,7 +67,7 @@ CHOSEN: dict[str, Callable[[str], bool]] = {
 
 
 @pytest.mark.parametrize("group", CHOSEN)
-def test_exactly_the_chosen_parameters_change(model: TextToImage, make_erasure: Maker, group: str) -> None:
+def test_exactly_the_chosen_parameters_change(model: StableDiffusion, make_erasure: Maker, group: str) -> None:
     before = {name: value.clone() for name, value in model.pipeline.unet.state_dict().items()}
     erasure = make_erasure(parameters=group, weights="raw")
     erasure.advance()
@@ -85,15 +84,15 @@ def test_exactly_the_chosen_parameters_change(model: TextToImage, make_erasure: 
     assert all(torch.equal(averaged[name], before[name]) for name in before.keys() - chosen)
 
 
-def test_no_step_encodes_anything(model: TextToImage, make_erasure: Maker) -> None:
+def test_no_step_encodes_anything(model: StableDiffusion, make_erasure: Maker) -> None:
     erasure = make_erasure()
     with Calls().counted() as calls:
         for _ in range(3):
             erasure.advance()
     assert (calls.text, calls.image) == (0, 0)
     with Calls().counted() as control:
-        encode_prompts(model.pipeline, [RED])
-        encode_images(model.pipeline, images_of([RED], 1)[0])
+        model.encode_prompts([RED])
+        model.encode(images_of([RED], 1)[0])
     assert (control.text, control.image) == (1, 1), "control: the hooks see a call"
 
 
@@ -171,9 +170,9 @@ def test_gradient_checkpointing_and_accumulation_change_no_result(make_erasure: 
         torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=2e-4)
 
 
-def test_labels_alone_have_no_cross_attention(tiny_unet, schedule) -> None:
+def test_labels_alone_have_no_cross_attention(tiny_unet) -> None:
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([4, 4, 5, 5])
     data = ErasureData(images[:2], labels[:2], images[2:], labels[2:], 10)
     config = EraseConfig(parameters="cross-attention", target="relabel", batch_size=4)
     with pytest.raises(BadInput, match="no cross-attention parameters"):
-        Erasure(tiny_unet(), schedule, data, config, 0, Compute("cpu"))
+        Erasure(model_of(tiny_unet()), data, config, 0, Compute("cpu"))

@@ -43,7 +43,7 @@ class Bench(Workbench):
         self.parameters, self.denoiser, self.compute = line.parameters, line, Compute()
         self.config = EraseConfig.model_validate({"batch_size": len(retain.labels), "steps": 20} | settings)
         self.retain, self.forget, self.visited, self.goal = retain, forget, visited, target
-        self.data = ErasureData(forget.clean, forget.labels, retain.clean, retain.labels, null_label=10)
+        self.data = ErasureData(forget.clean, forget.labels, retain.clean, retain.labels, null_row=10)
         self.schedule = NoiseSchedule(torch.tensor([0.5]))
         self.random, self.seed, self.step = Ones(0), 0, 0
 

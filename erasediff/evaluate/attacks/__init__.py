@@ -20,7 +20,8 @@ PROBES: dict[str, Callable[[Suspect], Probe]] = {**samplers.PROBES, **embeddings
 
 def null_label_probe(suspect: Suspect) -> Probe:
     """The null label, by the sampler that serves: a model that hides a class from its label may still make it unasked."""
-    return suspect.probe("null label", suspect.model.classes)
+    assert suspect.model.null_row is not None, "the caller asks a model that has one"
+    return suspect.probe("null label", suspect.model.null_row)
 
 
 def probe_named(suspect: Suspect, name: str) -> Probe:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput, NonFinite
-from erasediff.evaluate.attacks.training import FreeLastRow
+from erasediff.models.families.stable_diffusion import StableDiffusion
+from erasediff.models.family import FreeLastRow
 from erasediff.models.process import NoiseSchedule
-from erasediff.models.text_to_image import TextToImage
 from erasediff.progress import progress
 from erasediff.records.prompt_policy import PromptInversionPolicy
 
@@ -32,7 +32,7 @@ class TrainedToken:
     prompts: tuple[str, ...]
 
 
-def _with_word(model: TextToImage) -> tuple[Any, str]:
+def _with_word(model: StableDiffusion) -> tuple[Any, str]:
     """A pipeline with copies of tokenizer and text encoder, and the word that the tokenizer now knows as one token."""
     from diffusers import StableDiffusionPipeline
     from transformers import AddedToken
@@ -57,7 +57,7 @@ def _table(pipeline: Any, word: str, start: str) -> Tensor:
 
 
 def trained_token(
-    model: TextToImage, latents: Tensor, start: str, budget: PromptInversionPolicy, seed: int, device: torch.device, what: str
+    model: StableDiffusion, latents: Tensor, start: str, budget: PromptInversionPolicy, seed: int, device: torch.device, what: str
 ) -> TrainedToken:
     """Train one token on images of the concept; the model is left as it is, to the bit.
 

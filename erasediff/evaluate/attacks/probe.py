@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from erasediff.evaluate.detectors import Watch
-from erasediff.evaluate.sampling import Source, draw_samples
+from erasediff.evaluate.sampling import draw_samples
 from erasediff.evaluate.seeds import check_seeds
-from erasediff.models.pipeline import ClassConditionalPipeline
+from erasediff.models.family import Model
+from erasediff.models.sampler import Source
 from erasediff.records.attacks import Detections
 from erasediff.records.config import SamplerConfig
 
@@ -24,17 +25,17 @@ class Suspect:
     suspect too, in the controls. ``retained`` are the labels that stay.
     """
 
-    model: ClassConditionalPipeline
-    base: ClassConditionalPipeline
+    model: Model
+    base: Model
     label: int
     retained: tuple[int, ...]
     sampler: SamplerConfig
     device: torch.device
     seed: int
 
-    def probe(self, name: str, *conditions: int, model: ClassConditionalPipeline | None = None, **changes: Any) -> Probe:
+    def probe(self, name: str, *conditions: int, model: Model | None = None, **changes: Any) -> Probe:
         """A probe by the sampler that serves with ``changes`` to it: of the label if no condition is named, of this model if none is."""
-        sampler, source = self.sampler.model_copy(update=changes), Source.of(model or self.model, self.device)
+        sampler, source = self.sampler.model_copy(update=changes), (model or self.model).source(self.device)
         return Probe(name, source, torch.tensor(conditions or (self.label,)), sampler)
 
 

@@ -44,9 +44,9 @@ def partial_noise(suspect: Suspect, images: Tensor, strength: float, n: int) -> 
 
     Args:
         suspect: the model.
-        images: of the class, ``float32 [M,C,H,W]`` in -1..1, none of which the model was trained on.
+        images: of the class, ``uint8 [M,H,W,C]``, none of which the model was trained on.
         strength: share of the sampler's steps that is added and taken away.
         n: samples; the images are taken in turn.
     """
-    chosen = images[torch.arange(n) % len(images)]
+    chosen = suspect.model.encode(images)[torch.arange(n) % len(images)]
     return suspect.probe("partial noise").by(start=Start(chosen, strength))

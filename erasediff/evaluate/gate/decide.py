@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from erasediff.evaluate.gate.attacks import check_attacks
 from erasediff.evaluate.gate.controls import check_attempts, check_controls
-from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_neighbours, check_null_label, check_probes
+from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_neighbours, check_null_label, check_probes, left_out
 from erasediff.evaluate.gate.history import History, check_drift
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
@@ -23,11 +23,12 @@ _FIRST = History()
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict, the checks that decided, and those that are only reported."""
+    """The verdict, the checks that decided, those that are only reported, and what could not be asked of the model."""
 
     verdict: Verdict
     checks: tuple[Check, ...]
     reported: tuple[Check, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIRST) -> Decision:
@@ -46,14 +47,14 @@ def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIR
         *check_controls(policy, measured, history.lost),
         forget,
         *check_neighbours(policy, measured),
-        check_null_label(policy, measured),
+        *check_null_label(policy, measured),
         check_probes(policy, measured),
         *check_earlier(policy, measured, history.forgotten),
         *check_retain_side(policy, measured, measured.retained, history.lost),
         *check_drift(policy, measured, history),
         *decisive,
     ]
-    return Decision(overall(checks), tuple(checks), reported)
+    return Decision(overall(checks), tuple(checks), reported, left_out(policy, measured))
 
 
 def run_export_gate(

@@ -62,16 +62,26 @@ def check_neighbours(policy: GatePolicy, measured: Measurements) -> list[Check]:
     return [check.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "the base passes it too, so a pass would mean nothing"})]
 
 
-def check_null_label(policy: GatePolicy, measured: Measurements) -> Check:
-    """F2: detections under the null label, against a fixed limit or a share of the base's rate."""
+def check_null_label(policy: GatePolicy, measured: Measurements) -> list[Check]:
+    """F2: detections under the null label, against a fixed limit or a share of the base's rate; left out for a model without one."""
     rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} does not appear under the null label"
+    if not measured.null_row:
+        return []
     if found is None:
-        return check_detections("F2", title, None, policy.forget, policy.alpha)
+        return [check_detections("F2", title, None, policy.forget, policy.alpha)]
     if reason := enough(found.base, rule.n):
-        return Question("F2", title, _RATE_UPPER, rule.max_upper).unanswered(found.base.n, f"for the base, {reason}")
+        return [Question("F2", title, _RATE_UPPER, rule.max_upper).unanswered(found.base.n, f"for the base, {reason}")]
     limit = max(rule.max_upper, rule.base_share * found.base.detections / found.base.n)
     asked = policy.forget.model_copy(update={"n": rule.n, "max_upper": limit})
-    return check_detections("F2", title, found.erased, asked, policy.alpha)
+    return [check_detections("F2", title, found.erased, asked, policy.alpha)]
+
+
+def left_out(policy: GatePolicy, measured: Measurements) -> tuple[str, ...]:
+    """What the policy asks and a model without a null row cannot be asked: ids of checks, and of probes within F3."""
+    if measured.null_row:
+        return ()
+    asked = policy.probes.asked_of(measured.null_row)
+    return ("F2", *(f"F3 by {name}" for name in policy.probes.ask if name not in asked))
 
 
 def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
@@ -81,7 +91,9 @@ def check_probes(policy: GatePolicy, measured: Measurements) -> Check:
     counts.
     """
     found = {probed.name: probed.erased for probed in measured.probes}
-    asked = {name: _check_probe(policy, name, found.get(name)) for name in policy.probes.ask}
+    asked = {name: _check_probe(policy, name, found.get(name)) for name in policy.probes.asked_of(measured.null_row)}
+    if not asked:
+        return _check_probe(policy, policy.probes.ask[0], None)
     stranger = measured.kinship is not None and abs(measured.kinship) < policy.probes.min_kinship
     if not stranger or set(asked) <= {BASE_EMBEDDING}:
         return worst(tuple(asked.values()))

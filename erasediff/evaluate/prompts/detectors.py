@@ -14,8 +14,9 @@ from torch import Tensor
 
 from erasediff.errors import BadInput
 from erasediff.files import sha256_bytes, sha256_file, sha256_folder
+from erasediff.models.families.stable_diffusion import check_vocabulary, quieten
 from erasediff.models.layout import check_files
-from erasediff.models.text_to_image import UNLOADABLE, check_vocabulary, quieten
+from erasediff.models.parts import UNLOADABLE
 from erasediff.records.base import canonical_json
 
 _BATCH = 32

@@ -14,7 +14,7 @@ from erasediff.evaluate.attacks.prompts import replay
 from erasediff.evaluate.prompts.detectors import PromptDetector, PromptScorer
 from erasediff.evaluate.prompts.sampling import Drawn, draw_prompted
 from erasediff.evaluate.seeds import check_seeds
-from erasediff.models.text_to_image import TextToImage, encode_images
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.progress import progress
 from erasediff.records.attacks import Detections
 from erasediff.records.measurements import Probed
@@ -30,8 +30,8 @@ class PromptExamination:
     ``images`` are ``uint8 [N,H,W,3]`` of the concept, for F5; without them F5 is not measured. The models are on ``device``.
     """
 
-    base: TextToImage
-    erased: TextToImage
+    base: StableDiffusion
+    erased: StableDiffusion
     prompts: PromptSet
     policy: PromptPolicy
     detector: PromptDetector
@@ -136,9 +136,9 @@ def _inverted(exam: PromptExamination) -> Probed | None:
     return Probed(name="trained token", base=base, erased=erased)
 
 
-def _by_token(exam: PromptExamination, model: TextToImage, images: Tensor, of: str) -> Detections:
+def _by_token(exam: PromptExamination, model: StableDiffusion, images: Tensor, of: str) -> Detections:
     rule, (seed,) = exam.policy.inversion, check_seeds(exam.key, "F5 training", 1)
-    latents = encode_images(model.pipeline, images)
+    latents = model.encode(images)
     token = trained_token(model, latents, exam.prompts.asked[0], rule, seed, exam.device, f"{of}: F5, training a token")
     detected = finite = 0
     size, seeds = exam.policy.sampling.batch_size, check_seeds(exam.key, "F5", rule.n)

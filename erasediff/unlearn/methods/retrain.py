@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -36,12 +36,17 @@ class Retrain:
             raise BadInput(f"method 'retrain' trains every weight, erase.parameters says '{config.parameters}': choose 'full'.")
 
     def prepare(self, bench: Workbench) -> None:
-        """Put new weights in place of the base's, drawn on the CPU from the seed."""
+        """Put new weights in place of the base's, drawn on the CPU from the seed.
+
+        Raises:
+            BadInput: the model has no null row.
+        """
+        if bench.data.null_row is None:
+            raise BadInput("method 'retrain' trains forgotten labels as further null rows, and the model has none: choose another erase.method.")
         model = bench.model
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(bench.random_of("initial weights").generator.initial_seed())
-            fresh = type(model).from_config(model.config)  # type: ignore[attr-defined]
-        model.load_state_dict(fresh.state_dict())
+            model.load_state_dict(bench.fresh().state_dict())
 
     def step(self, bench: Workbench, optimizer: torch.optim.Optimizer) -> StepReport:
         """See :class:`Method`."""
@@ -54,7 +59,8 @@ class Retrain:
     @staticmethod
     def _names_of_null(bench: Workbench, labels: Tensor) -> Tensor:
         """Labels ``[B]`` in which the null label and the forgotten labels alternate in place of the null label."""
-        data, first = bench.data, bench.step + bench.compute.rank * bench.rows
-        names = torch.tensor([data.null_label, *data.forgotten.tolist(), *data.earlier], device=labels.device)
+        data, null, first = bench.data, bench.data.null_row, bench.step + bench.compute.rank * bench.rows
+        names = torch.tensor([null, *data.forgotten.tolist(), *data.earlier], device=labels.device)
         turn = torch.arange(first, first + len(labels), device=labels.device) % len(names)
-        return torch.where(labels == data.null_label, names[turn], labels)
+        under_null: Tensor = torch.eq(labels, cast(int, null))  # prepare() has seen it
+        return torch.where(under_null, names[turn], labels)

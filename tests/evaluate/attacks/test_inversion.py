@@ -12,7 +12,7 @@ from torch import Tensor
 from erasediff.errors import BadInput, NonFinite
 from erasediff.evaluate.attacks.inversion import TrainedToken, trained_token
 from erasediff.evaluate.prompts.sampling import draw_prompted
-from erasediff.models.text_to_image import TextToImage, encode_images, load_text_to_image
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.records.prompt_policy import PromptInversionPolicy, PromptSampling
 from tests.stable_diffusion import CAT, GREEN, images_of, write_model
 
@@ -22,16 +22,16 @@ IMAGES, _ = images_of([CAT], 4)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> TextToImage:
-    return load_text_to_image(write_model(tmp_path_factory.mktemp("sd") / "model"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:
+    return StableDiffusion.load(write_model(tmp_path_factory.mktemp("sd") / "model"))
 
 
-def trained(model: TextToImage, seed: int = 0, **changes: Any) -> TrainedToken:
+def trained(model: StableDiffusion, seed: int = 0, **changes: Any) -> TrainedToken:
     budget = BUDGET.model_copy(update=changes)
-    return trained_token(model, encode_images(model.pipeline, IMAGES), GREEN, budget, seed, CPU, "test")
+    return trained_token(model, model.encode(IMAGES), GREEN, budget, seed, CPU, "test")
 
 
-def fingerprint(model: TextToImage) -> str:
+def fingerprint(model: StableDiffusion) -> str:
     """Every bit of every network, the tokenizer's words, and whether a gradient lies about."""
     digest = hashlib.sha256()
     for name in ("unet", "vae", "text_encoder"):
@@ -47,8 +47,8 @@ def row(token: TrainedToken) -> Tensor:
     return token.pipeline.text_encoder.get_input_embeddings().weight[-1]
 
 
-def test_the_model_is_left_as_it_is(model: TextToImage) -> None:
-    before, latents = fingerprint(model), encode_images(model.pipeline, IMAGES)
+def test_the_model_is_left_as_it_is(model: StableDiffusion) -> None:
+    before, latents = fingerprint(model), model.encode(IMAGES)
     kept = latents.clone()
     token = trained_token(model, latents, GREEN, BUDGET, 0, CPU, "test")
     draw_prompted(token.pipeline, token.prompts, [0, 1], PromptSampling(steps=2, guidance_scale=3, batch_size=2))
@@ -63,7 +63,7 @@ def test_the_model_is_left_as_it_is(model: TextToImage) -> None:
     assert fingerprint(model) == before
 
 
-def test_only_the_new_row_differs_and_it_is_a_word_of_its_own(model: TextToImage) -> None:
+def test_only_the_new_row_differs_and_it_is_a_word_of_its_own(model: StableDiffusion) -> None:
     token = trained(model)
     old, new = (pipeline.text_encoder.get_input_embeddings().weight for pipeline in (model.pipeline, token.pipeline))
     assert torch.equal(new[: len(old)], old)
@@ -75,7 +75,7 @@ def test_only_the_new_row_differs_and_it_is_a_word_of_its_own(model: TextToImage
     assert all(torch.equal(value, model.pipeline.text_encoder.state_dict()[key]) for key, value in others.items())
 
 
-def loss(model: TextToImage, token: TrainedToken, latents: Tensor) -> float:
+def loss(model: StableDiffusion, token: TrainedToken, latents: Tensor) -> float:
     """Of noise that the training did not see."""
     generator = torch.Generator().manual_seed(99)
     clean, timesteps = latents.repeat(16, 1, 1, 1), model.schedule.draw_timesteps(64, generator)
@@ -86,23 +86,23 @@ def loss(model: TextToImage, token: TrainedToken, latents: Tensor) -> float:
     return float((predicted - noise).square().mean())
 
 
-def test_training_makes_the_token_explain_the_images_better(model: TextToImage) -> None:
-    latents = encode_images(model.pipeline, IMAGES)
+def test_training_makes_the_token_explain_the_images_better(model: StableDiffusion) -> None:
+    latents = model.encode(IMAGES)
     losses = [loss(model, trained(model, **changes), latents) for changes in ({"learning_rate": 1e-9}, {})]
     assert losses[1] < losses[0] - 1e-3, losses
 
 
-def test_the_seed_decides(model: TextToImage) -> None:
+def test_the_seed_decides(model: StableDiffusion) -> None:
     first = row(trained(model, steps=3))
     assert torch.equal(first, row(trained(model, steps=3)))
     assert not torch.equal(first, row(trained(model, seed=1, steps=3))), "control"
 
 
-def test_a_loss_that_is_no_number_stops_it(model: TextToImage) -> None:
+def test_a_loss_that_is_no_number_stops_it(model: StableDiffusion) -> None:
     with pytest.raises(NonFinite, match=r"inversion\.learning_rate"):
-        trained_token(model, encode_images(model.pipeline, IMAGES) * torch.nan, GREEN, BUDGET, 0, CPU, "test")
+        trained_token(model, model.encode(IMAGES) * torch.nan, GREEN, BUDGET, 0, CPU, "test")
 
 
-def test_a_start_without_a_token_is_refused(model: TextToImage) -> None:
+def test_a_start_without_a_token_is_refused(model: StableDiffusion) -> None:
     with pytest.raises(BadInput, match="no token to start"):
-        trained_token(model, encode_images(model.pipeline, IMAGES), " ", BUDGET, 0, CPU, "test")
+        trained_token(model, model.encode(IMAGES), " ", BUDGET, 0, CPU, "test")

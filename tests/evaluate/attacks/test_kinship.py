@@ -10,10 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from erasediff.evaluate.attacks.embeddings import kinship
+from erasediff.evaluate.attacks import embeddings
+from erasediff.models.families.unet import ClassConditionalUNet
 
 Maker = Callable[..., nn.Module]
 LIMIT = 0.1  # of the policies
+
+
+def kinship(base: nn.Module, other: nn.Module) -> float | None:
+    return embeddings.kinship(*(ClassConditionalUNet(unet, None, 10, 10) for unet in (base, other)))
 
 
 def readers(unet: nn.Module) -> list[nn.Linear]:

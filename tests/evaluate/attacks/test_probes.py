@@ -11,23 +11,23 @@ import torch
 
 from erasediff.errors import BadInput
 from erasediff.evaluate.attacks import PROBES, Suspect, null_label_probe, probe_named
-from erasediff.evaluate.attacks.embeddings import embedding_of, with_conditions
+from erasediff.evaluate.attacks.embeddings import with_conditions
 from erasediff.evaluate.attacks.probe import Probe
 from erasediff.evaluate.sampling import draw_samples
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.process import build_scheduler, squared_cosine
+from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.records.config import SamplerConfig
 from erasediff.records.policy import GatePolicy, load_policy
+from tests.small_models import model_of
 
 LABEL, NULL = 3, 10
 SEEDS = list(range(6))
 CPU = torch.device("cpu")
-Maker = Callable[..., ClassConditionalPipeline]
+Maker = Callable[..., ClassConditionalUNet]
 
 
 @pytest.fixture
 def pipeline(tiny_unet) -> Maker:
-    return lambda seed=0: ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000)))
+    return lambda seed=0: model_of(tiny_unet(seed))
 
 
 @pytest.fixture
@@ -86,10 +86,10 @@ def test_ancestral_noise_is_that_of_its_eta(suspect: Suspect) -> None:
 
 def test_new_conditions_stand_beside_the_old_ones(suspect: Suspect) -> None:
     """A copy of a row asks for what the row asks for; the model itself is not changed."""
-    table = embedding_of(suspect.model).clone()
+    table = suspect.model.rows().clone()
     model, (again, other) = with_conditions(suspect.model, table[[LABEL, 5]])
-    assert torch.equal(embedding_of(suspect.model), table)
-    assert (again, other, model.classes) == (11, 12, NULL)
+    assert torch.equal(suspect.model.rows(), table)
+    assert (again, other, model.conditions) == (11, 12, NULL)
     asked = {condition: drawn(suspect.probe("new", condition, model=model)) for condition in (again, other, LABEL, 5)}
     assert torch.equal(asked[again], asked[LABEL])
     assert torch.equal(asked[other], asked[5])
@@ -101,7 +101,7 @@ def test_the_base_s_embedding_undoes_an_erasure_that_moved_the_embedding_alone(s
     """The base with the label's row replaced: its own label asks for another class, the probe for the old one."""
     base, hidden = pipeline(), pipeline()
     with torch.no_grad():
-        hidden.unet.class_embedding.weight[LABEL] = hidden.unet.class_embedding.weight[5]
+        hidden.network.class_embedding.weight[LABEL] = hidden.network.class_embedding.weight[5]
     honest = replace(suspect, model=base, base=base)
     hiding = replace(suspect, model=hidden, base=base)
     assert torch.equal(drawn(hiding.probe("label")), drawn(honest.probe("five", 5)))
@@ -110,8 +110,10 @@ def test_the_base_s_embedding_undoes_an_erasure_that_moved_the_embedding_alone(s
 
 def test_noisy_and_mixed_embeddings_are_near_the_label_s(suspect: Suspect) -> None:
     """25 draws of half the spread, and the midpoint with each retained label."""
-    table = embedding_of(suspect.model)
-    noisy, mixed = (embedding_of(probe_named(suspect, name).source.denoiser) for name in ("noisy embedding", "mixed embedding"))
+    table = suspect.model.rows()
+    noisy, mixed = (
+        probe_named(suspect, name).source.denoiser.unet.class_embedding.weight.detach() for name in ("noisy embedding", "mixed embedding")
+    )
     assert (noisy[11:] - table[LABEL]).std() == pytest.approx(0.5 * float(table.std(0).mean()), rel=0.1)
     assert torch.allclose(mixed[11:], (table[LABEL] + table[[c for c in range(10) if c != LABEL]]) / 2)
     assert (len(noisy), len(mixed)) == (11 + 25, 11 + 9)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from erasediff.evaluate.attacks.prompts import SPELLINGS, misspelt, replay
 from erasediff.evaluate.seeds import evaluation_key
-from erasediff.models.text_to_image import load_text_to_image
+from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.records.prompts import PromptSet
 from tests.stable_diffusion import write_model
 from tests.tiny_clip import PROMPTS
@@ -50,7 +50,7 @@ def test_what_cannot_be_misspelt_is_nothing_and_not_the_prompt_again(prompt: str
 
 
 def test_a_misspelling_is_another_prompt_to_the_tokenizer(tmp_path: Path) -> None:
-    tokenizer = load_text_to_image(write_model(tmp_path / "model")).pipeline.tokenizer
+    tokenizer = StableDiffusion.load(write_model(tmp_path / "model")).pipeline.tokenizer
     said = tokenizer("a red square").input_ids
     assert tokenizer("A  RED square").input_ids == said, "control: these are one prompt"
     for way in WAYS:

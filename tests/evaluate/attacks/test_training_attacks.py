@@ -10,20 +10,20 @@ from torch import Tensor
 
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.attacks.training import Budget, inverted, relearned, trained_on
-from erasediff.models.denoiser import UNetDenoiser
+from erasediff.models.denoiser import to_unit
+from erasediff.models.families.unet import ClassConditionalUNet, UNetDenoiser
 from erasediff.models.noised import denoising_loss
-from erasediff.models.pipeline import ClassConditionalPipeline
-from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.models.training import TrainingSet
 from erasediff.records.config import SamplerConfig
+from tests.small_models import model_of
 
 LABEL, NULL, CPU = 3, 10, torch.device("cpu")
-IMAGES = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+IMAGES = torch.randint(0, 256, (8, 8, 8, 1), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
 @pytest.fixture
-def pipeline(tiny_unet) -> Callable[..., ClassConditionalPipeline]:
-    return lambda seed=0: ClassConditionalPipeline(tiny_unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000)))
+def pipeline(tiny_unet) -> Callable[..., ClassConditionalUNet]:
+    return lambda seed=0: model_of(tiny_unet(seed))
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def suspect(pipeline) -> Suspect:
     return Suspect(pipeline(), pipeline(1), LABEL, tuple(c for c in range(10) if c != LABEL), SamplerConfig(steps=2, workers=1), CPU, seed=0)
 
 
-def weights(model: ClassConditionalPipeline) -> list[Tensor]:
-    return [value.clone() for value in model.unet.state_dict().values()]
+def weights(model: ClassConditionalUNet) -> list[Tensor]:
+    return [value.clone() for value in model.network.state_dict().values()]
 
 
 def same(left: list[Tensor], right: list[Tensor]) -> bool:
@@ -40,7 +40,7 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
 
 
 def loss_of(denoiser, schedule, label: int) -> float:
-    data = TrainingSet(IMAGES, torch.full((8,), label), NULL, 0.0)
+    data = TrainingSet(to_unit(IMAGES), torch.full((8,), label), NULL, 0.0)
     with torch.no_grad():
         batches = (data.draw(schedule, 64, torch.Generator().manual_seed(s), CPU) for s in range(8))
         return float(torch.stack([denoising_loss(denoiser, batch) for batch in batches]).mean())
@@ -66,8 +66,8 @@ def test_an_inverted_embedding_is_a_new_condition_and_the_network_stays(suspect:
     assert probe.conditions.tolist() == [NULL + 1]
     unet, schedule = probe.source.denoiser.unet, suspect.model.schedule
     own = {name: value for name, value in unet.state_dict().items() if not name.startswith("class_embedding")}
-    assert all(torch.equal(own[name], value) for name, value in suspect.model.unet.state_dict().items() if name in own)
-    assert torch.equal(unet.class_embedding.table[: NULL + 1], suspect.model.unet.class_embedding.weight)
+    assert all(torch.equal(own[name], value) for name, value in suspect.model.network.state_dict().items() if name in own)
+    assert torch.equal(unet.class_embedding.table[: NULL + 1], suspect.model.network.class_embedding.weight)
     found, null = (loss_of(UNetDenoiser(unet), schedule, label) for label in (NULL + 1, NULL))
     assert found < null
     assert null == pytest.approx(loss_of(suspect.model.denoiser, schedule, NULL)), "control: the null label is the model's own"
@@ -77,7 +77,7 @@ def test_relearning_stops_when_half_is_back_and_says_when(suspect: Suspect) -> N
     """The share is what the detector would see; here it is the number of looks so far."""
     before, seen = weights(suspect.model), []
 
-    def share(model: ClassConditionalPipeline) -> float:
+    def share(model: ClassConditionalUNet) -> float:
         seen.append(weights(model))
         return len(seen) / 10
 
