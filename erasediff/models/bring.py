@@ -21,7 +21,9 @@ _DENOISERS = ("unet_ema", "unet", "transformer", "")
 """Where the denoiser may lie, the averaged weights first; a folder of one model holds it itself."""
 _SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json")
 _ADAPTERS = ("adapter_config.json", "pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-_UNCONDITIONAL = "is an unconditional model, which makes no class more than another: train it with class labels (num_class_embeds), or retrain it"
+_UNCONDITIONAL = (
+    "is an unconditional model, so there is no class to ask it for: hand in a model with class labels, or train it anew without the images"
+)
 
 
 @dataclass(frozen=True)
@@ -91,5 +93,8 @@ def _model(config: dict[str, Any], weights: dict[str, Tensor], denoiser: Path, s
 
 def _checked(model: Model, classes: int, denoiser: Path) -> Model:
     if model.conditions != classes:
-        raise BadInput(f"{denoiser} is a model of {model.conditions} classes, and {classes} are named: name the classes that it was trained on.")
+        raise BadInput(
+            f"{denoiser} has {len(model.rows())} class embeddings, and {classes} classes are named: name those that it was trained on; at most one "
+            "embedding more may stand for no class."
+        )
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
+from erasediff.data.datasets import load_dataset
 from erasediff.errors import BadInput
 from erasediff.models.bring import bring
 from erasediff.models.families import load_folder
+from erasediff.records.config import DatasetConfig
+from erasediff.steps.import_base import _check_fits
 from tests.e2e.numbers import QUICK
 
 WEIGHTS, INDEX = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"
@@ -72,7 +76,13 @@ def with_a_pickle_beside(folder: Path) -> None:
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"never loaded")
 
 
-FORMS = (in_shards, of_one_variant, averaged, without_an_index, alone, of_ddpm, with_a_pickle_beside)
+def one_file(folder: Path) -> None:
+    """Weights, config and scheduler beside each other; what is handed in is the file of weights."""
+    alone(folder)
+    (folder / WEIGHTS).rename(folder / "digits.safetensors")
+
+
+FORMS = (one_file, in_shards, of_one_variant, averaged, without_an_index, alone, of_ddpm, with_a_pickle_beside)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -81,9 +91,10 @@ def test_the_same_model_in_another_form_is_the_same_model(trained: Path, tmp_pat
     folder = Path(shutil.copytree(trained, tmp_path / "model"))
     form(folder)
     wanted = load_folder(trained)
-    assert torch.equal(bring(folder).pipeline(LABELS, [*range(10)], 4), wanted(LABELS, [*range(10)], 4))
-    assert bool(bring(folder).notes) is (form in (of_one_variant, averaged)), "what was chosen is told"
-    assert not torch.equal(wanted(LABELS, [*range(1, 11)], 4), wanted(LABELS, [*range(10)], 4)), "control"
+    source = next(folder.glob("digits.safetensors"), folder)
+    assert torch.equal(bring(source, 10).model.sample(LABELS, [*range(10)], 4), wanted.sample(LABELS, [*range(10)], 4))
+    assert bool(bring(source, 10).notes) is (form in (of_one_variant, averaged)), "what was chosen is told"
+    assert not torch.equal(wanted.sample(LABELS, [*range(1, 11)], 4), wanted.sample(LABELS, [*range(10)], 4)), "control"
 
 
 def test_half_precision_is_read_in_full(trained: Path, tmp_path: Path) -> None:
@@ -91,7 +102,7 @@ def test_half_precision_is_read_in_full(trained: Path, tmp_path: Path) -> None:
     half = {name: value.half() for name, value in load_file(folder / "unet" / WEIGHTS).items()}
     save_file(half, folder / "unet/diffusion_pytorch_model.fp16.safetensors")
     (folder / "unet" / WEIGHTS).unlink()
-    found = bring(folder).pipeline.unet.state_dict()
+    found = bring(folder, 10).model.network.state_dict()
     assert all(torch.equal(found[name], value.float()) for name, value in half.items())
 
 
@@ -139,7 +150,7 @@ DAMAGES = {
     "a lost shard": (lost_shard, "which its index names"),
     "a shard elsewhere": (shard_elsewhere, "names no shards"),
     "an adapter": (adapter, "merge it into its base"),
-    "no classes": (unconditional, "a model with class labels"),
+    "no classes": (unconditional, "unconditional"),
     "no folder": (shutil.rmtree, "does not exist"),
 }
 
@@ -150,7 +161,7 @@ def test_what_is_no_such_model_is_refused_with_one_sentence(trained: Path, tmp_p
     damage, part = DAMAGES[name]
     damage(folder)
     with pytest.raises(BadInput, match=r"^[^\n]*\.$") as refused:
-        bring(folder)
+        bring(folder, 10)
     assert part in str(refused.value)
 
 
@@ -208,21 +219,22 @@ def test_a_base_that_cannot_be_erased_from_is_not_registered(
         assert not (work / "models").exists()
 
 
-def test_a_model_of_other_classes_or_images_is_refused(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    from erasediff.data.datasets import load_dataset
-    from erasediff.records.config import DatasetConfig
-    from erasediff.steps.import_base import _check_fits
-
-    model, digits = bring(trained).pipeline, load_dataset(DatasetConfig())
-    _check_fits(model, digits, trained)  # control
-    from dataclasses import replace
-
-    for changed, says in (
-        ({"class_names": (*digits.class_names, "ten")}, "none for 'no class'"),
-        ({"class_names": digits.class_names[:5]}, "has 10 classes and digits has 5"),
-        ({"images": digits.images.repeat(2, 1)}, "of 8x8 pixels"),
-        ({"images": digits.images.repeat(3, 3)}, "1 channels"),
-    ):
+def test_a_model_of_other_classes_or_images_is_refused(trained: Path) -> None:
+    digits = load_dataset(DatasetConfig())
+    _check_fits(bring(trained, 10).model, digits, trained)  # control
+    with pytest.raises(BadInput, match="has 11 class embeddings, and 5 classes are named"):
+        bring(trained, 5)
+    for images, says in ((digits.images.repeat(2, 1), "of 8x8 pixels"), (digits.images.repeat(3, 3), "1 channels")):
         with pytest.raises(BadInput, match=says):
-            _check_fits(model, replace(digits, **changed), trained)
+            _check_fits(bring(trained, 10).model, replace(digits, images=images), trained)
+
+
+def test_a_model_with_a_row_for_each_class_alone_has_no_null_row(trained: Path, tmp_path: Path) -> None:
+    """It is not taken for one of fewer classes; the folder that is saved says it. Control: with one class fewer the last row is the null row."""
+    without = bring(trained, 11).model
+    assert (without.conditions, without.null_row) == (11, None)
+    without.save(tmp_path / "saved")
+    assert load_folder(tmp_path / "saved").null_row is None
+    with pytest.raises(BadInput, match=r"set sampler\.guidance_scale to 1"):
+        without.sample(LABELS, [*range(10)], 4, guidance_scale=2.0)
+    assert load_folder(trained).null_row == bring(trained, 10).model.null_row == 10, "control"
