@@ -17,6 +17,7 @@ from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig
 from erasediff.records.core import ServedModel, Verdict
 from erasediff.serve.solver import save_table
+from tests.digits import DIGITS
 from tests.shared import shared
 
 SOLVER = "ddim-2"
@@ -34,13 +35,13 @@ def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int,
     pipeline = ClassConditionalPipeline(unet(seed), build_scheduler(SamplerConfig(), squared_cosine(1000)))
     export_once(pipeline, folder / "model.onnx")
     save_table(SOLVER, solver_table("ddim", 2, pipeline.schedule), folder / "solvers.npz")
-    return describe(folder, epoch=epoch, forgotten=forgotten, weights_sha256=f"{seed:064x}")
+    return describe(folder, epoch=epoch, forgotten=tuple(map(str, forgotten)), weights_sha256=f"{seed:064x}")
 
 
 def describe(folder: Path, **changes: object) -> ServedModel:
     """Write the manifest of the files that lie there."""
     onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
-    fields = {"dataset": "digits", "classes": 10, "forgotten": (8,), "epoch": 1, "solver": SOLVER, "guidance_scale": 1.0}
+    fields = {"dataset": "digits", "class_names": DIGITS, "forgotten": ("8",), "epoch": 1, "solver": SOLVER, "guidance_scale": 1.0}
     good = {"onnx": onnx, "solvers": solvers, "weights_sha256": "1" * 64, "verdict": Verdict.PASS, **fields}
     model = ServedModel.model_validate(good | changes)
     model.write(folder / "served.json")

@@ -11,7 +11,7 @@ Inside a workdir:
     under-way.json                  the Kubeflow run that has the workdir
     ledger.db                       requests and their events, if no other ledger is set
     keys/<request>.key              the key of the commitments to a request's forget set; the purge destroys it
-    rules.json                      serving rules: revoked digests and suppressed labels
+    rules.json                      serving rules: revoked digests and suppressed classes
     revocations/<key>.json          revoked digests and the minimum epoch, signed for servers
     forget-remote/<request>/        forget sets, if no DVC remote is configured
 """
@@ -62,11 +62,11 @@ class Workdir:
     tries = _Place("tries.jsonl")
     """The append-only list of verdicts."""
     rules = _Place("rules.json")
-    """Rules with every digest that a purge revoked, and every label that a request suppressed."""
+    """Rules with every digest that a purge revoked, and every class that a request suppressed."""
     keys = _Place("keys")
     """One key a request."""
     batch_file = _Place("asked.json")
-    """The requests that a run took from the ledger, where it was not handed one."""
+    """The requests of a run on Kubeflow, with the names of their classes."""
     outcome = _Place("outcome.json")
     """The latest run's outcome."""
     report = _Place("report.html")

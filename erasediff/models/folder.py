@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from erasediff.records.base import Pointer
 from erasediff.records.core import ModelRecord
 
 
-def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str, forgotten: tuple[int, ...]) -> ModelRecord:
+def save_model(
+    unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str, class_names: Sequence[str], forgotten: Collection[str]
+) -> ModelRecord:
     """Save a model under ``models/<digest of its weights>`` and describe it.
 
     Args:
@@ -26,9 +29,15 @@ def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str
         scheduler: the diffusers scheduler that serves.
         models: the folder of model folders.
         dataset: the name of the dataset it was trained on.
-        forgotten: labels the model has been made to forget.
+        class_names: the names of its classes, in the order of its embedding.
+        forgotten: classes that it has been made to forget.
+
+    Raises:
+        BadInput: it has not as many classes as there are names.
     """
     pipeline = ClassConditionalPipeline(unet, scheduler)
+    if pipeline.classes != len(class_names):
+        raise BadInput(f"the model has {pipeline.classes} classes and {len(class_names)} names are given: give a name for each class.")
 
     def fill(folder: Path) -> str:
         pipeline.save_pretrained(folder, safe_serialization=True)
@@ -37,8 +46,8 @@ def save_model(unet: torch.nn.Module, scheduler: Any, models: Path, dataset: str
     final = publish_folder(models, fill)
     return ModelRecord(
         dataset=dataset,
-        classes=pipeline.classes,
-        forgotten=tuple(sorted(forgotten)),
+        class_names=tuple(class_names),
+        forgotten=tuple(name for name in class_names if name in forgotten),
         weights=Pointer(uri=final.name, sha256=sha256_file(final / WEIGHTS)),
         folder_sha256=sha256_folder(final),
     )

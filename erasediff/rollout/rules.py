@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
@@ -24,8 +24,8 @@ def raise_epoch(text: str, epoch: int, source: str) -> str | None:
     return None if rules.minimum_epoch >= epoch else _with(text, rules.model_copy(update={"minimum_epoch": epoch}), "minimum_epoch", source)
 
 
-def add_values(text: str, field: Literal["revoked", "suppress"], values: Iterable[Any], source: str) -> str | None:
-    """The rules with more digests revoked or labels suppressed; ``None`` if nothing is new. Comments stay.
+def add_values(text: str, field: Literal["revoked", "suppress"], values: Iterable[str], source: str) -> str | None:
+    """The rules with more digests revoked or classes suppressed; ``None`` if nothing is new. Comments stay.
 
     Raises:
         BadInput: the rules are not valid.
@@ -84,13 +84,13 @@ class ClusterRules:
         named = tuple(digests)
         self._edit(lambda text: add_values(text, "revoked", named, self._source))
 
-    def suppress(self, labels: Iterable[int]) -> None:
-        """Suppress labels.
+    def suppress(self, names: Iterable[str]) -> None:
+        """Suppress classes.
 
         Raises:
             ObjectConflict: see :meth:`revoke`.
         """
-        named = tuple(labels)
+        named = tuple(names)
         self._edit(lambda text: add_values(text, "suppress", named, self._source))
 
     def raise_minimum(self, epoch: int) -> None:

@@ -76,7 +76,7 @@ def serve_forever(options: Options) -> None:
         graph = OnnxGraph(admitted.graph, PROVIDERS[options.provider], options.threads)
     model = admitted.model
     engine = Engine(graph, admitted.table, graph.image_shape, null_label=model.classes)
-    limits = Limits(model.classes, options.max_images, options.max_guidance, model.solver)
+    limits = Limits(options.max_images, options.max_guidance, model.solver)
     with listening(options.address) as listener:
         batcher = Batcher(with_metrics(engine), options.capacity)
         describe(model, batcher, revocations)

@@ -8,7 +8,7 @@ import torch
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.data.commitment import indices_commitment, read_key
-from erasediff.data.datasets import load_dataset
+from erasediff.data.datasets import dataset_of
 from erasediff.data.shards import unpack
 from erasediff.data.split import partition
 from erasediff.errors import IntegrityError
@@ -61,7 +61,7 @@ def erase(attempt: Attempt) -> ErasedRecord | None:
 
 def _kept(attempt: Attempt, base: BaseRecord, pipeline: ClassConditionalPipeline, result: ErasureResult) -> ErasedRecord:
     forgotten = (*base.model.forgotten, *(one.plan().request.label for one in batch_of(attempt)))
-    saved = save_model(result.model, pipeline.scheduler, attempt.workdir.models, base.model.dataset, forgotten)
+    saved = save_model(result.model, pipeline.scheduler, attempt.workdir.models, base.model.dataset, base.model.class_names, forgotten)
     model = saved.model_copy(update={"epoch": base.model.epoch + 1})
     _log(attempt, result)
     return ErasedRecord(
@@ -75,18 +75,18 @@ def _kept(attempt: Attempt, base: BaseRecord, pipeline: ClassConditionalPipeline
 
 
 def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord) -> ErasureData:
-    dataset = load_dataset(config.dataset)
+    dataset = dataset_of(config.dataset, base.model)
     train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     batch = batch_of(attempt)
     forget = [to_unit(_fetch_forget_images(one, train)) for one in batch]
     retain = np.intersect1d(_retained(attempt, base, dataset.labels), train)
     return ErasureData(
         forget=torch.cat(forget),
-        forget_labels=torch.cat([torch.full((len(images),), one.plan().request.label) for one, images in zip(batch, forget, strict=True)]),
+        forget_labels=torch.cat([torch.full((len(images),), one.plan().position) for one, images in zip(batch, forget, strict=True)]),
         retain=to_unit(torch.from_numpy(dataset.images[retain])),
         retain_labels=torch.from_numpy(dataset.labels[retain]),
         null_label=dataset.classes,
-        earlier=base.model.forgotten,
+        earlier=base.model.rows_forgotten,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of
 from erasediff.attempts.tries import record_try
+from erasediff.data.datasets import dataset_of
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
@@ -42,7 +43,7 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     erased, verdict = attempt.need(ErasedRecord), attempt.need(VerdictRecord)
     if verdict.verdict is not Verdict.PASS:
         raise BadInput(f"the gate's verdict on run {attempt.name} is {verdict.verdict}: only a model that passed is exported.")
-    config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().request.label
+    config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().position
     pipeline = load_model(attempt.workdir.models, erased.model)
     path, solvers = attempt.folder / ONNX, attempt.folder / SOLVERS
     table = solver_table(config.sampler.scheduler, config.sampler.steps, pipeline.schedule)
@@ -55,12 +56,12 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
         _take_graph(attempt, path, solvers)
     parity = measure_parity(pipeline, OnnxDenoiser(path))
     served = Served(OnnxGraph(path), table, pipeline.classes, config.sampler)
-    real = real_images(config)
-    retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
+    real = real_images(dataset_of(config.dataset, erased.model), config.dataset)
+    retained = [c for c in range(real.classes) if c not in erased.model.rows_forgotten]
     watch = watch_for(classifier(attempt, real), real, label, retained, policy)
     found = served.count(watch, policy.export.n, "F8", attempt.evaluation_key(), "ONNX: forgotten label")
     rounded = _with_rounded_weights(attempt, served, watch) if policy.tier == 2 else None
-    decision = run_export_gate(policy, label, found, parity, rounded)
+    decision = run_export_gate(policy, attempt.plan().request.label, found, parity, rounded)
     record_try(attempt, "export_onnx", decision.verdict)
     log_checks(attempt, decision.checks, policy.alpha)
     record = ExportedRecord(
@@ -101,7 +102,7 @@ def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale
     return ServedModel(
         made_from={"erased": erased.digest()},
         dataset=model.dataset,
-        classes=model.classes,
+        class_names=model.class_names,
         forgotten=model.forgotten,
         epoch=model.epoch,
         onnx=exported.onnx,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from erasediff.models.bring import bring
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.pipeline import ClassConditionalPipeline
 from erasediff.records.config import RunConfig
+from erasediff.records.names import ClassRecord
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.judges import TRIED
 from erasediff.steps.sample import write_png
@@ -51,7 +52,9 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GatePolicy, sheet: Path | None = None) -> Imported:
+def import_base(
+    workdir: Workdir, folder: Path, config: RunConfig, policy: GatePolicy, sheet: Path | None = None, classes: Sequence[str] | None = None
+) -> Imported:
     """Check a model, sample every class of it, and register it as the champion of the configuration's model name.
 
     Args:
@@ -60,6 +63,7 @@ def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GateP
         config: names the model, the dataset of its classes and the sampler.
         policy: how often a base has to make a class (C0).
         sheet: a PNG file for a few samples of every class; none if unset.
+        classes: the names of the model's classes in its order; the dataset's if unset.
 
     Raises:
         BadInput: the model cannot be used, is of other classes than the dataset, does not make one of them, or there is a champion already.
@@ -70,8 +74,10 @@ def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GateP
     check_new_base(tracking, config)
     dataset, brought = load_dataset(config.dataset), bring(folder)
     model = brought.pipeline.sampled_by(config.sampler)
+    if classes is not None:
+        dataset = dataset.in_order_of(ClassRecord.parse({"class_names": classes}, "the list of classes"))
     _check_fits(model, dataset, folder)
-    real = real_images(config)
+    real = real_images(dataset, config.dataset)
     labels = torch.arange(dataset.classes).repeat_interleave(_SAMPLES)
     seeds = check_seeds(evaluation_key(config.seed), "import", len(labels))
     images = draw_samples(Source.of(model, resolve_device(config.device)), labels, seeds, config.sampler, "sampling every class")
@@ -121,5 +127,5 @@ def _check_made(made: Mapping[str, float], policy: GatePolicy, config: RunConfig
         raise BadInput(
             f"the model does not make {', '.join(missing)}: the gate asks for {least:.0%} of its samples (C0), so no erasure could be judged; "
             f"train it longer, raise sampler.steps ({config.sampler.steps}) or sampler.guidance_scale ({config.sampler.guidance_scale:g}), or check "
-            "that its classes are in the order of the dataset's."
+            "that its classes are in the order of --classes, or of the dataset's."
         )

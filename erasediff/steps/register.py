@@ -38,6 +38,7 @@ def register(attempt: Attempt) -> RegisteredRecord:
     tracking = Tracking(attempt.workdir.root)
     with progress("uploading the model", 2) as done:
         source = tracking.log_artifacts(plan.mlflow_run_id, attempt.workdir.models / erased.model.weights.uri, MODEL_ARTIFACTS)
+        tracking.log_model_record(plan.mlflow_run_id, erased.model)
         done(1)
         tracking.log_artifacts(plan.mlflow_run_id, onnx.parent, "onnx")
         done(2)

@@ -96,7 +96,7 @@ class Life:
 
     def file(self, label: int) -> None:
         """File a request for a class, which is decided."""
-        self.requests.append(file_request(Workdir(self.workdir), ErasureRequest(dataset=MODEL, label=label)).id)
+        self.requests.append(file_request(Workdir(self.workdir), ErasureRequest(dataset=MODEL, label=str(label))).id)
 
     def again(self, *beside: int) -> None:
         """Start from the trained base once more, with more requests."""

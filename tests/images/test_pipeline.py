@@ -30,7 +30,7 @@ def workdir(images, tmp_path_factory):
     for folder in (root, *root.parents[:2]):
         folder.chmod(0o755)
     documents = {
-        "request": ErasureRequest(dataset="digits", label=3),
+        "request": ErasureRequest(dataset="digits", label="3"),
         "config": load_config(QUICK / "config.yaml"),
         "policy": load_policy(QUICK / "policy.yaml"),
     }

@@ -20,15 +20,16 @@ from erasediff.errors import BadInput
 from erasediff.files import shipped
 from erasediff.records.base import Strict
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import GatePolicy
+from erasediff.records.positions import PositionedRequest
 from pipelines.compile import COMPILED
+from tests.digits import handed
 from tests.e2e.numbers import QUICK, write_images
 from tests.kubeflow.fake_kfp import FakeKfpApi
 from tests.kubeflow.handed_over import CONCEPT, FULL_NAME, PLACE, WORDS, compiled_files, holding
 
 WORD = "Featherstonehaugh"
-DOCUMENTS: dict[str, type[Strict]] = {"config": RunConfig, "policy": GatePolicy, "request": ErasureRequest}
+DOCUMENTS: dict[str, type[Strict]] = {"config": RunConfig, "policy": GatePolicy, "request": PositionedRequest}
 """The parameters of the pipeline that are documents, and their schemas."""
 FREE = {
     "config.dataset.name": "a registered name",
@@ -78,7 +79,7 @@ def test_every_field_that_takes_a_word_is_a_path_or_a_registered_name() -> None:
 
 
 def test_control_a_field_for_words_is_found() -> None:
-    class Worded(ErasureRequest):
+    class Worded(PositionedRequest):
         prompt: str | None = None
         others: tuple[str, ...] = ()
         more: dict[str, int] | None = None
@@ -98,7 +99,7 @@ def test_a_compiled_pipeline_has_no_other_parameters(file) -> None:
 def test_a_document_with_a_field_for_words_is_refused_and_the_words_are_not_quoted(name: str, field: str) -> None:
     """Control: without the field it is taken."""
     policy = yaml.safe_load((QUICK / "policy.yaml").read_text())
-    document = {"config": {}, "policy": policy, "request": {"dataset": "digits", "label": 3}}[name]
+    document = {"config": {}, "policy": policy, "request": json.loads(handed(3))}[name]
     DOCUMENTS[name].parse(document, name)
     with pytest.raises(BadInput, match=f"{name} is not valid: field '{field}' is not known") as refused:
         DOCUMENTS[name].parse(document | {field: FULL_NAME}, name)
@@ -109,7 +110,7 @@ def test_a_document_with_a_field_for_words_is_refused_and_the_words_are_not_quot
 def test_a_name_that_is_none_is_refused_and_not_quoted(name: str) -> None:
     """A step's log is kept by Kubeflow, and so is its termination message."""
     with pytest.raises(BadInput, match="field 'dataset'") as refused:
-        ErasureRequest.parse({"dataset": name, "label": 3}, "the request")
+        PositionedRequest.parse(json.loads(handed(3)) | {"dataset": name}, "the request")
     assert holding(WORDS, {"sentence": str(refused.value).encode()}) == []
 
 
@@ -130,7 +131,7 @@ def test_a_class_that_is_given_by_its_name_is_sent_as_a_number(tmp_path, monkeyp
         assert kfp.requests == []
         assert main([*options, "--config", str(tmp_path / "config.yaml")]) == 0
         (sent,) = kfp.runs or kfp.schedules
-        assert json.loads(sent["runtime_config"]["parameters"]["request"])["label"] == 9
+        assert json.loads(sent["runtime_config"]["parameters"]["request"])["position"] == 9
         assert holding(WORDS, {"everything": json.dumps([kfp.experiments, kfp.pipelines, kfp.versions, sent]).encode()}) == []
 
 
