@@ -165,9 +165,9 @@ class Tracking:
         self._call(lambda: self.client.log_artifacts(run_id, str(folder), name))
         return f"{self._call(lambda: self.client.get_run(run_id)).info.artifact_uri}/{name}"
 
-    def log_artifact(self, run_id: str, path: Path) -> None:
-        """Upload one file."""
-        self._call(lambda: self.client.log_artifact(run_id, str(path)))
+    def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Upload one file, into a folder of the run's artifacts if one is named."""
+        self._call(lambda: self.client.log_artifact(run_id, str(path), folder))
 
     def log_model_record(self, run_id: str, record: ModelRecord) -> None:
         """Upload the record of a model to the run of its version."""
@@ -193,10 +193,10 @@ class Tracking:
             raise IntegrityError(f"the artifact {MODEL_RECORD} of {where} is not the one that was registered: register the model again.")
         return record
 
-    def has_model_record(self, version: Any) -> bool:
-        """Whether the record of a registered version's model is still there; a purge deletes it with the model's run."""
-        found = self._found(lambda: self.client.list_artifacts(version.run_id)) if version.run_id else None
-        return any(artifact.path == MODEL_RECORD for artifact in found or ())
+    def has_artifact(self, run_id: str, *place: str) -> bool:
+        """Whether the artifacts of a run hold a file; its name comes after that of its folder, if it has one."""
+        found = self._found(lambda: self.client.list_artifacts(run_id, "/".join(place[:-1]) or None)) if run_id else None
+        return any(artifact.path == "/".join(place) for artifact in found or ())
 
     def register(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
         """Register a model version with its tags; if the run already has a version with the same digests, return that one.
@@ -252,6 +252,10 @@ class Tracking:
             found += list(runs)
             page = runs.token or ""
         return found
+
+    def tag_run(self, run_id: str, key: str, value: str) -> None:
+        """Put a tag on a run."""
+        self._call(lambda: self.client.set_tag(run_id, key, value))
 
     def tag_version(self, name: str, version: str, key: str, value: str) -> None:
         """Put a tag on a version."""

@@ -128,7 +128,10 @@ class Workdir:
         folder = self.runs / name
         if Path(name).name != name or not (folder / "plan.json").is_file():
             raise BadInput(f"there is no run {name!r} in {self.root}: {first}")
-        return Attempt(self, folder)
+        attempt = Attempt(self, folder)
+        if attempt.of_former_version:
+            raise BadInput(f"run {name!r} was opened by an earlier version of EraseDiff and stays as it is: open a new one with another --run.")
+        return attempt
 
     def attempts(self) -> list[Attempt]:
         """Every attempt at any request, by name."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from erasediff.cli.app import Group, app
-from erasediff.cli.options import WORKDIR, WorkdirOption
+from erasediff.cli.options import WORKDIR, ClassesOption, WorkdirOption
 from erasediff.errors import BadInput, ExitCode, IntegrityError
 
 if TYPE_CHECKING:
@@ -210,6 +210,33 @@ def due(
     if any(deadline.urgency == "overdue" for deadline in owed):
         return ExitCode.OVERDUE
     return ExitCode.DUE if owed else ExitCode.OK
+
+
+@app.command(rich_help_panel=Group.REQUESTS)
+def migrate(
+    by: ByOption,
+    config: Annotated[Optional[list[Path]], typer.Option("--config", help="A configuration (YAML), once a dataset; the demo's if unset.")] = None,
+    classes: ClassesOption = None,
+    workdir: WorkdirOption = WORKDIR,
+) -> int:
+    """Put the names of classes for the positions that an earlier version wrote into rules, registered models, attempts and the ledger."""
+    from erasediff.attempts.workdir import Workdir
+    from erasediff.cli.inputs import read_classes, read_config
+    from erasediff.data.datasets import load_dataset
+    from erasediff.steps.migrate import Naming
+    from erasediff.steps.migrate import migrate as put_names
+
+    listed, configured = read_classes(classes), [read_config(path, None) for path in config or (None,)]
+    if listed is not None and len(configured) > 1:
+        raise BadInput("--classes is the list of one model: give one --config with it.")
+    namings = []
+    for one in configured:
+        dataset = None if listed is not None else load_dataset(one.dataset)
+        names, digest = (listed or (), None) if dataset is None else (dataset.class_names, dataset.digest())
+        namings.append(Naming(one.dataset.name, one.model_name, names, digest))
+    done = put_names(Workdir.open(workdir), namings, by, _now())
+    print(f"named: {done.requests} requests, {done.versions} registered versions, {done.attempts} attempts, and the serving rules")
+    return ExitCode.OK
 
 
 @app.command(rich_help_panel=Group.REQUESTS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from erasediff.errors import BadInput
 from erasediff.records.base import Sha256, Strict
 from erasediff.records.certificate import Lineage, Predicate, Scope, Statement
 from erasediff.records.core import Verdict
@@ -22,6 +24,26 @@ class FormerErasure(Strict):
     dataset: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
     scope: Literal["class"] = "class"
     label: Position
+
+
+class FormerModel(Strict):
+    """A model whose classes have positions and no names: of its record and of the manifest that a server reads, what names them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    classes: int = Field(ge=2)
+    forgotten: tuple[Position, ...] = ()
+
+    def named(self, class_names: Sequence[str], source: str) -> dict[str, Any]:
+        """The document with names.
+
+        Raises:
+            BadInput: there are not as many names as classes.
+        """
+        if self.classes != len(class_names) or max(self.forgotten, default=0) >= self.classes:
+            raise BadInput(f"{source} has {self.classes} classes and {len(class_names)} names are given: give --classes, a file with the right list.")
+        rest = {name: value for name, value in self.model_dump(mode="json").items() if name != "classes"}
+        return rest | {"class_names": list(class_names), "forgotten": [class_names[row] for row in self.forgotten]}
 
 
 class FormerFiling(Filing):

@@ -133,7 +133,11 @@ def _unfinished(
     champion = str(getattr(version, "version", ""))
     for run in reversed(runs):
         plan, base, promotion = run.plan(), run.find(BaseRecord), run.find(PromotionRecord)
-        same = set(requests_in(run)) == set(requests) and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
+        same = (
+            not run.of_former_version
+            and set(requests_in(run)) == set(requests)
+            and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
+        )
         current = base is None or base.version == champion or (promotion is not None and promotion.version == champion)
         if same and current:
             return lead_of(run)

@@ -13,7 +13,7 @@ from erasediff.evidence.purge.store import Kept
 from erasediff.evidence.purge.superseded import Build, PurgeDecision, RetentionRules, decide
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
-from erasediff.tracking import MODEL_ARTIFACTS, MODEL_TAG, WEIGHTS_TAG, Tracking
+from erasediff.tracking import MODEL_ARTIFACTS, MODEL_RECORD, MODEL_TAG, WEIGHTS_TAG, Tracking
 
 ONNX_ARTIFACTS, REPORT_ARTIFACT, REQUEST_TAG = "onnx", "report.html", "erasediff.request"
 REVOKED_TAG = "erasediff.revoked"
@@ -127,7 +127,7 @@ def _of_version(version: Any, tracking: Tracking, recorded: Mapping[str, ModelRe
         return None
     model = recorded.get(digest)
     if model is None:
-        if (REVOKED_TAG in version.tags or int(version.version) in begun) and not tracking.has_model_record(version):
+        if (REVOKED_TAG in version.tags or int(version.version) in begun) and not tracking.has_artifact(version.run_id, MODEL_RECORD):
             return None
         model = tracking.recorded_model(version)
     return Build(
