@@ -242,7 +242,7 @@ class Tracking:
         return self._found(lambda: self.client.get_run(run_id))
 
     def runs_of_request(self, request: str) -> list[Any]:
-        """Every run that was started for a request, even if soft-deleted."""
+        """Every run that was started for a request, by the id that its plan gives it, even if soft-deleted."""
         from mlflow.entities import ViewType
 
         experiment, asked = self._experiment(), f"tags.`erasediff.request` = '{request}'"

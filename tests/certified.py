@@ -50,6 +50,7 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
         attempt=1,
         request=REQUEST,
         position=0,
+        request_id="9" * 64,
         config_digest=config.digest(),
         policy_digest=policy.digest(),
         seed_commitment=sha256_bytes(HMAC_KEY),

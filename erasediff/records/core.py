@@ -43,14 +43,16 @@ class ErasureRequest(Strict):
 class PlanRecord(Record):
     """The plan of an attempt, fixed before anything runs.
 
-    ``position`` is that of the class in the model's list: logs, MLflow and Kubeflow are told it in place of the name. ``batch`` names all attempts of
-    the batch, including this one, earliest deadline first; it is empty for a single attempt.
+    ``position`` is that of the class in the model's list: logs, MLflow and Kubeflow are told it in place of the name. ``request_id`` is the
+    digest of the request with that position, by which they know the request: a digest of the name would confirm a guess at the name. ``batch`` names
+    all attempts of the batch, including this one, earliest deadline first; it is empty for a single attempt.
     """
 
     run: str
     attempt: int = Field(ge=1)
     request: ErasureRequest
     position: int = Field(ge=0)
+    request_id: Sha256
     batch: tuple[str, ...] = ()
     config_digest: Sha256
     policy_digest: Sha256

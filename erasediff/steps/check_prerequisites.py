@@ -20,7 +20,7 @@ from erasediff.records.config import RunConfig
 from erasediff.records.core import BaseRecord, ErasureRequest, PlanRecord, PromotionRecord
 from erasediff.records.names import shown_names
 from erasediff.records.policy import GatePolicy
-from erasediff.records.positions import positioned_requests, told
+from erasediff.records.positions import PositionedRequest, positioned_requests, told
 from erasediff.tracking import CHAMPION, Tracking
 
 
@@ -62,11 +62,12 @@ def check_prerequisites(
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
     numbers = [len(workdir.attempts_at(request.digest())) + 1 for request in requests]
-    names = [name or f"{request.digest()[:16]}-{number}" for request, number in zip(requests, numbers, strict=True)]
+    asked = [PositionedRequest.of(request, dataset.class_names) for request in requests]
+    names = [name or f"{one.digest()[:16]}-{number}" for one, number in zip(asked, numbers, strict=True)]
     batch = tuple(names) if len(names) > 1 else ()
     opened = [
-        _open(workdir, PlannedAttempt(request, number, folder, batch), config, policy, dataset, tracking)
-        for request, number, folder in reversed(list(zip(requests, numbers, names, strict=True)))
+        _open(workdir, PlannedAttempt(request, one, number, folder, batch), config, policy, dataset, tracking)
+        for request, one, number, folder in reversed(list(zip(requests, asked, numbers, names, strict=True)))
     ]
     return opened[-1]
 
@@ -76,29 +77,30 @@ class PlannedAttempt:
     """An attempt that is about to be opened."""
 
     request: ErasureRequest
+    asked: PositionedRequest
     number: int
     name: str
     batch: tuple[str, ...]
 
 
 def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: GatePolicy, dataset: ImageDataset, tracking: Tracking) -> Attempt:
-    request, key = attempt.request, secret_key()
-    position = dataset.class_names.index(request.label)
-    title = f"{told([position], request.dataset)}, attempt {attempt.number}"
-    mlflow_run = tracking.start_run(title, {"erasediff.request": request.digest(), "erasediff.version": __version__})
+    request, asked, key = attempt.request, attempt.asked, secret_key()
+    title = f"{told([asked.position], request.dataset)}, attempt {attempt.number}"
+    mlflow_run = tracking.start_run(title, {"erasediff.request": asked.digest(), "erasediff.version": __version__})
     plan = PlanRecord(
         made_from={"dataset": dataset.digest()},
         run=attempt.name,
         attempt=attempt.number,
         request=request,
-        position=position,
+        position=asked.position,
+        request_id=asked.digest(),
         batch=attempt.batch,
         config_digest=config.digest(),
         policy_digest=policy.digest(),
         seed_commitment=seed_commitment(key),
         mlflow_run_id=mlflow_run,
     )
-    tracking.log_params(mlflow_run, _flat(config.shown()) | {"policy": policy.digest(), "label": position})
+    tracking.log_params(mlflow_run, _flat(config.shown()) | {"policy": policy.digest(), "label": asked.position})
     return workdir.open_attempt(plan, config, policy, key)
 
 

@@ -24,6 +24,7 @@ from erasediff.files import sha256_bytes, write_atomic
 from erasediff.records.base import canonical_json, load_json
 from erasediff.records.core import MANIFEST, ErasureRequest, ModelRecord, ServedModel
 from erasediff.records.former import FormerErasure, FormerModel
+from erasediff.records.positions import PositionedRequest
 from erasediff.records.serving import parse_rules
 from erasediff.records.settings import LedgerSettings, RollOutSettings
 from erasediff.retries import retried
@@ -148,16 +149,19 @@ def _name_attempts(workdir: Workdir, tracking: Tracking, lists: Lists) -> int:
         for name, change in _CHANGES.items():
             for path in folder.glob(name):
                 write_atomic(path, canonical_json(change(_read(path), lists[erasure.dataset], path)) + b"\n")
-        _rename_request(workdir, tracking, plan, erasure, request)
+        asked = PositionedRequest.of(request, lists[erasure.dataset]).digest()
+        _rename_request(workdir, tracking, erasure, request, asked)
         named = {"made_from": plan["made_from"] | {FORMER: sha256_bytes(canonical_json(plan))}, "request": request.model_dump(mode="json")}
-        write_atomic(folder / "plan.json", canonical_json(plan | named | {"position": erasure.label}) + b"\n")  # last: it says that all is done
+        write_atomic(
+            folder / "plan.json", canonical_json(plan | named | {"position": erasure.label, "request_id": asked}) + b"\n"
+        )  # last: it says that all is done
     if former:
         workdir.current.unlink(missing_ok=True)
         workdir.batch_file.unlink(missing_ok=True)
     return len(former)
 
 
-def _rename_request(workdir: Workdir, tracking: Tracking, plan: dict[str, Any], former: FormerErasure, request: ErasureRequest) -> None:
+def _rename_request(workdir: Workdir, tracking: Tracking, former: FormerErasure, request: ErasureRequest, asked: str) -> None:
     """Keep what is found by a request's digest: the key of its commitments, the count of its tries, and its runs in MLflow."""
     before, after = former.digest(), request.digest()
     key = workdir.keys / f"{before[:16]}.key"
@@ -166,7 +170,7 @@ def _rename_request(workdir: Workdir, tracking: Tracking, plan: dict[str, Any], 
     if workdir.tries.is_file():
         write_atomic(workdir.tries, workdir.tries.read_bytes().replace(before.encode(), after.encode()))
     for run in tracking.runs_of_request(before):
-        tracking.tag_run(run.info.run_id, REQUEST_TAG, after)
+        tracking.tag_run(run.info.run_id, REQUEST_TAG, asked)
 
 
 def _with_model(document: dict[str, Any], class_names: Sequence[str], path: Path) -> dict[str, Any]:

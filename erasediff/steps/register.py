@@ -58,7 +58,7 @@ def _provenance(attempt: Attempt, plan_digest: str, verdict: VerdictRecord) -> d
     drift = drift_after(attempt.need(Measurements), history_of(attempt, base))
     return {
         **({} if drift is None else {DRIFT_TAG: repr(drift)}),
-        "erasediff.request": attempt.plan().request.digest(),
+        "erasediff.request": attempt.plan().request_id,
         "erasediff.plan": plan_digest,
         "erasediff.config": attempt.plan().config_digest,
         "erasediff.policy": attempt.plan().policy_digest,

@@ -57,7 +57,9 @@ class Attempts:
         run_id = self.tracking.start_run(name, {})
         request = ErasureRequest(dataset="digits", label="8")
         digests = {"config_digest": DIGEST, "policy_digest": DIGEST, "seed_commitment": DIGEST}
-        PlanRecord(run=name, attempt=1, request=request, position=8, mlflow_run_id=run_id, **digests).write(self.workdir.runs / name / "plan.json")
+        PlanRecord(run=name, attempt=1, request=request, position=8, request_id=DIGEST, mlflow_run_id=run_id, **digests).write(
+            self.workdir.runs / name / "plan.json"
+        )
         run = self.workdir.attempt(name)
         shutil.copytree(exported.folder, run.folder / "onnx")
         served = exported.model
@@ -71,7 +73,7 @@ class Attempts:
             str(run.folder / "onnx"),
             run_id,
             {
-                "erasediff.model": model.canonical().decode(),
+                "erasediff.epoch": str(model.epoch),
                 "erasediff.weights_sha256": served.weights_sha256,
                 "erasediff.onnx_sha256": served.onnx.sha256,
                 "erasediff.verdict": "PASS",

@@ -70,7 +70,7 @@ for attempt in range(120):
         break
     except OSError:
         time.sleep(0.5)
-body = {"inputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [3]}]}
+body = {"inputs": [{"name": "label", "datatype": "BYTES", "shape": [1], "data": ["3"]}]}
 print(get("/served")["onnx_sha256"], get("/v2/models/erasediff/infer", json.dumps(body).encode())["outputs"][0]["shape"])
 """
 

@@ -40,6 +40,7 @@ def run(tmp_path: Path) -> Attempt:
         attempt=1,
         request=ErasureRequest(dataset="digits", label="3"),
         position=3,
+        request_id=DIGEST,
         config_digest=CONFIG.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(KEY),

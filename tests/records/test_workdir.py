@@ -27,6 +27,7 @@ def open_attempt(workdir: Workdir, attempt: int = 1) -> Attempt:
         attempt=attempt,
         request=REQUEST,
         position=3,
+        request_id="9" * 64,
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(SECRET),

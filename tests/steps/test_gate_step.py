@@ -59,6 +59,7 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
         attempt=1,
         request=ErasureRequest(dataset="digits", label=str(LABEL)),
         position=LABEL,
+        request_id=DIGEST,
         config_digest=CONFIG.digest(),
         policy_digest=policy.digest(),
         seed_commitment=sha256_bytes(KEY),

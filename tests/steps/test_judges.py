@@ -93,6 +93,7 @@ def opened_by(tmp_path: Path, config: RunConfig) -> Attempt:
         attempt=1,
         request=ErasureRequest(dataset="digits", label="8"),
         position=8,
+        request_id=DIGEST,
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(KEY),

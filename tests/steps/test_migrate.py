@@ -78,7 +78,7 @@ def test_every_part_of_a_workdir_has_names_afterwards(workdir: Workdir) -> None:
     assert attempt.need(Measurements).class_names == DIGITS
     assert Outcome.read(attempt.folder / "outcome.json").forget.label == "7"
     assert workdir.request_key(attempt.plan().request).read_bytes() == b"key"
-    assert [run.info.run_id for run in tracking.runs_of_request(attempt.plan().request.digest())] == [champion.run_id]
+    assert [run.info.run_id for run in tracking.runs_of_request(attempt.plan().request_id)] == [champion.run_id]
 
 
 def test_an_attempt_of_before_is_not_continued(workdir: Workdir) -> None:

@@ -33,7 +33,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     request = ErasureRequest(dataset="digits", label="8")
     plan = PlanRecord(
-        run="one", attempt=1, request=request, position=8, config_digest=DIGEST, policy_digest=DIGEST, seed_commitment=DIGEST, mlflow_run_id="x"
+        run="one",
+        attempt=1,
+        request=request,
+        position=8,
+        request_id=DIGEST,
+        config_digest=DIGEST,
+        policy_digest=DIGEST,
+        seed_commitment=DIGEST,
+        mlflow_run_id="x",
     )
     workdir = Workdir.open(tmp_path / "work")
     plan.write(workdir.runs / "one" / "plan.json")

@@ -26,6 +26,7 @@ def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None
         attempt=number,
         request=ErasureRequest(dataset="digits", label=str(label)),
         position=label,
+        request_id="9" * 64,
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(KEY),

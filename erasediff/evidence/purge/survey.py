@@ -151,7 +151,8 @@ def _of_attempt(attempt: Attempt) -> list[Build]:
 
 def _runs(subject: Subject, tracking: Tracking, decision: PurgeDecision) -> dict[str, PlannedRun]:
     """MLflow runs to delete, and runs of which only some artifacts are deleted: they hold the deployed model or another request's evidence."""
-    request = subject.run.plan().request.digest()
+    plan = subject.run.plan()
+    request = plan.request_id
     needed = {build.run_id for build in (*decision.stay, *decision.open_) if build.run_id}
     needed |= {run.plan().mlflow_run_id for run in subject.successful}
     planned: dict[str, PlannedRun] = {}
@@ -160,7 +161,9 @@ def _runs(subject: Subject, tracking: Tracking, decision: PurgeDecision) -> dict
         if found is not None and build.run_id not in needed:
             of_another = found.data.tags.get(REQUEST_TAG, request) != request
             planned[build.run_id] = _planned(found, (MODEL_ARTIFACTS, ONNX_ARTIFACTS) if of_another else ())
-    elsewhere = {run.plan().mlflow_run_id for run in subject.run.workdir.attempts_at(request) if _named(run) not in (None, subject.name)}
+    elsewhere = {
+        run.plan().mlflow_run_id for run in subject.run.workdir.attempts_at(plan.request.digest()) if _named(run) not in (None, subject.name)
+    }
     for found in tracking.runs_of_request(request):
         if found.info.run_id not in needed | elsewhere:
             planned[found.info.run_id] = _planned(found, ())

@@ -110,6 +110,7 @@ class World:
             attempt=number,
             request=request,
             position=label,
+            request_id=request.digest(),
             config_digest=self.config.digest(),
             policy_digest=POLICY.digest(),
             seed_commitment=sha256_bytes(KEY),
