@@ -116,6 +116,7 @@ def process(
     """
     from erasediff.attempts.batch import others_of
     from erasediff.records.core import ErasureRequest, Outcome
+    from erasediff.records.names import shown_names
     from erasediff.runner import exit_code
     from erasediff.steps.batches import next_batch, sent_back_with_batch
 
@@ -125,7 +126,7 @@ def process(
         first = _performed(runner, opened, batch, configured, decided)
         others = () if first.attempt is None else others_of(opened.attempt())
         for outcome in (first, *(Outcome.read(other.folder / "outcome.json") for other in others)):
-            print(f"class {outcome.forget.label} of {configured.dataset.name}:")
+            print(f"class {shown_names([outcome.forget.label or 'unknown'])} of {configured.dataset.name}:")
             print_outcome(outcome, workdir)
             codes[outcome.forget.label] = exit_code(outcome)
         tried |= (set(batch) - sent_back_with_batch(opened, batch)) or set(batch)

@@ -19,8 +19,8 @@ def check_registered(workdir: Workdir, request: ErasureRequest) -> None:
     known = _classes_of_champions(workdir, request.dataset)
     if not known:
         raise BadInput(
-            f"no registered model is of dataset {request.dataset!r}: correct --dataset or --workdir, register a model with `erasediff import-base` "
-            "or `train-base`, or file the request with --unchecked."
+            f"no registered model is of dataset {request.dataset!r}: correct --dataset-name or --workdir, register a model with "
+            "`erasediff import-base` or `train-base`, or file the request with --unchecked."
         )
     if request.label not in known:
         raise BadInput(

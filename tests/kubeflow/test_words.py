@@ -15,13 +15,16 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
 from erasediff.errors import BadInput
 from erasediff.files import shipped
 from erasediff.records.base import Strict
 from erasediff.records.config import RunConfig
-from erasediff.records.policy import GatePolicy
+from erasediff.records.policy import GatePolicy, load_policy
 from erasediff.records.positions import PositionedRequest
+from erasediff.steps.component import Documents, perform_component
+from erasediff.submit import request_for
 from pipelines.compile import COMPILED
 from tests.digits import handed
 from tests.e2e.numbers import QUICK, write_images
@@ -133,6 +136,34 @@ def test_a_class_that_is_given_by_its_name_is_sent_as_a_number(tmp_path, monkeyp
         (sent,) = kfp.runs or kfp.schedules
         assert json.loads(sent["runtime_config"]["parameters"]["request"])["position"] == 9
         assert holding(WORDS, {"everything": json.dumps([kfp.experiments, kfp.pipelines, kfp.versions, sent]).encode()}) == []
+
+
+@pytest.mark.parametrize("wrong", [{"classes_sha256": "0" * 64}, {"position": 10}], ids=["another list", "beyond it"])
+def test_a_step_in_a_pod_that_finds_no_class_names_none(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: dict[str, object]
+) -> None:
+    """Control: with the right list and position the attempt is opened, for the class that was named where the run was handed in."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    names = [FULL_NAME, *(f"{i} {WORD}" for i in range(9))]
+    write_images(tmp_path / "images", names)
+    dataset = {"name": "people", "kind": "folder", "path": str(tmp_path / "images")}
+    config, work = RunConfig.parse({"dataset": dataset, "model_name": "people"}, "the config"), tmp_path / "work"
+    policy = load_policy(QUICK / "policy.yaml").canonical().decode()
+    asked = request_for(config, FULL_NAME, None)
+
+    def opened(request: PositionedRequest) -> str:
+        return perform_component(
+            "check_prerequisites", str(work), documents=Documents(request.canonical().decode(), config.canonical().decode(), policy)
+        ).text
+
+    with pytest.raises(SystemExit):
+        opened(asked.model_copy(update=wrong))
+    said = capsys.readouterr().err
+    assert "submit the request again" in said
+    assert holding(WORDS, {"log": said.encode(), "failure": (work / "failure.json").read_bytes()}) == []
+    assert Workdir(work).attempt(opened(asked)).plan().request.label == FULL_NAME
+    assert holding(WORDS, {"log": capsys.readouterr().err.encode(), "name": asked.canonical()}) == []
 
 
 @pytest.mark.parametrize("word", WORDS)
