@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Connection, select, update
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence import chain, states
-from erasediff.evidence.chain import Entry, check_entry, parse_line
+from erasediff.evidence.chain import Entry, parse_line
 from erasediff.evidence.database import BY_POSITIONS, EVENTS, HEAD, REQUESTS, SCHEMA, LedgerDatabase
 from erasediff.evidence.states import RequestStanding
 from erasediff.evidence.stored import entry_of, line_of
@@ -43,6 +44,17 @@ def name_of(erasure: FormerErasure, lists: Lists) -> str:
     return names[erasure.label]
 
 
+def check_ledger(where: str | Path, lists: Lists) -> None:
+    """Check that :func:`name_ledger` would name every request; nothing is changed.
+
+    Raises:
+        BadInput, IntegrityError: as :func:`name_ledger`.
+    """
+    with LedgerDatabase(where).reading() as connection:
+        if connection.execute(select(HEAD.c.schema)).scalar_one() == BY_POSITIONS:
+            _renamed(connection, lists)
+
+
 def name_ledger(where: str | Path, lists: Lists, by: str, now: datetime) -> int:
     """Name the class of every request of a ledger, and say how many there are; a ledger with names is left as it is.
 
@@ -50,15 +62,38 @@ def name_ledger(where: str | Path, lists: Lists, by: str, now: datetime) -> int:
         BadInput: a class cannot be named, or a request is between its roll-out and its certificate. Nothing is changed then.
         IntegrityError: the ledger does not verify.
     """
-    database = LedgerDatabase(where)
-    with database.writing() as connection:
+    with LedgerDatabase(where).writing() as connection:
         if connection.execute(select(HEAD.c.schema).with_for_update()).scalar_one() != BY_POSITIONS:
             return 0
-        entries, standings = _read(connection)
-        for entry in entries:
-            _name(connection, entry, standings[entry.id], lists, by, now)
+        renamed = _renamed(connection, lists)
+        for one in renamed:
+            _write(connection, one, by, now)
         connection.execute(update(HEAD).values(schema=SCHEMA))
-    return len(entries)
+    return len(renamed)
+
+
+class Renamed(NamedTuple):
+    """A request with its standing, the position of its class, and its filing with the name."""
+
+    id: str
+    standing: RequestStanding
+    position: int
+    filing: Filing
+
+
+def _renamed(connection: Connection, lists: Lists) -> list[Renamed]:
+    """Every request with the name of its class."""
+    entries, standings = _read(connection)
+    return [_rename(entry, standings[entry.id], lists) for entry in entries]
+
+
+def _rename(entry: Entry, standing: RequestStanding, lists: Lists) -> Renamed:
+    if standing.state in _TO_BE_FINISHED:
+        raise BadInput(f"request {entry.id} is {standing.state}: finish its purge and its certificate with the version of EraseDiff that began them.")
+    former = FormerFiling.parse_json(entry.filing, f"the filing of {entry.id}")
+    erasure = former.erasure.model_dump() | {"label": name_of(former.erasure, lists)}
+    filing = Filing.parse(former.model_dump(mode="json") | {"erasure": erasure}, f"the filing of {entry.id}")
+    return Renamed(entry.id, standing, former.erasure.label, filing)
 
 
 def _read(connection: Connection) -> tuple[list[Entry], dict[str, RequestStanding]]:
@@ -76,16 +111,9 @@ def _read(connection: Connection) -> tuple[list[Entry], dict[str, RequestStandin
     return entries, standings
 
 
-def _name(connection: Connection, entry: Entry, standing: RequestStanding, lists: Lists, by: str, now: datetime) -> None:
-    if standing.state in _TO_BE_FINISHED:
-        raise BadInput(f"request {entry.id} is {standing.state}: finish its purge and its certificate with the version of EraseDiff that began them.")
-    former = FormerFiling.parse_json(entry.filing, f"the filing of {entry.id}")
-    erasure = former.erasure.model_dump() | {"label": name_of(former.erasure, lists)}
-    filing = Filing.parse(former.model_dump(mode="json") | {"erasure": erasure}, f"the filing of {entry.id}")
-    turn = take_turn(connection, now)
-    event = turn.event("named", entry.id, standing.state, standing.state, by, {"filing": filing.digest(), "position": former.erasure.label})
-    after = states.follow(standing, event)
+def _write(connection: Connection, one: Renamed, by: str, now: datetime) -> None:
+    turn, state = take_turn(connection, now), one.standing.state
+    event = turn.event("named", one.id, state, state, by, {"filing": one.filing.digest(), "position": one.position})
+    after = states.follow(one.standing, event)
     turn.write(event)
-    row = chain.columns(entry.id, filing, after)
-    assert not check_entry(row, after)
-    connection.execute(update(REQUESTS).where(REQUESTS.c.id == entry.id).values(**asdict(row)))
+    connection.execute(update(REQUESTS).where(REQUESTS.c.id == one.id).values(**asdict(chain.columns(one.id, one.filing, after))))

@@ -18,7 +18,7 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.evidence.database import FILE
-from erasediff.evidence.naming import Lists, name_ledger, name_of
+from erasediff.evidence.naming import Lists, check_ledger, name_ledger, name_of
 from erasediff.evidence.purge.survey import ONNX_ARTIFACTS, REQUEST_TAG
 from erasediff.files import sha256_bytes, write_atomic
 from erasediff.records.base import canonical_json, load_json
@@ -29,7 +29,7 @@ from erasediff.records.serving import parse_rules
 from erasediff.records.settings import LedgerSettings, RollOutSettings
 from erasediff.retries import retried
 from erasediff.rollout.rules import ClusterRules, name_positions
-from erasediff.tracking import FORGOTTEN_TAG, MODEL_TAG, Tracking, model_tags
+from erasediff.tracking import MODEL_TAG, Tracking, model_tags
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,31 @@ class Migrated:
 
 
 def migrate(workdir: Workdir, namings: Sequence[Naming], by: str, now: datetime) -> Migrated:
-    """Put names for positions everywhere; the ledger comes last.
+    """Put names for positions everywhere, after checking that each has one; the ledger comes last.
 
     Raises:
         BadInput: a position has no name, a dataset is no longer the one that a model was trained on, or a request has to be finished first.
         IntegrityError: the ledger does not verify.
     """
     lists = {naming.dataset: naming.class_names for naming in namings}
-    tracking = Tracking(workdir.root)
-    for naming in namings:
-        _check_same_dataset(workdir, tracking, naming)
-    _name_rules(workdir, list(lists.values()))
-    versions = sum(_name_versions(tracking, naming) for naming in namings)
-    attempts = _name_attempts(workdir, tracking, lists)
-    settings = LedgerSettings.load()
+    tracking, settings = Tracking(workdir.root), LedgerSettings.load()
     where = settings.where(workdir.root)
     has_ledger = where != workdir.root or (workdir.root / FILE).is_file()
-    return Migrated(versions, attempts, name_ledger(where, lists, by, now) if has_ledger else 0)
+    for naming in namings:
+        _check_same_dataset(workdir, tracking, naming)
+    if has_ledger:
+        check_ledger(where, lists)
+    versions = [former for naming in namings for former in _former_versions(tracking, naming)]
+    attempts = [_former_attempt(folder, plan, lists) for folder, plan in _former_plans(workdir)]
+    _name_rules(workdir, list(lists.values()))
+    for version in versions:
+        _name_version(tracking, version)
+    for attempt in attempts:
+        _name_attempt(workdir, tracking, attempt)
+    if attempts:
+        workdir.current.unlink(missing_ok=True)
+        workdir.batch_file.unlink(missing_ok=True)
+    return Migrated(len(versions), len(attempts), name_ledger(where, lists, by, now) if has_ledger else 0)
 
 
 def _check_same_dataset(workdir: Workdir, tracking: Tracking, naming: Naming) -> None:
@@ -112,21 +120,37 @@ def _name_rules(workdir: Workdir, lists: Sequence[Sequence[str]]) -> None:
     retried(change)
 
 
-def _name_versions(tracking: Tracking, naming: Naming) -> int:
-    former = [version for version in tracking.versions(naming.model_name) if version.tags.get(MODEL_TAG, "").startswith("{")]
-    for version in former:
-        source = f"version {version.version} of {naming.model_name}"
-        document = FormerModel.parse_json(version.tags[MODEL_TAG], source).named(naming.class_names, source)
-        record = ModelRecord.parse(document, source)
-        if tracking.find_run(version.run_id) is not None:
-            tracking.log_model_record(version.run_id, record)
-            _name_manifest(tracking, version, naming.class_names, source)
-        if not record.forgotten and FORGOTTEN_TAG in version.tags:
-            raise BadInput(f"{source} has the tag {FORGOTTEN_TAG}, and its record names nothing that it has forgotten: register it again.")
-        tags = model_tags(record)
-        for key in sorted(tags, key=lambda key: key == MODEL_TAG):  # what makes it a version of today comes last
-            tracking.tag_version(naming.model_name, str(version.version), key, tags[key])
-    return len(former)
+@dataclass(frozen=True)
+class FormerVersion:
+    """A registered version, and the record of its model with names."""
+
+    version: Any
+    record: ModelRecord
+
+    @property
+    def source(self) -> str:
+        """For sentences."""
+        return f"version {self.version.version} of {self.version.name}"
+
+
+def _former_versions(tracking: Tracking, naming: Naming) -> list[FormerVersion]:
+    found = []
+    for version in tracking.versions(naming.model_name):
+        if (tag := version.tags.get(MODEL_TAG, "")).startswith("{"):
+            source = f"version {version.version} of {naming.model_name}"
+            document = FormerModel.parse_json(tag, source).named(naming.class_names, source)
+            found.append(FormerVersion(version, ModelRecord.parse(document, source)))
+    return found
+
+
+def _name_version(tracking: Tracking, former: FormerVersion) -> None:
+    version, record = former.version, former.record
+    if tracking.find_run(version.run_id) is not None:
+        tracking.log_model_record(version.run_id, record)
+        _name_manifest(tracking, version, record.class_names, former.source)
+    tags = model_tags(record)
+    for key in sorted(tags, key=lambda key: key == MODEL_TAG):  # the tag that makes it a version of today comes last
+        tracking.tag_version(version.name, str(version.version), key, tags[key])
 
 
 def _name_manifest(tracking: Tracking, version: Any, class_names: Sequence[str], source: str) -> None:
@@ -141,36 +165,49 @@ def _name_manifest(tracking: Tracking, version: Any, class_names: Sequence[str],
             tracking.log_artifact(version.run_id, path, ONNX_ARTIFACTS)
 
 
-def _name_attempts(workdir: Workdir, tracking: Tracking, lists: Lists) -> int:
-    former = list(_former_plans(workdir))
-    for folder, plan in former:
-        erasure = FormerErasure.parse(plan["request"], f"the request of run {folder.name}")
-        request = ErasureRequest.parse(erasure.model_dump() | {"label": name_of(erasure, lists)}, f"the request of run {folder.name}")
-        for name, change in _CHANGES.items():
-            for path in folder.glob(name):
-                write_atomic(path, canonical_json(change(_read(path), lists[erasure.dataset], path)) + b"\n")
-        asked = PositionedRequest.of(request, lists[erasure.dataset]).digest()
-        _rename_request(workdir, tracking, erasure, request, asked)
-        named = {"made_from": plan["made_from"] | {FORMER: sha256_bytes(canonical_json(plan))}, "request": request.model_dump(mode="json")}
-        write_atomic(
-            folder / "plan.json", canonical_json(plan | named | {"position": erasure.label, "request_id": asked}) + b"\n"
-        )  # last: it says that all is done
-    if former:
-        workdir.current.unlink(missing_ok=True)
-        workdir.batch_file.unlink(missing_ok=True)
-    return len(former)
+@dataclass(frozen=True)
+class FormerAttempt:
+    """An attempt of before: its folder, its plan, and its request by position and by name."""
+
+    folder: Path
+    plan: dict[str, Any]
+    erasure: FormerErasure
+    request: ErasureRequest
+    class_names: Sequence[str]
 
 
-def _rename_request(workdir: Workdir, tracking: Tracking, former: FormerErasure, request: ErasureRequest, asked: str) -> None:
+def _former_attempt(folder: Path, plan: dict[str, Any], lists: Lists) -> FormerAttempt:
+    source = f"the request of run {folder.name}"
+    erasure = FormerErasure.parse(plan["request"], source)
+    request = ErasureRequest.parse(erasure.model_dump() | {"label": name_of(erasure, lists)}, source)
+    return FormerAttempt(folder, plan, erasure, request, lists[erasure.dataset])
+
+
+def _name_attempt(workdir: Workdir, tracking: Tracking, former: FormerAttempt) -> None:
+    for name, change in _CHANGES.items():
+        for path in former.folder.glob(name):
+            write_atomic(path, canonical_json(change(_read(path), former.class_names, path)) + b"\n")
+    asked = PositionedRequest.of(former.request, former.class_names)
+    _rename_request(workdir, tracking, former, asked)
+    named = {
+        "made_from": former.plan["made_from"] | {FORMER: sha256_bytes(canonical_json(former.plan))},
+        "request": former.request.model_dump(mode="json"),
+        "position": asked.position,
+        "request_id": asked.digest(),
+    }
+    write_atomic(former.folder / "plan.json", canonical_json(former.plan | named) + b"\n")  # last: it says that all is done
+
+
+def _rename_request(workdir: Workdir, tracking: Tracking, former: FormerAttempt, asked: PositionedRequest) -> None:
     """Keep what is found by a request's digest: the key of its commitments, the count of its tries, and its runs in MLflow."""
-    before, after = former.digest(), request.digest()
+    before, after = former.erasure.digest(), former.request.digest()
     key = workdir.keys / f"{before[:16]}.key"
-    if key.is_file() and not workdir.request_key(request).exists():
-        key.rename(workdir.request_key(request))
+    if key.is_file() and not workdir.request_key(former.request).exists():
+        key.rename(workdir.request_key(former.request))
     if workdir.tries.is_file():
         write_atomic(workdir.tries, workdir.tries.read_bytes().replace(before.encode(), after.encode()))
     for run in tracking.runs_of_request(before):
-        tracking.tag_run(run.info.run_id, REQUEST_TAG, asked)
+        tracking.tag_run(run.info.run_id, REQUEST_TAG, asked.digest())
 
 
 def _with_model(document: dict[str, Any], class_names: Sequence[str], path: Path) -> dict[str, Any]:

@@ -113,9 +113,38 @@ def load_rules_of(workdir: Workdir) -> tuple[object, ...]:
     return tuple(json.loads(workdir.rules.read_text())["suppress"])
 
 
-def test_a_list_of_another_length_is_refused(workdir: Workdir) -> None:
-    with pytest.raises(BadInput, match="version 1 of digits has 10 classes and 11 names are given"):
-        migrate(workdir, [Naming("digits", "digits", (*DIGITS, "10"), None)], "desk-1", NOW)
+def left(workdir: Workdir) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(workdir.root)): path.read_bytes() for path in workdir.root.rglob("*") if path.is_file() and "mlflow" not in str(path)
+    }
+
+
+@pytest.mark.parametrize(
+    ("naming", "state", "sentence"),
+    [
+        (Naming("digits", "digits", (*DIGITS, "10"), None), "SUPPRESSED", "version 1 of digits has 10 classes and 11 names are given"),
+        (Naming("faces", "digits", DIGITS, None), "SUPPRESSED", "for dataset digits: give its configuration too"),
+        (Naming("digits", "digits", DIGITS, None), "PURGED", "is PURGED: finish its purge and its certificate with the version"),
+    ],
+)
+def test_what_cannot_be_named_as_a_whole_is_left_as_it_is(workdir: Workdir, naming: Naming, state: str, sentence: str) -> None:
+    """Control: above, the same workdir is migrated."""
+    if state == "PURGED":
+        _end_at_purged(workdir)
+    before = left(workdir)
+    with pytest.raises(BadInput, match=sentence):
+        migrate(workdir, [naming], "desk-1", NOW)
+    assert left(workdir) == before
+
+
+def _end_at_purged(workdir: Workdir) -> None:
+    """Take the last event of the ledger back, which certified the first request."""
+    with sqlite3.connect(workdir.root / "ledger.db") as database:
+        (last,) = database.execute("SELECT max(number) FROM ledger_events").fetchone()
+        database.execute("DELETE FROM ledger_events WHERE number = ?", (last,))
+        number, request, digest = database.execute("SELECT number, request, digest FROM ledger_events ORDER BY number DESC LIMIT 1").fetchone()
+        database.execute("UPDATE ledger_head SET number = ?, digest = ?", (number, digest))
+        database.execute("UPDATE ledger_requests SET state = 'PURGED', head = ? WHERE id = ?", (digest, request))
 
 
 def test_rules_keep_their_comments_and_what_has_names() -> None:
