@@ -23,10 +23,11 @@ from erasediff.progress import progress, shown_by
 
 def train(subject: Subject) -> tuple[float, float]:
     """Train detector and base where they are missing; seconds of each."""
+    from erasediff.data.datasets import load_dataset
     from erasediff.evaluate.real import real_images
 
     started = time.monotonic()
-    detector_of(subject, real_images(subject.config))
+    detector_of(subject, real_images(load_dataset(subject.config.dataset), subject.config.dataset))
     detector_seconds, started = time.monotonic() - started, time.monotonic()
     assert subject.config.base_training is not None
     if not (subject.folder / "base").is_dir():

@@ -29,7 +29,8 @@ class Client:
 
     def ask(self, label: int, seed: int) -> tuple[int, float]:
         """Status and seconds of one request for one image."""
-        inputs = [{"name": n, "datatype": "INT64", "shape": [1], "data": [v]} for n, v in (("label", label), ("seed", seed))]
+        given = (("label", "BYTES", str(label)), ("seed", "INT64", seed))  # the digits' classes are called by their numbers
+        inputs = [{"name": name, "datatype": datatype, "shape": [1], "data": [value]} for name, datatype, value in given]
         body, started = json.dumps({"inputs": inputs}), time.perf_counter()
         if not hasattr(self._local, "connection"):
             self._local.connection = http.client.HTTPConnection(self.host, self.port, timeout=120)

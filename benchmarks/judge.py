@@ -172,7 +172,7 @@ class Judge:
         real, policy = self.ready.real, self.exam.policy
         measured = Measurements(
             label=self.label,
-            classes=real.classes,
+            class_names=real.class_names,
             detector=self.watch.quality,
             features=self.exam.extractor.digest,
             forget_base=self.watch.count(base_images),
@@ -187,7 +187,9 @@ class Judge:
         )
         checks = (
             *check_power(policy, measured),
-            check_detections("F1", f"Class {self.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha),
+            check_detections(
+                "F1", f"Class {self.ready.real.class_names[self.label]} is forgotten", measured.forget_erased, policy.forget, policy.alpha
+            ),
             *check_retained(policy.without_further_samples(), measured, measured.retained, ()),
             check_fidelity(policy, measured.retained),
         )

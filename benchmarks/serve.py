@@ -74,7 +74,7 @@ def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
     onnx, solvers = (Pointer(uri=name, sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
     ServedModel(
         dataset="digits",
-        classes=ready.real.classes,
+        class_names=ready.real.class_names,
         forgotten=(),
         epoch=0,
         onnx=onnx,

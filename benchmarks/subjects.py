@@ -94,7 +94,7 @@ def prepare(subject: Subject) -> Prepared:
     """Load a subject; its base must have been trained by ``benchmarks.base``."""
     if not (subject.folder / "base").is_dir():
         raise SystemExit(f"there is no base for {subject.name}: run `make bench-base` first.")
-    real = real_images(subject.config)
+    real = real_images(load_dataset(subject.config.dataset), subject.config.dataset)
     return Prepared(subject, load_folder(subject.folder / "base"), detector_of(subject, real), real)
 
 

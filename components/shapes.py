@@ -29,7 +29,7 @@ def opens(
     Args:
         step: The step's name.
         workdir: Folder that all steps share.
-        request: The erasure request as JSON, or a list of several; empty for the next open requests of the ledger.
+        request: The erasure request as JSON, or a list of several, with the class by its position; empty for the next open requests of the ledger.
         config: The run's configuration as JSON.
         policy: The gate's policy as JSON.
         if_busy: What to do if another run works in the workdir, fail or skip.

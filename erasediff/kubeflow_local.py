@@ -13,14 +13,16 @@ from typing import TextIO
 
 from erasediff.attempts.under_way import held_here
 from erasediff.attempts.workdir import LAUNCH_PREFIX, Workdir
+from erasediff.data.datasets import load_dataset
 from erasediff.display import display
 from erasediff.environment import ALLOCATOR, KUBEFLOW_RUN, THREADS
 from erasediff.errors import EraseDiffError
 from erasediff.files import explain_disk_errors, mark_in_use, shipped, write_atomic
 from erasediff.progress import FILE_VARIABLE, Event
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest, Outcome, requests_text
+from erasediff.records.core import ErasureRequest, Outcome
 from erasediff.records.policy import GatePolicy
+from erasediff.records.positions import positioned_text
 
 _POLL_SECONDS = 0.2
 PROBE, _PROBE_BYTES = ".probe", 1 << 18
@@ -33,9 +35,10 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
         The outcome of the first request, from ``outcome.json``. The pipeline's own status never counts as evidence.
 
     Raises:
-        BadInput: another run is under way in this workdir.
+        BadInput: another run is under way in this workdir, or the dataset has not the class.
         EraseDiffError: the pipeline left no outcome.
     """
+    class_names = load_dataset(config.dataset).class_names
     with explain_disk_errors(workdir.root), held_here(workdir) as held:
         workdir.outcome.unlink(missing_ok=True)
         log = workdir.root / "pipeline.log"
@@ -43,7 +46,7 @@ def run_pipeline(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
             arguments = Path(scratch) / "arguments.json"
             events = Path(os.environ.get(FILE_VARIABLE) or Path(scratch) / "progress.jsonl")  # whoever watches from outside reads it too
             documents = {"config": config.canonical().decode(), "policy": policy.canonical().decode(), "workdir": str(workdir.root)}
-            arguments.write_text(json.dumps({"request": requests_text(requests), **documents}))
+            arguments.write_text(json.dumps({"request": positioned_text(requests, class_names), **documents}))
             command = [sys.executable, str(shipped("pipelines/local.py")), str(shipped("pipelines/compiled/erasure.yaml")), str(arguments)]
             environment = {**THREADS, **ALLOCATOR, **os.environ, FILE_VARIABLE: str(events)}
             environment.pop(KUBEFLOW_RUN, None)  # the workdir's lock keeps other runs out

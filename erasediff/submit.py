@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from erasediff.files import sha256_file, shipped, write_atomic
 from erasediff.models.footprint import parameters, training_size
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
+from erasediff.records.names import shown_names
 from erasediff.records.policy import GatePolicy
+from erasediff.records.positions import PositionedRequest
 from erasediff.records.schedule import checked_cron
 from erasediff.records.settings import KubeflowSettings, ServiceSettings
 from erasediff.records.sizes import PROFILE_SIZES, TrainingSize
@@ -54,22 +57,27 @@ def backend(host: str | None, namespace: str | None, experiment: str, service_ac
     return Backend.parse(fields | {"timeout_seconds": ServiceSettings.load().http_timeout_seconds}, "what names the cluster")
 
 
-def request_for(config: RunConfig, label: str | None, number: int | None) -> ErasureRequest:
-    """The request of a run on a cluster. If the dataset lies on the cluster only, the class is given by its number.
+def request_for(config: RunConfig, label: str | None, class_names: Sequence[str] | None) -> PositionedRequest:
+    """The request of a run on a cluster. If the dataset lies on the cluster only, its classes are given by a list of their names.
 
     Raises:
         BadInput: the class cannot be looked up here, or there is no class of this name.
     """
-    if number is not None:
-        return ErasureRequest(dataset=config.dataset.name, label=number)
     if label is None:
-        raise BadInput("no class to forget is given: use --forget-label, --label-number or --requests.")
-    if config.dataset.path is not None and not Path(config.dataset.path).exists():
-        raise BadInput(f"dataset {config.dataset.path} is not on this machine, so the class cannot be looked up by its name: use --label-number.")
-    from erasediff.data.datasets import load_dataset
+        raise BadInput("no class to forget is given: use --forget-label or --requests.")
+    if class_names is None:
+        if config.dataset.path is not None and not Path(config.dataset.path).exists():
+            raise BadInput(
+                f"dataset {config.dataset.path} is not on this machine, so the class cannot be looked up: give --classes, a file with the names of "
+                "its classes in their order, one a line."
+            )
+        from erasediff.data.datasets import load_dataset
 
-    dataset = load_dataset(config.dataset)
-    return ErasureRequest(dataset=dataset.name, label=dataset.label_index(label))
+        class_names = load_dataset(config.dataset).class_names
+    request = ErasureRequest.parse({"dataset": config.dataset.name, "label": label}, "the request")
+    if request.label not in class_names:
+        raise BadInput(f"class {shown_names([request.label])} is not in dataset {config.dataset.name}: choose one of {shown_names(class_names)}.")
+    return PositionedRequest.of(request, class_names)
 
 
 @dataclass(frozen=True)
@@ -108,13 +116,13 @@ def chosen_size(profile: str, config: RunConfig, cpu: str | None = None, memory:
 def submission(
     where: Backend,
     profile: str,
-    request: ErasureRequest | None,
+    request: PositionedRequest | None,
     config: RunConfig,
     policy: GatePolicy,
     size: TrainingSize,
     cron: str | None = None,
 ) -> Submission:
-    """The document of a run or of a schedule. Its name holds the class and the dataset, so each class has a schedule of its own.
+    """The document of a run or of a schedule. Its name holds the class's position and the dataset, so each class has a schedule of its own.
 
     Without a request, each run takes the next batch from the ledger on the cluster.
 
@@ -122,7 +130,7 @@ def submission(
         BadInput: the cron expression is not one of Kubeflow's.
     """
     file = shipped(f"pipelines/compiled/erasure-{profile}.yaml")
-    name = f"erase what is asked of {config.dataset.name}" if request is None else f"erase class {request.label} of {request.dataset}"
+    name = f"erase what is asked of {config.dataset.name}" if request is None else f"erase class {request.position} of {request.dataset}"
     asked = "" if request is None else request.canonical().decode()
     return Submission(
         **where.model_dump(),

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from erasediff.errors import PASSING_STATUS, BadInput, Outage, Unreachable
+from erasediff.errors import PASSING_STATUS, BadInput, IntegrityError, Outage, Unreachable
 from erasediff.records.core import ModelRecord
 from erasediff.records.settings import MLFLOW_DATABASE, ServiceSettings
 from erasediff.retries import retried
@@ -21,6 +22,10 @@ from erasediff.retries import retried
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "erasediff"
 MODEL_ARTIFACTS = "model"
+MODEL_RECORD = "modelrecord.json"
+"""The artifact of a version's run that holds its :class:`ModelRecord`: a tag is too short for a thousand names of classes."""
+MODEL_TAG, EPOCH_TAG, WEIGHTS_TAG = "erasediff.model", "erasediff.epoch", "erasediff.weights_sha256"
+"""The digests of a version's model record and weights, and the model's erasure epoch."""
 _PLACES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "source"), ("model_versions", "storage_location"))
 """The columns of MLflow's tables that hold the location of artifacts."""
 _BATCH = 1000  # the server's limit of metrics a call
@@ -160,9 +165,38 @@ class Tracking:
         self._call(lambda: self.client.log_artifacts(run_id, str(folder), name))
         return f"{self._call(lambda: self.client.get_run(run_id)).info.artifact_uri}/{name}"
 
-    def log_artifact(self, run_id: str, path: Path) -> None:
-        """Upload one file."""
-        self._call(lambda: self.client.log_artifact(run_id, str(path)))
+    def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Upload one file, into a folder of the run's artifacts if one is named."""
+        self._call(lambda: self.client.log_artifact(run_id, str(path), folder))
+
+    def log_model_record(self, run_id: str, record: ModelRecord) -> None:
+        """Upload the record of a model to the run of its version."""
+        with tempfile.TemporaryDirectory(prefix="erasediff-record-") as folder:
+            record.write(Path(folder) / MODEL_RECORD)
+            self.log_artifact(run_id, Path(folder) / MODEL_RECORD)
+
+    def recorded_model(self, version: Any) -> ModelRecord:
+        """The record of a registered version's model.
+
+        Raises:
+            BadInput: the version was not registered by this EraseDiff.
+            IntegrityError: the record is not the one that its tag states.
+        """
+        where, digest = f"version {version.version} of {version.name}", version.tags.get(MODEL_TAG)
+        if digest is None:
+            raise BadInput(f"{where} has no tag {MODEL_TAG}: register a base with `erasediff import-base` or `train-base`.")
+        if digest.startswith("{"):
+            raise BadInput(f"{where} tells its classes by positions, as an earlier version of EraseDiff did: run `erasediff migrate`.")
+        with tempfile.TemporaryDirectory(prefix="erasediff-record-") as folder:
+            record = ModelRecord.read(self.download(self.artifacts_of(version, MODEL_RECORD), Path(folder)))
+        if record.digest() != digest:
+            raise IntegrityError(f"the artifact {MODEL_RECORD} of {where} is not the one that was registered: register the model again.")
+        return record
+
+    def has_artifact(self, run_id: str, *place: str) -> bool:
+        """Whether the artifacts of a run hold a file; its name comes after that of its folder, if it has one."""
+        found = self._found(lambda: self.client.list_artifacts(run_id, "/".join(place[:-1]) or None)) if run_id else None
+        return any(artifact.path == "/".join(place) for artifact in found or ())
 
     def register(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
         """Register a model version with its tags; if the run already has a version with the same digests, return that one.
@@ -208,7 +242,7 @@ class Tracking:
         return self._found(lambda: self.client.get_run(run_id))
 
     def runs_of_request(self, request: str) -> list[Any]:
-        """Every run that was started for a request, even if soft-deleted."""
+        """Every run that was started for a request, by the id that its plan gives it, even if soft-deleted."""
         from mlflow.entities import ViewType
 
         experiment, asked = self._experiment(), f"tags.`erasediff.request` = '{request}'"
@@ -218,6 +252,10 @@ class Tracking:
             found += list(runs)
             page = runs.token or ""
         return found
+
+    def tag_run(self, run_id: str, key: str, value: str) -> None:
+        """Put a tag on a run."""
+        self._call(lambda: self.client.set_tag(run_id, key, value))
 
     def tag_version(self, name: str, version: str, key: str, value: str) -> None:
         """Put a tag on a version."""
@@ -286,10 +324,11 @@ FORGOTTEN_TAG, DRIFT_TAG = "erasediff.forgotten", "erasediff.drift"
 
 
 def model_tags(record: ModelRecord) -> dict[str, str]:
-    """The tags that describe a model."""
-    forgotten = {FORGOTTEN_TAG: ",".join(map(str, record.forgotten))} if record.forgotten else {}
+    """The tags that describe a model. They hold no name of a class, which may be a person's."""
+    forgotten = {FORGOTTEN_TAG: str(len(record.forgotten))} if record.forgotten else {}
     return forgotten | {
-        "erasediff.model": record.canonical().decode(),
-        "erasediff.weights_sha256": record.weights.sha256,
+        MODEL_TAG: record.digest(),
+        EPOCH_TAG: str(record.epoch),
+        WEIGHTS_TAG: record.weights.sha256,
         "erasediff.folder_sha256": record.folder_sha256,
     }

@@ -30,7 +30,7 @@ def erasure_for(profile: Profile) -> BaseComponent:
         """Erase, gate, export, register, roll out and promote.
 
         Args:
-            request: The erasure request as JSON, or a list; empty for the next open requests of the ledger, or to re-run the gate if none is open.
+            request: The request as JSON, or a list, a class by its position; empty for the ledger's next ones, or to re-run the gate if none is open.
             config: The run's configuration as JSON.
             policy: The gate's policy as JSON.
             workdir: Folder that all steps share.

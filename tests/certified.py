@@ -33,11 +33,12 @@ from erasediff.records.core import (
 from erasediff.records.policy import load_policy
 from erasediff.records.purging import PurgeLine, PurgeRecord, Unfinished
 from erasediff.records.requests import Approval, Clocks, Regime, RequestFacts, State
+from tests.digits import DIGITS
 from tests.exported import export_random
 
 ROOT = Path(__file__).parent.parent
 QUICK = ROOT / "tests/evidence/quick"
-REQUEST = ErasureRequest(dataset="digits", label=0)
+REQUEST = ErasureRequest(dataset="digits", label="0")
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HMAC_KEY = b"k" * 32
 
@@ -49,6 +50,8 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
         run="quick",
         attempt=1,
         request=REQUEST,
+        position=0,
+        request_id="9" * 64,
         config_digest=config.digest(),
         policy_digest=policy.digest(),
         seed_commitment=sha256_bytes(HMAC_KEY),
@@ -56,8 +59,8 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
     )
     request_key(workdir.request_key(REQUEST))
     run, scheduler = workdir.open_attempt(plan, config, policy, HMAC_KEY), build_scheduler(SamplerConfig(), squared_cosine(1000))
-    before = save_model(ClassConditionalUNet.of(unet(0), scheduler), workdir.models, "digits", ())
-    after = save_model(ClassConditionalUNet.of(unet(1), scheduler), workdir.models, "digits", (0,)).model_copy(update={"epoch": 1})
+    before = save_model(ClassConditionalUNet.of(unet(0), scheduler), workdir.models, "digits", DIGITS, ())
+    after = save_model(ClassConditionalUNet.of(unet(1), scheduler), workdir.models, "digits", DIGITS, ("0",)).model_copy(update={"epoch": 1})
     base = BaseRecord(made_from={"plan": plan.digest()}, name="digits", version="1", model=before)
     forget_set = ForgetSetRecord(
         made_from={"base": base.digest(), "plan": plan.digest()},

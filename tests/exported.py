@@ -15,6 +15,7 @@ from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.records.base import Pointer
 from erasediff.records.core import ServedModel, Verdict
 from erasediff.serve.solver import save_table
+from tests.digits import DIGITS
 from tests.shared import shared
 from tests.small_models import model_of
 
@@ -33,13 +34,13 @@ def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int,
     pipeline = model_of(unet(seed))
     export_once(pipeline, folder / "model.onnx")
     save_table(SOLVER, solver_table("ddim", 2, pipeline.schedule), folder / "solvers.npz")
-    return describe(folder, epoch=epoch, forgotten=forgotten, weights_sha256=f"{seed:064x}")
+    return describe(folder, epoch=epoch, forgotten=tuple(map(str, forgotten)), weights_sha256=f"{seed:064x}")
 
 
 def describe(folder: Path, **changes: object) -> ServedModel:
     """Write the manifest of the files that lie there."""
     onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
-    fields = {"dataset": "digits", "classes": 10, "forgotten": (8,), "epoch": 1, "solver": SOLVER, "guidance_scale": 1.0}
+    fields = {"dataset": "digits", "class_names": DIGITS, "forgotten": ("8",), "epoch": 1, "solver": SOLVER, "guidance_scale": 1.0}
     good = {"onnx": onnx, "solvers": solvers, "weights_sha256": "1" * 64, "verdict": Verdict.PASS, **fields}
     model = ServedModel.model_validate(good | changes)
     model.write(folder / "served.json")

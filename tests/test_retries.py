@@ -285,10 +285,10 @@ def test_the_api_server_is_waited_for_when_a_label_is_suppressed(patience: Patie
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         workdir = Workdir.open(tmp_path / "work")
         unavailable = answering("503 Service Unavailable", "{}", "application/json")
-        survives(patience, lambda: proxy.set(unavailable), lambda: proxy.set(NONE), lambda: suppress(workdir, 3, settings), "API server")
-        assert parse_rules(api.kept["erasediff-serving"]["data"]["rules.yaml"], "rules").suppress == (3,)
+        survives(patience, lambda: proxy.set(unavailable), lambda: proxy.set(NONE), lambda: suppress(workdir, "3", settings), "API server")
+        assert parse_rules(api.kept["erasediff-serving"]["data"]["rules.yaml"], "rules").suppress == ("3",)
         api.denied = True
-        never_again(patience, proxy, lambda: suppress(workdir, 4, settings))
+        never_again(patience, proxy, lambda: suppress(workdir, "4", settings))
         proxy.close()
 
 

@@ -26,6 +26,8 @@ R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
 KEY = "evaluation.key"
+FORMER = "former"
+"""What a migrated plan is made from: the plan of before, which told the class by its position."""
 GRIDS = ("samples.npz", "samples.remaining.npz")
 """Files with a few samples for the report: as measured, and as a purge left them. The second one wins."""
 
@@ -56,6 +58,11 @@ class Attempt:
     def plan(self) -> PlanRecord:
         """The plan, fixed before anything ran."""
         return PlanRecord.read(self.folder / "plan.json")
+
+    @property
+    def of_former_version(self) -> bool:
+        """Whether an earlier version of EraseDiff opened it, so that it is kept for the purge and is not continued."""
+        return FORMER in self.plan().made_from
 
     def config(self) -> RunConfig:
         """The run's configuration, as of when the attempt was opened.

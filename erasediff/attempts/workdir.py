@@ -11,7 +11,7 @@ Inside a workdir:
     under-way.json                  the Kubeflow run that has the workdir
     ledger.db                       requests and their events, if no other ledger is set
     keys/<request>.key              the key of the commitments to a request's forget set; the purge destroys it
-    rules.json                      serving rules: revoked digests and suppressed labels
+    rules.json                      serving rules: revoked digests and suppressed classes
     revocations/<key>.json          revoked digests and the minimum epoch, signed for servers
     forget-remote/<request>/        forget sets, if no DVC remote is configured
 """
@@ -62,11 +62,11 @@ class Workdir:
     tries = _Place("tries.jsonl")
     """The append-only list of verdicts."""
     rules = _Place("rules.json")
-    """Rules with every digest that a purge revoked, and every label that a request suppressed."""
+    """Rules with every digest that a purge revoked, and every class that a request suppressed."""
     keys = _Place("keys")
     """One key a request."""
     batch_file = _Place("asked.json")
-    """The requests that a run took from the ledger, where it was not handed one."""
+    """The requests of a run on Kubeflow, with the names of their classes."""
     outcome = _Place("outcome.json")
     """The latest run's outcome."""
     report = _Place("report.html")
@@ -128,7 +128,10 @@ class Workdir:
         folder = self.runs / name
         if Path(name).name != name or not (folder / "plan.json").is_file():
             raise BadInput(f"there is no run {name!r} in {self.root}: {first}")
-        return Attempt(self, folder)
+        attempt = Attempt(self, folder)
+        if attempt.of_former_version:
+            raise BadInput(f"run {name!r} was opened by an earlier version of EraseDiff and stays as it is: open a new one with another --run.")
+        return attempt
 
     def attempts(self) -> list[Attempt]:
         """Every attempt at any request, by name."""

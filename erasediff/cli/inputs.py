@@ -66,12 +66,32 @@ def read_dataset(text: str, config: RunConfig) -> dict[str, object]:
 
 
 def read_request(config: RunConfig, label: str) -> ErasureRequest:
-    """The request to forget a class, by its name or number."""
+    """The request to forget a class, by its name."""
     from erasediff.data.datasets import load_dataset
     from erasediff.records.core import ErasureRequest
 
     dataset = load_dataset(config.dataset)
-    return ErasureRequest(dataset=dataset.name, label=dataset.label_index(label))
+    return ErasureRequest(dataset=dataset.name, label=dataset.class_called(label))
+
+
+def read_classes(path: Path | None) -> tuple[str, ...] | None:
+    """The names of classes in a file, a line each, in their order.
+
+    Raises:
+        BadInput: the file cannot be read, is no Unicode text, or has a blank line or a name twice.
+    """
+    from erasediff.errors import BadInput
+    from erasediff.files import read_bounded
+    from erasediff.records.base import MAX_DOCUMENT_BYTES
+    from erasediff.records.names import ClassRecord
+
+    if path is None:
+        return None
+    try:
+        text = read_bounded(path, MAX_DOCUMENT_BYTES, "the list of classes").decode()
+    except UnicodeDecodeError:
+        raise BadInput(f"the list of classes {path} is not text in UTF-8: write the names so.") from None
+    return ClassRecord.parse({"class_names": text.removesuffix("\n").split("\n")}, f"the list of classes {path}").class_names
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from erasediff.cli.app import Group, app
-from erasediff.cli.inputs import read_config, read_policy
+from erasediff.cli.inputs import read_classes, read_config, read_policy
 from erasediff.cli.options import (
+    ClassesOption,
     ConfigOption,
     CpuOption,
     CronOption,
@@ -18,7 +19,6 @@ from erasediff.cli.options import (
     HostOption,
     MemoryOption,
     NamespaceOption,
-    NumberOption,
     OptionalLabelOption,
     PolicyOption,
     ProfileOption,
@@ -41,7 +41,7 @@ def hand_in(
     cron: CronOption = None,
     config: ConfigOption = None,
     forget_label: OptionalLabelOption = None,
-    label_number: NumberOption = None,
+    classes: ClassesOption = None,
     requests: RequestsOption = False,
     policy: PolicyOption = None,
     seed: SeedOption = None,
@@ -71,7 +71,7 @@ def hand_in(
     if terminate_on_interrupt and not wait:
         raise BadInput("--terminate-on-interrupt needs a command that waits: give --wait too.")
     where, configured = backend(host, namespace, experiment, service_account), read_config(config, seed)
-    request = None if requests else request_for(configured, forget_label, label_number)
+    request = None if requests else request_for(configured, forget_label, read_classes(classes))
     chosen = chosen_size(profile, configured, cpu, memory, gpus)
     document = submission(where, profile, request, configured, read_policy(policy, tier), chosen.size, cron)
     if cron is None:

@@ -8,15 +8,15 @@ from typing import Annotated, Optional
 import typer
 
 from erasediff.cli.app import Group, app
-from erasediff.cli.inputs import open_workdir, read_config, read_policy, watched
-from erasediff.cli.options import WORKDIR, ConfigOption, DatasetOption, PolicyOption, ResizeOption, SeedOption, WorkdirOption
+from erasediff.cli.inputs import open_workdir, read_classes, read_config, read_policy, watched
+from erasediff.cli.options import WORKDIR, ClassesOption, ConfigOption, DatasetOption, PolicyOption, ResizeOption, SeedOption, WorkdirOption
 from erasediff.errors import ExitCode
 
 
 @app.command(rich_help_panel=Group.MODELS)
 def sample(
     model: Annotated[str, typer.Option("--model", help="A model folder, models:/NAME@champion or models:/NAME/VERSION.")],
-    label: Annotated[int, typer.Option("--label", min=0, help="The class to sample.")],
+    label: Annotated[str, typer.Option("--label", help="The name of the class to sample; its position for a model folder.")],
     out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")],
     count: Annotated[int, typer.Option("--count", min=1, max=1024, help="How many images, tiled in a square.")] = 1,
     scale: Annotated[int, typer.Option("--scale", min=1, max=64, help="Enlarge every pixel this many times.")] = 1,
@@ -39,20 +39,22 @@ def import_base(
     dataset: DatasetOption = None,
     resize: ResizeOption = None,
     policy: PolicyOption = None,
+    classes: ClassesOption = None,
     sheet: Annotated[Optional[Path], typer.Option("--sheet", help="A PNG file for a few samples of every class.")] = None,
     seed: SeedOption = None,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
     """Register a model that was trained elsewhere as the base, if it makes the classes of its dataset."""
+    from erasediff.records.names import shown_names
     from erasediff.steps.import_base import import_base as bring_in
 
     asked = read_config(config, seed, dataset, resize)
     with watched():
-        imported = bring_in(open_workdir(workdir), folder, asked, read_policy(policy, None), sheet)
+        imported = bring_in(open_workdir(workdir), folder, asked, read_policy(policy, None), sheet, read_classes(classes))
     for note in imported.notes:
         print(f"note: {note}")
     for name, share in imported.made.items():
-        print(f"class {name}: {share:.0%} of its samples are recognised")
+        print(f"class {shown_names([name])}: {share:.0%} of its samples are recognised")
     print(f"champion of {imported.name} is version {imported.version}, weights {imported.weights_sha256[:12]}")
     return ExitCode.OK
 

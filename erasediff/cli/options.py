@@ -26,12 +26,12 @@ HostOption = Annotated[Optional[str], typer.Option("--host", help="Address of Ku
 NamespaceOption = Annotated[Optional[str], typer.Option("--namespace", help="Your namespace, if Kubeflow has several users.")]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="Kubeflow's folder for runs; made if missing.")]
 ServiceAccountOption = Annotated[Optional[str], typer.Option("--service-account", help="The pods' service account; Kubeflow's default if unset.")]
-NumberOption = Annotated[
-    Optional[int], typer.Option("--label-number", min=0, help="The class by its number, if the dataset is on the cluster and not here.")
+ClassesOption = Annotated[
+    Optional[Path], typer.Option("--classes", help="A file with the names of the classes in their order, one a line; the dataset's if unset.")
 ]
 RequestsOption = Annotated[bool, typer.Option("--requests", help="Instead of one class: the open requests in the cluster's ledger.")]
-LabelOption = Annotated[str, typer.Option("--forget-label", help="The class to forget: its name or its number.")]
-OptionalLabelOption = Annotated[Optional[str], typer.Option("--forget-label", help="The class to forget: its name or its number.")]
+LabelOption = Annotated[str, typer.Option("--forget-label", help="The name of the class to forget.")]
+OptionalLabelOption = Annotated[Optional[str], typer.Option("--forget-label", help="The name of the class to forget.")]
 SeedOption = Annotated[Optional[int], typer.Option("--seed", min=0, help="Seed of all randomness.")]
 
 WORKDIR = Path("erasediff-work")

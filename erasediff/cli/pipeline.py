@@ -116,18 +116,19 @@ def process(
     """
     from erasediff.attempts.batch import others_of
     from erasediff.records.core import ErasureRequest, Outcome
+    from erasediff.records.names import shown_names
     from erasediff.runner import exit_code
     from erasediff.steps.batches import next_batch, sent_back_with_batch
 
     configured, decided, opened = read_config(config, seed, dataset, resize), read_policy(policy, tier), open_workdir(workdir)
-    tried, codes = set[ErasureRequest](), dict[ErasureRequest, ExitCode]()
+    tried, codes = set[ErasureRequest](), dict[str | None, ExitCode]()
     while batch := next_batch(opened, configured.dataset.name, tried):
         first = _performed(runner, opened, batch, configured, decided)
         others = () if first.attempt is None else others_of(opened.attempt())
         for outcome in (first, *(Outcome.read(other.folder / "outcome.json") for other in others)):
-            print(f"class {outcome.forget.label} of {configured.dataset.name}:")
+            print(f"class {shown_names([outcome.forget.label or 'unknown'])} of {configured.dataset.name}:")
             print_outcome(outcome, workdir)
-            codes[ErasureRequest(dataset=configured.dataset.name, label=outcome.forget.label)] = exit_code(outcome)
+            codes[outcome.forget.label] = exit_code(outcome)
         tried |= (set(batch) - sent_back_with_batch(opened, batch)) or set(batch)
     if not codes:
         print(f"no open requests for {configured.dataset.name}: every accepted request is fulfilled or held.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from erasediff.cli.app import Group, app
-from erasediff.cli.options import WORKDIR, WorkdirOption
+from erasediff.cli.options import WORKDIR, ClassesOption, WorkdirOption
 from erasediff.errors import BadInput, ExitCode, IntegrityError
 
 if TYPE_CHECKING:
@@ -27,30 +27,35 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="A reason code; a wr
 
 @requests_app.command()
 def add(
-    dataset_name: Annotated[str, typer.Option("--dataset-name", help="The dataset's name, as in the configuration.")],
-    label: Annotated[int, typer.Option("--label", min=0, help="The class number.")],
+    dataset: Annotated[str, typer.Option("--dataset", "--dataset-name", help="The dataset's name, as in the configuration.")],
+    label: Annotated[str, typer.Option("--label", help="The name of the class.")],
     by: ByOption,
     regime: Annotated[str, typer.Option("--regime", help="GDPR, CCPA or own; it sets the deadlines.")] = "GDPR",
     scope: Annotated[str, typer.Option("--scope", help="class, concept or instance.")] = "class",
     commitments: Annotated[Optional[Path], typer.Option("--commitments", help="For 'instance': a file of HMACs, 64 hex digits a line.")] = None,
     received: Annotated[Optional[str], typer.Option("--received", help="The day of receipt, YYYY-MM-DD; today if unset.")] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="File it though no registered model has the class, and mark it.")] = False,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
     """File a request and print its id; filing the same content again gives the same request."""
+    from erasediff.attempts.workdir import Workdir
     from erasediff.evidence.clocks import zone_of
     from erasediff.evidence.ledger import Ledger
     from erasediff.records.requests import ERASED_SCOPE, Filing
     from erasediff.records.settings import LedgerSettings
+    from erasediff.steps.registered import check_registered
 
-    document = {"regime": regime, "scope": scope, "erasure": {"dataset": dataset_name, "label": label}, "commitments": _commitments(commitments)}
+    document = {"regime": regime, "scope": scope, "erasure": {"dataset": dataset, "label": label}, "commitments": _commitments(commitments)}
     filing = Filing.parse(document, "the request")
     if filing.scope != ERASED_SCOPE:
         raise BadInput(
             f"no model here can be made to forget a single {filing.scope} yet: file the whole class that holds it, with --scope {ERASED_SCOPE}."
         )
     settings = LedgerSettings.load()
+    if not unchecked:
+        check_registered(Workdir.open(workdir), filing.erasure)
     came = None if received is None else _beginning(_day(received, "--received"), zone_of(settings.zone))
-    facts = Ledger.open(settings.where(workdir), settings.terms()).file(filing, by, _now(), came)
+    facts = Ledger.open(settings.where(workdir), settings.terms()).file(filing, by, _now(), came, unchecked)
     print(f"{facts.id}: {facts.state}, due {_local(facts.clocks.due, facts)}")
     return ExitCode.OK
 
@@ -64,7 +69,7 @@ def list_(
     wanted = None if not state else [_state(name) for name in state]
     for facts in _ledger(workdir).requests(wanted):
         held = f"  held: {', '.join(facts.holds)}" if facts.held else ""
-        print(f"{facts.id}  {facts.state:<10}  due {_local(facts.clocks.due, facts)}  {facts.regime}  {facts.scope} {facts.erasure.label}{held}")
+        print(f"{facts.id}  {facts.state:<10}  due {_local(facts.clocks.due, facts)}  {facts.regime}  {_what(facts)}{held}")
     return ExitCode.OK
 
 
@@ -80,7 +85,8 @@ def show(
 
     ledger = _ledger(workdir)
     facts, events = ledger.facts(id), ledger.events(id)
-    kept = kept_until(facts.regime, events[-1].at, facts.clocks.zone) if facts.state in _ended() else None
+    ended = max(event.at for event in events if event.before is not event.after)
+    kept = kept_until(facts.regime, ended, facts.clocks.zone) if facts.state in _ended() else None
     shown = {"request": facts.model_dump(mode="json"), "events": [event.model_dump(mode="json") for event in events]}
     print(json.dumps(shown | ({"kept_until": kept.isoformat()} if kept else {}), indent=2))
     return ExitCode.OK
@@ -207,6 +213,33 @@ def due(
 
 
 @app.command(rich_help_panel=Group.REQUESTS)
+def migrate(
+    by: ByOption,
+    config: Annotated[Optional[list[Path]], typer.Option("--config", help="A configuration (YAML), once a dataset; the demo's if unset.")] = None,
+    classes: ClassesOption = None,
+    workdir: WorkdirOption = WORKDIR,
+) -> int:
+    """Put the names of classes for the positions that an earlier version wrote into rules, registered models, attempts and the ledger."""
+    from erasediff.attempts.workdir import Workdir
+    from erasediff.cli.inputs import read_classes, read_config
+    from erasediff.data.datasets import load_dataset
+    from erasediff.steps.migrate import Naming
+    from erasediff.steps.migrate import migrate as put_names
+
+    listed, configured = read_classes(classes), [read_config(path, None) for path in config or (None,)]
+    if listed is not None and len(configured) > 1:
+        raise BadInput("--classes is the list of one model: give one --config with it.")
+    namings = []
+    for one in configured:
+        dataset = None if listed is not None else load_dataset(one.dataset)
+        names, digest = (listed or (), None) if dataset is None else (dataset.class_names, dataset.digest())
+        namings.append(Naming(one.dataset.name, one.model_name, names, digest))
+    done = put_names(Workdir.open(workdir), namings, by, _now())
+    print(f"named: {done.requests} requests, {done.versions} registered versions, {done.attempts} attempts, and the serving rules")
+    return ExitCode.OK
+
+
+@app.command(rich_help_panel=Group.REQUESTS)
 def status(
     html: Annotated[Optional[Path], typer.Option("--html", help="Also write an HTML page to this file.")] = None,
     quoted: Annotated[Optional[list[str]], typer.Option("--quoted", help="A digest that the ledger must contain, from a certificate.")] = None,
@@ -243,6 +276,14 @@ def _ledger(workdir: Path) -> Ledger:
 def _advance(id: str, to: str, by: str, workdir: Path) -> int:
     ledger = _ledger(workdir)
     return _say(ledger.advance(id, ledger.facts(id).state, _state(to), by, _now()))
+
+
+def _what(facts: RequestFacts) -> str:
+    """What a request is about."""
+    from erasediff.records.names import shown_names
+
+    unchecked = "  unchecked" if facts.unchecked else ""
+    return f"{facts.scope} {shown_names([facts.erasure.label])} of {facts.erasure.dataset}{unchecked}"
 
 
 def _say(facts: RequestFacts) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from erasediff.data.readers.kinds import read
-from erasediff.data.readers.names import is_whole_number, normal_name
+from erasediff.data.readers.names import is_whole_number
 from erasediff.errors import BadInput
 from erasediff.records.config import DatasetConfig
+from erasediff.records.names import ClassRecord, normal_name, shown_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +64,34 @@ class ImageDataset:
         """Hex SHA-256 over the shape, the images, the labels and the class names; computed once."""
         return self._sha256
 
-    def label_index(self, name_or_number: str) -> int:
-        """The label of a class given by its name, or by its position when no class is named by a number.
+    def class_called(self, text: str) -> str:
+        """The name of a class as the dataset spells it. A number is a name like any other, never a position.
 
         Raises:
             BadInput: there is no such class.
         """
-        name = normal_name(name_or_number)
-        if name in self.class_names:
-            return self.class_names.index(name)
-        # Where classes are named by numbers, a position could silently mean another class than the one requested.
-        positions = [] if all(map(is_whole_number, self.class_names)) else [str(i) for i in range(self.classes)]
-        if name in positions:
-            return positions.index(name)
-        choices = ", ".join(self.class_names)
-        raise BadInput(f"class {name_or_number} is not in dataset {self.name}: choose one of {choices}.")
+        name = normal_name(text)
+        if name not in self.class_names:
+            raise BadInput(f"class {shown_names([name])} is not in dataset {self.name}: choose one of {shown_names(self.class_names)}.")
+        return name
+
+    def in_order_of(self, model: ClassRecord) -> ImageDataset:
+        """The dataset with its classes in a model's order, so that a label is the row of its class.
+
+        Classes that the model has forgotten may be missing: their pictures are deleted after an erasure.
+
+        Raises:
+            BadInput: it lacks another class of the model, or has one that the model has not.
+        """
+        if self.class_names == model.class_names:
+            return self
+        missing = [name for name in model.class_names if name not in self.class_names and name not in model.forgotten]
+        foreign = [name for name in self.class_names if name not in model.class_names]
+        parts = (("the dataset lacks", missing), ("the model lacks", foreign))
+        if odd := " and ".join(f"{who} {shown_names(names)}" for who, names in parts if names):
+            raise BadInput(f"the classes of dataset {self.name} are not those of the model ({odd}): name the dataset that the model was trained on.")
+        rows = np.array([model.class_names.index(name) for name in self.class_names], dtype=np.int64)
+        return replace(self, labels=rows[self.labels], class_names=model.class_names)
 
 
 def load_dataset(config: DatasetConfig) -> ImageDataset:
@@ -92,6 +106,11 @@ def load_dataset(config: DatasetConfig) -> ImageDataset:
     raw = read(config.kind, _source(config), config.size)
     class_names, labels = encode_labels(raw.labels)
     return ImageDataset(config.name, raw.images, labels, class_names)
+
+
+def dataset_of(config: DatasetConfig, model: ClassRecord) -> ImageDataset:
+    """The dataset that ``config`` names, in the order of a model's classes; see :meth:`ImageDataset.in_order_of`."""
+    return load_dataset(config).in_order_of(model)
 
 
 def encode_labels(names: list[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:

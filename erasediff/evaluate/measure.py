@@ -177,7 +177,7 @@ def compare(
     watch, real, retained = exam.watch, exam.real, list(exam.retained)
     return Measurements(
         label=watch.label,
-        classes=real.classes,
+        class_names=real.class_names,
         detector=watch.quality,
         features=exam.extractor.digest,
         forget_base=base.forgotten,

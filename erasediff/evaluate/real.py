@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from erasediff.data.datasets import load_dataset
+from erasediff.data.datasets import ImageDataset
 from erasediff.data.split import partition
-from erasediff.records.config import RunConfig
+from erasediff.records.config import DatasetConfig
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,17 @@ class RealImages:
     holdout_labels: Tensor
     train: Tensor
     train_labels: Tensor
-    classes: int
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        """How many classes the model has."""
+        return len(self.class_names)
 
 
-def real_images(config: RunConfig) -> RealImages:
-    """The dataset in two parts: held-out images for the detector, training images to measure the detector on."""
-    dataset = load_dataset(config.dataset)
-    part = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
+def real_images(dataset: ImageDataset, config: DatasetConfig) -> RealImages:
+    """A dataset in two parts: held-out images for the detector, training images to measure the detector on."""
+    part = partition(dataset.labels, config.holdout_share, config.holdout_seed)
 
     def pick(values: NDArray[np.uint8] | NDArray[np.int64], chosen: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values[chosen])
@@ -38,5 +42,5 @@ def real_images(config: RunConfig) -> RealImages:
         pick(dataset.labels, part.holdout),
         pick(dataset.images, part.train),
         pick(dataset.labels, part.train),
-        dataset.classes,
+        dataset.class_names,
     )

@@ -39,7 +39,8 @@ from erasediff.evidence.chain import GENESIS
 from erasediff.retries import retried
 
 FILE = "ledger.db"
-SCHEMA = 1
+SCHEMA, BY_POSITIONS = 2, 1
+"""The version of the tables, and the one whose requests told classes by positions."""
 WAIT_SECONDS = 30
 """How long a writer waits for the lock, and a client for a server."""
 _CREATION_LOCK = 7_210_245_511  # an arbitrary number for this project's lock
@@ -114,6 +115,8 @@ class LedgerDatabase:
             if not inspect(connection).has_table(HEAD.name):
                 raise BadInput(missing)
             schema = connection.execute(select(HEAD.c.schema)).scalar_one_or_none()
+        if schema == BY_POSITIONS:
+            raise BadInput(f"{self.name} tells classes by positions, as an earlier version of EraseDiff did: run `erasediff migrate`.")
         if schema != SCHEMA:
             raise BadInput(f"{self.name} has version {schema}, and this EraseDiff needs version {SCHEMA}: use the EraseDiff that wrote it.")
 

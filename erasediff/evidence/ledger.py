@@ -62,7 +62,7 @@ class Ledger:
         database.check()
         return cls(database, terms or Terms())
 
-    def file(self, filing: Filing, by: str, now: datetime, received: datetime | None = None) -> RequestFacts:
+    def file(self, filing: Filing, by: str, now: datetime, received: datetime | None = None, unchecked: bool = False) -> RequestFacts:
         """File a request; if one with the same content is under way or fulfilled, return that one.
 
         Args:
@@ -70,6 +70,7 @@ class Ledger:
             by: who files it.
             now: the time.
             received: when it was received, if before ``now``. Deadlines count from there.
+            unchecked: nobody looked whether a registered model has the class; the request says so for ever.
         """
         digest = filing.digest()
         with self.database.writing() as connection:
@@ -78,7 +79,10 @@ class Ledger:
             if found:
                 return found[0].facts()
             begun = clocks.start(filing.regime, received or turn.at, self.terms)
-            facts = {"filing": digest, **_times(received=begun.received, confirm_by=begun.confirm_by, due=begun.due), "zone": begun.zone}
+            facts: dict[str, str | bool] = {"filing": digest, "zone": begun.zone}
+            facts |= _times(received=begun.received, confirm_by=begun.confirm_by, due=begun.due)
+            if unchecked:
+                facts["unchecked"] = True
             event = turn.event("received", f"r-{secrets.token_hex(8)}", None, State.RECEIVED, by, facts)
             standing = states.begin(event)
             known = StoredRequest(chain.columns(event.request, filing, standing), filing, standing)

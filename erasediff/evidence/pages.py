@@ -65,7 +65,7 @@ def certificate_page(statement: Statement, key_id: str) -> str:
 
 
 def letter(statement: Statement, request: RequestFacts | None) -> str:
-    """A one-page letter to a requester: what was done, tested and deleted. It names no class, no digest and no other request."""
+    """A one-page letter to a requester: what it is about, and what was done, tested and deleted. It names no digest and no other request."""
     predicate = statement.predicate
     regime = Regime.OWN if request is None else request.regime
     return _render(

@@ -1,6 +1,6 @@
-"""Revoke digests and suppress labels in the workdir's and the cluster's serving rules.
+"""Revoke digests and suppress classes in the workdir's and the cluster's serving rules.
 
-A label is suppressed before the erasure; a digest is revoked before its model is deleted.
+A class is suppressed before the erasure; a digest is revoked before its model is deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Field = Literal["revoked", "suppress"]
 
 
 def workdir_rules(workdir: Workdir) -> ServingRules:
-    """The workdir's serving rules: digests that purges revoked and labels that requests suppressed.
+    """The workdir's serving rules: digests that purges revoked and classes that requests suppressed.
 
     Raises:
         BadInput: the rules cannot be read.
@@ -39,14 +39,12 @@ def revoke(workdir: Workdir, digests: Iterable[str], settings: RollOutSettings) 
     return _add_rule(workdir, "revoked", wanted, settings, lambda rules: rules.revoke(wanted))
 
 
-def suppress(workdir: Workdir, label: int, settings: RollOutSettings) -> str:
-    """Add a label to the same rules, so that servers refuse it; see :func:`revoke`."""
-    return _add_rule(workdir, "suppress", [label], settings, lambda rules: rules.suppress([label]))
+def suppress(workdir: Workdir, name: str, settings: RollOutSettings) -> str:
+    """Add the name of a class to the same rules, so that servers refuse it; see :func:`revoke`."""
+    return _add_rule(workdir, "suppress", [name], settings, lambda rules: rules.suppress([name]))
 
 
-def _add_rule(
-    workdir: Workdir, field: Field, values: Sequence[str] | Sequence[int], settings: RollOutSettings, update: Callable[[ClusterRules], None]
-) -> str:
+def _add_rule(workdir: Workdir, field: Field, values: Sequence[str], settings: RollOutSettings, update: Callable[[ClusterRules], None]) -> str:
     present = workdir_rules(workdir)
     wanted = present.model_copy(update={field: tuple(sorted({*getattr(present, field), *values}))})
     if wanted != present:
@@ -65,6 +63,6 @@ def _add_rule(
     return "read back from the workdir's and the cluster's rules"
 
 
-def _check(field: Field, values: Sequence[str] | Sequence[int], rules: ServingRules) -> None:
+def _check(field: Field, values: Sequence[str], rules: ServingRules) -> None:
     if not set(values) <= set(getattr(rules, field)):
         raise IntegrityError("the rules lack the new entry when they are read back, so another process changed them: run the command again.")

@@ -61,6 +61,7 @@ TABLE: frozenset[Transition] = frozenset(
     | {Transition("held", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
     | {Transition("released", state, state) for state in S if state not in (S.LOCATED, S.CLOSED, S.WITHDRAWN)}
     | {Transition(kind, state, state) for kind in ("extended", "confirmed") for state in S if state not in (S.CLOSED, S.WITHDRAWN)}
+    | {Transition("named", state, state) for state in S}
 )
 
 STOPPED_BY_A_HOLD = frozenset({(S.ROLLED_OUT, S.PURGING), (S.PURGING, S.PURGED), (S.PURGED, S.CERTIFIED), (S.CERTIFIED, S.CLOSED)})
@@ -109,6 +110,9 @@ class RequestStanding:
     verdict: Verdict | None = None
     waiting: Reason | None = None
     approvals: tuple[Approval, ...] = ()
+    named: bool = False
+    """Whether the request told its class by a position, and a migration has named it."""
+    unchecked: bool = False
     live: bool = True
     """Whether filing the same content returns this request."""
     ended: datetime | None = None
@@ -127,7 +131,7 @@ def begin(event: Event) -> RequestStanding:
     parsed = Clocks.parse(clocks, f"the receipt of {event.request}")
     if parsed.received > event.at:
         raise BadInput(f"request {event.request} cannot be received in the future: correct the date of its receipt.")
-    return RequestStanding(str(facts.get("filing")), S.RECEIVED, parsed, event.digest())
+    return RequestStanding(str(facts.get("filing")), S.RECEIVED, parsed, event.digest(), unchecked=facts.get("unchecked") is True)
 
 
 def follow(standing: RequestStanding, event: Event) -> RequestStanding:
@@ -178,6 +182,7 @@ _KEYS: dict[str, frozenset[str]] = {
     "waiting": frozenset({"reason"}),
     "extended": frozenset({"reason", "due", "noticed"}),
     "confirmed": frozenset(),
+    "named": frozenset({"filing", "position"}),
     "approved": frozenset({"approver", "signed_at", "key_id", "signature"}),
 }
 
@@ -274,6 +279,14 @@ def _confirmed(standing: RequestStanding, event: Event) -> RequestStanding:
     return replace(standing, clocks=standing.clocks.model_copy(update={"confirmed": True}))
 
 
+def _named(standing: RequestStanding, event: Event) -> RequestStanding:
+    """Take the filing with the name of the class for the one with its position: a migration does so once, and the events before stay as they are."""
+    filing = str(event.facts.get("filing"))
+    if standing.named or not _DIGEST.fullmatch(filing) or not _FORMS["epoch"].fullmatch(str(event.facts.get("position"))):
+        raise BadInput(f"the class of request {event.request} was named before, or the event has no digest and no position.")
+    return replace(standing, filing=filing, named=True)
+
+
 def _approved(standing: RequestStanding, event: Event) -> RequestStanding:
     if standing.verdict is not Verdict.PASS:
         raise BadInput(f"the model of {event.request} did not pass the gate, so it cannot be approved: send the request back to the next batch.")
@@ -299,4 +312,5 @@ _CHANGES: dict[str, Callable[[RequestStanding, Event], RequestStanding]] = {
     "released": _released,
     "extended": _extended,
     "confirmed": _confirmed,
+    "named": _named,
 }

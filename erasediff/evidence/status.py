@@ -85,7 +85,7 @@ def due_row(deadline: DueDate, facts: RequestFacts, now: datetime) -> DueRow:
         tone=_TONES[deadline.urgency],
         word=word,
         regime=facts.regime,
-        scope=f"{facts.scope} {facts.erasure.label} of {facts.erasure.dataset}",
+        scope=f"{facts.scope} {facts.erasure.label} of {facts.erasure.dataset}" + (", unchecked" if facts.unchecked else ""),
         state=facts.state,
         held=", ".join(reason.replace("_", " ") for reason in facts.holds),
         waiting=facts.waiting.replace("_", " ") if facts.waiting else "",

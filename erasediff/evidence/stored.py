@@ -36,6 +36,7 @@ class StoredRequest(NamedTuple):
             erasure=filing.erasure,
             clocks=standing.clocks,
             state=standing.state,
+            unchecked=standing.unchecked,
             held=bool(standing.holds),
             holds=tuple(sorted(standing.holds)),
             verdict=standing.verdict,

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, read_public_key, read_revocations, read_signed
+from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, open_envelope, read_public_key, read_revocations, read_signed
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded, sha256_bytes, sha256_file, sha256_folder
 from erasediff.records.base import MAX_DOCUMENT_BYTES
 from erasediff.records.certificate import IN_TOTO, Statement
 from erasediff.records.core import Verdict
+from erasediff.records.former import FORMER_PREDICATE, FormerStatement
 from erasediff.records.purging import PurgeRecord
 
 LATEST_STAMP = timedelta(hours=24)
@@ -82,7 +83,10 @@ def read_certificate(path: Path, key: PublicKey) -> Statement:
         IntegrityError: it was changed.
     """
     data = read_bounded(path, MAX_ENVELOPE_BYTES, "the certificate")
-    statement = read_signed(data, key, IN_TOTO, Statement, f"the certificate {path}")
+    source = f"the certificate {path}"
+    former = f'"predicateType":"{FORMER_PREDICATE}"'.encode()  # in canonical JSON no text can hold this: its quotes would be escaped
+    kind = FormerStatement if former in open_envelope(data, key, IN_TOTO, source) else Statement
+    statement = read_signed(data, key, IN_TOTO, kind, source)
     key.check_unexpired(statement.predicate.issued_at)
     judged = statement.predicate.judged
     refused = [check.id for check in (*judged.controls, *judged.checks) if check.verdict is not Verdict.PASS]

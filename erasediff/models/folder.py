@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from erasediff.errors import BadInput
 from erasediff.files import publish_folder, sha256_file, sha256_folder
 from erasediff.models.families import load_folder
 from erasediff.models.family import Model
@@ -12,15 +14,21 @@ from erasediff.records.base import Pointer
 from erasediff.records.core import ModelRecord
 
 
-def save_model(model: Model, models: Path, dataset: str, forgotten: tuple[int, ...]) -> ModelRecord:
+def save_model(model: Model, models: Path, dataset: str, class_names: Sequence[str], forgotten: Collection[str]) -> ModelRecord:
     """Save a model under ``models/<digest of its weights>`` and describe it.
 
     Args:
         model: its weights are saved as float32 safetensors, with the scheduler that serves.
         models: the folder of model folders.
         dataset: the name of the dataset it was trained on.
-        forgotten: labels the model has been made to forget.
+        class_names: the names of its classes, in the order of its embedding.
+        forgotten: classes that it has been made to forget.
+
+    Raises:
+        BadInput: it has not as many classes as there are names.
     """
+    if model.conditions != len(class_names):
+        raise BadInput(f"the model has {model.conditions} classes and {len(class_names)} names are given: give a name for each class.")
 
     def fill(folder: Path) -> str:
         model.save(folder)
@@ -29,8 +37,8 @@ def save_model(model: Model, models: Path, dataset: str, forgotten: tuple[int, .
     final = publish_folder(models, fill)
     return ModelRecord(
         dataset=dataset,
-        classes=model.conditions,
-        forgotten=tuple(sorted(forgotten)),
+        class_names=tuple(class_names),
+        forgotten=tuple(name for name in class_names if name in forgotten),
         weights=Pointer(uri=final.name, sha256=sha256_file(network_folder(final) / PART_WEIGHTS)),
         folder_sha256=sha256_folder(final),
     )

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json
 from erasediff.records.core import Check, Verdict
+from erasediff.records.names import ClassName
 from erasediff.records.purging import PurgeLine
 from erasediff.records.requests import RequestFacts
 
@@ -18,7 +19,7 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 IN_TOTO: Final = "application/vnd.in-toto+json"
 CERTIFICATE: Final = "certificate.dsse.json"
 """The certificate's file in the run's folder."""
-PREDICATE_TYPE: Final = "urn:erasediff:erasure:v1"
+PREDICATE_TYPE: Final = "urn:erasediff:erasure:v2"
 
 Phase = Literal["provisional", "final"]
 SubjectName = Literal["weights folder", "weights", "ONNX graph", "solver tables", "serving image"]
@@ -35,12 +36,12 @@ class StatementSubject(Strict):
 
 
 class Scope(Strict):
-    """The forgotten class, and how many erasures the model has had."""
+    """The forgotten class and all that the model has forgotten, by their names, and how many erasures the model has had."""
 
     dataset: str = Field(max_length=64)
     scope: Literal["class"]
-    label: int = Field(ge=0)
-    forgotten: tuple[int, ...]
+    label: ClassName
+    forgotten: tuple[ClassName, ...]
     epoch: int = Field(ge=0)
 
 
@@ -59,7 +60,7 @@ class Lineage(Strict):
     version: str = Field(max_length=40)
     weights_sha256: Sha256
     folder_sha256: Sha256
-    forgotten: tuple[int, ...]
+    forgotten: tuple[ClassName, ...]
     epoch: int = Field(ge=0)
 
 
@@ -151,7 +152,7 @@ class Statement(Strict):
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     subject: tuple[StatementSubject, ...] = Field(min_length=1, max_length=8)
-    predicateType: Literal["urn:erasediff:erasure:v1"]  # noqa: N815 - in-toto's own name
+    predicateType: Literal["urn:erasediff:erasure:v2"]  # noqa: N815 - in-toto's own name
     predicate: Predicate
 
     def canonical(self) -> bytes:

@@ -5,15 +5,15 @@ request -> forget set -> erased model -> measurements -> verdict -> exported mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
 
-from erasediff.errors import BadInput, ExitCode
+from erasediff.errors import ExitCode
 from erasediff.records.attacks import Detections
-from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json, load_json
+from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict
+from erasediff.records.names import ClassName, ClassRecord
 
 
 class Verdict(StrEnum):
@@ -30,48 +30,29 @@ class Verdict(StrEnum):
 
 
 class ErasureRequest(Strict):
-    """The class to forget. It never names a person.
+    """The class to forget, by its name. The name may be a person's, so a request stays in the ledger and in the workdir.
 
     Two requests with the same content are the same request: their digest is the idempotency key.
     """
 
     dataset: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
     scope: Literal["class"] = "class"
-    label: int = Field(ge=0)
-
-
-def requests_of(text: str) -> tuple[ErasureRequest, ...]:
-    """Parse the requests of one run from JSON: one request, or a list of requests.
-
-    Raises:
-        BadInput: it is neither.
-    """
-    try:
-        document = load_json(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"the request is not JSON ({error}): correct it and run again.") from None
-    asked = document if isinstance(document, list) else [document]
-    found = tuple(dict.fromkeys(ErasureRequest.parse(one, "the request") for one in asked))
-    if not found or len({request.dataset for request in found}) > 1:
-        raise BadInput("one run erases from one dataset: give at least one request, all of the same dataset.")
-    return found
-
-
-def requests_text(requests: Sequence[ErasureRequest]) -> str:
-    """The JSON that :func:`requests_of` parses."""
-    documents = [request.model_dump(mode="json") for request in requests]
-    return canonical_json(documents[0] if len(documents) == 1 else documents).decode()
+    label: ClassName
 
 
 class PlanRecord(Record):
     """The plan of an attempt, fixed before anything runs.
 
-    ``batch`` names all attempts of the batch, including this one, earliest deadline first; it is empty for a single attempt.
+    ``position`` is that of the class in the model's list: logs, MLflow and Kubeflow are told it in place of the name. ``request_id`` is the
+    digest of the request with that position, by which they know the request: a digest of the name would confirm a guess at the name. ``batch`` names
+    all attempts of the batch, including this one, earliest deadline first; it is empty for a single attempt.
     """
 
     run: str
     attempt: int = Field(ge=1)
     request: ErasureRequest
+    position: int = Field(ge=0)
+    request_id: Sha256
     batch: tuple[str, ...] = ()
     config_digest: Sha256
     policy_digest: Sha256
@@ -79,15 +60,13 @@ class PlanRecord(Record):
     mlflow_run_id: str
 
 
-class ModelRecord(Record):
+class ModelRecord(ClassRecord):
     """A class-conditional diffusion model in diffusers layout, and what it has forgotten.
 
     ``epoch`` counts its erasures; the epoch of the deployed model never decreases.
     """
 
     dataset: str
-    classes: int = Field(ge=2)
-    forgotten: tuple[int, ...] = ()
     epoch: int = Field(default=0, ge=0)
     weights: Pointer
     folder_sha256: Sha256
@@ -238,16 +217,26 @@ MANIFEST = "served.json"
 """The file name of a :class:`ServedModel`; a folder without it is not a model."""
 
 
-class ServedModel(ExportedFiles):
+class Servable(Record):
+    """What decides whether an exported model may be served. It holds no name, so a cluster's objects may hold it."""
+
+    epoch: int = Field(ge=0)
+    onnx: Pointer
+    weights_sha256: Sha256
+    verdict: Verdict
+
+    def servable(self) -> Servable:
+        """This and nothing more, of a record that has more."""
+        return Servable(epoch=self.epoch, onnx=self.onnx, weights_sha256=self.weights_sha256, verdict=self.verdict)
+
+
+class ServedModel(ClassRecord, ExportedFiles, Servable):
     """``served.json``: the manifest of an exported graph that passed; all that a server needs to know.
 
     ``solver`` and ``guidance_scale`` are those that were measured. ``null_row`` says whether the model can be asked for no class: guidance takes it.
     """
 
     dataset: str
-    classes: int = Field(ge=2)
-    forgotten: tuple[int, ...]
-    epoch: int = Field(ge=0)
     null_row: bool = True
     guidance_scale: float = Field(ge=0)
 
@@ -289,9 +278,9 @@ class PromotionRecord(Record):
 
 
 class ForgetOutcome(Strict):
-    """The headline of the forget side."""
+    """The headline of the forget side. ``label`` is the class's name, unknown where a run ended before it could be looked up."""
 
-    label: int
+    label: str | None
     n: int | None
     detections: int | None
     upper: float | None

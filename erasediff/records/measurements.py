@@ -6,6 +6,7 @@ from pydantic import Field
 
 from erasediff.records.attacks import AttackMeasurements, Detections
 from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict
+from erasediff.records.names import ClassName
 
 
 class Probed(Strict):
@@ -115,6 +116,8 @@ class RetainMeasurements(Strict):
 class Measurements(Record):
     """Everything that the gate decides on. A value that was not measured is ``None`` and cannot pass.
 
+    Classes are rows here; ``class_names`` are their names, in order.
+    ``earlier`` are detections of classes that were forgotten before; ``unseen`` are those of them of which the dataset has no picture any more.
     ``reference`` is the base after a little training on retained images; it must pass R1 to R3.
     ``attacks`` are those of tier 2.
     ``unasked`` counts samples of the null row; a model that was trained without one has ``null_row`` false, and is not asked what needs one.
@@ -123,7 +126,7 @@ class Measurements(Record):
     """
 
     label: int
-    classes: int = Field(ge=2)
+    class_names: tuple[ClassName, ...] = Field(min_length=2)
     detector: DetectorQuality
     features: Sha256
     forget_base: Detections | None
@@ -134,6 +137,7 @@ class Measurements(Record):
     probes: tuple[Probed, ...]
     kinship: float | None = None
     earlier: dict[str, Detections] = Field(default_factory=dict)
+    unseen: tuple[int, ...] = ()
     nearest: tuple[int, ...]
     retained: RetainMeasurements
     reference: RetainMeasurements | None

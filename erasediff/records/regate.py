@@ -8,12 +8,14 @@ from erasediff.records.attacks import Detections
 from erasediff.records.base import Record, Sha256, Strict
 from erasediff.records.core import Check, Verdict
 from erasediff.records.measurements import DetectorQuality
+from erasediff.records.names import ClassName
 
 
 class Recalled(Strict):
-    """The detections of a forgotten label on the deployed graph, and the detector's quality."""
+    """The detections of a forgotten class on the deployed graph, and the detector's quality; ``label`` is its row."""
 
     label: int = Field(ge=0)
+    name: ClassName
     found: Detections
     detector: DetectorQuality
 

@@ -1,6 +1,6 @@
 """A person's request from receipt to certificate: states, deadlines and events.
 
-Nothing here names a person: a request has an opaque id and a scope, and reasons are codes.
+Nothing here names who asked: a request has an opaque id and a scope, and reasons are codes. The class may have a person's name.
 """
 
 from __future__ import annotations
@@ -134,7 +134,10 @@ class Approval(Strict):
 
 
 class RequestFacts(Strict):
-    """What others may know about a request; nothing here names a person."""
+    """What others may know about a request; nothing here names who asked.
+
+    ``unchecked``: nobody looked whether a registered model has the class.
+    """
 
     id: RequestId
     regime: Regime
@@ -142,6 +145,7 @@ class RequestFacts(Strict):
     erasure: ErasureRequest
     clocks: Clocks
     state: State
+    unchecked: bool = False
     held: bool = False
     holds: tuple[Reason, ...] = ()
     verdict: Verdict | None = None

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 
 from erasediff.records.base import Sha256, Strict
+from erasediff.records.names import ClassName
 from erasediff.records.yaml import load_yaml, parse_yaml
-
-Label = Annotated[int, Field(strict=True, ge=0)]
 
 
 class ServingRules(Strict):
     """Rules that apply to every model.
 
-    ``suppress`` lists labels that are never served; this works at once, before any erasure. ``revoked`` lists SHA-256 digests of weights or graphs.
+    ``suppress`` names classes that are never served; this works at once, before any erasure. ``revoked`` lists SHA-256 digests of weights or graphs.
     Models below ``minimum_epoch`` may still know forgotten classes and are not served.
     """
 
     minimum_epoch: int = Field(default=0, strict=True, ge=0)
     revoked: tuple[Sha256, ...] = ()
-    suppress: tuple[Label, ...] = ()
+    suppress: tuple[ClassName, ...] = ()
 
 
 def load_rules(path: Path) -> ServingRules:

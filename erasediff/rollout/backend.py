@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from erasediff.cluster.deadline import Deadline
-from erasediff.records.core import ServedModel
+from erasediff.errors import BadInput
+from erasediff.records.base import load_json
+from erasediff.records.core import Servable
 from erasediff.records.serving import ServingRules
 
 PREFIX = "erasediff.io/"
-Admit = Callable[[ServedModel, ServingRules], None]
+Admit = Callable[[Servable, ServingRules], None]
 """Checks a model against rules; raises BadInput if they do not allow it."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A published model and its manifest."""
+    """A published model with its manifest, or with what an object of the cluster says of it: no more than :class:`Servable`."""
 
     uri: str
-    model: ServedModel
+    model: Servable = field(compare=False)
+    servable: Servable = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Leave out what else a manifest holds, such as the names of classes."""
+        object.__setattr__(self, "servable", self.model.servable())
 
     def annotations(self) -> dict[str, str]:
-        """Annotations with the whole manifest, so that a later roll-back can check it against the rules."""
-        return {f"{PREFIX}uri": self.uri, f"{PREFIX}served": self.model.canonical().decode()}
+        """Annotations by which a later roll-back can check the model against the rules."""
+        return {f"{PREFIX}uri": self.uri, f"{PREFIX}served": self.servable.canonical().decode()}
 
 
 def serving_candidate(annotations: dict[str, str] | None) -> Candidate | None:
     """The model that an object with these annotations serves; ``None`` if they are missing."""
     found = annotations or {}
     uri, served = found.get(f"{PREFIX}uri"), found.get(f"{PREFIX}served")
-    return None if uri is None or served is None else Candidate(uri, ServedModel.parse_json(served, f"the annotation {PREFIX}served"))
+    return None if uri is None or served is None else Candidate(uri, _servable(served))
+
+
+def _servable(text: str) -> Servable:
+    """What an annotation says of a model; an earlier version of EraseDiff wrote the whole manifest."""
+    source = f"the annotation {PREFIX}served"
+    try:
+        document = load_json(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{source} is not JSON ({error}): remove the object and roll out again.") from None
+    known = {name: value for name, value in document.items() if name in Servable.model_fields} if isinstance(document, dict) else document
+    return Servable.parse(known, source)
 
 
 class RollOutBackend(Protocol):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from erasediff.cluster.answers import ObjectConflict
 from erasediff.cluster.api import CONFIG_MAP, Cluster, Object
 from erasediff.errors import BadInput
 from erasediff.records.serving import ServingRules, parse_rules
-from erasediff.records.yaml import dump_yaml, edit_yaml
+from erasediff.records.yaml import dump_yaml, edit_yaml, parse_yaml
 
 CONFIG_MAP_NAME, KEY = "erasediff-serving", "rules.yaml"
 
@@ -24,8 +24,8 @@ def raise_epoch(text: str, epoch: int, source: str) -> str | None:
     return None if rules.minimum_epoch >= epoch else _with(text, rules.model_copy(update={"minimum_epoch": epoch}), "minimum_epoch", source)
 
 
-def add_values(text: str, field: Literal["revoked", "suppress"], values: Iterable[Any], source: str) -> str | None:
-    """The rules with more digests revoked or labels suppressed; ``None`` if nothing is new. Comments stay.
+def add_values(text: str, field: Literal["revoked", "suppress"], values: Iterable[str], source: str) -> str | None:
+    """The rules with more digests revoked or classes suppressed; ``None`` if nothing is new. Comments stay.
 
     Raises:
         BadInput: the rules are not valid.
@@ -34,6 +34,26 @@ def add_values(text: str, field: Literal["revoked", "suppress"], values: Iterabl
     present = getattr(rules, field)
     more = sorted(set(values) - set(present))
     return _with(text, rules.model_copy(update={field: (*present, *more)}), field, source) if more else None
+
+
+def name_positions(text: str, lists: Sequence[Sequence[str]], source: str) -> str | None:
+    """The rules with names for positions that an earlier version of EraseDiff suppressed; ``None`` if there are none. Comments stay.
+
+    Rules hold for every model. So a position stands for the class at it in every list.
+
+    Raises:
+        BadInput: a position is beyond every list, or the rules are not valid.
+    """
+    document = parse_yaml(text, source) or {}
+    suppressed = document.get("suppress") or [] if isinstance(document, dict) else []
+    positions = [value for value in suppressed if type(value) is int] if isinstance(suppressed, list) else []
+    if not positions:
+        return None
+    if max(positions) >= max(map(len, lists), default=0):
+        raise BadInput(f"{source} suppresses position {max(positions)}, and no list of classes is that long: give the configuration of its dataset.")
+    named = [names[position] for position in positions for names in lists if position < len(names)]
+    kept = [value for value in suppressed if type(value) is not int]
+    return _with(text, ServingRules.parse(document | {"suppress": list(dict.fromkeys([*kept, *named]))}, source), "suppress", source)
 
 
 def _with(text: str, wanted: ServingRules, field: str, source: str) -> str:
@@ -84,14 +104,22 @@ class ClusterRules:
         named = tuple(digests)
         self._edit(lambda text: add_values(text, "revoked", named, self._source))
 
-    def suppress(self, labels: Iterable[int]) -> None:
-        """Suppress labels.
+    def suppress(self, names: Iterable[str]) -> None:
+        """Suppress classes.
 
         Raises:
             ObjectConflict: see :meth:`revoke`.
         """
-        named = tuple(labels)
+        named = tuple(names)
         self._edit(lambda text: add_values(text, "suppress", named, self._source))
+
+    def name_positions(self, lists: Sequence[Sequence[str]]) -> None:
+        """Put names for the positions that an earlier version of EraseDiff suppressed; see :func:`name_positions`.
+
+        Raises:
+            ObjectConflict: see :meth:`revoke`.
+        """
+        self._edit(lambda text: name_positions(text, lists, self._source))
 
     def raise_minimum(self, epoch: int) -> None:
         """Raise the minimum epoch.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from erasediff.cluster.api import Cluster
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError, RolledBack
-from erasediff.records.core import ServedModel
+from erasediff.records.core import Servable, ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Admit, Candidate, RollOutBackend
@@ -53,23 +53,25 @@ class RollOut:
         """
         # An evicted process may take the whole time of a roll-back, and its lease then expires.
         lease = Lease(self.cluster, f"{self.settings.name}-roll-out", self.owner, self.settings.timeout_seconds + SECONDS)
+        assert isinstance(candidate.model, ServedModel), "what is rolled out has its whole manifest"
+        served = candidate.model
         with lease.held(), raise_on_sigterm("the roll-out"):
             rules = ClusterRules(self.cluster)
             self.admit(candidate.model, rules.read())
             backend = backend_for(self.cluster, self.settings)
             standing = backend.look()
             try:
-                return self._forward(candidate, backend, rules, Deadline(self.settings.timeout_seconds, lease.check))
+                return self._forward(candidate, served, backend, rules, Deadline(self.settings.timeout_seconds, lease.check))
             except BaseException as error:
                 undone = self._back(backend, standing, rules, lease)
                 if not isinstance(error, EraseDiffError | KeyboardInterrupt):
                     raise
                 raise RolledBack(sentence(candidate, self.settings, str(error) or "it was interrupted", undone)) from error
 
-    def _forward(self, candidate: Candidate, backend: RollOutBackend, rules: ClusterRules, deadline: Deadline) -> str:
+    def _forward(self, candidate: Candidate, served: ServedModel, backend: RollOutBackend, rules: ClusterRules, deadline: Deadline) -> str:
         rules.ensure()
         backend.bring_up(candidate, deadline)
-        smoke_test((self.address or backend.address)(), candidate.model, rules.read(), min(self.settings.smoke_seconds, deadline.left()))
+        smoke_test((self.address or backend.address)(), served, rules.read(), min(self.settings.smoke_seconds, deadline.left()))
         backend.share(deadline)
         # The rules may have changed since the first check.
         self.admit(candidate.model, rules.read())
@@ -90,7 +92,7 @@ class RollOut:
             return str(error).rstrip(".")
         return None
 
-    def _refused(self, model: ServedModel, rules: ServingRules) -> str | None:
+    def _refused(self, model: Servable, rules: ServingRules) -> str | None:
         try:
             self.admit(model, rules)
         except BadInput as error:

@@ -10,7 +10,8 @@ from typing import Any
 import requests
 
 from erasediff.errors import EraseDiffError
-from erasediff.records.core import ServedModel
+from erasediff.records.core import Servable, ServedModel
+from erasediff.records.positions import told
 from erasediff.records.serving import ServingRules
 
 _CONNECT_SECONDS = 5
@@ -23,7 +24,7 @@ class SmokeFailed(EraseDiffError):
 
 
 def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: float) -> None:
-    """Check the served digests, one image, and that a suppressed label, if any, is refused.
+    """Check the served digests, one image, and that a suppressed class, if any, is refused.
 
     Args:
         address: the canary's address.
@@ -34,51 +35,64 @@ def smoke_test(address: str, model: ServedModel, rules: ServingRules, seconds: f
     Raises:
         SmokeFailed: an answer is missing or wrong.
     """
-    check_serves(address, model, seconds)
     with _session() as session:
+        served = _json(_answer(session, "GET", f"{address}/served", None, seconds), "/served")
+        check_served(served, model)
+        check_classes(served, model)
         labels = allowed_labels(model, rules)
         if labels:
             answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", request_body(labels[0]), seconds)
             if answer.status_code != 200:
-                raise SmokeFailed(f"the canary answers {answer.status_code} when asked for label {labels[0]}{_reason(answer)}")
+                raise SmokeFailed(f"the canary answers {answer.status_code} when asked for {_told(model, labels[0])}{_reason(answer)}")
             check_images(_json(answer, "infer"))
-        for label in sorted(set(rules.suppress) & set(range(model.classes)))[:1]:
+        for label in [name for name in model.class_names if name in rules.suppress][:1]:
             answer = _answer(session, "POST", f"{address}/v2/models/{MODEL}/infer", request_body(label), seconds)
             if answer.status_code != 403:
-                raise SmokeFailed(f"the canary answers {answer.status_code} and not 403 when asked for label {label}, which is suppressed")
+                raise SmokeFailed(f"the canary answers {answer.status_code} and not 403 when asked for {_told(model, label)}, which is suppressed")
 
 
-def check_serves(address: str, model: ServedModel, seconds: float) -> None:
+def check_serves(address: str, model: Servable, seconds: float) -> None:
     """Raise SmokeFailed unless the server there says within some seconds that it serves exactly this model."""
     with _session() as session:
         served = _json(_answer(session, "GET", f"{address}/served", None, seconds), "/served")
     check_served(served, model)
 
 
-def allowed_labels(model: ServedModel, rules: ServingRules) -> list[int]:
-    """The labels that are not suppressed; forgotten ones come last."""
-    allowed = [label for label in range(model.classes) if label not in rules.suppress]
-    return sorted(allowed, key=lambda label: (label in model.forgotten, label))
+def allowed_labels(model: ServedModel, rules: ServingRules) -> list[str]:
+    """The classes that are not suppressed; forgotten ones come last."""
+    allowed = [name for name in model.class_names if name not in rules.suppress]
+    return sorted(allowed, key=lambda name: name in model.forgotten)
 
 
-def request_body(label: int) -> dict[str, Any]:
-    """A request of the Open Inference Protocol for one image."""
-    inputs = {"label": label, "num_images": 1, "seed": 0}
-    return {"inputs": [{"name": name, "datatype": "INT64", "shape": [1], "data": [value]} for name, value in inputs.items()]}
+def request_body(label: str) -> dict[str, Any]:
+    """A request of the Open Inference Protocol for one image of a class."""
+    inputs = {"label": ("BYTES", label), "num_images": ("INT64", 1), "seed": ("INT64", 0)}
+    return {"inputs": [{"name": name, "datatype": datatype, "shape": [1], "data": [value]} for name, (datatype, value) in inputs.items()]}
 
 
-def check_served(served: dict[str, Any], model: ServedModel) -> None:
+def _told(model: ServedModel, label: str) -> str:
+    """A class by its position: why a roll-out failed is logged by pods, and its name may be a person's."""
+    return told([model.class_names.index(label)], model.dataset)
+
+
+def check_served(served: dict[str, Any], model: Servable) -> None:
     """Raise SmokeFailed unless the server serves exactly this model."""
     wanted = {
         "onnx_sha256": model.onnx.sha256,
         "weights_sha256": model.weights_sha256,
         "epoch": model.epoch,
         "verdict": str(model.verdict),
-        "forgotten": list(model.forgotten),
     }
     for name, value in wanted.items():
         if served.get(name) != value:
             raise SmokeFailed(f"the canary serves {name} {_short(served.get(name))}, but {_short(value)} was published")
+
+
+def check_classes(served: dict[str, Any], model: ServedModel) -> None:
+    """Raise SmokeFailed unless the server knows the same classes; it does not say which, for pods log it."""
+    for name in ("class_names", "forgotten"):
+        if served.get(name) != list(getattr(model, name)):
+            raise SmokeFailed(f"the canary serves other {name} than were published")
 
 
 def check_images(answer: dict[str, Any]) -> None:

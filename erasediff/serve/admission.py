@@ -8,7 +8,7 @@ from pathlib import Path
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_file
 from erasediff.records.base import MAX_DOCUMENT_BYTES
-from erasediff.records.core import MANIFEST, ServedModel, Verdict
+from erasediff.records.core import MANIFEST, Servable, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import SolverTable, load_table
 
@@ -46,7 +46,7 @@ def admit(folder: Path, rules: ServingRules) -> Admitted:
     return Admitted(model, folder / Path(model.onnx.uri).name, decoder, table)
 
 
-def check_servable(model: ServedModel, rules: ServingRules) -> None:
+def check_servable(model: Servable, rules: ServingRules) -> None:
     """Check that the rules allow a model; repeated whenever the rules change.
 
     Raises:

@@ -74,12 +74,12 @@ class Api:
         return {"name": NAME, "ready": True}
 
     async def served(self) -> dict[str, Any]:
-        """The served model, its verdict, and the suppressed labels."""
+        """The served model, its verdict, and those of its classes that are suppressed."""
         guard = self._predictor.guard
         model = guard.model
         return {
             "dataset": model.dataset,
-            "classes": model.classes,
+            "class_names": list(model.class_names),
             "forgotten": list(model.forgotten),
             "epoch": model.epoch,
             "onnx_sha256": model.onnx.sha256,
@@ -92,7 +92,7 @@ class Api:
         }
 
     async def infer(self, request: Request, model_name: ModelName) -> Response:
-        """Draw images of a label."""
+        """Draw images of a class."""
         with timed_request() as answer:
             try:
                 found = await self._infer(request, model_name)

@@ -27,12 +27,13 @@ class ServingGuard:
             return str(error)
         return None
 
-    def suppressed(self) -> tuple[int, ...]:
-        """The suppressed labels; all labels if the rules cannot be read."""
+    def suppressed(self) -> tuple[str, ...]:
+        """The classes of the model that are suppressed; all of them if the rules cannot be read."""
         try:
-            return tuple(sorted(set(self.rules.now().suppress)))
+            suppressed = self.rules.now().suppress
         except EraseDiffError:
-            return tuple(range(self.model.classes))
+            return self.model.class_names
+        return tuple(name for name in self.model.class_names if name in suppressed)
 
     def check(self, asked: SamplingRequest) -> None:
         """Check a request.
@@ -49,15 +50,16 @@ class ServingGuard:
 
 
 def check_suppressed(asked: SamplingRequest, model: ServedModel, rules: ServingRules) -> None:
-    """Refuse a suppressed label, and every request that may return a suppressed class that the model still knows.
+    """Refuse a suppressed class, and every request that may return a suppressed class that the model still knows.
 
     The null label may return any class, and guidance below 1 mixes the null label in (Ho and Salimans 2022, eq. 6).
 
     Raises:
         Refused: 403.
     """
-    if asked.label in rules.suppress:
-        raise Refused(403, f"label {asked.label} is suppressed: request another one.")
-    known = set(rules.suppress) & set(range(model.classes)) - set(model.forgotten)
-    if known and (asked.label >= model.classes or not asked.guidance >= 1):
-        raise Refused(403, "the model still knows a suppressed label: request another label by its number, with guidance of 1 or more.")
+    name = model.class_names[asked.label] if asked.label < model.classes else None
+    if name in rules.suppress:
+        raise Refused(403, f"class {name!r} is suppressed: request another one.")
+    known = set(rules.suppress) & set(model.class_names) - set(model.forgotten)
+    if known and (name is None or not asked.guidance >= 1):
+        raise Refused(403, "the model still knows a suppressed class: request another class by its name, with guidance of 1 or more.")

@@ -20,7 +20,7 @@ _REQUEST = {
     "type": "object",
     "required": ["inputs"],
     "properties": {"id": {"type": ["string", "null"]}, "inputs": {"type": "array", "items": _TENSOR, "minItems": 1}},
-    "example": {"inputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [3]}]},
+    "example": {"inputs": [{"name": "label", "datatype": "BYTES", "shape": [1], "data": ["3"]}]},
 }
 _RESPONSE = {
     "type": "object",

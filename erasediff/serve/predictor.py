@@ -19,7 +19,7 @@ NAME, OUTPUT = "erasediff", "images"
 
 
 class Predictor(Model):  # type: ignore[misc]
-    """Images of a label, as ``uint8 [N,H,W,C]``."""
+    """Images of a class, as ``uint8 [N,H,W,C]``."""
 
     def __init__(self, guard: ServingGuard, limits: Limits, batcher: Batcher, image_shape: tuple[int, int, int]) -> None:
         super().__init__(NAME)
@@ -49,11 +49,13 @@ class Predictor(Model):  # type: ignore[misc]
         unknown = [output.name for output in payload.request_outputs or [] if output.name != OUTPUT]
         if unknown:
             raise Refused(422, f"output {str(unknown[0])[:40]!r} is not known: the output is {OUTPUT}.")
-        asked = parse_inputs([Tensor(given.name, given.datatype, values_of(given)) for given in payload.inputs], self._defaults)
+        asked = parse_inputs(
+            [Tensor(given.name, given.datatype, values_of(given)) for given in payload.inputs], self._defaults, self.guard.model.class_names
+        )
         self._limits.check(asked)
         self.guard.check(asked)
         images = await asyncio.wrap_future(self._batcher.submit(asked))
-        self.guard.check(asked)  # the label may have been suppressed while the request waited
+        self.guard.check(asked)  # the class may have been suppressed while the request waited
         return response(payload, images)
 
 

@@ -18,10 +18,10 @@ class Refused(EraseDiffError):
 
 @dataclass(frozen=True)
 class SamplingRequest:
-    """A request for images of one label.
+    """A request for images of one class.
 
     Attributes:
-        label: the class; the number of classes is the null label.
+        label: the row of the class; the number of classes is the null label.
         count: how many images.
         seed: the first image's seed; it increases by 1 per image, so a request for two images equals two requests for one.
         solver: the solver and its number of denoiser calls, ``NAME-STEPS``.
@@ -44,7 +44,6 @@ class SamplingRequest:
 class Limits:
     """The limits of a request."""
 
-    classes: int
     max_images: int
     max_guidance: float
     solver: str
@@ -55,7 +54,6 @@ class Limits:
         Raises:
             Refused: 422; the message says what is allowed.
         """
-        self._within("label", asked.label, 0, self.classes)
         self._within("num_images", asked.count, 1, self.max_images)
         self._within("seed", asked.seed, 0, 2**53 - 1)
         self._within("guidance", asked.guidance, 0, self.max_guidance)

@@ -1,4 +1,4 @@
-"""The serving rules: reloaded when their file changes, so that labels are suppressed without a restart."""
+"""The serving rules: reloaded when their file changes, so that classes are suppressed without a restart."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,10 @@ from erasediff.data.twins import TWINS, check_apart
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
-from erasediff.records.core import BaseRecord, ErasureRequest, ModelRecord, PlanRecord, PromotionRecord
+from erasediff.records.core import BaseRecord, ErasureRequest, PlanRecord, PromotionRecord
+from erasediff.records.names import shown_names
 from erasediff.records.policy import GatePolicy
+from erasediff.records.positions import PositionedRequest, positioned_requests, told
 from erasediff.tracking import CHAMPION, Tracking
 
 
@@ -38,7 +40,7 @@ def check_prerequisites(
         The attempt at the first request; its plan names the others.
 
     Raises:
-        BadInput: the dataset, the label, the registry or the remote cannot be used.
+        BadInput: the dataset, a class, the registry or the remote cannot be used.
     """
     dataset = load_dataset(config.dataset)
     if dataset.name != requests[0].dataset:
@@ -51,18 +53,21 @@ def check_prerequisites(
     version = tracking.alias(config.model_name, CHAMPION)
     if (run := _unfinished(workdir, requests, config, policy, name, version)) is not None:
         return workdir.select(run)
-    forgotten = _forgotten(version)
+    model = None if version is None else tracking.recorded_model(version)
+    if model is not None:
+        dataset = dataset.in_order_of(model)
     (workdir.root / TWINS).unlink(missing_ok=True)
-    _check_scope(workdir, dataset, requests, config, forgotten)
+    _check_scope(workdir, dataset, requests, config, () if model is None else model.forgotten)
     _try_judges(config, dataset)
     if version is None and config.base_training is None:
         raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
     numbers = [len(workdir.attempts_at(request.digest())) + 1 for request in requests]
-    names = [name or f"{request.digest()[:16]}-{number}" for request, number in zip(requests, numbers, strict=True)]
+    asked = [PositionedRequest.of(request, dataset.class_names) for request in requests]
+    names = [name or f"{one.digest()[:16]}-{number}" for one, number in zip(asked, numbers, strict=True)]
     batch = tuple(names) if len(names) > 1 else ()
     opened = [
-        _open(workdir, PlannedAttempt(request, number, folder, batch), config, policy, dataset, tracking)
-        for request, number, folder in reversed(list(zip(requests, numbers, names, strict=True)))
+        _open(workdir, PlannedAttempt(request, one, number, folder, batch), config, policy, dataset, tracking)
+        for request, one, number, folder in reversed(list(zip(requests, asked, numbers, names, strict=True)))
     ]
     return opened[-1]
 
@@ -72,36 +77,42 @@ class PlannedAttempt:
     """An attempt that is about to be opened."""
 
     request: ErasureRequest
+    asked: PositionedRequest
     number: int
     name: str
     batch: tuple[str, ...]
 
 
 def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: GatePolicy, dataset: ImageDataset, tracking: Tracking) -> Attempt:
-    request, key = attempt.request, secret_key()
-    title = f"class {request.label} of {request.dataset}, attempt {attempt.number}"
-    mlflow_run = tracking.start_run(title, {"erasediff.request": request.digest(), "erasediff.version": __version__})
+    request, asked, key = attempt.request, attempt.asked, secret_key()
+    title = f"{told([asked.position], request.dataset)}, attempt {attempt.number}"
+    mlflow_run = tracking.start_run(title, {"erasediff.request": asked.digest(), "erasediff.version": __version__})
     plan = PlanRecord(
         made_from={"dataset": dataset.digest()},
         run=attempt.name,
         attempt=attempt.number,
         request=request,
+        position=asked.position,
+        request_id=asked.digest(),
         batch=attempt.batch,
         config_digest=config.digest(),
         policy_digest=policy.digest(),
         seed_commitment=seed_commitment(key),
         mlflow_run_id=mlflow_run,
     )
-    tracking.log_params(mlflow_run, _flat(config.shown()) | {"policy": policy.digest(), "label": request.label})
+    tracking.log_params(mlflow_run, _flat(config.shown()) | {"policy": policy.digest(), "label": asked.position})
     return workdir.open_attempt(plan, config, policy, key)
 
 
-def _check_scope(workdir: Workdir, dataset: ImageDataset, requests: Sequence[ErasureRequest], config: RunConfig, forgotten: tuple[int, ...]) -> None:
-    for request in requests:
-        if request.label >= dataset.classes:
-            # Names of classes may name people, and Kubeflow keeps the logs of this step.
-            raise BadInput(f"class {request.label} is not in dataset {dataset.name!r}: choose a position from 0 to {dataset.classes - 1}.")
-        split = split_dataset(dataset.labels, request.label, (*forgotten, *(other.label for other in requests if other != request)))
+def _check_scope(workdir: Workdir, dataset: ImageDataset, requests: Sequence[ErasureRequest], config: RunConfig, forgotten: Sequence[str]) -> None:
+    rows = {request: dataset.class_names.index(dataset.class_called(request.label)) for request in requests}
+    gone = [dataset.class_names.index(name) for name in forgotten]
+    for request, row in rows.items():
+        if row in gone:
+            raise BadInput(f"class {shown_names([request.label])} is already forgotten: choose another class.")
+        if not (dataset.labels == row).any():
+            raise BadInput(f"the dataset has no image of class {shown_names([request.label])}, so there is nothing to forget: choose another class.")
+        split = split_dataset(dataset.labels, row, (*gone, *(other for other in rows.values() if other != row)))
         check_apart(dataset, split, workdir.root)
     partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
 
@@ -116,11 +127,6 @@ def _try_judges(config: RunConfig, dataset: ImageDataset) -> None:
     check_paths(config, dataset.classes, torch.from_numpy(np.array(dataset.images[:TRIED])))
 
 
-def _forgotten(version: object | None) -> tuple[int, ...]:
-    tags = getattr(version, "tags", {}) or {}
-    return ModelRecord.parse_json(tags["erasediff.model"], "the champion's tag erasediff.model").forgotten if "erasediff.model" in tags else ()
-
-
 def _unfinished(
     workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None, version: object | None
 ) -> Attempt | None:
@@ -129,7 +135,11 @@ def _unfinished(
     champion = str(getattr(version, "version", ""))
     for run in reversed(runs):
         plan, base, promotion = run.plan(), run.find(BaseRecord), run.find(PromotionRecord)
-        same = set(requests_in(run)) == set(requests) and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
+        same = (
+            not run.of_former_version
+            and set(requests_in(run)) == set(requests)
+            and (plan.config_digest, plan.policy_digest) == (config.digest(), policy.digest())
+        )
         current = base is None or base.version == champion or (promotion is not None and promotion.version == champion)
         if same and current:
             return lead_of(run)
@@ -145,3 +155,20 @@ def _flat(document: dict[str, object], prefix: str = "") -> dict[str, object]:
     for key, value in document.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def named_requests(workdir: Workdir, text: str, config: RunConfig) -> tuple[ErasureRequest, ...]:
+    """The requests that Kubeflow was handed by positions, with the names of their classes.
+
+    Raises:
+        BadInput: they do not follow their schema, or their list of classes is neither the model's nor the dataset's.
+    """
+
+    def lists() -> Iterator[tuple[str, ...]]:
+        tracking = Tracking(workdir.root)
+        version = tracking.alias(config.model_name, CHAMPION)
+        if version is not None:
+            yield tracking.recorded_model(version).class_names
+        yield load_dataset(config.dataset).class_names
+
+    return tuple(request.named(lists()) for request in positioned_requests(text))

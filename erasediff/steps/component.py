@@ -15,15 +15,15 @@ from erasediff.attempts.journal import failure_recorded, journaled, opened_no_at
 from erasediff.attempts.workdir import Workdir
 from erasediff.environment import close_umask, in_pod
 from erasediff.errors import EraseDiffError, NotPassed
-from erasediff.files import write_atomic
 from erasediff.logs import LastWords, report_failure, whole_log_to
 from erasediff.progress import say, shown_by
-from erasediff.records.base import Record
+from erasediff.records.base import Record, Strict
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest, Failure, Verdict, requests_of, requests_text, verdict_in
+from erasediff.records.core import ErasureRequest, Failure, Verdict, verdict_in
 from erasediff.records.policy import GatePolicy
 from erasediff.records.sizes import TrainingSize
 from erasediff.steps.batches import next_batch
+from erasediff.steps.check_prerequisites import named_requests
 from erasediff.steps.headline import headline_of
 from erasediff.steps.perform import close_attempt, current_attempt_for, open_attempt, perform_batch
 from erasediff.steps.request_lifecycle import answered_requests
@@ -51,9 +51,10 @@ class Done:
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a run as JSON, from the pipeline's parameters; an empty ``request`` means the next batch of the ledger.
+    """The documents of a run as JSON, from the pipeline's parameters.
 
-    ``if_busy`` says what a run does that finds another one in its workdir: ``skip``, as the runs of a schedule do, or ``fail``.
+    ``request`` tells classes by positions; an empty one means the next batch of the ledger. ``if_busy`` says what a run does that finds another one
+    in its workdir: ``skip``, as the runs of a schedule do, or ``fail``.
     """
 
     request: str
@@ -61,13 +62,20 @@ class Documents:
     policy: str
     if_busy: str = "fail"
 
-    def parsed(self, request: str) -> tuple[tuple[ErasureRequest, ...], RunConfig, GatePolicy]:
-        """Parse a request's JSON, the config and the policy.
+    def parsed(self) -> tuple[RunConfig, GatePolicy]:
+        """Parse the config and the policy.
 
         Raises:
             BadInput: one of them does not follow its schema.
         """
-        return requests_of(request), RunConfig.parse_json(self.config, "the config"), GatePolicy.parse_json(self.policy, "the policy")
+        return RunConfig.parse_json(self.config, "the config"), GatePolicy.parse_json(self.policy, "the policy")
+
+
+class TakenRequests(Strict):
+    """What a run is to erase, with the names of the classes; ``handed`` is the request in the pipeline's parameters. It never leaves the workdir."""
+
+    handed: str
+    requests: tuple[ErasureRequest, ...]
 
 
 def perform_component(name: str, workdir: str, *, run: str = "", documents: Documents | None = None, size: Mapping[str, str] | None = None) -> Done:
@@ -161,26 +169,26 @@ def _check_passed(row: Step, records: Sequence[Record], workdir: Workdir) -> Non
 
 
 def _open(workdir: Workdir, documents: Documents, size: TrainingSize | None) -> Done:
-    asked = documents.request or _next_requests(workdir, documents)
-    if asked and size is not None and in_pod():
+    requests = _requests(workdir, documents)
+    if requests and size is not None and in_pod():
         from erasediff.cluster.nodes import check_nodes  # imports the Kubernetes client
 
         with failure_recorded(step_for(Role.OPENS).name, workdir.root):
             check_nodes(size.resources(), size.told())
-    return Done(open_attempt(workdir, *documents.parsed(asked)).name if asked else "")
+    return Done(open_attempt(workdir, requests, *documents.parsed()).name if requests else "")
 
 
-def _next_requests(workdir: Workdir, documents: Documents) -> str:
-    """The requests of the next batch as JSON, empty if there are none; also written to a file for the exit handler."""
+def _requests(workdir: Workdir, documents: Documents) -> tuple[ErasureRequest, ...]:
+    """The requests of this run; none if none is open. They are also written to a file for the exit handler."""
     workdir.batch_file.unlink(missing_ok=True)
-    dataset = RunConfig.parse_json(documents.config, "the config").dataset.name
+    config, _ = documents.parsed()
     with failure_recorded(step_for(Role.OPENS).name, workdir.root):
-        batch = next_batch(workdir, dataset)
-    if not batch:
-        say(f"no open requests for {dataset}: every accepted request is fulfilled or held.")
-        return ""
-    write_atomic(workdir.batch_file, requests_text(batch).encode())
-    return requests_text(batch)
+        requests = named_requests(workdir, documents.request, config) if documents.request else next_batch(workdir, config.dataset.name)
+    if requests:
+        TakenRequests(handed=documents.request, requests=requests).write(workdir.batch_file)
+    else:
+        say(f"no open requests for {config.dataset.name}: every accepted request is fulfilled or held.")
+    return requests
 
 
 def _regate(workdir: Workdir, documents: Documents) -> Done:
@@ -198,12 +206,13 @@ def _regate(workdir: Workdir, documents: Documents) -> Done:
 
 
 def _close(workdir: Workdir, documents: Documents) -> Done:
-    asked = documents.request or (workdir.batch_file.read_text() if workdir.batch_file.is_file() else "")
-    if not asked:
+    taken = TakenRequests.read(workdir.batch_file) if workdir.batch_file.is_file() else None
+    requests = () if taken is None or taken.handed != documents.request else taken.requests
+    if not (requests or documents.request):
         say("there was no request, so there is no outcome.")
         return Done()
-    requests, config, policy = documents.parsed(asked)
-    outcome = close_attempt(workdir, current_attempt_for(workdir, requests, config, policy), requests)
+    attempt = current_attempt_for(workdir, requests, *documents.parsed()) if requests else None
+    outcome = close_attempt(workdir, attempt, requests)
     if outcome.report is not None:
         return Done(report=workdir.report.read_bytes())
     return Done() if outcome.error is None else Done(report=_page(outcome.error))

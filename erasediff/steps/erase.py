@@ -8,7 +8,7 @@ import torch
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.data.commitment import indices_commitment, read_key
-from erasediff.data.datasets import load_dataset
+from erasediff.data.datasets import dataset_of
 from erasediff.data.shards import unpack
 from erasediff.data.split import partition
 from erasediff.errors import IntegrityError
@@ -60,7 +60,7 @@ def erase(attempt: Attempt) -> ErasedRecord | None:
 
 def _kept(attempt: Attempt, base: BaseRecord, model: Model, result: ErasureResult) -> ErasedRecord:
     forgotten = (*base.model.forgotten, *(one.plan().request.label for one in batch_of(attempt)))
-    saved = save_model(model.with_network(result.model), attempt.workdir.models, base.model.dataset, forgotten)
+    saved = save_model(model.with_network(result.model), attempt.workdir.models, base.model.dataset, base.model.class_names, forgotten)
     _log(attempt, result)
     return ErasedRecord(
         model=saved.model_copy(update={"epoch": base.model.epoch + 1}),
@@ -73,18 +73,18 @@ def _kept(attempt: Attempt, base: BaseRecord, model: Model, result: ErasureResul
 
 
 def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord, model: Model) -> ErasureData:
-    dataset = load_dataset(config.dataset)
+    dataset = dataset_of(config.dataset, base.model)
     train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     batch = batch_of(attempt)
     forget = [model.encode(_fetch_forget_images(one, train)) for one in batch]
     retain = np.intersect1d(_retained(attempt, base, dataset.labels), train)
     return ErasureData(
         forget=torch.cat(forget),
-        forget_labels=torch.cat([torch.full((len(images),), one.plan().request.label) for one, images in zip(batch, forget, strict=True)]),
+        forget_labels=torch.cat([torch.full((len(images),), one.plan().position) for one, images in zip(batch, forget, strict=True)]),
         retain=model.encode(torch.from_numpy(dataset.images[retain])),
         retain_labels=torch.from_numpy(dataset.labels[retain]),
         null_row=model.null_row,
-        earlier=base.model.forgotten,
+        earlier=base.model.rows_forgotten,
     )
 
 

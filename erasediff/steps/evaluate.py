@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from erasediff.attempts.attempt import Attempt
+from erasediff.data.datasets import dataset_of
 from erasediff.evaluate.attacks import Suspect
 from erasediff.evaluate.battery import attack, suspects
 from erasediff.evaluate.detectors import Detector
@@ -47,12 +48,12 @@ def evaluate(attempt: Attempt) -> Measurements:
         BadInput: an earlier step is missing.
     """
     base, erased = attempt.need(BaseRecord), attempt.need(ErasedRecord)
-    config, policy, label = attempt.config(), attempt.policy(), attempt.plan().request.label
+    config, policy, label = attempt.config(), attempt.policy(), attempt.plan().position
     device = resolve_device(config.device)
-    real = real_images(config)
+    real = real_images(dataset_of(config.dataset, base.model), config.dataset)
     detector = classifier(attempt, real)
     before, after = (load_model(attempt.workdir.models, record.model).sampled_by(config.sampler) for record in (base, erased))
-    retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
+    retained = [c for c in range(real.classes) if c not in erased.model.rows_forgotten]
 
     watch = watch_for(detector, real, label, retained, policy)
     exam = Examination(
@@ -70,11 +71,13 @@ def evaluate(attempt: Attempt) -> Measurements:
     of_base = sample_model(exam, replace(suspect, model=before), "base")
     of_erased = sample_model(exam, suspect, "erased")
     reference = exam.kept(train_reference(exam, before, device), device, "reference")
-    earlier = {str(c): _still_forgotten(attempt, detector, real, after.source(device), c, retained) for c in base.model.forgotten}
+    seen = [c for c in base.model.rows_forgotten if (real.holdout_labels == c).any()]
+    earlier = {str(c): _still_forgotten(attempt, detector, real, after.source(device), c, retained) for c in seen}
     grid = _keep_grid(attempt, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
     measured = compare(exam, of_base, of_erased, reference, earlier, grid)
     further = sample_further(exam, before.source(device), after.source(device), measured.retained.accuracy)
-    measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further})})
+    unseen = tuple(c for c in base.model.rows_forgotten if c not in seen)
+    measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further}), "unseen": unseen})
     if policy.tier == 2:
         measured = measured.model_copy(update={"attacks": _attacked(exam, suspect, config, of_base, of_erased)})
     _log(attempt, measured)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of
 from erasediff.attempts.tries import record_try
+from erasediff.data.datasets import dataset_of
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
@@ -41,7 +42,7 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     erased, verdict = attempt.need(ErasedRecord), attempt.need(VerdictRecord)
     if verdict.verdict is not Verdict.PASS:
         raise BadInput(f"the gate's verdict on run {attempt.name} is {verdict.verdict}: only a model that passed is exported.")
-    config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().request.label
+    config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().position
     model = load_model(attempt.workdir.models, erased.model)
     path, solvers, decoder = attempt.folder / ONNX, attempt.folder / SOLVERS, attempt.folder / DECODER
     table = solver_table(config.sampler.scheduler, config.sampler.steps, model.schedule)
@@ -56,12 +57,12 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
         _take_graph(attempt)
     parity = measure_parity(model, OnnxDenoiser(path))
     served = Served(OnnxGraph(path), table, model.null_row, config.sampler, OnnxDecoder(decoder) if model.latent else None)
-    real = real_images(config)
-    retained = [c for c in range(real.classes) if c not in erased.model.forgotten]
+    real = real_images(dataset_of(config.dataset, erased.model), config.dataset)
+    retained = [c for c in range(real.classes) if c not in erased.model.rows_forgotten]
     watch = watch_for(classifier(attempt, real), real, label, retained, policy)
     found = served.count(watch, policy.export.n, "F8", attempt.evaluation_key(), "ONNX: forgotten label")
     rounded = _with_rounded_weights(attempt, served, watch) if policy.tier == 2 else None
-    decision = run_export_gate(policy, label, found, parity, rounded)
+    decision = run_export_gate(policy, attempt.plan().request.label, found, parity, rounded)
     record_try(attempt, "export_onnx", decision.verdict)
     log_checks(attempt, decision.checks, policy.alpha)
     record = ExportedRecord(
@@ -103,7 +104,7 @@ def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale
     return ServedModel(
         made_from={"erased": erased.digest()},
         dataset=model.dataset,
-        classes=model.classes,
+        class_names=model.class_names,
         forgotten=model.forgotten,
         epoch=model.epoch,
         onnx=exported.onnx,

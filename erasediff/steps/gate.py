@@ -39,8 +39,8 @@ def gate(attempt: Attempt) -> VerdictRecord:
 
 def history_of(attempt: Attempt, base: BaseRecord) -> History:
     """What earlier attempts and erasures mean for this gate."""
-    beside = tuple(other.plan().request.label for other in others_of(attempt))
-    return History(base.model.forgotten, base.drift, tries(attempt), beside)
+    beside = tuple(other.plan().position for other in others_of(attempt))
+    return History(base.model.rows_forgotten, base.drift, tries(attempt), beside)
 
 
 def check_judges(attempt: Attempt, base: BaseRecord, measured: Measurements) -> None:

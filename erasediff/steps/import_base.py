@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from erasediff.models.bring import bring
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.family import Model
 from erasediff.records.config import RunConfig
+from erasediff.records.names import ClassRecord
 from erasediff.records.policy import GatePolicy
 from erasediff.steps.judges import classifier_of
 from erasediff.steps.sample import write_png
@@ -50,7 +51,9 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GatePolicy, sheet: Path | None = None) -> Imported:
+def import_base(
+    workdir: Workdir, folder: Path, config: RunConfig, policy: GatePolicy, sheet: Path | None = None, classes: Sequence[str] | None = None
+) -> Imported:
     """Check a model, sample every class of it, and register it as the champion of the configuration's model name.
 
     Args:
@@ -59,6 +62,7 @@ def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GateP
         config: names the model, the dataset of its classes and the sampler.
         policy: how often a base has to make a class (C0).
         sheet: a PNG file for a few samples of every class; none if unset.
+        classes: the names of the model's classes in its order; the dataset's if unset.
 
     Raises:
         BadInput: the model cannot be used, is of other classes than the dataset, does not make one of them, or there is a champion already.
@@ -68,10 +72,12 @@ def import_base(workdir: Workdir, folder: Path, config: RunConfig, policy: GateP
         raise BadInput(f"MLflow has a champion of {config.model_name!r} already: set another model_name in the config.")
     check_new_base(tracking, config)
     dataset = load_dataset(config.dataset)
+    if classes is not None:
+        dataset = dataset.in_order_of(ClassRecord.parse({"class_names": classes}, "the list of classes"))
     brought = bring(folder, dataset.classes)
     model = brought.model.sampled_by(config.sampler)
     _check_fits(model, dataset, folder)
-    real = real_images(config)
+    real = real_images(dataset, config.dataset)
     labels = torch.arange(dataset.classes).repeat_interleave(_SAMPLES)
     seeds = check_seeds(evaluation_key(config.seed), "import", len(labels))
     images = draw_samples(model.source(resolve_device(config.device)), labels, seeds, config.sampler, "sampling every class")
@@ -107,5 +113,5 @@ def _check_made(made: Mapping[str, float], policy: GatePolicy, config: RunConfig
         raise BadInput(
             f"the model does not make {', '.join(missing)}: the gate asks for {least:.0%} of its samples (C0), so no erasure could be judged; "
             f"train it longer, raise sampler.steps ({config.sampler.steps}) or sampler.guidance_scale ({config.sampler.guidance_scale:g}), or check "
-            "that its classes are in the order of the dataset's."
+            "that its classes are in the order of --classes, or of the dataset's."
         )

@@ -22,6 +22,7 @@ from erasediff.records.base import Record
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, Outcome, Verdict, verdict_in
 from erasediff.records.policy import GatePolicy
+from erasediff.records.positions import told
 from erasediff.records.requests import Reason
 from erasediff.records.sizes import TrainingSize
 from erasediff.records.trainjob import TrainJobSettings
@@ -67,7 +68,8 @@ def perform(row: Step, attempt: Attempt, size: TrainingSize | None = None) -> Re
         EraseDiffError: the step's error; the message is in the attempt's folder too.
         BadInput: another process has locked the attempt; nothing was written.
     """
-    of = _classes((attempt.plan().request,))
+    plan = attempt.plan()
+    of = told([plan.position], plan.request.dataset)
     trainjob = TrainJobSettings.from_environment(size) if size is not None and row.distributed and attempt == lead_of(attempt) else None
     busy = f"a step of run {attempt.name} is under way in another process: wait for its end and run the same command again."
     started = time.monotonic()
@@ -86,11 +88,6 @@ def perform(row: Step, attempt: Attempt, size: TrainingSize | None = None) -> Re
         words = headline_of(record, attempt.workdir).words
         came_out.result, came_out.digest = words if found is None else f"recorded before, {words}", record.digest()
     return record
-
-
-def _classes(requests: Sequence[ErasureRequest]) -> str:
-    """The classes of requests, for people."""
-    return f"{'class' if len(requests) == 1 else 'classes'} {', '.join(str(one.label) for one in requests)}"
 
 
 def _run_here(row: Step, attempt: Attempt) -> Record:
@@ -150,7 +147,7 @@ def _perform_each(row: Step, batch: Sequence[Attempt]) -> tuple[Record, ...]:
         try:
             records.append(perform(row, one))
         except EraseDiffError as error:
-            say(f"erasediff {row.command}: class {one.plan().request.label}: {error}")
+            say(f"erasediff {row.command}: class at position {one.plan().position}: {error}")
             failures.append(error)
     if not records:
         raise failures[0]
@@ -171,7 +168,7 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
     row = step_for(Role.OPENS)
     (workdir.root / FAILURE).unlink(missing_ok=True)
     started = time.monotonic()
-    with journaled(row.name, workdir.root, _classes(requests)) as came_out:
+    with journaled(row.name, workdir.root, f"{len(requests)} of the classes of {requests[0].dataset}") as came_out:
         attempt: Attempt = row.function(workdir, requests, config, policy, name)
         for one in batch_of(attempt):
             retried(partial(take_requests, one))  # one that was taken is found
@@ -190,11 +187,16 @@ def close_attempt(workdir: Workdir, attempt: Attempt | None, requests: Sequence[
         EraseDiffError: the outcome or the report cannot be written.
     """
     row = step_for(Role.CLOSES)
-    folder, name = (workdir.root, "") if attempt is None else (attempt.folder, attempt.name)
-    with journaled(row.name, folder, _classes(requests), name) as came_out:
+    folder, name, of = (workdir.root, "", "") if attempt is None else (attempt.folder, attempt.name, _told(attempt))
+    with journaled(row.name, folder, of, name) as came_out:
         outcome: Outcome = row.function(workdir, attempt, requests)
         came_out.result = outcome_in_words(outcome)
     return outcome
+
+
+def _told(attempt: Attempt) -> str:
+    """The classes of a batch, without their names: logs are kept by others."""
+    return told([one.plan().position for one in batch_of(attempt)], attempt.plan().request.dataset)
 
 
 def current_attempt_for(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy) -> Attempt | None:

@@ -10,14 +10,14 @@ from erasediff.errors import BadInput, EraseDiffError, PurgeUnfinished, Unreacha
 from erasediff.evidence.purge.artifacts import artifacts_store
 from erasediff.evidence.purge.attempts import cache_store, workdir_store
 from erasediff.evidence.purge.engine import Purged, preview_stores, purge_stores
-from erasediff.evidence.purge.grids import remove_label
+from erasediff.evidence.purge.grids import remove_class
 from erasediff.evidence.purge.keys import keys_store
 from erasediff.evidence.purge.models import models_store
 from erasediff.evidence.purge.pipeline import pipeline_store
 from erasediff.evidence.purge.places import owned_store, published_store, remote_store
 from erasediff.evidence.purge.registry import registry_store
 from erasediff.evidence.purge.store import RETRY_LATER, Store
-from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of, survey
+from erasediff.evidence.purge.survey import Subject, Survey, is_open, survey
 from erasediff.evidence.served_rules import revoke
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
@@ -106,10 +106,11 @@ def _subject(run: Attempt, tracking: Tracking) -> Subject:
     """
     plan, name = run.plan(), run.need(RegisteredRecord).name
     champion = tracking.alias(name, CHAMPION)
-    model = None if champion is None else model_of(champion)
+    model = None if champion is None else tracking.recorded_model(champion)
     if model is None or plan.request.label not in model.forgotten or model.epoch < run.need(ErasedRecord).model.epoch:
         raise BadInput(
-            f"the champion of {name!r} has not forgotten label {plan.request.label}: run `erasediff promote` first; nothing is purged before that."
+            f"the champion of {name!r} has not forgotten the class at position {plan.position}: "
+            "run `erasediff promote` first; nothing is purged before that."
         )
     attempts = tuple(run.workdir.attempts_at(plan.request.digest()))
     for attempt in attempts:
@@ -167,7 +168,7 @@ def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store,
     remote = forget_store(run, plan)
     recorded = frozenset(record.remote for attempt in subject.attempts if (record := attempt.find(ForgetSetRecord)) is not None)
     needed = [str(run.workdir.root), remote.url.rstrip("/").rpartition("/")[0], *(p for p in (config.dataset.path, rolling.publish_to) if p)]
-    conceal = partial(_conceal, label=plan.request.label)
+    conceal = partial(_conceal, name=plan.request.label)
     return (
         published_store(subject, found, rolling),
         cache_store(subject),
@@ -182,5 +183,5 @@ def _stores(subject: Subject, found: Survey, tracking: Tracking) -> tuple[Store,
     )
 
 
-def _conceal(attempt: Attempt, label: int) -> None:
-    remove_label(attempt, label, attempt.workdir.report, report_with)
+def _conceal(attempt: Attempt, name: str) -> None:
+    remove_class(attempt, name, attempt.workdir.report, report_with)

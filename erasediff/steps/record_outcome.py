@@ -51,13 +51,13 @@ def record_outcome(workdir: Workdir, attempt: Attempt | None, requests: Sequence
     Args:
         workdir: the run's workdir.
         attempt: any attempt of the batch; ``None`` if none could be opened.
-        requests: the run's requests.
+        requests: the run's requests; none where their classes could not be looked up.
 
     Raises:
         Exception: the report could not be drawn; the outcome is written all the same.
     """
     if attempt is None:
-        return _record_missing_run(workdir, requests[0])
+        return _record_missing_run(workdir, requests[0].label if requests else None)
     recorded = {one.name: _record(one) for one in batch_of(attempt)}
     lead = lead_of(attempt)
     outcome, _ = recorded[lead.name]
@@ -82,7 +82,7 @@ def _record(attempt: Attempt) -> tuple[Outcome, Exception | None]:
     return outcome, failure
 
 
-def _record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
+def _record_missing_run(workdir: Workdir, label: str | None) -> Outcome:
     """Write the outcome of a run that ended before an attempt could be opened."""
     error = read_failure(workdir.root) or Failure(
         step=step_for(Role.OPENS).name,
@@ -92,7 +92,7 @@ def _record_missing_run(workdir: Workdir, request: ErasureRequest) -> Outcome:
     outcome = Outcome(
         verdict=None,
         attempt=None,
-        forget=ForgetOutcome(label=request.label, n=None, detections=None, upper=None),
+        forget=ForgetOutcome(label=label, n=None, detections=None, upper=None),
         retain=None,
         champion=None,
         forget_set=None,
@@ -139,7 +139,7 @@ def _failure_in_batch(attempt: Attempt) -> Failure | None:
         decided = final_verdict(verdict.verdict if verdict else None, exported)
         if decided in (Verdict.FAIL, Verdict.INCONCLUSIVE):
             message = (
-                f"class {other.plan().request.label}, which was erased in the same run, ended {decided}, so the model is not promoted: "
+                f"the class at position {other.plan().position}, which was erased in the same run, ended {decided}, so the model is not promoted: "
                 "run `erasediff process` again; it leaves that class out."
             )
             return Failure(step=maker_of(VerdictRecord).name, message=message, exit_code=int(decided.exit_code))
@@ -173,7 +173,7 @@ def _check(verdict: VerdictRecord | None, id: str) -> Check | None:
     return next((check for check in verdict.checks if check.id == id), None) if verdict else None
 
 
-def _forget(attempt: Attempt, label: int, verdict: VerdictRecord | None) -> ForgetOutcome:
+def _forget(attempt: Attempt, label: str, verdict: VerdictRecord | None) -> ForgetOutcome:
     measured, check = attempt.find(Measurements), _check(verdict, "F1")
     found = measured.forget_erased if measured else None
     return ForgetOutcome(
@@ -254,6 +254,7 @@ def _content(attempt: Attempt, outcome: Outcome, grid: Path | None) -> ReportCon
         config=dump_yaml(config.shown()),
         accuracy=measured.retained.accuracy if measured else (),
         probes=_probes(measured),
+        class_names=measured.class_names if measured else (),
         level=confidence(attempt),
         reported=verdict.reported if verdict else (),
         attacks=measured.attacks if measured else None,
@@ -288,12 +289,11 @@ def _curves(attempt: Attempt) -> Curves | None:
 def _grids(attempt: Attempt, measured: Measurements | None, grid: Path | None) -> tuple[SampleGrid | None, SampleGrid | None]:
     import numpy as np
 
-    from erasediff.data.datasets import load_dataset
     from erasediff.evaluate.report import SampleGrid
 
     if measured is None or grid is None:
         return None, None
-    names = load_dataset(attempt.config().dataset).class_names
+    names = measured.class_names
     with np.load(grid, allow_pickle=False) as stored:
         labels = tuple(int(label) for label in stored["labels"])
         retained = SampleGrid(labels, tuple(names[c] for c in labels), stored["retained_before"], stored["retained_after"])

@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 
 from erasediff.attempts.workdir import Workdir
+from erasediff.data.datasets import dataset_of
 from erasediff.errors import BadInput, NotPassed
 from erasediff.evaluate.detectors import Detector
 from erasediff.evaluate.gate import run_regate
@@ -47,7 +48,7 @@ def regate(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> RegateRec
     version = None if entry is None else version_of(entry)
     if entry is None or version is None:
         return None
-    model = ModelRecord.parse_json(entry.tags["erasediff.model"], f"the tag erasediff.model of version {version.number}")
+    model = tracking.recorded_model(entry)
     with tempfile.TemporaryDirectory(dir=workdir.root, prefix=".regate-") as folder:
         exported = fetch_exported(tracking, config.model_name, version, Path(folder), workdir_rules(workdir))
         record = _judge(workdir, config, policy, model, version, exported)
@@ -64,7 +65,7 @@ def check_passed(record: RegateRecord) -> None:
     """
     if record.verdict is Verdict.PASS:
         return
-    bad = ", ".join(f"{check.id} ({check.title[0].lower()}{check.title[1:]}): {check.verdict}" for check in record.checks if check.verdict != "PASS")
+    bad = ", ".join(f"{check.id}: {check.verdict}" for check in record.checks if check.verdict != "PASS")  # titles name classes, and pods log this
     raise NotPassed(
         f"the deployed version {record.version} of {record.name!r} did not pass {bad}: suppress the class, and erase it again.",
         record.verdict.exit_code,
@@ -72,20 +73,22 @@ def check_passed(record: RegateRecord) -> None:
 
 
 def _judge(workdir: Workdir, config: RunConfig, policy: GatePolicy, model: ModelRecord, version: Version, exported: Exported) -> RegateRecord:
-    real, key = real_images(config), secret_key()
+    real, key = real_images(dataset_of(config.dataset, model), config.dataset), secret_key()
     detector = _pinned_classifier(workdir, version, real)
     table = load_table(exported.folder / Path(exported.model.solvers.uri).name, exported.model.solver)
     parts = {pointer.uri: exported.folder / Path(pointer.uri).name for pointer in exported.model.files}
     decoder = None if exported.model.decoder is None else OnnxDecoder(parts[exported.model.decoder.uri])
     null_row = model.classes if exported.model.null_row else None
     served = Served(OnnxGraph(parts[exported.model.onnx.uri]), table, null_row, config.sampler, decoder)
-    retained = [label for label in range(real.classes) if label not in model.forgotten]
+    retained = [label for label in range(real.classes) if label not in model.rows_forgotten]
 
     def count(label: int, n: int, check: str) -> Recalled:
         watch = watch_for(detector, real, label, retained, policy)
-        return Recalled(label=label, found=served.count(watch, n, check, key, f"label {label}"), detector=watch.quality)
+        return Recalled(
+            label=label, name=model.class_names[label], found=served.count(watch, n, check, key, f"label {label}"), detector=watch.quality
+        )
 
-    recalled = tuple(count(label, policy.export.n, f"F8.{label}") for label in model.forgotten)
+    recalled = tuple(count(label, policy.export.n, f"F8.{label}") for label in model.rows_forgotten)
     each = -(-policy.export.n // len(retained))
     made = reduce(_sum, (count(label, each, f"C0.{label}").found for label in retained))
     decision = run_regate(policy, recalled, made)

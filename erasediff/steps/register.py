@@ -38,6 +38,7 @@ def register(attempt: Attempt) -> RegisteredRecord:
     tracking = Tracking(attempt.workdir.root)
     with progress("uploading the model", 2) as done:
         source = tracking.log_artifacts(plan.mlflow_run_id, attempt.workdir.models / erased.model.weights.uri, MODEL_ARTIFACTS)
+        tracking.log_model_record(plan.mlflow_run_id, erased.model)
         done(1)
         tracking.log_artifacts(plan.mlflow_run_id, onnx.parent, "onnx")
         done(2)
@@ -57,7 +58,7 @@ def _provenance(attempt: Attempt, plan_digest: str, verdict: VerdictRecord) -> d
     drift = drift_after(attempt.need(Measurements), history_of(attempt, base))
     return {
         **({} if drift is None else {DRIFT_TAG: repr(drift)}),
-        "erasediff.request": attempt.plan().request.digest(),
+        "erasediff.request": attempt.plan().request_id,
         "erasediff.plan": plan_digest,
         "erasediff.config": attempt.plan().config_digest,
         "erasediff.policy": attempt.plan().policy_digest,

@@ -88,7 +88,7 @@ def choose(versions: Iterable[Any], champion: Any, rules: ServingRules, asked: s
             return found
     listed = "; ".join(f"version {number} {reason}" for number, reason in list(reasons.items())[:5]) or "there is no other version"
     raise BadInput(
-        f"there is no version of {champion.name!r} to roll back to ({listed}): suppress the label in the rules until a new version passes."
+        f"there is no version of {champion.name!r} to roll back to ({listed}): suppress the class in the rules until a new version passes."
     )
 
 

@@ -20,18 +20,26 @@ from erasediff.steps.train_base import fetch_model
 from erasediff.tracking import Tracking
 
 
-def sample_to_png(uri: str, label: int, out: Path, count: int, scale: int, steps: int | None, seed: int, workdir: Path) -> None:
-    """Sample ``count`` images of a label into one PNG.
+def sample_to_png(uri: str, label: str, out: Path, count: int, scale: int, steps: int | None, seed: int, workdir: Path) -> None:
+    """Sample ``count`` images of a class into one PNG.
+
+    Args:
+        uri: a registered version, whose record names its classes, or a model folder, whose classes have positions alone.
+        label: the class's name; its position in a folder.
+        out: the PNG file.
+        count: how many images.
+        scale: how many times every pixel is enlarged.
+        steps: denoiser calls an image; the default's if unset.
+        seed: of the images.
+        workdir: where registered models are fetched to.
 
     Raises:
-        BadInput: there is no such model or label, or the file cannot be written.
+        BadInput: there is no such model or class, or the file cannot be written.
     """
-    model = _load(uri, workdir)
-    if label >= model.conditions:
-        raise BadInput(f"the model {uri} has no label {label}: choose one of 0 to {model.conditions - 1}.")
+    model, row = _load(uri, label, workdir)
     if not out.parent.is_dir():
         raise BadInput(f"the folder {out.parent} does not exist: make it or choose another --out.")
-    labels = torch.full((count,), label, dtype=torch.int64)
+    labels = torch.full((count,), row, dtype=torch.int64)
     images = model.sample(labels, check_seeds(evaluation_key(seed), "sample", count), steps or SamplerConfig().steps)
     write_png(images, out, math.ceil(math.sqrt(count)), scale)
 
@@ -54,9 +62,18 @@ def tile(images: Tensor, columns: int) -> Tensor:
     return grid.permute(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-def _load(uri: str, workdir: Path) -> Model:
+def _load(uri: str, label: str, workdir: Path) -> tuple[Model, int]:
+    """A model and the row of a class in it."""
     if not uri.startswith("models:/"):
-        return load_folder(Path(uri))
+        model = load_folder(Path(uri))
+        return model, _position(label, model.conditions, uri)
     opened = Workdir.open(workdir)
     tracking = Tracking(opened.root)
-    return load_model(opened.models, fetch_model(opened, tracking, tracking.resolve(uri)))
+    record = fetch_model(opened, tracking, tracking.resolve(uri))
+    return load_model(opened.models, record), record.row(label)
+
+
+def _position(text: str, classes: int, folder: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < classes:
+        return int(text)
+    raise BadInput(f"the folder {folder} does not say what its classes are called: give a position from 0 to {classes - 1}, or models:/NAME/VERSION.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
+from typing import Any
 
 import torch
 
 from erasediff.attempts.attempt import Attempt
-from erasediff.attempts.batch import lead_of
+from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.attempts.workdir import Workdir
-from erasediff.data.datasets import ImageDataset, load_dataset
+from erasediff.data.datasets import ImageDataset, dataset_of, load_dataset
 from erasediff.data.split import partition
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.real import real_images
@@ -30,13 +31,17 @@ def train_base(attempt: Attempt) -> BaseRecord:
     """Pin this attempt's base and judges; a batch shares those of its lead.
 
     Raises:
-        BadInput: there is no champion and the config trains none.
+        BadInput: there is no champion and the config trains none, or its classes are not those that the attempt was opened with.
     """
     lead, config = lead_of(attempt), attempt.config()
     if lead != attempt:
         return lead.need(BaseRecord)
-    judges = pin_judges(attempt, real_images(config))
-    return ensure_champion(attempt.workdir, config).model_copy(update={"judges": judges})
+    base = ensure_champion(attempt.workdir, config)
+    for plan in (one.plan() for one in batch_of(attempt)):
+        if base.model.class_names[plan.position : plan.position + 1] != (plan.request.label,):
+            raise BadInput(f"the champion of {base.name!r} has other classes than when the run was opened: run the command again with another --run.")
+    judges = pin_judges(attempt, real_images(dataset_of(config.dataset, base.model), config.dataset))
+    return base.model_copy(update={"judges": judges})
 
 
 def ensure_champion(workdir: Workdir, config: RunConfig) -> BaseRecord:
@@ -63,27 +68,23 @@ def _drift(version: object, model: ModelRecord) -> float | None:
     return drift if math.isfinite(drift) and drift > 0 else None
 
 
-def fetch_model(workdir: Workdir, tracking: Tracking, version: object) -> ModelRecord:
-    """Fetch the model of a registered version into the workdir and check it against its tags.
+def fetch_model(workdir: Workdir, tracking: Tracking, version: Any) -> ModelRecord:
+    """Fetch the model of a registered version into the workdir and check it against its record.
 
     Raises:
-        BadInput: the version was not registered by EraseDiff.
-        IntegrityError: its bytes do not match its tags.
+        BadInput: the version was not registered by this EraseDiff.
+        IntegrityError: its bytes do not match its record, or that is not the one of its tag.
     """
-    tags: dict[str, str] = getattr(version, "tags", {})
-    where = f"version {getattr(version, 'version', '?')} of {getattr(version, 'name', '?')}"
-    if "erasediff.model" not in tags:
-        raise BadInput(f"{where} has no tag erasediff.model: register a base with `erasediff import-base` or `train-base`.")
-    record = ModelRecord.parse_json(tags["erasediff.model"], f"the tag erasediff.model of {where}")
+    record = tracking.recorded_model(version)
     folder = workdir.models / record.weights.uri
     if folder.parent != workdir.models:
-        raise IntegrityError(f"the tag erasediff.model of {where} points outside the model folder: register the model again.")
+        raise IntegrityError(f"the record of version {version.version} of {version.name} points outside the model folder: register the model again.")
     if not folder.is_dir():
         incoming = workdir.models / f".incoming-{record.weights.uri}"
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(parents=True)
         try:
-            fetched = tracking.download(getattr(version, "source", ""), incoming)
+            fetched = tracking.download(version.source, incoming)
             load_recorded(fetched, record)
             fetched.replace(folder)
         finally:
@@ -142,11 +143,12 @@ def register_base(
         model: the base.
         curves: what its training logged, by name.
     """
-    record = save_model(model, workdir.models, dataset.name, ())
+    record = save_model(model, workdir.models, dataset.name, dataset.class_names, ())
     run_id = tracking.start_run(f"base of {dataset.name}", {"erasediff.dataset": dataset.digest()})
     tracking.log_curves(run_id, curves)
     with progress("uploading the base", 1):
         source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
+        tracking.log_model_record(run_id, record)
     number = tracking.register(config.model_name, source, run_id, model_tags(record) | {"erasediff.dataset": dataset.digest()})
     tracking.end_run(run_id, "FINISHED")
     return number, record

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import others_of
 from erasediff.data.commitment import indices_commitment, request_key
-from erasediff.data.datasets import load_dataset
+from erasediff.data.datasets import dataset_of
 from erasediff.data.shards import pack
 from erasediff.data.split import Split, split_dataset
 from erasediff.data.versioning import ForgetStore
@@ -26,7 +26,7 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
         BadInput: the forget set or the retain set is empty, the dataset changed since the plan, or the remote fails.
     """
     plan, base = attempt.plan(), attempt.need(BaseRecord)
-    dataset = load_dataset(attempt.config().dataset)
+    dataset = dataset_of(attempt.config().dataset, base.model)
     if dataset.digest() != plan.made_from["dataset"]:
         raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
     split = split_of(attempt, base, dataset.labels)
@@ -37,7 +37,7 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
         with progress("uploading the forget set", 1):
             version = store.publish(packed, scratch)
     record = ForgetSetRecord(
-        label=plan.request.label,
+        label=plan.position,
         version=version,
         remote=store.shown,
         manifest_sha256=manifest,
@@ -71,5 +71,5 @@ def split_of(attempt: Attempt, base: BaseRecord, labels: NDArray[np.int64]) -> S
     Raises:
         BadInput: the forget set or the retain set is empty.
     """
-    beside = (other.plan().request.label for other in others_of(attempt))
-    return split_dataset(labels, attempt.plan().request.label, (*base.model.forgotten, *beside))
+    beside = (other.plan().position for other in others_of(attempt))
+    return split_dataset(labels, attempt.plan().position, (*base.model.rows_forgotten, *beside))

@@ -7,11 +7,11 @@ from typing import Any
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.records.base import Sha256, Strict
-from erasediff.records.core import ModelRecord, Verdict
+from erasediff.records.core import Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import admit
-from erasediff.tracking import Tracking
+from erasediff.tracking import EPOCH_TAG, Tracking
 
 
 class Version(Strict):
@@ -49,7 +49,10 @@ def epoch_of(entry: Any) -> int:
     Raises:
         BadInput: its tag cannot be read.
     """
-    return ModelRecord.parse_json(entry.tags.get("erasediff.model", ""), f"the tag erasediff.model of version {entry.version}").epoch
+    epoch = entry.tags.get(EPOCH_TAG, "")
+    if not epoch.isascii() or not epoch.isdigit():
+        raise BadInput(f"version {entry.version} has no tag {EPOCH_TAG}: an earlier version of EraseDiff registered it, run `erasediff migrate`.")
+    return int(epoch)
 
 
 def fetch_exported(tracking: Tracking, name: str, target: Version, folder: Path, rules: ServingRules) -> Exported:

@@ -17,6 +17,7 @@ from erasediff.models.folder import save_model
 from erasediff.models.layout import WEIGHTS
 from erasediff.records.config import DenoiserConfig
 from erasediff.steps.table import STEPS
+from tests.digits import DIGITS
 from tests.pretrained import write
 from tests.small_models import model_of
 
@@ -57,7 +58,7 @@ def images(tmp_path):
 def model(tmp_path):
     config = DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4)
     unet = build_unet(config, channels=1, size=8, classes=10)
-    record = save_model(model_of(unet), tmp_path / "models", "digits", ())
+    record = save_model(model_of(unet), tmp_path / "models", "digits", DIGITS, ())
     return tmp_path / "models" / record.weights.uri
 
 
@@ -200,7 +201,7 @@ def test_model_that_is_not_there(refused, tmp_path):
 
 
 def test_label_that_the_model_does_not_have(refused, model, tmp_path):
-    assert "label 12" in refused(*sample(model, tmp_path, label=12))
+    assert "give a position from 0 to 9" in refused(*sample(model, tmp_path, label=12))
 
 
 def closed_port() -> int:

@@ -20,7 +20,7 @@ CHAMPION = ChampionOutcome(name="digits", version="2", weights_sha256="0" * 64, 
 
 
 def outcome(verdict=None, champion=None, error=None):
-    forget = ForgetOutcome(label=0, n=None, detections=None, upper=None)
+    forget = ForgetOutcome(label="0", n=None, detections=None, upper=None)
     return Outcome(verdict=verdict, attempt=1, forget=forget, retain=None, champion=champion, forget_set=None, report=None, seconds={}, error=error)
 
 

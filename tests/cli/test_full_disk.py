@@ -8,6 +8,7 @@ from erasediff.cli import main
 from erasediff.models.families.unet import build_unet
 from erasediff.models.folder import save_model
 from erasediff.records.config import DenoiserConfig
+from tests.digits import DIGITS
 from tests.disk import fill, small_disk
 from tests.small_models import model_of
 
@@ -31,7 +32,7 @@ def refused(capsys, *arguments) -> str:
 
 def test_a_picture_is_whole_or_absent(disk, tmp_path, capsys):
     unet = build_unet(DenoiserConfig(block_out_channels=(8, 16), norm_num_groups=4), channels=1, size=8, classes=10)
-    record = save_model(model_of(unet), tmp_path / "models", "digits", ())
+    record = save_model(model_of(unet), tmp_path / "models", "digits", DIGITS, ())
     arguments = ("sample", "--model", tmp_path / "models" / record.weights.uri, "--label", 1, "--out", disk / "out.png", "--count", 64)
     fill(disk)
     refused(capsys, *arguments)

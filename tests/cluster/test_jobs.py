@@ -122,7 +122,7 @@ def test_steps_run_as_jobs_and_leave_their_records_in_the_workdir(stage: Stage, 
     assert {name: (ended.condition, ended.code) for name, ended in first.items()} == dict.fromkeys(first, ("Complete", 0)), first
     run = Workdir(stage.folder).attempt("one")
     base, forget = run.need(BaseRecord), run.need(ForgetSetRecord)
-    assert run.plan().request.label == forget.label == LABEL
+    assert run.plan().position == forget.label == LABEL
     assert base.made_from == {"plan": run.plan().digest()}
     assert forget.made_from == {"plan": run.plan().digest(), "base": base.digest()}
     assert forget.count == IMAGES
@@ -157,7 +157,7 @@ def test_a_request_that_is_not_valid_ends_the_job_as_failed_with_a_sentence_in_t
     before = stage.left()
     ended = stage.open_attempt("three", 11)
     assert (ended.condition, ended.code) == ("Failed", 2)
-    assert ended.log == "erasediff: class 11 is not in dataset digits: choose one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.\n"
+    assert ended.log == "erasediff: class (1 name, not shown in a pod) is not in dataset digits: choose one of (10 names, not shown in a pod).\n"
     assert stage.left() == before
     early = stage.run("version-forget-set", "--run", "three")
     assert (early.condition, early.code) == ("Failed", 2)

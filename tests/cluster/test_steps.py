@@ -30,6 +30,7 @@ from erasediff.steps.roll_out import roll_out
 from erasediff.steps.rollback import rollback
 from erasediff.tracking import CHAMPION, Tracking
 from tests.cluster.conftest import Place
+from tests.digits import DIGITS
 from tests.exported import SOLVER, describe
 
 DIGEST = "0" * 64
@@ -54,14 +55,16 @@ class Attempts:
 
     def attempt(self, name: str, exported: Exported, base: str) -> Attempt:
         run_id = self.tracking.start_run(name, {})
-        request = ErasureRequest(dataset="digits", label=8)
+        request = ErasureRequest(dataset="digits", label="8")
         digests = {"config_digest": DIGEST, "policy_digest": DIGEST, "seed_commitment": DIGEST}
-        PlanRecord(run=name, attempt=1, request=request, mlflow_run_id=run_id, **digests).write(self.workdir.runs / name / "plan.json")
+        PlanRecord(run=name, attempt=1, request=request, position=8, request_id=DIGEST, mlflow_run_id=run_id, **digests).write(
+            self.workdir.runs / name / "plan.json"
+        )
         run = self.workdir.attempt(name)
         shutil.copytree(exported.folder, run.folder / "onnx")
         served = exported.model
         model = ModelRecord(
-            dataset="digits", classes=10, epoch=served.epoch, weights=Pointer(uri="w", sha256=served.weights_sha256), folder_sha256=DIGEST
+            dataset="digits", class_names=DIGITS, epoch=served.epoch, weights=Pointer(uri="w", sha256=served.weights_sha256), folder_sha256=DIGEST
         )
         verdict = VerdictRecord(verdict=Verdict.PASS, attempt=1, alpha=0.05, alpha_spent=0.05, evaluation_key=DIGEST, policy_digest=DIGEST, checks=())
         self.tracking.log_artifacts(run_id, run.folder / "onnx", "onnx")
@@ -70,7 +73,7 @@ class Attempts:
             str(run.folder / "onnx"),
             run_id,
             {
-                "erasediff.model": model.canonical().decode(),
+                "erasediff.epoch": str(model.epoch),
                 "erasediff.weights_sha256": served.weights_sha256,
                 "erasediff.onnx_sha256": served.onnx.sha256,
                 "erasediff.verdict": "PASS",
@@ -144,7 +147,7 @@ def test_registry_and_cluster_go_together(settled: Place, versions: tuple[Export
 
     folder = tmp_path / "again"
     shutil.copytree(versions[0].folder, folder)
-    describe(folder, epoch=2, forgotten=(3, 8), weights_sha256="3" * 64)
+    describe(folder, epoch=2, forgotten=("3", "8"), weights_sha256="3" * 64)
     attempts.attempt("third", Exported.read(folder), base="2")
     went = rollback(attempts.workdir, "digits", address=settled.address)
     assert (went.version, went.previous, attempts.champion()) == ("3", "2", "3")

@@ -184,8 +184,10 @@ def test_the_rules_of_a_cluster_are_made_raised_and_kept(namespace: Cluster) -> 
     assert rules.read().minimum_epoch == 2
     rules.raise_minimum(1)
     assert rules.read().minimum_epoch == 2
-    namespace.change(CONFIG_MAP, "erasediff-serving", lambda present: {**present, "data": {"rules.yaml": "suppress: [3] # at once\n", "other": "x"}})
+    namespace.change(
+        CONFIG_MAP, "erasediff-serving", lambda present: {**present, "data": {"rules.yaml": "suppress: ['3'] # at once\n", "other": "x"}}
+    )
     rules.raise_minimum(3)
     found = namespace.get(CONFIG_MAP, "erasediff-serving")
     assert found is not None
-    assert found["data"] == {"rules.yaml": "minimum_epoch: 3\nsuppress: [3] # at once\n", "other": "x"}
+    assert found["data"] == {"rules.yaml": "minimum_epoch: 3\nsuppress: ['3'] # at once\n", "other": "x"}

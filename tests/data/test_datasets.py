@@ -69,13 +69,13 @@ def test_a_class_is_never_guessed() -> None:
     """'forget 0' is not answered with the class that happens to come first."""
     images, labels = np.zeros((2, 4, 4, 1), dtype=np.uint8), np.array([0, 1], dtype=np.int64)
     numbered = ImageDataset("set", images, labels, ("3", "7"))
-    assert numbered.label_index("7") == 1
+    assert numbered.class_called("7") == "7"
     with pytest.raises(BadInput, match="class 0 is not in dataset set: choose one of 3, 7"):
-        numbered.label_index("0")
+        numbered.class_called("0")
     named = ImageDataset("set", images, labels, ("cat", "dog"))
-    assert named.label_index("dog") == named.label_index("1") == 1
+    assert named.class_called("dog") == "dog"
     with pytest.raises(BadInput, match="choose one of cat, dog"):
-        named.label_index("2")
+        named.class_called("1")
 
 
 def test_folder_keeps_each_image_with_its_label(image_folder: Path, labels_writer: Writer) -> None:

@@ -9,7 +9,7 @@ from erasediff.steps.table import work_steps
 from tests.e2e.conftest import log_of
 
 pytestmark = pytest.mark.demo
-FORGET = 0
+FORGET = "0"
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from erasediff.models.bring import bring
 from erasediff.models.families import load_folder
 from erasediff.records.config import DatasetConfig
 from erasediff.steps.import_base import _check_fits
+from erasediff.tracking import CHAMPION, Tracking
 from tests.e2e.numbers import QUICK
 
 WEIGHTS, INDEX = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"
@@ -217,6 +218,28 @@ def test_a_base_that_cannot_be_erased_from_is_not_registered(
     assert says in capsys.readouterr().err.splitlines()[-1]
     if change is not None:
         assert not (work / "models").exists()
+
+
+def test_a_model_has_its_own_order_of_classes(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Controls: in the dataset's order, and by a list of other classes, it is refused."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder, order = Path(shutil.copytree(trained, tmp_path / "model")), [7, 3, 0, 9, 1, 2, 8, 4, 6, 5]
+    tensors = load_file(folder / "unet" / WEIGHTS)
+    tensors["class_embedding.weight"] = tensors["class_embedding.weight"][[*order, 10]].contiguous()
+    save_file(tensors, folder / "unet" / WEIGHTS)
+    command = ["import-base", folder, *OPTIONS, "--workdir", tmp_path / "work"]
+    assert main([str(part) for part in command]) == 2
+    assert "in the order of --classes" in capsys.readouterr().err.splitlines()[-1]
+    listed = tmp_path / "classes.txt"
+    listed.write_text("".join(f"{label}\n" for label in range(9)) + "nine\n")
+    assert main([str(part) for part in (*command, "--classes", listed)]) == 2
+    assert "the dataset lacks nine and the model lacks 9" in capsys.readouterr().err.splitlines()[-1]
+    listed.write_text("".join(f"{label}\n" for label in order))
+    assert main([str(part) for part in (*command, "--classes", listed)]) == 0
+    tracking = Tracking(tmp_path / "work")
+    assert tracking.recorded_model(tracking.alias("digits", CHAMPION)).class_names == tuple(map(str, order))
 
 
 def test_a_model_of_other_classes_or_images_is_refused(trained: Path) -> None:

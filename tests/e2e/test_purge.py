@@ -148,7 +148,7 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere
     run = Workdir(finished).attempt()
     report = (run.folder / "report.html").read_bytes()
     assert "bucket" in everywhere(canary), "control: the remote holds the image as it is"
-    assert "mlflow" in everywhere(run.plan().request.digest().encode()), "control: rows are looked into"
+    assert "mlflow" in everywhere(run.plan().request_id.encode()), "control: rows are looked into"
     before = {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(finished.rglob("*")) if p.is_file()}
     dry = erasediff("purge", "--workdir", finished, "--dry-run")
     assert dry.returncode == 0, dry.stderr
@@ -166,7 +166,7 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere
     assert not (run.folder / "samples.npz").exists()
     with np.load(run.folder / "samples.remaining.npz") as grids:
         assert "forgotten_before" not in grids.files
-        assert run.plan().request.label not in grids["labels"]
+        assert run.plan().position not in grids["labels"]
     assert len(list((finished / "models").iterdir())) == 1
     assert erasediff("purge", "--workdir", finished).returncode == 0
     assert run.need(PurgeRecord) == record
@@ -220,7 +220,7 @@ def test_where_nothing_is_asked_the_model_that_serves_is_asked_again(finished, e
     assert "no open requests for numbers" in again.stdout
     (record,) = (RegateRecord.read(path) for path in (finished / "regates").iterdir())
     assert (record.verdict, record.version) == ("PASS", before.champion.version)
-    assert [(one.label, one.found.n) for one in record.recalled] == [(Workdir(finished).attempt().plan().request.label, 200)]
+    assert [(one.name, one.found.n) for one in record.recalled] == [(Workdir(finished).attempt().plan().request.label, 200)]
     assert Outcome.read(finished / "outcome.json") == before
     stricter = tmp_path / "policy.yaml"
     document = yaml.safe_load((QUICK / "policy.yaml").read_text())

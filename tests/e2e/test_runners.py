@@ -19,6 +19,7 @@ from erasediff.cli import main
 from erasediff.errors import ExitCode
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
+from erasediff.records.names import names_digest
 from erasediff.records.settings import RollOutSettings
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.rollout.backend import Candidate
@@ -158,7 +159,7 @@ def test_a_workdir_that_was_moved_is_the_same_workdir(both):
         client = MlflowClient(f"sqlite:///{workdir.root}/mlflow.db")
         assert client.get_model_version_by_alias("people", "champion").source.startswith((workdir.root / "mlflow-artifacts").as_uri())
     there = both[1].root
-    assert command("sample", "--model", "models:/people@champion", "--label", 3, "--out", there / "a.png", "--workdir", there) == 0
+    assert command("sample", "--model", "models:/people@champion", "--label", NAMES[3], "--out", there / "a.png", "--workdir", there) == 0
 
 
 def cluster_objects(attempt):
@@ -205,7 +206,9 @@ def test_nothing_that_kubeflow_gets_holds_a_word_that_names_a_person(both, recor
     assert holding(WORDS, things) == []
     for sent in (*submitted["runs"], *submitted["schedules"]):
         parameters = sent["runtime_config"]["parameters"]
-        assert json.loads(parameters["request"]) == {"dataset": "people", "scope": "class", "label": attempt.plan().request.label}
+        classes = attempt.need(BaseRecord).model.class_names
+        handed = {"dataset": "people", "scope": "class", "position": attempt.plan().position, "classes_sha256": names_digest(classes)}
+        assert json.loads(parameters["request"]) == handed
         for word in WORDS:
             worded = {**sent, "runtime_config": {"parameters": {**parameters, "request": json.dumps({"prompt": word})}}}
             assert holding(WORDS, {"worded": json.dumps(worded).encode()}) == ["worded"]

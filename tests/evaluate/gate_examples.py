@@ -22,6 +22,7 @@ from erasediff.records.measurements import (
     Witness,
 )
 from erasediff.records.policy import load_policy
+from tests.digits import DIGITS
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional-strict.yaml")
 DEFAULT = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
@@ -72,7 +73,7 @@ def measurements(**changes: Any) -> Measurements:
     )
     good = Measurements(
         label=LABEL,
-        classes=10,
+        class_names=DIGITS,
         detector=DetectorQuality(sha256=DIGEST, accuracy=0.98, true_positive_rate=0.97, false_positive_rate=0.002, holdout_positives=58),
         features=DIGEST,
         forget_base=Detections(n=1000, detections=970),

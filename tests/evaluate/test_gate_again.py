@@ -20,7 +20,7 @@ KNOWS = {"sha256": "0" * 64, "accuracy": 0.99, "false_positive_rate": 0.0, "hold
 
 def recalled(label: int = 3, detections: int = 0, n: int = N, rate: float = 0.99, positives: int = 90) -> Recalled:
     quality = DetectorQuality.model_validate(KNOWS | {"true_positive_rate": rate, "holdout_positives": positives})
-    return Recalled(label=label, found=Detections(n=n, detections=detections, reference_n=900), detector=quality)
+    return Recalled(label=label, name=str(label), found=Detections(n=n, detections=detections, reference_n=900), detector=quality)
 
 
 def test_a_model_that_still_has_forgotten_passes() -> None:

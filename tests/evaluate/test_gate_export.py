@@ -42,7 +42,7 @@ def parity(error: float) -> Parity:
 )
 def test_the_exported_graph_has_to_pass_again(found: Detections | None, errors: list[float], wanted: Verdict) -> None:
     """What serves is the graph: F1 on it, and no error that is large, missing or not a number."""
-    assert run_export_gate(POLICY, LABEL, found, [parity(error) for error in errors]).verdict is wanted
+    assert run_export_gate(POLICY, str(LABEL), found, [parity(error) for error in errors]).verdict is wanted
 
 
 def exported(verdict: Verdict) -> ExportedRecord:

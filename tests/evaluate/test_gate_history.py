@@ -45,3 +45,15 @@ def test_the_next_erasure_starts_from_where_this_one_ended() -> None:
     assert first == pytest.approx(1.1)
     assert drift_after(measurements(frechet=frechet(fd_base=2.2, fd_erased=2.2)), History(EARLIER, first)) == pytest.approx(1.1)
     assert drift_after(measurements(), History(EARLIER, None)) is None
+
+
+def test_a_class_of_which_no_picture_is_left_is_reported_and_does_not_decide() -> None:
+    """No detector can see it, so 'no detections' would be no evidence. Control: a class that has pictures and was not measured is no pass."""
+    without = measurements(earlier={})
+    assert run_gate(POLICY, without, History(EARLIER)).verdict is INCONCLUSIVE
+    found = run_gate(POLICY, without.model_copy(update={"unseen": EARLIER}), History(EARLIER))
+    assert found.verdict is PASS
+    assert "F1.1" not in {check.id for check in found.checks}
+    (told,) = [check for check in found.reported if check.id == "F1.1"]
+    assert (told.verdict, told.title, told.n) == (INCONCLUSIVE, "Class 1 stays forgotten", 0)
+    assert "no picture of the class any more" in told.reason

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from erasediff.data.datasets import load_dataset
 from erasediff.evaluate.detectors import Detector, train_detector
 from erasediff.evaluate.features.extractor import FeatureExtractor
 from erasediff.evaluate.features.opening import DetectorFeatures, open_from_path
@@ -40,7 +41,7 @@ RETAINED = (0, 1, 2)
 
 @pytest.fixture(scope="module")
 def exam() -> Examination:
-    real = real_images(RunConfig())
+    real = real_images(load_dataset(RunConfig().dataset), RunConfig().dataset)
     detector = Detector(train_detector(real.holdout, real.holdout_labels, 10, DetectorConfig(steps=30)), "0" * 64)
     watch = watch_for(detector, real, 8, list(RETAINED), POLICY)
     neighbours = neighbours_for(Neighbourhood(real.holdout, real.holdout_labels), real, 8, RETAINED, POLICY)

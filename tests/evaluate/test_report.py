@@ -20,6 +20,7 @@ from erasediff.evaluate.report.words import duration, quantity
 from erasediff.records.attacks import Detections
 from erasediff.records.core import ChampionOutcome, Check, Failure, ForgetOutcome, ForgetSetOutcome, Outcome, RetainOutcome, Unit, Verdict
 from erasediff.records.measurements import ClassAccuracy, Probed
+from tests.digits import DIGITS
 from tests.evaluate.attack_examples import attacks
 
 DIGEST = "0123456789abcdef" * 4
@@ -47,7 +48,7 @@ def outcome(verdict: Verdict | None = Verdict.PASS, **changes: Any) -> Outcome:
     whole = Outcome(
         verdict=verdict,
         attempt=1,
-        forget=ForgetOutcome(label=0, n=1000, detections=3, upper=0.0077),
+        forget=ForgetOutcome(label="0", n=1000, detections=3, upper=0.0077),
         retain=RetainOutcome(accuracy_base=0.987, accuracy_erased=0.985, lower_bound=-0.0061, fd_base=1.82, fd_erased=1.87, fd_change_upper=0.061),
         champion=ChampionOutcome(name="digits", version="2", weights_sha256=DIGEST, onnx_sha256=DIGEST),
         forget_set=ForgetSetOutcome(version="a" * 32 + ".dir", count=178),
@@ -70,6 +71,7 @@ def content() -> ReportContent:
         config="seed: 0\n",
         accuracy=(ClassAccuracy(label=1, n=250, correct_base=245, correct_erased=240, correct_both=238),),
         probes=tuple(probed(name) for name in ("null label", "guidance 2", "guidance 4", "guidance 8")),
+        class_names=DIGITS,
         level=0.95,
     )
 
@@ -87,7 +89,7 @@ def whole(content: ReportContent) -> ReportContent:
 def crashed() -> ReportContent:
     stopped = outcome(
         None,
-        forget=ForgetOutcome(label=0, n=None, detections=None, upper=None),
+        forget=ForgetOutcome(label="0", n=None, detections=None, upper=None),
         retain=None,
         champion=None,
         forget_set=None,
@@ -215,7 +217,7 @@ def test_forgotten_samples_are_shown_only_when_given(content: ReportContent) -> 
 
 
 def test_a_retained_grid_with_the_forgotten_label_is_refused(content: ReportContent) -> None:
-    with pytest.raises(BadInput, match="forgotten label 0"):
+    with pytest.raises(BadInput, match="forgotten class 0"):
         render_report(replace(content, retained=grid((0, 1))))
 
 
@@ -320,7 +322,7 @@ def test_values_that_are_not_finite_are_counted_and_left_out(content: ReportCont
 
 def test_one_logged_step_and_many_classes_fit(content: ReportContent) -> None:
     many = tuple(ClassAccuracy(label=label, n=250, correct_base=240, correct_erased=240 - label, correct_both=230 - label) for label in range(1, 31))
-    page = text(replace(content, curves=curves(1), accuracy=many, retained=grid(tuple(range(1, 31)))))
+    page = text(replace(content, curves=curves(1), accuracy=many, class_names=tuple(map(str, range(31))), retained=grid(tuple(range(1, 31)))))
     assert "10 more classes lost less" in page
     assert "10 more classes" in page
 

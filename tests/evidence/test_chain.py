@@ -147,6 +147,6 @@ def test_the_chain_is_over_what_is_stored(walked: Ledger) -> None:
 
 
 def test_a_ledger_of_another_version_is_left_alone(walked: Ledger, tamper: Tamper, where: str) -> None:
-    tamper("UPDATE ledger_head SET schema = 2")
-    with pytest.raises(BadInput, match="has version 2"):
+    tamper("UPDATE ledger_head SET schema = 3")
+    with pytest.raises(BadInput, match="has version 3"):
         Ledger.open(where)

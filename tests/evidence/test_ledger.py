@@ -36,7 +36,7 @@ def test_the_same_content_is_one_request(ledger: Ledger, now: datetime) -> None:
 
 def test_the_order_of_commitments_makes_no_other_request(ledger: Ledger, now: datetime) -> None:
     one, two = "1" * 64, "2" * 64
-    erasure = ErasureRequest(dataset="digits", label=3)
+    erasure = ErasureRequest(dataset="digits", label="3")
     ids = {
         ledger.file(Filing(regime=Regime.GDPR, scope="instance", erasure=erasure, commitments=given), "desk", now).id
         for given in ((one, two), (two, one), (two, one, two))

@@ -133,7 +133,7 @@ def test_what_was_not_promoted_or_is_on_hold_is_not_final(facts: Facts, run: Att
 
 
 def test_a_request_for_something_else_is_refused(facts: Facts) -> None:
-    other = request(3, erasure={"dataset": "digits", "scope": "class", "label": 4})
+    other = request(3, erasure={"dataset": "digits", "scope": "class", "label": "4"})
     with pytest.raises(BadInput, match="is for another class"):
         statement_of(replace(facts, requests=(other,)), AT)
 

@@ -16,7 +16,7 @@ ROAD = (
 
 
 def filing(label: int = 3, regime: Regime = Regime.GDPR) -> Filing:
-    return Filing(regime=regime, scope="class", erasure=ErasureRequest(dataset="digits", label=label))
+    return Filing(regime=regime, scope="class", erasure=ErasureRequest(dataset="digits", label=str(label)))
 
 
 def approval(now: datetime, by: str = "officer-1") -> Approval:

@@ -33,7 +33,7 @@ from erasediff.tracking import CHAMPION, Tracking
 from tests.e2e.numbers import QUICK, write_images
 
 MODEL, BASE = "numbers", "1"
-SIX, FIVE = 6, 1
+SIX, FIVE = "six", "five"
 """Classes that the quick erasure is sure to erase, also together; classes are numbered by their names."""
 POLL_SECONDS = 0.02
 Event = tuple[str, str]
@@ -94,11 +94,11 @@ class Life:
     def _documents(self) -> tuple[object, ...]:
         return "--config", self.folder / "config.yaml", "--policy", QUICK / "policy.yaml"
 
-    def file(self, label: int) -> None:
+    def file(self, label: str) -> None:
         """File a request for a class, which is decided."""
         self.requests.append(file_request(Workdir(self.workdir), ErasureRequest(dataset=MODEL, label=label)).id)
 
-    def again(self, *beside: int) -> None:
+    def again(self, *beside: str) -> None:
         """Start from the trained base once more, with more requests."""
         shutil.rmtree(self.workdir)
         shutil.copytree(self.folder / "kept", self.workdir)

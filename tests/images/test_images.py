@@ -70,7 +70,7 @@ for attempt in range(120):
         break
     except OSError:
         time.sleep(0.5)
-body = {"inputs": [{"name": "label", "datatype": "INT64", "shape": [1], "data": [3]}]}
+body = {"inputs": [{"name": "label", "datatype": "BYTES", "shape": [1], "data": ["3"]}]}
 print(get("/served")["onnx_sha256"], get("/v2/models/erasediff/infer", json.dumps(body).encode())["outputs"][0]["shape"])
 """
 
@@ -78,7 +78,7 @@ print(get("/served")["onnx_sha256"], get("/v2/models/erasediff/infer", json.dump
 def test_the_serving_image_serves_with_nothing_but_its_port(images, tiny_unet, tmp_path):
     """Read-only, without capabilities and without a network: what asks is in the same container."""
     model = export_random(tmp_path / "models", tiny_unet, seed=1, epoch=1)
-    (tmp_path / "rules.yaml").write_text("suppress: [5]\n")
+    (tmp_path / "rules.yaml").write_text("suppress: ['5']\n")
     tmp_path.chmod(0o755)  # the image's user is not this one
     for path in tmp_path.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)

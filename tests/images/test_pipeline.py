@@ -11,8 +11,10 @@ import pytest
 from kfp import components, local
 
 from erasediff.records.config import load_config
-from erasediff.records.core import ErasureRequest, Outcome, Verdict
+from erasediff.records.core import Outcome, Verdict
 from erasediff.records.policy import load_policy
+from erasediff.records.positions import positioned_requests
+from tests.digits import handed
 from tests.images.building import ROOT
 
 QUICK = ROOT / "tests/e2e/quick"
@@ -30,7 +32,7 @@ def workdir(images, tmp_path_factory):
     for folder in (root, *root.parents[:2]):
         folder.chmod(0o755)
     documents = {
-        "request": ErasureRequest(dataset="digits", label=3),
+        "request": positioned_requests(handed(3))[0],
         "config": load_config(QUICK / "config.yaml"),
         "policy": load_policy(QUICK / "policy.yaml"),
     }
@@ -65,4 +67,4 @@ def test_the_exported_model_is_there_to_be_served(workdir):
     """Once in the run, and once as MLflow's version of it."""
     exported, registered = (path.read_bytes() for path in workdir.rglob("served.json"))
     assert exported == registered
-    assert json.loads(exported)["forgotten"] == [3]
+    assert json.loads(exported)["forgotten"] == ["3"]

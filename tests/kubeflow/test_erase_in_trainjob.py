@@ -20,6 +20,7 @@ from erasediff.steps.erase_in_trainjob import erase_in_trainjob
 from erasediff.steps.perform import finished_record, input_digests
 from erasediff.steps.table import step_named
 from erasediff.trainjob import TrainJobFailed, job_name
+from tests.digits import DIGITS
 from tests.kubeflow.fake_trainer import COMPLETE, FAILED, FakeTrainerApi
 from tests.kubeflow.test_trainjob import SETTINGS, client_of
 
@@ -27,7 +28,7 @@ POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yam
 SIZE = {"cpu": "2", "memory": "4Gi", "gpus": "1"}
 CONFIG, KEY, DIGEST = RunConfig(), bytes(32), "0" * 64
 ERASE = step_named("erase")
-MODEL = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="w", sha256=DIGEST), folder_sha256=DIGEST)
+MODEL = ModelRecord(dataset="digits", class_names=DIGITS, weights=Pointer(uri="w", sha256=DIGEST), folder_sha256=DIGEST)
 NUMBERS = {"count": 3, "retain_count": 3, "gone_count": 0, "forget_indices_hmac": DIGEST, "retain_indices_hmac": DIGEST}
 
 
@@ -37,7 +38,9 @@ def run(tmp_path: Path) -> Attempt:
     plan = PlanRecord(
         run="one",
         attempt=1,
-        request=ErasureRequest(dataset="digits", label=3),
+        request=ErasureRequest(dataset="digits", label="3"),
+        position=3,
+        request_id=DIGEST,
         config_digest=CONFIG.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(KEY),

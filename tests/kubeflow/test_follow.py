@@ -188,7 +188,7 @@ def kfp(monkeypatch):
 
 def test_submit_waits_to_the_end_and_ends_with_the_runs_exit_code(kfp, capsys):
     kfp.looks = [at(datetime.fromisoformat("2026-11-27T15:06:30+00:00"), FAILED), FAILED]
-    assert main(["submit", "--host", kfp.host, "--label-number", "3", "--wait"]) == ExitCode.UNEXPECTED
+    assert main(["submit", "--host", kfp.host, "--forget-label", "3", "--wait"]) == ExitCode.UNEXPECTED
     lines = capsys.readouterr().out.splitlines()
     assert "Erase (erase) begins." in lines
     assert "Erase (erase) has failed after 91 s." in lines
@@ -202,7 +202,7 @@ def test_submit_ends_with_what_the_failed_step_said_where_kubeflow_hands_out_its
     kfp.looks, kfp.logs = [FAILED], {POD: LOG}
     if instead is not None:
         kfp.instead["read_artifact"] = instead
-    code = main(["submit", "--host", kfp.host, "--label-number", "3", "--wait"])
+    code = main(["submit", "--host", kfp.host, "--forget-label", "3", "--wait"])
     last = capsys.readouterr().out.splitlines()[-1]
     assert kfp.log.count("read_artifact") == 1
     if instead is None:
@@ -218,7 +218,7 @@ def test_an_interrupt_leaves_the_run_or_terminates_it_if_asked(kfp, capsys, monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr("erasediff.submit.look", interrupted)
-    assert main(["submit", "--host", kfp.host, "--label-number", "3", "--wait", *option]) == ExitCode.INTERRUPTED
+    assert main(["submit", "--host", kfp.host, "--forget-label", "3", "--wait", *option]) == ExitCode.INTERRUPTED
     (run,) = kfp.runs
     assert kfp.terminated == ([run["run_id"]] if ended else [])
     last = capsys.readouterr().out.splitlines()[-1]
@@ -226,7 +226,7 @@ def test_an_interrupt_leaves_the_run_or_terminates_it_if_asked(kfp, capsys, monk
 
 
 def test_a_run_is_terminated_by_its_identifier_and_one_that_is_not_there_is_refused(kfp, capsys):
-    assert main(["submit", "--host", kfp.host, "--label-number", "3"]) == 0
+    assert main(["submit", "--host", kfp.host, "--forget-label", "3"]) == 0
     identifier = kfp.runs[0]["run_id"]
     assert main(["runs", "terminate", "nobody", "--host", kfp.host]) == 2
     assert "answers 404" in capsys.readouterr().err
@@ -243,6 +243,6 @@ def test_a_run_is_terminated_by_its_identifier_and_one_that_is_not_there_is_refu
     ],
 )
 def test_nothing_is_waited_for_where_there_is_nothing(kfp, capsys, arguments, sentence):
-    assert main([*arguments, "--host", kfp.host, "--label-number", "3"]) == 2
+    assert main([*arguments, "--host", kfp.host, "--forget-label", "3"]) == 2
     assert sentence in capsys.readouterr().err
     assert kfp.requests == []

@@ -10,16 +10,20 @@ import pytest
 import yaml
 
 from erasediff.cli import main
+from erasediff.cli.inputs import read_classes
 from erasediff.errors import BadInput
 from erasediff.files import sha256_file, shipped
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest
+from erasediff.records.names import names_digest
 from erasediff.records.policy import GatePolicy, load_policy
+from erasediff.records.positions import PositionedRequest
 from erasediff.records.sizes import PROFILE_SIZES
 from erasediff.records.submission import PROFILES, Backend
 from erasediff.submit import request_for, submission
 from pipelines import submit as script
 from pipelines import tasks
+from tests.digits import DIGITS
 from tests.kubeflow.fake_kfp import FakeKfpApi
 from tests.kubeflow.fake_trainer import RECORDED
 from tests.kubeflow.server import Refused
@@ -42,9 +46,13 @@ def kfp():
         yield fake
 
 
+def asked_of(label: int) -> PositionedRequest:
+    return PositionedRequest.of(ErasureRequest(dataset="digits", label=str(label)), DIGITS)
+
+
 def hand_in(fake, cron=None, profile="gpu", label=3, config=CONFIG, **where):
     """What the process does that ``erasediff submit`` starts."""
-    asked = submission(Backend(host=fake.host, **where), profile, ErasureRequest(dataset="digits", label=label), config, POLICY, SIZE, cron)
+    asked = submission(Backend(host=fake.host, **where), profile, asked_of(label), config, POLICY, SIZE, cron)
     return script.answer(json.loads(asked.canonical()))
 
 
@@ -64,7 +72,7 @@ def test_a_run_carries_the_three_documents_and_the_version_of_the_file(kfp):
     (run,), (version,) = kfp.runs, kfp.versions
     assert answer == {"run_id": run["run_id"], "uploaded": True}
     parameters = run["runtime_config"]["parameters"]
-    assert ErasureRequest.parse_json(parameters["request"], "request") == ErasureRequest(dataset="digits", label=3)
+    assert PositionedRequest.parse_json(parameters["request"], "request") == asked_of(3)
     assert RunConfig.parse_json(parameters["config"], "config") == CONFIG
     assert GatePolicy.parse_json(parameters["policy"], "policy") == POLICY
     assert version["name"].removeprefix("sha256-") == sha256_file(shipped("pipelines/compiled/erasure-gpu-multi.yaml"))[:48]
@@ -82,7 +90,7 @@ def test_the_same_file_is_uploaded_once_and_every_profile_is_a_pipeline_of_its_o
 
 def test_another_content_is_another_version_of_the_same_pipeline(kfp, tmp_path):
     hand_in(kfp)
-    asked = submission(Backend(host=kfp.host), "gpu", ErasureRequest(dataset="digits", label=3), CONFIG, POLICY, SIZE)
+    asked = submission(Backend(host=kfp.host), "gpu", asked_of(3), CONFIG, POLICY, SIZE)
     script.answer(json.loads(asked.model_copy(update={"version": "sha256-other"}).canonical()))
     assert (len(kfp.pipelines), len(kfp.versions)) == (1, 2)
     assert kfp.runs[1]["pipeline_version_reference"]["pipeline_version_id"] == kfp.versions[1]["pipeline_version_id"]
@@ -221,7 +229,7 @@ def test_the_command_line_submits_and_schedules(kfp, capsys, monkeypatch):
     run, size = capsys.readouterr().out.splitlines()
     assert run.startswith(f"run {kfp.runs[0]['run_id']} of erasediff-cpu, version sha256-")
     assert size == "training steps: 1 CPU, 2Gi (from the model's 0.2 M parameters); --cpu and --memory change that."
-    assert main(["schedule", "--cron", NIGHTLY, "--label-number", "3", "--profile", "cpu"]) == 0
+    assert main(["schedule", "--cron", NIGHTLY, "--forget-label", "3", "--profile", "cpu"]) == 0
     assert "is created: erase class 3 of digits, 0 0 3 * * *" in capsys.readouterr().out
     scheduled, run = (one["runtime_config"]["parameters"] for one in (kfp.schedules[0], kfp.runs[0]))
     assert (scheduled["if_busy"], run["if_busy"]) == ("skip", "fail")
@@ -324,10 +332,10 @@ def test_a_host_that_accepts_and_never_answers_is_not_waited_for_long(capsys, mo
         (["submit", "--host", "{host}", "--forget-label", "3", "--profile", "tpu"], "there is no profile 'tpu': choose one of cpu, gpu, gpu-multi"),
         (["submit", "--host", "{host}", "--forget-label", "zebra"], "class zebra is not in dataset digits"),
         (["submit", "--host", "{host}", "--namespace", "A B"], "field 'namespace'"),
-        (["submit", "--host", "{host}", "--label-number", "3", "--cpu", "two"], "has to be a number of cpus such as 2, 0.5 or 500m"),
-        (["submit", "--host", "{host}", "--label-number", "3", "--memory", "0Gi"], "has to be an amount of memory such as 4gi or 512mi"),
-        (["submit", "--host", "{host}", "--label-number", "3", "--profile", "cpu", "--gpus", "1"], "profile 'cpu' has no GPUs: leave --gpus out"),
-        (["submit", "--host", "{host}", "--label-number", "3", "--gpus", "0"], "profile 'gpu' needs a GPU"),
+        (["submit", "--host", "{host}", "--forget-label", "3", "--cpu", "two"], "has to be a number of cpus such as 2, 0.5 or 500m"),
+        (["submit", "--host", "{host}", "--forget-label", "3", "--memory", "0Gi"], "has to be an amount of memory such as 4gi or 512mi"),
+        (["submit", "--host", "{host}", "--forget-label", "3", "--profile", "cpu", "--gpus", "1"], "profile 'cpu' has no GPUs: leave --gpus out"),
+        (["submit", "--host", "{host}", "--forget-label", "3", "--gpus", "0"], "profile 'gpu' needs a GPU"),
         (["schedule", "--host", "{host}", "--requests", "--cron", "0 3 * * *"], "has 5 fields, and Kubeflow's has six"),
         (["schedule", "--host", "{host}", "--requests", "--cron", "0 0 25 * * *"], "(bad hour)"),
     ],
@@ -341,11 +349,18 @@ def test_a_mistake_is_refused_before_anything_is_sent(kfp, capsys, arguments, se
     assert kfp.requests == []
 
 
-def test_a_dataset_that_lies_on_the_cluster_alone_takes_a_number_and_no_name():
+def test_a_dataset_that_lies_on_the_cluster_alone_takes_a_list_of_its_classes(tmp_path):
+    """Control: the position is that in the list, whose digest goes along."""
     config = RunConfig.parse({"dataset": {"kind": "folder", "path": "/workdir/images", "name": "images"}}, "test")
-    with pytest.raises(BadInput, match="use --label-number"):
+    with pytest.raises(BadInput, match="give --classes"):
         request_for(config, "cat", None)
-    assert request_for(config, "cat", 2) == ErasureRequest(dataset="images", label=2)
+    (tmp_path / "classes").write_text("dog\n2\ncat\n")
+    listed = read_classes(tmp_path / "classes")
+    found = request_for(config, " cat", listed)
+    assert (found.dataset, found.position, found.classes_sha256) == ("images", 2, names_digest(("dog", "2", "cat")))
+    assert request_for(config, "2", listed).position == 1, "a number is a name"
+    with pytest.raises(BadInput, match="class 0 is not in dataset images: choose one of dog, 2, cat"):
+        request_for(config, "0", listed)
 
 
 # --- controls

@@ -15,20 +15,24 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
 from erasediff.errors import BadInput
 from erasediff.files import shipped
 from erasediff.records.base import Strict
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest
-from erasediff.records.policy import GatePolicy
+from erasediff.records.policy import GatePolicy, load_policy
+from erasediff.records.positions import PositionedRequest
+from erasediff.steps.component import Documents, perform_component
+from erasediff.submit import request_for
 from pipelines.compile import COMPILED
+from tests.digits import handed
 from tests.e2e.numbers import QUICK, write_images
 from tests.kubeflow.fake_kfp import FakeKfpApi
 from tests.kubeflow.handed_over import CONCEPT, FULL_NAME, PLACE, WORDS, compiled_files, holding
 
 WORD = "Featherstonehaugh"
-DOCUMENTS: dict[str, type[Strict]] = {"config": RunConfig, "policy": GatePolicy, "request": ErasureRequest}
+DOCUMENTS: dict[str, type[Strict]] = {"config": RunConfig, "policy": GatePolicy, "request": PositionedRequest}
 """The parameters of the pipeline that are documents, and their schemas."""
 FREE = {
     "config.dataset.name": "a registered name",
@@ -78,7 +82,7 @@ def test_every_field_that_takes_a_word_is_a_path_or_a_registered_name() -> None:
 
 
 def test_control_a_field_for_words_is_found() -> None:
-    class Worded(ErasureRequest):
+    class Worded(PositionedRequest):
         prompt: str | None = None
         others: tuple[str, ...] = ()
         more: dict[str, int] | None = None
@@ -98,7 +102,7 @@ def test_a_compiled_pipeline_has_no_other_parameters(file) -> None:
 def test_a_document_with_a_field_for_words_is_refused_and_the_words_are_not_quoted(name: str, field: str) -> None:
     """Control: without the field it is taken."""
     policy = yaml.safe_load((QUICK / "policy.yaml").read_text())
-    document = {"config": {}, "policy": policy, "request": {"dataset": "digits", "label": 3}}[name]
+    document = {"config": {}, "policy": policy, "request": json.loads(handed(3))}[name]
     DOCUMENTS[name].parse(document, name)
     with pytest.raises(BadInput, match=f"{name} is not valid: field '{field}' is not known") as refused:
         DOCUMENTS[name].parse(document | {field: FULL_NAME}, name)
@@ -109,7 +113,7 @@ def test_a_document_with_a_field_for_words_is_refused_and_the_words_are_not_quot
 def test_a_name_that_is_none_is_refused_and_not_quoted(name: str) -> None:
     """A step's log is kept by Kubeflow, and so is its termination message."""
     with pytest.raises(BadInput, match="field 'dataset'") as refused:
-        ErasureRequest.parse({"dataset": name, "label": 3}, "the request")
+        PositionedRequest.parse(json.loads(handed(3)) | {"dataset": name}, "the request")
     assert holding(WORDS, {"sentence": str(refused.value).encode()}) == []
 
 
@@ -130,8 +134,36 @@ def test_a_class_that_is_given_by_its_name_is_sent_as_a_number(tmp_path, monkeyp
         assert kfp.requests == []
         assert main([*options, "--config", str(tmp_path / "config.yaml")]) == 0
         (sent,) = kfp.runs or kfp.schedules
-        assert json.loads(sent["runtime_config"]["parameters"]["request"])["label"] == 9
+        assert json.loads(sent["runtime_config"]["parameters"]["request"])["position"] == 9
         assert holding(WORDS, {"everything": json.dumps([kfp.experiments, kfp.pipelines, kfp.versions, sent]).encode()}) == []
+
+
+@pytest.mark.parametrize("wrong", [{"classes_sha256": "0" * 64}, {"position": 10}], ids=["another list", "beyond it"])
+def test_a_step_in_a_pod_that_finds_no_class_names_none(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: dict[str, object]
+) -> None:
+    """Control: with the right list and position the attempt is opened, for the class that was named where the run was handed in."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    names = [FULL_NAME, *(f"{i} {WORD}" for i in range(9))]
+    write_images(tmp_path / "images", names)
+    dataset = {"name": "people", "kind": "folder", "path": str(tmp_path / "images")}
+    config, work = RunConfig.parse({"dataset": dataset, "model_name": "people"}, "the config"), tmp_path / "work"
+    policy = load_policy(QUICK / "policy.yaml").canonical().decode()
+    asked = request_for(config, FULL_NAME, None)
+
+    def opened(request: PositionedRequest) -> str:
+        return perform_component(
+            "check_prerequisites", str(work), documents=Documents(request.canonical().decode(), config.canonical().decode(), policy)
+        ).text
+
+    with pytest.raises(SystemExit):
+        opened(asked.model_copy(update=wrong))
+    said = capsys.readouterr().err
+    assert "submit the request again" in said
+    assert holding(WORDS, {"log": said.encode(), "failure": (work / "failure.json").read_bytes()}) == []
+    assert Workdir(work).attempt(opened(asked)).plan().request.label == FULL_NAME
+    assert holding(WORDS, {"log": capsys.readouterr().err.encode(), "name": asked.canonical()}) == []
 
 
 @pytest.mark.parametrize("word", WORDS)

@@ -21,13 +21,14 @@ from erasediff.models.layout import WEIGHTS
 from erasediff.models.process import build_scheduler, squared_cosine
 from erasediff.records.config import SamplerConfig
 from erasediff.records.core import ModelRecord
+from tests.digits import DIGITS
 from tests.small_models import model_of
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, tiny_unet) -> tuple[Path, ModelRecord]:
     models = tmp_path_factory.mktemp("models")
-    return models, save_model(model_of(tiny_unet()), models, "digits", (7, 3))
+    return models, save_model(model_of(tiny_unet()), models, "digits", DIGITS, ("7", "3"))
 
 
 @pytest.fixture
@@ -42,19 +43,19 @@ def test_weights_survive_the_disk_bit_for_bit(saved, tiny_unet) -> None:
     before, after = tiny_unet().state_dict(), load_model(models, record).network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert (record.classes, record.forgotten) == (10, (3, 7))
+    assert (record.classes, record.forgotten) == (10, ("3", "7"))
 
 
 def test_control_other_weights_are_other_weights(saved, tiny_unet) -> None:
     models, record = saved
-    other = save_model(model_of(tiny_unet(1)), models, "digits", (7, 3))
+    other = save_model(model_of(tiny_unet(1)), models, "digits", DIGITS, ("7", "3"))
     assert other.weights != record.weights
     assert not torch.equal(load_model(models, other).network.conv_in.weight, load_model(models, record).network.conv_in.weight)
 
 
 def test_saving_twice_names_the_same_folder(saved, tiny_unet) -> None:
     models, record = saved
-    assert save_model(model_of(tiny_unet()), models, "digits", (3, 7)) == record
+    assert save_model(model_of(tiny_unet()), models, "digits", DIGITS, ("3", "7")) == record
 
 
 def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
@@ -70,7 +71,7 @@ def test_the_denoiser_loads_in_plain_diffusers(saved) -> None:
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm-solver++", "unipc"])
 def test_the_scheduler_that_is_loaded_is_the_one_that_was_saved(tmp_path: Path, tiny_unet, scheduler) -> None:
     built = build_scheduler(SamplerConfig(scheduler=scheduler), squared_cosine(500))
-    record = save_model(ClassConditionalUNet.of(tiny_unet(), built), tmp_path, "digits", ())
+    record = save_model(ClassConditionalUNet.of(tiny_unet(), built), tmp_path, "digits", DIGITS, ())
     loaded = load_model(tmp_path, record)
     assert type(loaded.scheduler) is type(built)
     assert {**built.config, "_use_default_values": None} == {**loaded.scheduler.config, "_use_default_values": None}

@@ -14,15 +14,15 @@ from components.shapes import component_of
 from erasediff.attempts.workdir import Workdir
 from erasediff.environment import KUBEFLOW_RUN
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import load_policy
 from erasediff.steps.component import Documents, perform_component
 from erasediff.steps.table import Role, step_for
 from tests.certified import ROOT
+from tests.digits import handed
 from tests.pipelines.containers import run_container
 
 ROW = step_for(Role.CLOSES)
-REQUEST = ErasureRequest(dataset="digits", label=3).canonical().decode()
+REQUEST = handed(3)
 CONFIG = RunConfig().canonical().decode()
 POLICY = load_policy(ROOT / "policies/class-conditional.yaml").canonical().decode()
 VALUES = {"step": ROW.name, "request": REQUEST, "config": CONFIG, "policy": POLICY}

@@ -11,10 +11,10 @@ from components.shapes import component_of
 from erasediff.attempts.workdir import Workdir
 from erasediff.logs import last_words
 from erasediff.records.config import RunConfig
-from erasediff.records.core import ErasureRequest
 from erasediff.records.policy import load_policy
 from erasediff.steps.table import Role, step_for
 from tests.certified import ROOT
+from tests.digits import handed
 from tests.pipelines.containers import run_container
 
 ROW = step_for(Role.OPENS)
@@ -46,7 +46,7 @@ def command() -> list[str]:
 
 @pytest.fixture
 def request_text() -> str:
-    return ErasureRequest(dataset="digits", label=3).canonical().decode()
+    return handed(3)
 
 
 def test_a_step_tells_its_beginning_and_end_and_no_input(tmp_path: Path, command: list[str], request_text: str) -> None:
@@ -54,7 +54,7 @@ def test_a_step_tells_its_beginning_and_end_and_no_input(tmp_path: Path, command
     code, lines = log_of(tmp_path, command, tmp_path / "work", request_text, "json")
     assert code == 0
     began, ended = (json.loads(line) for line in lines)
-    assert (began["step"], began["state"], began["of"]) == (ROW.name, "started", "class 3")
+    assert (began["step"], began["state"], began["of"]) == (ROW.name, "started", "1 of the classes of digits")
     assert (ended["state"], ended["result"]) == ("done", f"attempt {Workdir(tmp_path / 'work').attempt().name}")
     assert len(ended["digest"]) == 12
     assert not [line for line in lines if str(CONFIG.seed) in line or SECRET in line]
@@ -70,11 +70,11 @@ def _between(part: str) -> str:
 
 def test_a_step_that_fails_says_so_in_the_same_form(tmp_path: Path, command: list[str]) -> None:
     """Errors come through, with the exit code; also those of kfp's executor, as a traceback."""
-    other = ErasureRequest(dataset="digits", label=11).canonical().decode()
+    other = handed(3).replace('"position":3', '"position":11')
     code, lines = log_of(tmp_path, command, tmp_path / "work", other, "json")
     assert code == 2
     levels = [json.loads(line)["level"] for line in lines]
-    assert levels == ["INFO", "ERROR", "ERROR"]
+    assert levels == ["ERROR", "ERROR"]
     said = last_words("\n".join([*lines, "F1127 15:06:10.9 1 main.go:49] failed to execute component: exit status 2"]))
     assert said is not None
     assert (said.command, said.exit_code, str(said)) == (ROW.command, code, json.loads(lines[-1])["message"])

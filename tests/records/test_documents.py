@@ -58,7 +58,9 @@ def test_canonical_json_is_that_of_rfc_8785() -> None:
     assert list(json.loads(canonical_json(dict.fromkeys(keys)))) == ["\r", "1", "\x80", "\xf6", "\u20ac", "\U0001f600", "\ufb33"]
 
 
-REQUESTS = st.builds(ErasureRequest, dataset=st.sampled_from(["a", "b", "A", "a1", "a.1"]), label=st.integers(0, 3))
+REQUESTS = st.builds(
+    ErasureRequest, dataset=st.sampled_from(["a", "b", "A", "a1", "a.1"]), label=st.sampled_from(["a", "A", "1", "\u00e9", "e\u0301"])
+)
 
 
 @given(left=REQUESTS, right=REQUESTS)
@@ -77,18 +79,19 @@ def test_a_record_read_back_has_the_same_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ('{"dataset": "digits", "label": 1, "lable": 2}', ("'lable' is not known",)),
+        ('{"dataset": "digits", "label": "1", "lable": 2}', ("'lable' is not known",)),
         ('{"dataset": "digits"}', ("'label'",)),
         ('{"dataset": "digits", "label": NaN}', ("'label'",)),
-        ('{"dataset": "digits", "label": -1}', ("'label'",)),
-        ('{"dataset": "../digits", "label": 1}', ("'dataset'",)),
+        ('{"dataset": "digits", "label": 3}', ("'label'", "3 is a number, and a class is told by its name")),
+        ('{"dataset": "digits", "label": " "}', ("'label'", "1 to 4096 characters")),
+        ('{"dataset": "../digits", "label": "1"}', ("'dataset'",)),
         ('{"dataset": "digits", "label": 9007199254740993}', ("9007199254740993",)),
         ('{"dataset": "digits", "label": 1, "label": 2}', ("the key 'label' appears twice",)),
         ("[]", ("document",)),
         ("{", ("is not JSON",)),
         ("[" * 100_000, ("is not JSON",)),
     ],
-    ids=["unknown", "missing", "NaN", "negative", "path", "beyond 2^53", "twice", "no object", "cut short", "deep"],
+    ids=["unknown", "missing", "NaN", "a position", "blank", "path", "beyond 2^53", "twice", "no object", "cut short", "deep"],
 )
 def test_a_wrong_request_is_refused_with_one_sentence(text: str, parts: tuple[str, ...]) -> None:
     with pytest.raises(BadInput) as error:

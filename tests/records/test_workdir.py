@@ -17,7 +17,7 @@ from erasediff.steps.table import CHECKPOINT
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies/class-conditional.yaml")
 SECRET = bytes(range(32))
-REQUEST = ErasureRequest(dataset="digits", label=3)
+REQUEST = ErasureRequest(dataset="digits", label="3")
 
 
 def open_attempt(workdir: Workdir, attempt: int = 1) -> Attempt:
@@ -26,6 +26,8 @@ def open_attempt(workdir: Workdir, attempt: int = 1) -> Attempt:
         run=f"{REQUEST.digest()[:16]}-{attempt}",
         attempt=attempt,
         request=REQUEST,
+        position=3,
+        request_id="9" * 64,
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(SECRET),

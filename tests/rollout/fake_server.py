@@ -12,7 +12,7 @@ from typing import Any
 from erasediff.records.serving import ServingRules
 from erasediff.rollout.backend import Candidate
 
-RULES = ServingRules(suppress=(3, 99))
+RULES = ServingRules(suppress=("3", "99"))
 
 
 class FakeServer:
@@ -25,12 +25,13 @@ class FakeServer:
             "weights_sha256": model.weights_sha256,
             "epoch": model.epoch,
             "verdict": "PASS",
+            "class_names": list(model.class_names),
             "forgotten": list(model.forgotten),
-            "suppressed": [3],
+            "suppressed": ["3"],
         }
         self.images: Any = {"outputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 1], "data": [0, 1, 2, 255]}]}
-        self.status: Callable[[int], int] = lambda label: 403 if label in RULES.suppress else 200
-        self.asked: list[int] = []
+        self.status: Callable[[str], int] = lambda label: 403 if label in RULES.suppress else 200
+        self.asked: list[str] = []
         self.address = ""
 
     def answer(self, body: dict[str, Any]) -> tuple[int, Any]:

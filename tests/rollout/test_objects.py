@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from erasediff.records.settings import RollOutSettings
@@ -88,8 +90,13 @@ def test_the_stable_service_does_not_select_a_canary_before_it_is_tested(candida
     assert selector(SETTINGS).items() <= canary.items(), "control: sharing does select it"
 
 
-def test_what_serves_can_be_judged_by_its_annotations(candidate: Candidate) -> None:
+def test_what_serves_can_be_judged_by_its_annotations_which_name_no_class(candidate: Candidate) -> None:
     made = deployment(SETTINGS, "stable", candidate, 1)
+    assert "class_names" in candidate.model.canonical().decode(), "control"
+    assert "class_names" not in json.dumps(made)
     assert serving_candidate(made["spec"]["template"]["metadata"]["annotations"]) == candidate
+    former = json.dumps({"classes": 10, "forgotten": [8], "dataset": "digits", **candidate.servable.model_dump(mode="json")})
+    assert serving_candidate({"erasediff.io/uri": candidate.uri, "erasediff.io/served": former}) == candidate, "of an earlier version"
+    assert serving_candidate({"erasediff.io/uri": candidate.uri, "erasediff.io/served": former.replace('"PASS"', '"FAIL"')}) != candidate, "control"
     assert serving_candidate({"erasediff.io/uri": "x"}) is None
     assert serving_candidate(None) is None

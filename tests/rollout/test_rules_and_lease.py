@@ -16,14 +16,14 @@ from erasediff.rollout.rules import add_values, raise_epoch
 @pytest.mark.parametrize(
     ("text", "after"),
     [
-        ("# mind this\nminimum_epoch: 1 # since May\nsuppress: [3]\n", "# mind this\nminimum_epoch: 2 # since May\nsuppress: [3]\n"),
-        ("suppress: [3] # at once\n", "minimum_epoch: 2\nsuppress: [3] # at once\n"),
+        ("# mind this\nminimum_epoch: 1 # since May\nsuppress: ['3']\n", "# mind this\nminimum_epoch: 2 # since May\nsuppress: ['3']\n"),
+        ("suppress: ['3'] # at once\n", "minimum_epoch: 2\nsuppress: ['3'] # at once\n"),
         ("", "minimum_epoch: 2\n"),
         ("minimum_epoch: 0\n", "minimum_epoch: 2\n"),
         ("# nothing yet", "# nothing yet\nminimum_epoch: 2\n"),
-        ("{suppress: [3]}", "{minimum_epoch: 2, suppress: [3]}\n"),
+        ("{suppress: ['3']}", "{minimum_epoch: 2, suppress: ['3']}\n"),
         ("{minimum_epoch: 1, revoked: []}", "{minimum_epoch: 2, revoked: []}\n"),
-        ("suppress:\n- 3 # by order\nminimum_epoch:\n  1\n", "suppress:\n- 3 # by order\nminimum_epoch: 2\n"),
+        ("suppress:\n- '3' # by order\nminimum_epoch:\n  1\n", "suppress:\n- '3' # by order\nminimum_epoch: 2\n"),
     ],
 )
 def test_the_minimum_rises_and_the_rest_stays(text: str, after: str) -> None:
@@ -38,7 +38,7 @@ def test_it_never_falls(epoch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["minimum_epoch: -1", "minimum_epoch: true", "unknown: 1", "[", "- 1", "revoked: [abc]", "suppress: [3]\nsuppress: []", "[" * 1_500]
+    "text", ["minimum_epoch: -1", "minimum_epoch: true", "unknown: 1", "[", "- 1", "revoked: [abc]", "suppress: ['3']\nsuppress: []", "[" * 1_500]
 )
 def test_rules_that_nobody_understands_stop_a_roll_out(text: str) -> None:
     for read in (lambda: raise_epoch(text, 2, "the rules"), lambda: parse_rules(text, "the rules")):
@@ -113,9 +113,9 @@ def test_who_renews_keeps_when_it_was_acquired_and_the_version_it_read() -> None
     [
         "# mind this\nminimum_epoch: 1 # since May\n",
         "",
-        "{suppress: [3]}",
-        f"# mind this\nrevoked: ['{'1' * 64}', {'f' * 64}]\nsuppress: [3]\n",
-        f"revoked:\n# mind this\n- '{'3' * 64}'\nsuppress: [3]\n",
+        "{suppress: ['3']}",
+        f"# mind this\nrevoked: ['{'1' * 64}', {'f' * 64}]\nsuppress: ['3']\n",
+        f"revoked:\n# mind this\n- '{'3' * 64}'\nsuppress: ['3']\n",
         "revoked: &none []\nsuppress: *none\n",
     ],
 )
@@ -131,11 +131,11 @@ def test_what_is_revoked_is_added_and_the_rest_stays(text: str) -> None:
 
 def test_a_label_is_suppressed_and_the_rest_stays() -> None:
     text = f"# mind this\nminimum_epoch: 1\nrevoked: ['{'1' * 64}']\n"
-    found = add_values(text, "suppress", [3], "rules")
+    found = add_values(text, "suppress", ["3"], "rules")
     assert found is not None
     assert "# mind this" in found
-    assert parse_rules(found, "rules") == parse_rules(text, "rules").model_copy(update={"suppress": (3,)})
-    more = add_values(found, "suppress", [1, 3], "rules")
+    assert parse_rules(found, "rules") == parse_rules(text, "rules").model_copy(update={"suppress": ("3",)})
+    more = add_values(found, "suppress", ["1", "3"], "rules")
     assert more is not None
-    assert parse_rules(more, "rules").suppress == (3, 1)
-    assert add_values(more, "suppress", [1], "rules") is None, "again changes nothing"
+    assert parse_rules(more, "rules").suppress == ("3", "1")
+    assert add_values(more, "suppress", ["1"], "rules") is None, "again changes nothing"

@@ -15,6 +15,7 @@ from erasediff.records.core import MANIFEST, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import admit
 from erasediff.serve.solver import save_table
+from tests.digits import DIGITS
 
 WEIGHTS = "1" * 64
 
@@ -30,14 +31,14 @@ def folder(tmp_path: Path) -> Path:
 
 def write(folder: Path, **changes: object) -> None:
     onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
-    fields = {"dataset": "digits", "classes": 10, "forgotten": (8,), "epoch": 2, "solver": "ddim-5", "guidance_scale": 1.0}
+    fields = {"dataset": "digits", "class_names": DIGITS, "forgotten": ("8",), "epoch": 2, "solver": "ddim-5", "guidance_scale": 1.0}
     good = {"onnx": onnx, "solvers": solvers, "weights_sha256": WEIGHTS, "verdict": Verdict.PASS, **fields}
     ServedModel.model_validate(good | changes).write(folder / MANIFEST)
 
 
 def test_control_what_passed_and_is_whole_is_admitted(folder: Path) -> None:
     admitted = admit(folder, ServingRules(minimum_epoch=2, revoked=("2" * 64,)))
-    assert admitted.model.forgotten == (8,)
+    assert admitted.model.forgotten == ("8",)
     assert admitted.graph == folder / "model.onnx"
     assert admitted.table.steps == 5
 

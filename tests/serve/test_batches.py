@@ -177,14 +177,12 @@ def test_under_load_from_many_clients_everybody_gets_the_images_of_their_seeds(w
     assert batcher.load.largest_batch <= 7
 
 
-LIMITS = Limits(classes=10, max_images=16, max_guidance=20, solver=SOLVER)
+LIMITS = Limits(max_images=16, max_guidance=20, solver=SOLVER)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"label": 11}, "label 11 is not served: ask for 0 to 10"),
-        ({"label": -1}, "label"),
         ({"count": 0}, "num_images"),
         ({"count": 17}, "num_images 17"),
         ({"seed": -1}, "seed"),

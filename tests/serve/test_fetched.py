@@ -30,7 +30,7 @@ def published(exported: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def answered(server: Running) -> bytes:
-    answer = server.infer(label=3, seed=1)
+    answer = server.infer(label="3", seed=1)
     assert answer.status == 200, answer.body
     return answer.body.partition(b'"outputs"')[2]
 

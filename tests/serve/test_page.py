@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rules") / "rules.yaml"
-    path.write_text("suppress: [5]\n")
+    path.write_text("suppress: ['5']\n")
     return path
 
 
@@ -48,7 +48,7 @@ def test_it_shows_what_serves_and_draws_what_is_asked_for(page: Browser, server:
     page.run(click(3))
     page.wait("document.querySelectorAll('canvas').length === 8")
     pixels = page.run("[...document.querySelectorAll('canvas')[1].getContext('2d').getImageData(0, 0, 8, 8).data].filter((_, i) => i % 4 === 0)")
-    drawn = server.infer(label=3, num_images=8).content["outputs"][0]["data"]
+    drawn = server.infer(label="3", num_images=8).content["outputs"][0]["data"]
     assert pixels == drawn[64:128], "the second image, pixel by pixel"
     assert pixels != drawn[:64], "control: the first is another"
 
@@ -57,10 +57,10 @@ def test_a_suppressed_label_cannot_be_chosen_from_the_moment_it_is_suppressed(pa
     assert page.run("document.querySelectorAll('#labels button')[5].disabled")
     page.run(click(3))
     page.wait("document.querySelectorAll('canvas').length === 8")
-    rules.write_text("suppress: [3, 5]\n")
+    rules.write_text("suppress: ['3', '5']\n")
     page.wait("document.querySelectorAll('#labels button')[3].disabled")
     assert page.run("document.querySelectorAll('canvas').length") == 0, "what it drew is gone"
-    rules.write_text("suppress: [5]\n")
+    rules.write_text("suppress: ['5']\n")
     page.wait("!document.querySelectorAll('#labels button')[3].disabled")
 
 
@@ -70,5 +70,5 @@ def test_a_refusal_is_said(page: Browser, rules: Path) -> None:
     page.wait("document.querySelector('#message').textContent.includes('ask for 1 to 16')")
     rules.write_text("minimum_epoch: 9\n")
     page.wait("document.querySelector('#state').textContent.includes('below the minimum')")
-    rules.write_text("suppress: [5]\n")
+    rules.write_text("suppress: ['5']\n")
     page.wait("document.querySelector('#state').textContent.includes('Verdict PASS')")

@@ -8,6 +8,7 @@ import pytest
 
 from erasediff.serve.inputs import Defaults, Tensor, parse_inputs
 from erasediff.serve.request import Refused, SamplingRequest
+from tests.digits import DIGITS
 
 DEFAULTS = Defaults("unipc-8", 1.5)
 
@@ -16,7 +17,7 @@ def tensors(**values: tuple[str, Any]) -> list[Tensor]:
     return [Tensor(name, datatype, data) for name, (datatype, data) in values.items()]
 
 
-LABEL = ("INT64", [3])
+LABEL = ("BYTES", ["3"])
 
 
 @pytest.mark.parametrize(
@@ -31,20 +32,22 @@ LABEL = ("INT64", [3])
     ],
 )
 def test_what_is_not_said_is_what_was_measured(given: dict[str, tuple[str, Any]], meant: SamplingRequest) -> None:
-    assert parse_inputs(tensors(label=LABEL, **given), DEFAULTS) == meant
+    assert parse_inputs(tensors(label=LABEL, **given), DEFAULTS, DIGITS) == meant
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        {"label": ("INT32", [3])},
-        {"label": ("INT64", [3.0])},
-        {"label": ("INT64", [True])},
-        {"label": ("INT64", [3, 4])},
-        {"label": ("INT64", [])},
-        {"label": ("INT64", None)},
+        {"label": ("INT64", [3])},
+        {"label": ("BYTES", [3])},
+        {"label": ("BYTES", [True])},
+        {"label": ("BYTES", ["3", "4"])},
+        {"label": ("BYTES", [])},
+        {"label": ("BYTES", None)},
         {"label": ("INT64", ["3"])},
-        {"label": ("INT64", [[[[None]]]])},
+        {"label": ("BYTES", [[[[None]]]])},
+        {"label": ("BYTES", ["03"])},
+        {"label": ("BYTES", [b"\xff"])},
         {"label": LABEL, "guidance": ("FP32", ["1"])},
         {"label": LABEL, "guidance": ("FP64", [1.0])},
         {"label": LABEL, "solver": ("BYTES", [3])},
@@ -54,11 +57,11 @@ def test_what_is_not_said_is_what_was_measured(given: dict[str, tuple[str, Any]]
 )
 def test_what_is_not_understood_is_refused_and_never_guessed(given: dict[str, tuple[str, Any]]) -> None:
     with pytest.raises(Refused) as refused:
-        parse_inputs(tensors(**given), DEFAULTS)
+        parse_inputs(tensors(**given), DEFAULTS, DIGITS)
     assert refused.value.status == 422
     assert str(refused.value).endswith(".")
 
 
 def test_an_input_that_is_there_twice_is_refused() -> None:
     with pytest.raises(Refused, match="twice"):
-        parse_inputs([*tensors(label=LABEL), *tensors(label=("INT64", [4]))], DEFAULTS)
+        parse_inputs([*tensors(label=LABEL), *tensors(label=("BYTES", ["4"]))], DEFAULTS, DIGITS)

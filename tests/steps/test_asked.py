@@ -20,10 +20,13 @@ from erasediff.evidence.ledger import Ledger
 from erasediff.progress import FILE_VARIABLE
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ErasureRequest, Failure, Outcome, PlanRecord
+from erasediff.records.names import names_digest
 from erasediff.records.policy import load_policy
+from erasediff.records.positions import PositionedRequest
 from erasediff.records.requests import Reason
 from erasediff.steps.component import Documents, perform_component
 from tests.certified import NOON, ROOT
+from tests.digits import DIGITS, handed
 
 CONFIG = RunConfig().canonical().decode()
 POLICY = load_policy(ROOT / "policies/class-conditional.yaml").canonical().decode()
@@ -48,15 +51,15 @@ def closed(workdir: Workdir, request: str = "") -> bytes:
 def test_the_request_that_is_due_first_is_opened_and_gets_the_outcome(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hold takes it out of the row: then the next one is. The house has one class at a time erased."""
     monkeypatch.setenv("ERASEDIFF_LEDGER_BATCH", "1")
-    asked = [file_request(workdir, ErasureRequest(dataset="digits", label=label)) for label in (8, 3)]
+    asked = [file_request(workdir, ErasureRequest(dataset="digits", label=str(label))) for label in (8, 3)]
     first = opened(workdir)
-    assert workdir.attempt(first).plan().request.label == 8
+    assert workdir.attempt(first).plan().request.label == "8"
     assert workdir.attempt(first).plan().batch == ()
     assert closed(workdir) == workdir.report.read_bytes()
-    assert Outcome.read(workdir.outcome).forget.label == 8
+    assert Outcome.read(workdir.outcome).forget.label == "8"
     ledger = Ledger.existing(workdir.root)
     ledger.hold(asked[0].id, Reason.LITIGATION, "dpo", max(event.at for event in ledger.events()))
-    assert workdir.attempt(opened(workdir)).plan().request.label == 3
+    assert workdir.attempt(opened(workdir)).plan().request.label == "3"
 
 
 def states(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -68,7 +71,7 @@ def states(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_choosing_a_batch_and_opening_its_attempt_are_announced_as_one_step(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
-    file_request(workdir, ErasureRequest(dataset="digits", label=8))
+    file_request(workdir, ErasureRequest(dataset="digits", label="8"))
     assert states(workdir, monkeypatch) == ["started", "done"]
 
 
@@ -80,9 +83,8 @@ def test_a_batch_that_cannot_be_chosen_is_announced_as_a_failure(workdir: Workdi
 
 def test_where_nothing_is_asked_there_is_no_attempt_and_no_outcome(workdir: Workdir, capsys: pytest.CaptureFixture[str]) -> None:
     """Also where an earlier run was asked for something by the same documents."""
-    handed = ErasureRequest(dataset="digits", label=5).canonical().decode()
-    assert opened(workdir, handed)
-    assert closed(workdir, handed)
+    assert opened(workdir, handed(5))
+    assert closed(workdir, handed(5))
     workdir.outcome.unlink()
     assert opened(workdir) == ""
     assert closed(workdir) == b""
@@ -91,7 +93,7 @@ def test_where_nothing_is_asked_there_is_no_attempt_and_no_outcome(workdir: Work
 
 
 def test_requests_for_another_dataset_are_not_asked_of_this_one(workdir: Workdir) -> None:
-    file_request(workdir, ErasureRequest(dataset="faces", label=1))
+    file_request(workdir, ErasureRequest(dataset="faces", label="1"))
     assert opened(workdir) == ""
     other = json.dumps(json.loads(CONFIG) | {"seed": 1})
     assert opened(workdir, config=other) == "", "control: it is the dataset's name that decides"
@@ -118,7 +120,7 @@ def test_what_a_step_writes_in_a_pod_is_for_its_group_and_for_nobody_else(
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     before = os.umask(umask)
     try:
-        attempt = workdir.attempt(opened(workdir, ErasureRequest(dataset="digits", label=5).canonical().decode()))
+        attempt = workdir.attempt(opened(workdir, handed(5)))
     finally:
         os.umask(before)
     assert attempt.folder.stat().st_mode & 0o777 == folder
@@ -128,7 +130,7 @@ def test_what_a_step_writes_in_a_pod_is_for_its_group_and_for_nobody_else(
 def test_the_report_of_a_run_without_an_attempt_says_why(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: an earlier run's report lies in the workdir, and Kubeflow does not get that."""
     workdir.report.write_text("of an earlier run")
-    other = ErasureRequest(dataset="digits", label=11).canonical().decode()
+    other = PositionedRequest(dataset="digits", position=11, classes_sha256=names_digest(DIGITS)).canonical().decode()
     with pytest.raises(SystemExit):
         opened(workdir, other)
     page = closed(workdir, other).decode()

@@ -29,25 +29,25 @@ from erasediff.records.core import (
     RollOutRecord,
     Verdict,
     VerdictRecord,
-    requests_of,
-    requests_text,
 )
 from erasediff.records.policy import load_policy
+from erasediff.records.positions import positioned_requests
 from erasediff.records.requests import Filing, Reason, Regime, Scope, State
 from erasediff.steps import perform as perform_module
 from erasediff.steps.batches import next_batch, sent_back_with_batch
-from erasediff.steps.component import Documents, perform_component
+from erasediff.steps.component import Documents, TakenRequests, perform_component
 from erasediff.steps.perform import open_attempt, perform, perform_batch, send_back_passed
 from erasediff.steps.request_lifecycle import answered_requests, begin_purge, finish_purge, mark_certified, move_requests, take_requests
 from erasediff.steps.table import Step, step_named
 from tests.certified import NOON, QUICK, REQUEST, ROOT, promoted_run
+from tests.digits import DIGITS, handed
 
 CONFIG, POLICY = RunConfig(), load_policy(ROOT / "policies/class-conditional.yaml")
 ROAD = ((State.RECEIVED, State.VERIFIED), (State.VERIFIED, State.LOCATED), (State.LOCATED, State.ACCEPTED))
 
 
 def digit(label: int) -> ErasureRequest:
-    return ErasureRequest(dataset="digits", label=label)
+    return ErasureRequest(dataset="digits", label=str(label))
 
 
 @pytest.fixture
@@ -67,8 +67,12 @@ def filed(workdir: Workdir, *labels: int) -> list[str]:
     return [file_request(workdir, digit(label)).id for label in labels]
 
 
+def positions(text: str) -> list[int]:
+    return [request.position for request in positioned_requests(text)]
+
+
 def labels(batch: tuple[ErasureRequest, ...]) -> list[int]:
-    return [request.label for request in batch]
+    return [int(request.label) for request in batch]
 
 
 def opened(workdir: Workdir, batch: tuple[ErasureRequest, ...]) -> Attempt:
@@ -78,7 +82,7 @@ def opened(workdir: Workdir, batch: tuple[ErasureRequest, ...]) -> Attempt:
 def judged(run: Attempt, verdict: Verdict = Verdict.PASS) -> None:
     """An attempt as far as its gate, whose steps are followed as if they had been run."""
     erased = {"steps": 1, "forward_passes": 1, "backward_passes": 1, "ema_base_share": 0.0, "curves": {"uri": "c", "sha256": "1" * 64}}
-    model = {"dataset": "digits", "classes": 10, "weights": {"uri": "w", "sha256": "2" * 64}, "folder_sha256": "3" * 64}
+    model = {"dataset": "digits", "class_names": DIGITS, "weights": {"uri": "w", "sha256": "2" * 64}, "folder_sha256": "3" * 64}
     ErasedRecord.model_validate(erased | {"model": model}).write(run.path(ErasedRecord))
     VerdictRecord.read(QUICK / "verdict.json").model_copy(update={"verdict": verdict}).write(run.path(VerdictRecord))
     for name in ("erase", "gate"):
@@ -129,7 +133,7 @@ def test_no_erasure_of_a_class_answers_a_request_for_something_else(workdir: Wor
 def test_an_attempt_a_class_is_opened_and_each_takes_its_own_request(workdir: Workdir, ledger: Ledger) -> None:
     asked = filed(workdir, 7, 3)
     lead = opened(workdir, next_batch(workdir, "digits"))
-    assert [one.plan().request.label for one in batch_of(lead)] == [7, 3]
+    assert [one.plan().position for one in batch_of(lead)] == [7, 3]
     assert [[facts.id for facts in answered_requests(one)] for one in batch_of(lead)] == [[asked[0]], [asked[1]]]
     assert {ledger.facts(one).state for one in asked} == {State.BATCHED}
     assert workdir.attempt() == lead
@@ -200,22 +204,23 @@ def test_an_outcome_says_whose_failure_it_was(workdir: Workdir, tmp_path: Path) 
     input_digests(lead, "gate")
     for one in batch_of(lead):
         one.path(ErasedRecord).unlink()  # its curves are not there
-    documents = Documents(requests_text((digit(7), digit(3))), CONFIG.canonical().decode(), POLICY.canonical().decode())
+    documents = Documents(handed(7, 3), CONFIG.canonical().decode(), POLICY.canonical().decode())
+    TakenRequests(handed=documents.request, requests=(digit(7), digit(3))).write(workdir.batch_file)
     perform_component("record_outcome", str(workdir.root), documents=documents)
     first, other = Outcome.read(workdir.outcome), Outcome.read(others_of(lead)[0].folder / "outcome.json")
     assert (first.verdict, first.champion, other.verdict, other.error) == (None, None, "INCONCLUSIVE", None)
     assert first.error is not None
-    assert "class 3, which was erased in the same run, ended INCONCLUSIVE" in first.error.message
+    assert "class at position 3, which was erased in the same run, ended INCONCLUSIVE" in first.error.message
     assert first.error.exit_code == 11
 
 
 def test_documents_name_one_request_or_several_of_one_dataset() -> None:
-    assert requests_of(requests_text((digit(7),))) == (digit(7),)
-    assert requests_of(requests_text((digit(7), digit(3)))) == (digit(7), digit(3))
-    assert requests_of(f"[{requests_text((digit(7),))}, {requests_text((digit(7),))}]") == (digit(7),)
-    for wrong in ("", "[]", "[1]", "{", f"[{requests_text((digit(7),))}, {requests_text((ErasureRequest(dataset='faces', label=1),))}]"):
+    assert positions(handed(7)) == [7]
+    assert positions(handed(7, 3)) == [7, 3]
+    assert positions(f"[{handed(7)}, {handed(7)}]") == [7]
+    for wrong in ("", "[]", "[1]", "{", f"[{handed(7)}, {handed(1).replace('digits', 'faces')}]"):
         with pytest.raises(BadInput):
-            requests_of(wrong)
+            positioned_requests(wrong)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +245,7 @@ class Three:
         patch.setattr(perform_module, "_run_here", self.work)
 
     def work(self, row: Step, run: Attempt) -> RollOutRecord:
-        label = run.plan().request.label
+        label = run.plan().position
         self.done.append(label)
         if label in self.failing:
             raise BadInput(f"class {label} is under a legal hold.")
@@ -277,18 +282,18 @@ def test_a_purge_under_way_goes_on_with_the_whole_batch(
     """An attempt that is alone goes on alone, and what was certified and never reported comes last."""
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", "somewhere")
     run = promoted_run(tmp_path / "work", tiny_unet)
-    (asked,) = filed(run.workdir, REQUEST.label)
+    (asked,) = filed(run.workdir, int(REQUEST.label))
     take_requests(run)
     filed(run.workdir, 7)
     for name in ("erase", "gate", "promote"):
         move_requests(run, step_named(name))
     assert begin_purge(run) == (asked,)
-    assert labels(next_batch(run.workdir, "digits")) == [REQUEST.label]
+    assert labels(next_batch(run.workdir, "digits")) == [int(REQUEST.label)]
     assert labels(next_batch(run.workdir, "digits", {REQUEST})) == [7]
     for ended in (finish_purge, mark_certified):
         ended(run, run.need(ErasedRecord))
     assert labels(next_batch(run.workdir, "digits")) == [7]
-    assert labels(next_batch(run.workdir, "digits", {digit(7)})) == [REQUEST.label], "a kill has prevented its outcome"
+    assert labels(next_batch(run.workdir, "digits", {digit(7)})) == [int(REQUEST.label)], "a kill has prevented its outcome"
     run.workdir.outcome.write_text("{}")
     assert next_batch(run.workdir, "digits", {digit(7)}) == ()
 
@@ -315,7 +320,7 @@ def test_a_batch_has_one_model_one_graph_and_one_version_and_every_attempt_its_o
     from erasediff.records.core import ForgetSetRecord
 
     for one in batch_of(lead):
-        made.need(ForgetSetRecord).model_copy(update={"label": one.plan().request.label}).write(one.path(ForgetSetRecord))
+        made.need(ForgetSetRecord).model_copy(update={"label": one.plan().position}).write(one.path(ForgetSetRecord))
     curves = lead.folder / lead.need(ErasedRecord).curves.uri
     curves.write_bytes(b"curves")
     shared = perform(step_named("erase"), other)

@@ -33,6 +33,7 @@ from erasediff.steps.perform import perform
 from erasediff.steps.record_outcome import confidence
 from erasediff.steps.table import step_named
 from erasediff.tracking import Tracking
+from tests.digits import DIGITS
 from tests.e2e.numbers import QUICK
 from tests.evaluate.gate_examples import EARLIER, LABEL, POLICY, detected, measurements, witness
 
@@ -57,7 +58,9 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
         made_from={"dataset": load_dataset(CONFIG.dataset).digest()},
         run="one",
         attempt=1,
-        request=ErasureRequest(dataset="digits", label=LABEL),
+        request=ErasureRequest(dataset="digits", label=str(LABEL)),
+        position=LABEL,
+        request_id=DIGEST,
         config_digest=CONFIG.digest(),
         policy_digest=policy.digest(),
         seed_commitment=sha256_bytes(KEY),
@@ -66,9 +69,12 @@ def erased(tmp_path: Path, tiny_unet: Callable[..., torch.nn.Module], policy: Ga
     opened = workdir.open_attempt(plan, CONFIG, policy, KEY)
     scheduler = build_scheduler(CONFIG.sampler, squared_cosine(1000))
     before, after = (
-        save_model(ClassConditionalUNet.of(tiny_unet(s), scheduler), workdir.models, "digits", (*EARLIER, LABEL)[: s + 1]) for s in (0, 1)
+        save_model(ClassConditionalUNet.of(tiny_unet(s), scheduler), workdir.models, "digits", DIGITS, tuple(map(str, (*EARLIER, LABEL)))[: s + 1])
+        for s in (0, 1)
     )
-    BaseRecord(name="digits", version="2", model=before, judges=judges.pin_judges(opened, real_images(CONFIG))).write(opened.path(BaseRecord))
+    BaseRecord(
+        name="digits", version="2", model=before, judges=judges.pin_judges(opened, real_images(load_dataset(CONFIG.dataset), CONFIG.dataset))
+    ).write(opened.path(BaseRecord))
     curves = Pointer(uri="curves.npz", sha256=DIGEST)
     ErasedRecord(model=after, steps=1, forward_passes=3, backward_passes=2, ema_base_share=0, curves=curves).write(opened.path(ErasedRecord))
     return opened

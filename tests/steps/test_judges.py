@@ -21,6 +21,7 @@ from erasediff.records.core import BaseRecord, ErasureRequest, Judges, ModelReco
 from erasediff.records.policy import load_policy
 from erasediff.steps import judges
 from erasediff.steps.gate import check_judges
+from tests.digits import DIGITS
 from tests.evaluate.gate_examples import measurements, witness
 from tests.pretrained import write
 
@@ -31,7 +32,7 @@ KEY, DIGEST = bytes(32), "0" * 64
 
 @pytest.fixture(scope="module")
 def real() -> RealImages:
-    return real_images(CONFIG)
+    return real_images(load_dataset(CONFIG.dataset), CONFIG.dataset)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def run(tmp_path: Path) -> Attempt:
 
 
 def pinned(run: Attempt, found: Judges | None) -> BaseRecord:
-    model = ModelRecord(dataset="digits", classes=10, weights=Pointer(uri="m", sha256=DIGEST), folder_sha256=DIGEST)
+    model = ModelRecord(dataset="digits", class_names=DIGITS, weights=Pointer(uri="m", sha256=DIGEST), folder_sha256=DIGEST)
     base = BaseRecord(name="digits", version="1", model=model, judges=found)
     base.write(run.path(BaseRecord))
     return base
@@ -74,7 +75,7 @@ def test_one_that_is_trained_again_after_it_was_removed_must_come_out_the_same(r
 
 def test_other_neighbours_are_refused(run: Attempt, real: RealImages) -> None:
     pinned(run, judges.pin_judges(run, real))
-    fewer = RealImages(real.holdout[1:], real.holdout_labels[1:], real.train, real.train_labels, real.classes)
+    fewer = RealImages(real.holdout[1:], real.holdout_labels[1:], real.train, real.train_labels, real.class_names)
     with pytest.raises(IntegrityError, match="neighbours of"):
         judges.neighbourhood(run, fewer)
 
@@ -90,7 +91,9 @@ def opened_by(tmp_path: Path, config: RunConfig) -> Attempt:
         made_from={"dataset": load_dataset(config.dataset).digest()},
         run="one",
         attempt=1,
-        request=ErasureRequest(dataset="digits", label=8),
+        request=ErasureRequest(dataset="digits", label="8"),
+        position=8,
+        request_id=DIGEST,
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(KEY),

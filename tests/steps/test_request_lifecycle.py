@@ -67,7 +67,7 @@ def state(ledger: Ledger, request: str) -> State:
 
 
 def filed(run: Attempt, label: int = REQUEST.label) -> str:
-    return file_request(run.workdir, ErasureRequest(dataset=REQUEST.dataset, label=label)).id
+    return file_request(run.workdir, ErasureRequest(dataset=REQUEST.dataset, label=str(label))).id
 
 
 def through(run: Attempt, *steps: str) -> None:

@@ -19,7 +19,8 @@ from erasediff.serve.solver import save_table
 from erasediff.steps.promote import read_promotions
 from erasediff.steps.roll_out import check_rolled_out, roll_out
 from erasediff.steps.rollback import choose, rollback
-from erasediff.tracking import CHAMPION, Tracking
+from erasediff.tracking import CHAMPION, Tracking, model_tags
+from tests.digits import DIGITS
 from tests.exported import SOLVER, describe
 
 DIGEST = "0" * 64
@@ -30,8 +31,18 @@ REGISTERED = RegisteredRecord(name="digits", version="2", weights_sha256=DIGEST,
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     """An attempt that has come as far as a registered version."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    request = ErasureRequest(dataset="digits", label=8)
-    plan = PlanRecord(run="one", attempt=1, request=request, config_digest=DIGEST, policy_digest=DIGEST, seed_commitment=DIGEST, mlflow_run_id="x")
+    request = ErasureRequest(dataset="digits", label="8")
+    plan = PlanRecord(
+        run="one",
+        attempt=1,
+        request=request,
+        position=8,
+        request_id=DIGEST,
+        config_digest=DIGEST,
+        policy_digest=DIGEST,
+        seed_commitment=DIGEST,
+        mlflow_run_id="x",
+    )
     workdir = Workdir.open(tmp_path / "work")
     plan.write(workdir.runs / "one" / "plan.json")
     opened = workdir.attempt("one")
@@ -133,16 +144,14 @@ class Registry:
         served = describe(folder, epoch=epoch, weights_sha256=weights)
         run_id = self.tracking.start_run("a run", {})
         self.tracking.log_artifacts(run_id, folder, "onnx")
-        model = ModelRecord(dataset="digits", classes=10, epoch=epoch, weights=Pointer(uri="w", sha256=weights), folder_sha256=DIGEST)
+        model = ModelRecord(dataset="digits", class_names=DIGITS, epoch=epoch, weights=Pointer(uri="w", sha256=weights), folder_sha256=DIGEST)
         known = {
-            "erasediff.model": model.canonical().decode(),
-            "erasediff.weights_sha256": weights,
             "erasediff.onnx_sha256": served.onnx.sha256,
             "erasediff.verdict": verdict,
             "erasediff.record.verdict": DIGEST,
             "erasediff.forget_set_version": "a.dir",
         }
-        return self.tracking.register("digits", str(folder), run_id, known | tags)
+        return self.tracking.register("digits", str(folder), run_id, model_tags(model) | known | tags)
 
     def champion(self) -> str:
         return str(self.tracking.alias("digits", CHAMPION).version)

@@ -24,7 +24,9 @@ def attempt(workdir: Workdir, name: str, label: int = 8, verdict: Verdict | None
     plan = PlanRecord(
         run=name,
         attempt=number,
-        request=ErasureRequest(dataset="digits", label=label),
+        request=ErasureRequest(dataset="digits", label=str(label)),
+        position=label,
+        request_id="9" * 64,
         config_digest=config.digest(),
         policy_digest=POLICY.digest(),
         seed_commitment=sha256_bytes(KEY),

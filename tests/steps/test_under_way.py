@@ -23,6 +23,7 @@ from erasediff.runner import run
 from erasediff.steps.component import Documents, Done, perform_component
 from erasediff.stopping import Stopped
 from tests.certified import ROOT
+from tests.digits import handed
 
 CONFIG, POLICY = RunConfig(), load_policy(ROOT / "policies/class-conditional.yaml")
 FIRST, SECOND = "run-1", "run-2"
@@ -35,16 +36,12 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workdir:
     return Workdir.open(tmp_path / "work")
 
 
-def request(label: int) -> str:
-    return ErasureRequest(dataset="digits", label=label).canonical().decode()
-
-
 class KubeflowRun:
     """The steps of a run as Kubeflow starts them: with the run's id in their environment."""
 
     def __init__(self, name: str, workdir: Workdir, label: int | None, monkeypatch: pytest.MonkeyPatch, if_busy: str = "fail") -> None:
         self.name, self._workdir, self._monkeypatch = name, workdir, monkeypatch
-        self._documents = Documents("" if label is None else request(label), CONFIG.canonical().decode(), POLICY.canonical().decode(), if_busy)
+        self._documents = Documents("" if label is None else handed(label), CONFIG.canonical().decode(), POLICY.canonical().decode(), if_busy)
 
     def step(self, name: str, attempt: str = "") -> Done:
         with self._monkeypatch.context() as environment:
@@ -83,7 +80,7 @@ def test_the_second_run_is_refused_when_it_begins_and_changes_nothing(
     with pytest.raises(SystemExit):  # the forget set needs the base; what counts is whose failure it is
         first.step("version_forget_set", attempt)
     assert first.end() == workdir.report.read_bytes()
-    assert Outcome.read(workdir.outcome).forget.label == 3
+    assert Outcome.read(workdir.outcome).forget.label == "3"
     assert second.begin(), "control"
 
 
@@ -154,7 +151,7 @@ def test_a_step_that_fails_or_is_told_to_end_keeps_the_workdir_for_minutes(workd
 def test_a_run_here_and_one_on_kubeflow_see_each_other(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
     KubeflowRun(FIRST, workdir, 3, monkeypatch).begin()
     with pytest.raises(BadInput, match=f"run {FIRST} has been under way"):
-        run(workdir, [ErasureRequest(dataset="digits", label=3)], CONFIG, POLICY)
+        run(workdir, [ErasureRequest(dataset="digits", label="3")], CONFIG, POLICY)
     workdir.under_way.unlink()
     with exclusive_lock(workdir.root, ""), pytest.raises(SystemExit):
         KubeflowRun(SECOND, workdir, 3, monkeypatch).begin()

@@ -6,15 +6,8 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-from erasediff.data.readers import limits
 from erasediff.errors import BadInput
-
-_NO_BREAK = dict.fromkeys((0x00A0, 0x2007, 0x202F), " ")
-
-
-def normal_name(text: str) -> str:
-    """A name in Unicode's form NFC, with ordinary blanks for no-break spaces and no blanks around it."""
-    return unicodedata.normalize("NFC", text).translate(_NO_BREAK).strip()
+from erasediff.records.names import MAX_NAME_LENGTH, normal_name
 
 
 def is_whole_number(name: str) -> bool:
@@ -62,8 +55,8 @@ class Spellings:
         return [self._names[text] for text in labels]
 
     def _new(self, text: str, at: int, where: Callable[[int], str]) -> str:
-        if len(text) > limits.MAX_NAME_LENGTH:
-            raise BadInput(f"{where(at)} in {self._source} has a label of {len(text)} characters: give names of up to {limits.MAX_NAME_LENGTH}.")
+        if len(text) > MAX_NAME_LENGTH:
+            raise BadInput(f"{where(at)} in {self._source} has a label of {len(text)} characters: give names of up to {MAX_NAME_LENGTH}.")
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from erasediff.data.readers import limits
 from erasediff.data.readers.batches import Batch, Numbered, check_array
 from erasediff.errors import BadInput
+from erasediff.records.names import MAX_NAME_LENGTH
 
 _UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, RuntimeError)
 _NAMES = ("images", "labels")
@@ -140,8 +141,8 @@ def _check_types(images: _Array, labels: _Array, path: Path) -> None:
         raise BadInput(f"{path} has images of {images.dtype} {list(shape)}: give uint8 [N, H, W] or [N, H, W, 1 or 3].")
     if len(labels.shape) != 1 or labels.dtype.kind not in "iuU":
         raise BadInput(f"{path} has labels of {labels.dtype} {list(labels.shape)}: give N whole numbers or names.")
-    if labels.dtype.itemsize > 4 * limits.MAX_NAME_LENGTH:
-        raise BadInput(f"{path} has labels of {labels.dtype}: give names of up to {limits.MAX_NAME_LENGTH} characters.")
+    if labels.dtype.itemsize > 4 * MAX_NAME_LENGTH:
+        raise BadInput(f"{path} has labels of {labels.dtype}: give names of up to {MAX_NAME_LENGTH} characters.")
 
 
 def _check_sizes(archive: zipfile.ZipFile, *arrays: _Array) -> None:

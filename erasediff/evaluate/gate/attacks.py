@@ -33,7 +33,7 @@ def check_attacks(policy: GatePolicy, measured: Measurements) -> tuple[tuple[Che
     partial, reached, relearned = (found.partial, found.reached, found.relearned) if found else (None, None, None)
     decisive = [
         _check_attack("F4", "Fine-tuning on retained images does not bring the class back", finetuned, rule.finetuning.max_upper, policy),
-        _check_reach(policy, measured.label, reached),
+        _check_reach(policy, measured.class_names[measured.label], reached),
     ]
     reported = [_check_relearning(policy, relearned), *_check_membership(policy, found.membership if found else ())]
     inversion = _check_attack("F5", "An inverted embedding does not bring the class back", inverted, rule.inversion.max_upper, policy)
@@ -73,11 +73,11 @@ def _check_partial(policy: GatePolicy, found: Compared | None) -> Check:
     return check.model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": _NO_COMPARISON})
 
 
-def _check_reach(policy: GatePolicy, label: int, reached: Detections | None) -> Check:
+def _check_reach(policy: GatePolicy, name: str, reached: Detections | None) -> Check:
     """F7: the share of real images of the class with a sample near them, beyond the share with a real image of another class near them."""
     rule = policy.attacks.reach
     asked = _rule(policy, rule.images, rule.max_upper).forget
-    return check_detections("F7", f"No samples resemble real images of class {label}", reached, asked, policy.alpha)
+    return check_detections("F7", f"No samples resemble real images of class {name}", reached, asked, policy.alpha)
 
 
 def _check_relearning(policy: GatePolicy, found: Relearned | None) -> Check:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from erasediff.evaluate.gate.attacks import check_attacks
 from erasediff.evaluate.gate.controls import check_attempts, check_controls
-from erasediff.evaluate.gate.forget import check_detections, check_earlier, check_neighbours, check_null_label, check_probes, left_out
+from erasediff.evaluate.gate.forget import (
+    check_detections,
+    check_earlier,
+    check_neighbours,
+    check_null_label,
+    check_probes,
+    left_out,
+    report_unseen,
+)
 from erasediff.evaluate.gate.history import History, check_drift
 from erasediff.evaluate.gate.questions import Question, Statistic
 from erasediff.evaluate.gate.retain import check_retain_side
@@ -41,7 +49,8 @@ def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIR
     """
     tried, policy = check_attempts(policy, history.attempt), policy.for_attempt(history.attempt)
     decisive, reported = check_attacks(policy, measured)
-    forget = check_detections("F1", f"Class {measured.label} is forgotten", measured.forget_erased, policy.forget, policy.alpha)
+    unseen = [label for label in history.forgotten if label in measured.unseen]
+    forget = check_detections("F1", f"Class {measured.class_names[measured.label]} is forgotten", measured.forget_erased, policy.forget, policy.alpha)
     checks = [
         tried,
         *check_controls(policy, measured, history.lost),
@@ -49,19 +58,28 @@ def run_gate(policy: GatePolicy, measured: Measurements, history: History = _FIR
         *check_neighbours(policy, measured),
         *check_null_label(policy, measured),
         check_probes(policy, measured),
-        *check_earlier(policy, measured, history.forgotten),
+        *check_earlier(policy, measured, [label for label in history.forgotten if label not in unseen]),
         *check_retain_side(policy, measured, measured.retained, history.lost),
         *check_drift(policy, measured, history),
         *decisive,
     ]
+    reported = (*reported, *report_unseen(policy, measured, unseen))
     return Decision(overall(checks), tuple(checks), reported, left_out(policy, measured))
 
 
 def run_export_gate(
-    policy: GatePolicy, label: int, forget_onnx: Detections | None, parity: Sequence[Parity], forget_int8: Detections | None = None
+    policy: GatePolicy, name: str, forget_onnx: Detections | None, parity: Sequence[Parity], forget_int8: Detections | None = None
 ) -> Decision:
-    """F8: F1 on the exported graph, and its largest relative error against the denoiser; on tier 2 also with 8-bit weights."""
-    export, title = policy.export, f"The exported graph has forgotten class {label}"
+    """F8: F1 on the exported graph, and its largest relative error against the denoiser; on tier 2 also with 8-bit weights.
+
+    Args:
+        policy: checks, sample sizes, thresholds.
+        name: of the class that was to be forgotten.
+        forget_onnx: detections on the graph.
+        parity: its errors.
+        forget_int8: detections on the graph with 8-bit weights.
+    """
+    export, title = policy.export, f"The exported graph has forgotten class {name}"
     rule = policy.forget.model_copy(update={"n": export.n, "max_upper": export.max_upper})
     checks = [check_detections("F8", title, forget_onnx, rule, policy.alpha), _check_parity(policy, parity)]
     if policy.tier == 2:

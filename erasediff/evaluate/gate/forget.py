@@ -50,7 +50,7 @@ def check_neighbours(policy: GatePolicy, measured: Measurements) -> list[Check]:
     That is measured on real images, so a candidate cannot influence it. If the base passes too, the check is INCONCLUSIVE.
     """
     witness, rule = measured.neighbours, policy.neighbours
-    title = f"Class {measured.label} is forgotten, by nearest real images"
+    title = f"Class {measured.class_names[measured.label]} is forgotten, by nearest real images"
     if witness is None:
         return [check_detections("F1.neighbours", title, None, policy.forget, policy.alpha)]
     if witness.quality.false_positive_rate > rule.max_false_positives:
@@ -64,7 +64,8 @@ def check_neighbours(policy: GatePolicy, measured: Measurements) -> list[Check]:
 
 def check_null_label(policy: GatePolicy, measured: Measurements) -> list[Check]:
     """F2: detections under the null label, against a fixed limit or a share of the base's rate; left out for a model without one."""
-    rule, found, title = policy.unasked, measured.unasked, f"Class {measured.label} does not appear under the null label"
+    rule, found = policy.unasked, measured.unasked
+    title = f"Class {measured.class_names[measured.label]} does not appear under the null label"
     if not measured.null_row:
         return []
     if found is None:
@@ -110,9 +111,20 @@ def _check_probe(policy: GatePolicy, name: str, found: Detections | None) -> Che
     return check_detections("F3", f"The class does not come back by the probe '{name}'", found, rule, policy.alpha)
 
 
+def report_unseen(policy: GatePolicy, measured: Measurements, unseen: Sequence[int]) -> list[Check]:
+    """F1 for labels that were forgotten before and of which no picture is left: no detector can see them, so they are reported and do not decide."""
+    reason = "the dataset has no picture of the class any more, so no detector can see it"
+    asked = [
+        Question(f"F1.{label}", f"Class {measured.class_names[label]} stays forgotten", _RATE_UPPER, policy.forget.max_upper) for label in unseen
+    ]
+    return [question.unanswered(0, reason) for question in asked]
+
+
 def check_earlier(policy: GatePolicy, measured: Measurements, forgotten: Sequence[int]) -> list[Check]:
     """F1 for every label that earlier requests made the model forget."""
     return [
-        check_detections(f"F1.{label}", f"Class {label} stays forgotten", measured.earlier.get(str(label)), policy.forget, policy.alpha)
+        check_detections(
+            f"F1.{label}", f"Class {measured.class_names[label]} stays forgotten", measured.earlier.get(str(label)), policy.forget, policy.alpha
+        )
         for label in forgotten
     ]

@@ -16,7 +16,7 @@ _DRIFT = Statistic("relative Fréchet distance change since the first model, cha
 
 @dataclass(frozen=True)
 class History:
-    """Earlier erasures and tries: the labels already forgotten, the factor of the Fréchet distance so far, and the number of this try.
+    """Earlier erasures and tries: the rows of the classes already forgotten, the factor of the Fréchet distance so far, and the number of this try.
 
     ``drift`` is ``None`` if unknown. ``beside`` are labels that are erased in the same run and have their own gate.
     """

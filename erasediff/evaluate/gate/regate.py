@@ -28,8 +28,8 @@ def run_regate(policy: GatePolicy, recalled: Sequence[Recalled], retained: Detec
     rule = policy.forget.model_copy(update={"n": policy.export.n, "max_upper": policy.export.max_upper})
     checks = [_makes_the_rest(policy, retained)]
     for one in recalled:
-        checks.append(check_detector(f"C0.detector.{one.label}", f"The detector recognises class {one.label}", one.detector, policy))
-        checks.append(check_detections(f"F8.{one.label}", f"The deployed graph has forgotten class {one.label}", one.found, rule, policy.alpha))
+        checks.append(check_detector(f"C0.detector.{one.label}", f"The detector recognises class {one.name}", one.detector, policy))
+        checks.append(check_detections(f"F8.{one.label}", f"The deployed graph has forgotten class {one.name}", one.found, rule, policy.alpha))
     return Decision(overall(checks), tuple(checks))
 
 

@@ -71,11 +71,11 @@ def check_retain_side(policy: GatePolicy, measured: Measurements, found: RetainM
 def check_retained(policy: GatePolicy, measured: Measurements, found: RetainMeasurements, forgotten: Sequence[int]) -> list[Check]:
     """R1: macro accuracy, the worst single class, and the classes nearest to the forgotten one."""
     retain, rows = policy.retain, found.accuracy
-    if missing := set(range(measured.classes)) - {measured.label, *forgotten} - {row.label for row in rows}:
+    if missing := set(range(len(measured.class_names))) - {measured.label, *forgotten} - {row.label for row in rows}:
         question = Question("R1", "The model still makes the retained classes", _ACCURACY, -retain.macro_margin)
-        return [question.unanswered(sum(row.n for row in rows), f"class {min(missing)} was not measured")]
+        return [question.unanswered(sum(row.n for row in rows), f"class {measured.class_names[min(missing)]} was not measured")]
     singles = [
-        _check_accuracy("R1.class", f"The model still makes class {row.label}", [row], retain.class_margin, policy, needed)
+        _check_accuracy("R1.class", f"The model still makes class {measured.class_names[row.label]}", [row], retain.class_margin, policy, needed)
         for row, needed in _with_further_samples(rows, found.further, retain)
     ]
     worst = min(singles, key=lambda check: -math.inf if check.bound is None else check.bound, default=None)
@@ -84,7 +84,7 @@ def check_retained(policy: GatePolicy, measured: Measurements, found: RetainMeas
         checks.append(worst.model_copy(update={"title": f"Worst class: {worst.title[0].lower()}{worst.title[1:]}"}))
     if retain.nearest:
         nearest = [row for row in rows if row.label in measured.nearest]
-        named = ", ".join(str(row.label) for row in nearest)
+        named = ", ".join(measured.class_names[row.label] for row in nearest)
         complete = {row.label for row in nearest} == set(measured.nearest) and len(nearest) >= min(retain.nearest, len(rows))
         near = _check_accuracy("R1.nearest", f"The model still makes the nearest classes ({named})", nearest, retain.nearest_margin, policy)
         incomplete = {"verdict": Verdict.INCONCLUSIVE, "reason": f"not all of the {retain.nearest} nearest classes were measured"}

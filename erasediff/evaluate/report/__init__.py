@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from erasediff.errors import BadInput
-from erasediff.evaluate.report.changes import ROWS_SHOWN, accuracy_rows, attack_rows, axis_start, class_names, guidance, probe_row, recovery
+from erasediff.evaluate.report.changes import ROWS_SHOWN, accuracy_rows, attack_rows, axis_start, guidance, probe_row, recovery
 from erasediff.evaluate.report.checks import check_row
 from erasediff.evaluate.report.content import ReportContent
 from erasediff.evaluate.report.plots import Curves, SampleGrid, draw_grid, plot_curves
@@ -30,10 +30,9 @@ def render_report(content: ReportContent) -> str:
         BadInput: the grid of retained classes shows the forgotten label.
     """
     label = content.outcome.forget.label
-    if content.retained and label in content.retained.labels:
-        raise BadInput(f"the report's retained samples contain the forgotten label {label}: take it out of the grid.")
-    names = class_names(content)
-    rows = accuracy_rows(content.accuracy, names)
+    if content.retained and label in content.retained.class_names:
+        raise BadInput(f"the report's retained samples contain the forgotten class {label}: take it out of the grid.")
+    rows = accuracy_rows(content.accuracy, content.class_names)
     return _environment().get_template("report.html.j2").render(
         title=content.title,
         status=status(content),

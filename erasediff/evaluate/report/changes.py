@@ -31,25 +31,19 @@ class ChangeRow:
     without: str = ""
 
 
-def class_names(content: ReportContent) -> dict[int, str]:
-    """The names of the classes that the pictures show, by label."""
-    grids = [grid for grid in (content.retained, content.forgotten) if grid]
-    return {label: name for grid in grids for label, name in zip(grid.labels, grid.class_names, strict=True)}
-
-
 def axis_start(accuracy: Sequence[ClassAccuracy]) -> float:
     """Where the accuracy axis begins: the tenth below the lowest accuracy."""
     shares = [correct / row.n for row in accuracy if row.n for correct in (row.correct_base, row.correct_erased)]
     return max(0.0, math.floor(10 * min(shares, default=0.0) - 0.2) / 10)
 
 
-def accuracy_rows(accuracy: Sequence[ClassAccuracy], names: dict[int, str]) -> list[ChangeRow]:
-    """Every class with samples, by label; if there are too many to show, the largest losses come first."""
+def accuracy_rows(accuracy: Sequence[ClassAccuracy], names: Sequence[str]) -> list[ChangeRow]:
+    """Every class with samples, in the model's order; if there are too many to show, the largest losses come first."""
     rows = [row for row in accuracy if row.n]
     if len(rows) > ROWS_SHOWN:
         rows.sort(key=lambda row: (row.correct_erased - row.correct_base) / row.n)
     start = axis_start(accuracy)
-    return [_accuracy_row(row, names.get(row.label, str(row.label)), start) for row in rows]
+    return [_accuracy_row(row, names[row.label], start) for row in rows]
 
 
 def _accuracy_row(row: ClassAccuracy, name: str, start: float) -> ChangeRow:

@@ -12,7 +12,7 @@ from erasediff.records.measurements import ClassAccuracy, Probed
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything that a report shows. ``level`` is the confidence of each bound.
+    """Everything that a report shows. ``level`` is the confidence of each bound; ``class_names`` are the model's, in order.
 
     ``checks`` decided, ``reported`` did not; ``attacks`` are those of tier 2.
     """
@@ -27,6 +27,7 @@ class ReportContent:
     config: str
     accuracy: tuple[ClassAccuracy, ...]
     probes: tuple[Probed, ...]
+    class_names: tuple[str, ...] = ()
     level: float | None = None
     reported: tuple[Check, ...] = ()
     attacks: AttackMeasurements | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from erasediff.attempts.attempt import GRIDS, KEY, Attempt
 from erasediff.data.workspace import WORKSPACE
 from erasediff.evidence.purge.folder import folder_items, remove_file
-from erasediff.evidence.purge.grids import shows_label
+from erasediff.evidence.purge.grids import shows_class
 from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, is_open
 from erasediff.records.core import BaseRecord
@@ -51,7 +51,7 @@ def workdir_store(subject: Subject, conceal: Callable[[Attempt], None]) -> Store
     def look() -> Listing:
         everything = subject.run.workdir.attempts()
         dataset = subject.run.plan().request.dataset
-        showing = [run for run in everything if run.plan().request.dataset == dataset and shows_label(run, subject.label)]
+        showing = [run for run in everything if run.plan().request.dataset == dataset and shows_class(run, subject.label)]
         own = {run.name for run in subject.attempts}
         others = [run for run in everything if run.name not in own and _starts_from(run, subject.name)]
         items = [

@@ -11,45 +11,52 @@ import numpy as np
 from erasediff.attempts.attempt import GRIDS, Attempt
 from erasediff.errors import IntegrityError
 from erasediff.files import atomic_path, write_atomic
+from erasediff.records.core import BaseRecord
 
 _FORGOTTEN = ("forgotten_before", "forgotten_after")
 _RETAINED = ("retained_before", "retained_after")
 
 
-def shows_label(attempt: Attempt, label: int) -> bool:
-    """Whether a grid of an attempt shows samples of a label, forgotten or retained.
+def shows_class(attempt: Attempt, name: str) -> bool:
+    """Whether a grid of an attempt shows samples of a class, forgotten or retained.
 
     Raises:
         IntegrityError: a grid cannot be read.
     """
-    return any(_shows(attempt, label, path) for name in GRIDS if (path := attempt.folder / name).is_file())
+    return any(_shows(attempt, name, path) for grid in GRIDS if (path := attempt.folder / grid).is_file())
 
 
-def _shows(attempt: Attempt, label: int, path: Path) -> bool:
+def _shows(attempt: Attempt, name: str, path: Path) -> bool:
     arrays = _read(path)
-    forgotten = attempt.plan().request.label == label and any(name in arrays for name in _FORGOTTEN)
-    return forgotten or label in arrays["labels"]
+    forgotten = attempt.plan().request.label == name and any(array in arrays for array in _FORGOTTEN)
+    return forgotten or bool(np.isin(arrays["labels"], _rows(attempt, name)).any())
 
 
-def remove_label(attempt: Attempt, label: int, path: Path, render: Callable[[Attempt, Path], bytes]) -> None:
-    """Remove a label from an attempt's grids and report.
+def _rows(attempt: Attempt, name: str) -> list[int]:
+    """The row of a class in the model of an attempt, in a list; an empty one if that has no such class."""
+    model = attempt.need(BaseRecord).model
+    return [model.row(name)] if name in model.class_names else []
+
+
+def remove_class(attempt: Attempt, name: str, path: Path, render: Callable[[Attempt, Path], bytes]) -> None:
+    """Remove a class from an attempt's grids and report.
 
     The new grid gets its name after the report is rewritten, and the first grid is deleted last. A kill before that leaves a grid that still shows
-    the label, so all of it is repeated.
+    the class, so all of it is repeated.
 
     Args:
         attempt: the attempt.
-        label: the label to remove.
+        name: the class to remove.
         path: the workdir's copy of the latest report.
         render: renders the attempt's report as HTML, with the grid in a file.
     """
     first, later = (attempt.folder / name for name in GRIDS)
     pending, report = attempt.folder / f".{GRIDS[1]}.part", attempt.folder / "report.html"
     arrays = _read(first if first.is_file() else later)
-    shown = arrays["labels"] != label
-    rest = {"labels": arrays["labels"][shown], **{name: arrays[name][shown] for name in _RETAINED}}
-    if attempt.plan().request.label != label:
-        rest |= {name: arrays[name] for name in _FORGOTTEN if name in arrays}
+    shown = ~np.isin(arrays["labels"], _rows(attempt, name))
+    rest = {"labels": arrays["labels"][shown], **{array: arrays[array][shown] for array in _RETAINED}}
+    if attempt.plan().request.label != name:
+        rest |= {array: arrays[array] for array in _FORGOTTEN if array in arrays}
     with atomic_path(pending) as temporary, temporary.open("wb") as handle:
         np.savez(handle, allow_pickle=False, **rest)
     if report.is_file():

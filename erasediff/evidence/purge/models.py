@@ -9,9 +9,9 @@ from pathlib import Path
 from erasediff.attempts.attempt import Attempt
 from erasediff.evidence.purge.folder import folder_items, remove_file
 from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
-from erasediff.evidence.purge.survey import Subject, Survey, is_open, model_of
+from erasediff.evidence.purge.survey import Subject, Survey, is_open
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord
-from erasediff.tracking import Tracking
+from erasediff.tracking import WEIGHTS_TAG, Tracking
 
 WEIGHTS, GRAPHS, DETECTORS, UNKNOWN = (
     "files of models that know the class",
@@ -71,7 +71,7 @@ def _unknown(subject: Subject, found: Survey, attempts: list[Attempt], tracking:
         base, erased = run.find(BaseRecord), run.find(ErasedRecord)
         named |= {record.model.weights.uri for record in (base, erased) if record is not None}
     versions = [*tracking.champions(), *tracking.versions(subject.name)]
-    named |= {model.weights.uri for version in versions if (model := model_of(version)) is not None}
+    named |= {version.tags[WEIGHTS_TAG][:_NAME] for version in versions if WEIGHTS_TAG in version.tags}
     models = subject.run.workdir.models
     strangers = sorted(path for path in models.iterdir() if path.name not in named) if models.is_dir() else []
     return [item for path in strangers for item in _unrecorded(path, models)]

@@ -7,11 +7,11 @@ from functools import partial
 from erasediff.errors import BadInput
 from erasediff.evidence.purge.database import MlflowDatabase
 from erasediff.evidence.purge.store import Kept, Listing, PurgeItem, Store
+from erasediff.evidence.purge.survey import REVOKED_TAG
 from erasediff.records.purging import PurgePlan
 from erasediff.records.settings import ServiceSettings
 from erasediff.tracking import Tracking
 
-REVOKED_TAG = "erasediff.revoked"
 KNOWING, HIDDEN, RUNS = "versions that know the class", "soft-deleted versions", "runs"
 
 

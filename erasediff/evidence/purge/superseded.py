@@ -20,7 +20,7 @@ class Build:
         number: its registered version, or ``None``.
         run_id: its MLflow run.
         passed: whether it passed a gate.
-        labels: the labels of the attempt and batch that made it.
+        labels: the classes of the attempt and batch that made it, by their names.
     """
 
     model: ModelRecord
@@ -28,7 +28,7 @@ class Build:
     number: int | None = None
     run_id: str = ""
     passed: bool = False
-    labels: frozenset[int] = frozenset()
+    labels: frozenset[str] = frozenset()
 
     @property
     def digests(self) -> set[str]:
@@ -42,7 +42,7 @@ class RetentionRules:
 
     Attributes:
         dataset: the request's dataset.
-        label: the label that was erased.
+        label: the name of the class that was erased.
         champion: the deployed version.
         epoch: the champion's epoch.
         warm: how many erased builds to keep, including the champion.
@@ -51,7 +51,7 @@ class RetentionRules:
     """
 
     dataset: str
-    label: int
+    label: str
     champion: int
     epoch: int
     warm: int

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import requests_in
-from erasediff.errors import BadInput
-from erasediff.evidence.purge.grids import shows_label
+from erasediff.evidence.purge.grids import shows_class
 from erasediff.evidence.purge.store import Kept
 from erasediff.evidence.purge.superseded import Build, PurgeDecision, RetentionRules, decide
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ModelRecord, PromotionRecord, Verdict
 from erasediff.records.purging import PlannedRun, PlannedVersion, PurgePlan
-from erasediff.tracking import MODEL_ARTIFACTS, Tracking
+from erasediff.tracking import MODEL_ARTIFACTS, MODEL_RECORD, MODEL_TAG, WEIGHTS_TAG, Tracking
 
 ONNX_ARTIFACTS, REPORT_ARTIFACT, REQUEST_TAG = "onnx", "report.html", "erasediff.request"
+REVOKED_TAG = "erasediff.revoked"
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Subject:
     champion: Any
 
     @property
-    def label(self) -> int:
-        """The label that was erased."""
+    def label(self) -> str:
+        """The name of the class that was erased."""
         return self.run.plan().request.label
 
     @property
@@ -77,7 +78,7 @@ def survey(subject: Subject, tracking: Tracking, earlier: PurgePlan) -> Survey:
         BadInput: the champion lacks its tags.
         Unreachable: MLflow does not answer.
     """
-    decision = _decision(subject, tracking)
+    decision = _decision(subject, tracking, earlier)
     staying = frozenset(digest for build in (*decision.stay, *decision.open_) for digest in build.digests)
     serving = {digest for build in decision.stay for digest in build.digests}
     revoked = {digest for build in (*decision.gone, *decision.open_) for digest in build.digests}
@@ -94,29 +95,23 @@ def survey(subject: Subject, tracking: Tracking, earlier: PurgePlan) -> Survey:
     return Survey(plan, staying, decision.kept)
 
 
-def model_of(version: Any) -> ModelRecord | None:
-    """The model record in a version's tag; ``None`` without the tag."""
-    tag = version.tags.get("erasediff.model")
-    return None if tag is None else ModelRecord.parse_json(tag, f"the tag erasediff.model of version {version.version}")
-
-
-def _decision(subject: Subject, tracking: Tracking) -> PurgeDecision:
-    champion = model_of(subject.champion)
-    if champion is None:
-        raise BadInput(f"the champion of {subject.name!r} has no tag erasediff.model: register it with EraseDiff, then purge.")
+def _decision(subject: Subject, tracking: Tracking, earlier: PurgePlan) -> PurgeDecision:
+    champion = tracking.recorded_model(subject.champion)
     everything = subject.run.workdir.attempts()
+    attempts = [build for run in everything if _named(run) == subject.name for build in _of_attempt(run)]
+    recorded = {build.model.digest(): build.model for build in attempts}
     rules = RetentionRules(
         dataset=subject.run.plan().request.dataset,
         label=subject.label,
         champion=int(subject.champion.version),
         epoch=champion.epoch,
         warm=subject.run.config().purge.warm_builds,
-        elsewhere=frozenset(m.weights.sha256 for v in tracking.champions() if v.name != subject.name and (m := model_of(v)) is not None),
+        elsewhere=frozenset(version.tags.get(WEIGHTS_TAG, "") for version in tracking.champions() if version.name != subject.name),
         opened=frozenset(build.model.weights.sha256 for run in subject.opened for build in _of_attempt(run)),
     )
-    versions = [build for version in tracking.versions(subject.name) if (build := _of_version(version)) is not None]
+    begun = {version.number for version in earlier.versions}
+    versions = [build for version in tracking.versions(subject.name) if (build := _of_version(version, tracking, recorded, begun)) is not None]
     known = {build.model.weights.sha256 for build in versions}
-    attempts = [build for run in everything if _named(run) == subject.name for build in _of_attempt(run)]
     return decide([*versions, *(build for build in attempts if build.model.weights.sha256 not in known)], rules)
 
 
@@ -125,10 +120,16 @@ def _named(attempt: Attempt) -> str | None:
     return None if base is None else base.name
 
 
-def _of_version(version: Any) -> Build | None:
-    model = model_of(version)
-    if model is None:
+def _of_version(version: Any, tracking: Tracking, recorded: Mapping[str, ModelRecord], begun: Set[int]) -> Build | None:
+    """A registered model; ``None`` for one of another tool, and for one whose record a purge has deleted with the model."""
+    digest = version.tags.get(MODEL_TAG)
+    if digest is None:
         return None
+    model = recorded.get(digest)
+    if model is None:
+        if (REVOKED_TAG in version.tags or int(version.version) in begun) and not tracking.has_artifact(version.run_id, MODEL_RECORD):
+            return None
+        model = tracking.recorded_model(version)
     return Build(
         model=model,
         onnx_sha256=version.tags.get("erasediff.onnx_sha256"),
@@ -150,7 +151,8 @@ def _of_attempt(attempt: Attempt) -> list[Build]:
 
 def _runs(subject: Subject, tracking: Tracking, decision: PurgeDecision) -> dict[str, PlannedRun]:
     """MLflow runs to delete, and runs of which only some artifacts are deleted: they hold the deployed model or another request's evidence."""
-    request = subject.run.plan().request.digest()
+    plan = subject.run.plan()
+    request = plan.request_id
     needed = {build.run_id for build in (*decision.stay, *decision.open_) if build.run_id}
     needed |= {run.plan().mlflow_run_id for run in subject.successful}
     planned: dict[str, PlannedRun] = {}
@@ -159,7 +161,9 @@ def _runs(subject: Subject, tracking: Tracking, decision: PurgeDecision) -> dict
         if found is not None and build.run_id not in needed:
             of_another = found.data.tags.get(REQUEST_TAG, request) != request
             planned[build.run_id] = _planned(found, (MODEL_ARTIFACTS, ONNX_ARTIFACTS) if of_another else ())
-    elsewhere = {run.plan().mlflow_run_id for run in subject.run.workdir.attempts_at(request) if _named(run) not in (None, subject.name)}
+    elsewhere = {
+        run.plan().mlflow_run_id for run in subject.run.workdir.attempts_at(plan.request.digest()) if _named(run) not in (None, subject.name)
+    }
     for found in tracking.runs_of_request(request):
         if found.info.run_id not in needed | elsewhere:
             planned[found.info.run_id] = _planned(found, ())
@@ -172,7 +176,7 @@ def _reports(subject: Subject, tracking: Tracking, planned: dict[str, PlannedRun
     for run in subject.run.workdir.attempts():
         plan = run.plan()
         present = planned.get(plan.mlflow_run_id)
-        if plan.request.dataset == dataset and (present is None or present.parts) and shows_label(run, subject.label):
+        if plan.request.dataset == dataset and (present is None or present.parts) and shows_class(run, subject.label):
             entry = tracking.find_run(plan.mlflow_run_id)
             if entry is not None:
                 found[plan.mlflow_run_id] = _planned(entry, (*(present.parts if present else ()), REPORT_ARTIFACT))

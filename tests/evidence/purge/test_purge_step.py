@@ -17,6 +17,7 @@ from erasediff.records.core import ExportedRecord, PromotionRecord, RegisteredRe
 from erasediff.records.purging import PurgeRecord
 from erasediff.steps.purge import preview, purge
 from erasediff.steps.rollback import rollback
+from erasediff.tracking import EPOCH_TAG
 from tests.evidence.purge.world import LABEL, OTHER, World, holders, tree
 
 
@@ -108,7 +109,7 @@ def test_nothing_is_purged_before_the_alias_has_moved(world: World) -> None:
     run = world.promoted()
     world.tracking.set_alias("numbers", "champion", "1")
     before = holders(world.canary, world.workdir.root)
-    with pytest.raises(BadInput, match="has not forgotten label 2"):
+    with pytest.raises(BadInput, match="has not forgotten the class at position 2"):
         purge(run)
     assert holders(world.canary, world.workdir.root) == before
 
@@ -133,7 +134,7 @@ def test_a_revoked_model_is_no_way_back_even_when_its_row_stays(build: Callable[
     assert ["erasediff.revoked" in tags[n] for n in ("1", "2", "3")] == [True, True, False]
     assert first.need(RegisteredRecord).onnx_sha256 in record.revoked
     # As if an epoch of nothing forbade it: the list alone has to.
-    world.tracking.tag_version("numbers", "2", "erasediff.model", tags["2"]["erasediff.model"].replace('"epoch":1', '"epoch":2'))
+    world.tracking.tag_version("numbers", "2", EPOCH_TAG, "2")
     with pytest.raises(BadInput, match="version 2 has been revoked"):
         rollback(world.workdir, "numbers", "2")
     world.workdir.rules.unlink()
@@ -247,4 +248,4 @@ def _promote(world: World, run: Attempt) -> None:
     roll_out(run)
     promote(run)
     world.end(run)
-    assert run.plan().request.label == LABEL
+    assert run.plan().position == LABEL

@@ -7,14 +7,15 @@ import pytest
 from erasediff.evidence.purge.superseded import Build, RetentionRules, decide
 from erasediff.records.base import Pointer
 from erasediff.records.core import ModelRecord
+from tests.digits import DIGITS
 
-LABEL, EARLIER = 2, 1
+LABEL, EARLIER = "2", "1"
 
 
-def build(number: int | None, epoch: int, *forgotten: int, passed: bool = True, labels: tuple[int, ...] = (), dataset: str = "numbers") -> Build:
+def build(number: int | None, epoch: int, *forgotten: str, passed: bool = True, labels: tuple[str, ...] = (), dataset: str = "numbers") -> Build:
     weights = f"{number or 99:064x}"
     model = ModelRecord(
-        dataset=dataset, classes=4, forgotten=forgotten, epoch=epoch, weights=Pointer(uri="w", sha256=weights), folder_sha256="0" * 64
+        dataset=dataset, class_names=DIGITS[:4], forgotten=forgotten, epoch=epoch, weights=Pointer(uri="w", sha256=weights), folder_sha256="0" * 64
     )
     return Build(model, f"{1000 + (number or 99):064x}", number, f"run{number}", passed, frozenset(labels))
 
@@ -47,8 +48,8 @@ def test_a_champion_that_was_rolled_back_to_counts_once() -> None:
 
 def test_an_attempt_that_was_not_registered_goes_though_it_says_that_it_has_forgotten() -> None:
     assert gone(CHAMPION, build(None, 2, EARLIER, LABEL, labels=(LABEL,))) == [0]
-    assert gone(CHAMPION, build(None, 3, EARLIER, LABEL, 3, labels=(3,))) == [], "control: a later request's attempt has forgotten it for certain"
-    assert gone(CHAMPION, build(None, 2, EARLIER, LABEL, 3, labels=(LABEL, 3))) == [0], "a batch's, whichever of its classes failed"
+    assert gone(CHAMPION, build(None, 3, EARLIER, LABEL, "3", labels=("3",))) == [], "control: a later request's attempt has forgotten it for certain"
+    assert gone(CHAMPION, build(None, 2, EARLIER, LABEL, "3", labels=(LABEL, "3"))) == [0], "a batch's, whichever of its classes failed"
 
 
 def test_what_others_need_stays_with_a_reason() -> None:

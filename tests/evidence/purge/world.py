@@ -38,6 +38,7 @@ from erasediff.steps.roll_out import roll_out
 from erasediff.steps.table import step_named
 from erasediff.steps.train_base import model_tags
 from erasediff.tracking import CHAMPION, Tracking
+from tests.digits import DIGITS
 from tests.exported import SOLVER, describe
 
 POLICY = load_policy(Path(__file__).parents[3] / "policies/class-conditional.yaml")
@@ -72,14 +73,16 @@ class World:
         dataset = DatasetConfig(name="numbers", kind="shards", path=str(self.dataset))
         return RunConfig(model_name="numbers", dataset=dataset, report=ReportConfig(show_forgotten=True), purge=self.purge)
 
-    def model(self, name: str, epoch: int, forgotten: tuple[int, ...], content: bytes) -> ModelRecord:
+    def model(self, name: str, epoch: int, forgotten: tuple[str, ...], content: bytes) -> ModelRecord:
         """A folder of a model."""
         folder = self.workdir.models / sha256_bytes(content)[:16]
         (folder / "unet").mkdir(parents=True, exist_ok=True)
         (folder / "unet" / "weights").write_bytes(content)
         (folder / "model_index.json").write_text(name)
         pointer = Pointer(uri=folder.name, sha256=sha256_bytes(content))
-        return ModelRecord(dataset="numbers", classes=4, forgotten=forgotten, epoch=epoch, weights=pointer, folder_sha256=sha256_folder(folder))
+        return ModelRecord(
+            dataset="numbers", class_names=DIGITS[:4], forgotten=forgotten, epoch=epoch, weights=pointer, folder_sha256=sha256_folder(folder)
+        )
 
     def base(self) -> BaseRecord:
         """The champion that knows everything, in the registry as version 1."""
@@ -89,6 +92,7 @@ class World:
             run_id = self.tracking.start_run("train base", {"canary": self.canary.hex()})
             self.tracking.log_curves(run_id, {"base_loss": [1.0, 0.5]})
             source = self.tracking.log_artifacts(run_id, self.workdir.models / model.weights.uri, "model")
+            self.tracking.log_model_record(run_id, model)
             version = self.tracking.register("numbers", source, run_id, model_tags(model) | {"canary": self.canary.hex()})
             self.tracking.set_alias("numbers", CHAMPION, version)
             champion = self.tracking.alias("numbers", CHAMPION)
@@ -98,13 +102,15 @@ class World:
         """An attempt with its base and its forget set in the remote."""
         from erasediff.data.datasets import load_dataset
 
-        request = ErasureRequest(dataset="numbers", label=label)
+        request = ErasureRequest(dataset="numbers", label=str(label))
         mlflow_run = self.tracking.start_run(f"erase {name}", {"erasediff.request": request.digest()})
         plan = PlanRecord(
             made_from={"dataset": load_dataset(self.config.dataset).digest()},
             run=name,
             attempt=number,
             request=request,
+            position=label,
+            request_id=request.digest(),
             config_digest=self.config.digest(),
             policy_digest=POLICY.digest(),
             seed_commitment=sha256_bytes(KEY),
@@ -142,7 +148,7 @@ class World:
 
     def _samples(self, run: Attempt) -> None:
         shown = np.frombuffer(self.canary, dtype=np.uint8).reshape(1, 1, -1)
-        labels = np.array([label for label in range(4) if label != run.plan().request.label])
+        labels = np.array([label for label in range(4) if label != run.plan().position])
         grids = {"retained_before": np.zeros((len(labels), 1, 48), np.uint8), "retained_after": np.zeros((len(labels), 1, 48), np.uint8)}
         np.savez(run.folder / "samples.npz", labels=labels, forgotten_before=shown, forgotten_after=shown, **grids)
 
@@ -159,7 +165,14 @@ class World:
         folder.mkdir()
         (folder / "model.onnx").write_bytes(f"graph {run.name}".encode())
         save_table(SOLVER, solver_table("ddim", 2, squared_cosine(1000)), folder / "solvers.npz")
-        served = describe(folder, dataset="numbers", epoch=erased.epoch, forgotten=erased.forgotten, weights_sha256=erased.weights.sha256)
+        served = describe(
+            folder,
+            dataset="numbers",
+            epoch=erased.epoch,
+            class_names=erased.class_names,
+            forgotten=erased.forgotten,
+            weights_sha256=erased.weights.sha256,
+        )
         exported = ExportedRecord(
             onnx=served.onnx,
             solvers=served.solvers,
@@ -173,6 +186,7 @@ class World:
         exported.write(run.path(ExportedRecord))
         source = self.tracking.log_artifacts(run.plan().mlflow_run_id, self.workdir.models / erased.weights.uri, "model")
         self.tracking.log_artifacts(run.plan().mlflow_run_id, folder, "onnx")
+        self.tracking.log_model_record(run.plan().mlflow_run_id, erased)
         onnx = sha256_file(folder / "model.onnx")
         known = {"verdict": "PASS", "onnx_sha256": onnx, "record.verdict": DIGEST, "forget_set_version": "a.dir"}
         version = self.tracking.register(
@@ -204,7 +218,7 @@ class World:
         return run
 
     def champion_model(self) -> ModelRecord:
-        return ModelRecord.parse_json(self.tracking.alias("numbers", CHAMPION).tags["erasediff.model"], "the champion")
+        return self.tracking.recorded_model(self.tracking.alias("numbers", CHAMPION))
 
 
 def holders(canary: bytes, *folders: Path) -> list[str]:
