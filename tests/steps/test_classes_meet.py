@@ -16,8 +16,7 @@ from erasediff.data.shards import unpack
 from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
 from erasediff.models.folder import save_model
-from erasediff.models.process import build_scheduler, squared_cosine
-from erasediff.records.config import RunConfig, SamplerConfig, load_config
+from erasediff.records.config import RunConfig, load_config
 from erasediff.records.core import BaseRecord, ErasureRequest, ForgetSetRecord
 from erasediff.records.policy import load_policy
 from erasediff.steps.perform import open_attempt, perform
@@ -25,6 +24,7 @@ from erasediff.steps.table import step_named
 from erasediff.steps.version_forget_set import forget_store
 from erasediff.tracking import CHAMPION, MODEL_ARTIFACTS, Tracking, model_tags
 from tests.certified import ROOT
+from tests.small_models import model_of
 
 NAMES = ("11", "2", "apple", "Bär", "cow", "dog", "emu", "fox", "gnu", "hen")
 """Not in the order of any dataset: the model's own."""
@@ -53,9 +53,8 @@ def workdir(tmp_path: Path, tiny_unet, monkeypatch: pytest.MonkeyPatch) -> Workd
     workdir, configured = Workdir.open(tmp_path / "work"), config(tmp_path)
     tracking = Tracking(workdir.root)
     dataset = load_dataset(configured.dataset)
-    scheduler = build_scheduler(SamplerConfig(), squared_cosine(1000))
     assert dataset.class_names != NAMES
-    record = save_model(tiny_unet(), scheduler, workdir.models, "farm", NAMES, ("apple",)).model_copy(update={"epoch": 1})
+    record = save_model(model_of(tiny_unet()), workdir.models, "farm", NAMES, ("apple",)).model_copy(update={"epoch": 1})
     run_id = tracking.start_run("a base", {})
     source = tracking.log_artifacts(run_id, workdir.models / record.weights.uri, MODEL_ARTIFACTS)
     tracking.log_model_record(run_id, record)
