@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from erasediff import __version__
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of, requests_in
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.split import partition, split_dataset
-from erasediff.data.twins import TWINS, check_apart
+from erasediff.data.twins import split_apart
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
@@ -52,7 +50,6 @@ def check_prerequisites(
     if (run := _unfinished(workdir, requests, config, policy, name, version)) is not None:
         return workdir.select(run)
     forgotten = _forgotten(version)
-    (workdir.root / TWINS).unlink(missing_ok=True)
     _check_scope(workdir, dataset, requests, config, forgotten)
     _try_judges(config, dataset)
     if version is None and config.base_training is None:
@@ -101,8 +98,9 @@ def _check_scope(workdir: Workdir, dataset: ImageDataset, requests: Sequence[Era
         if request.label >= dataset.classes:
             # Names of classes may name people, and Kubeflow keeps the logs of this step.
             raise BadInput(f"class {request.label} is not in dataset {dataset.name!r}: choose a position from 0 to {dataset.classes - 1}.")
-        split = split_dataset(dataset.labels, request.label, (*forgotten, *(other.label for other in requests if other != request)))
-        check_apart(dataset, split, workdir.root)
+        split_dataset(dataset.labels, request.label, (*forgotten, *(other.label for other in requests if other != request)))
+    first, *others = (request.label for request in requests)  # what is retained is the same for all of them
+    split_apart(dataset, first, (*forgotten, *others), config.dataset.duplicates, workdir.root)
     partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
 
 
@@ -113,7 +111,7 @@ def _try_judges(config: RunConfig, dataset: ImageDataset) -> None:
 
     from erasediff.steps.judges import TRIED, check_paths
 
-    check_paths(config, dataset.classes, torch.from_numpy(np.array(dataset.images[:TRIED])))
+    check_paths(config, dataset.classes, torch.from_numpy(dataset.images[:TRIED]))
 
 
 def _forgotten(version: object | None) -> tuple[int, ...]:
