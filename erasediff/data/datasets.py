@@ -53,7 +53,7 @@ class ImageDataset:
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256(f"{list(self.images.shape)}\n".encode())
-        for _, block in self.images.blocks():
+        for block in self.images.blocks():
             digest.update(block.data)
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         for name in self.class_names:

@@ -112,11 +112,14 @@ class Rows:
             taken[here] = self._written.read(first, last + 1 - first)[rows[here] - first]
         return taken
 
-    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """All rows in their order, in blocks of a few MiB: the position of the first, and the rows."""
-        size = max(1, _BLOCK_BYTES // self._written.row_bytes)
-        for start in range(0, len(self), size):
-            yield start, self[start : start + size]
+    def parts(self) -> list[slice]:
+        """All rows in their order, by a few MiB."""
+        size = max(1, _BLOCK_BYTES // max(1, self._written.row_bytes))
+        return [slice(start, min(start + size, len(self))) for start in range(0, len(self), size)]
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """All rows in their order, a few MiB in memory at a time."""
+        return (self[part] for part in self.parts())
 
 
 def write_rows(batches: Iterable[NDArray[Any]]) -> Rows:
