@@ -7,7 +7,6 @@ the candidates, the pixels tell those apart that only have one shape. Both numbe
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +19,6 @@ from erasediff.data.rows import Rows
 DISTANCE = 4
 CORRELATION = 0.99
 _PAIR_BYTES = 8 << 20
-_THREADS = 2
-"""Each has a few MiB in memory; numpy lets the others work meanwhile."""
 _Positions = NDArray[np.int64]
 _Alike = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.bool_]]
 
@@ -55,15 +52,11 @@ class Looks:
         self._hashes: Words = np.zeros(count, dtype=np.uint64)
         self._flat = np.ones(count, dtype=np.bool_)
         weights = np.random.default_rng().integers(0, 1 << 63, -(-images[:1].nbytes // 8), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-
-        def look(part: slice) -> None:
+        for part in images.parts():
             block = images[part]
             self._prints[part] = _prints(block, weights)
             if self.near:
                 self._hashes[part], self._flat[part] = perceptual_hashes(block)
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(look, images.parts()))
 
     def twins(self, labels: NDArray[np.int64], asked: _Positions, known: _Positions) -> Twins:
         """Those of the images at ``asked`` that are the same as one at ``known`` under another label; with the first such that is found."""

@@ -32,13 +32,12 @@ def perceptual_hashes(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], ND
     count, height, width, channels = images.shape
     hashes, flat = np.empty(count, dtype=np.uint64), np.empty(count, dtype=np.bool_)
     size = max(1, _BATCH_VALUES // (height * width * channels))
-    across, down = _across(width, channels), _frequencies(height).T
+    across, down = _across(width, channels), _frequencies(height)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
         number = part.stop - start
-        rows = images[part].reshape(number * height, width * channels).astype(np.float32) @ across
-        columns = rows.reshape(number, height, _SIDE).transpose(0, 2, 1).reshape(-1, height)
-        found = (columns @ down).reshape(number, _SIDE, _SIDE).transpose(0, 2, 1).reshape(number, BITS)
+        columns = down @ images[part].reshape(number, height, width * channels).astype(np.float32)
+        found = (columns.reshape(number * _SIDE, width * channels) @ across).reshape(number, BITS)
         ordered = np.sort(found, axis=1)
         above = found > (ordered[:, BITS // 2 - 1, None] + ordered[:, BITS // 2, None]) / 2
         hashes[part] = np.packbits(above, axis=1).view(np.uint64)[:, 0]

@@ -21,7 +21,7 @@ from erasediff.files import explain_disk_errors
 Picked = slice | NDArray[np.int64]
 _STRETCH_BYTES = 2 << 20
 """What is read at once where rows are picked one by one."""
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 class Writer:
@@ -113,12 +113,12 @@ class Rows:
         return taken
 
     def parts(self) -> list[slice]:
-        """All rows in their order, by a few MiB."""
+        """All rows in their order, by the MiB."""
         size = max(1, _BLOCK_BYTES // max(1, self._written.row_bytes))
         return [slice(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """All rows in their order, a few MiB in memory at a time."""
+        """All rows in their order, a MiB in memory at a time."""
         return (self[part] for part in self.parts())
 
 
