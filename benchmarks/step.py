@@ -47,7 +47,7 @@ def erasure_of(name: str) -> Erasure:
     """A case on the default model and data, with an untrained network: a pass costs the same."""
     config = RunConfig()
     dataset = load_dataset(config.dataset)
-    images, labels = to_unit(torch.from_numpy(dataset.images)), torch.from_numpy(dataset.labels)
+    images, labels = to_unit(torch.from_numpy(dataset.images[:])), torch.from_numpy(dataset.labels)
     data = ErasureData(images[labels == 0], labels[labels == 0], images[labels != 0], labels[labels != 0], dataset.classes)
     torch.manual_seed(0)
     unet = build_unet(config.denoiser, 1, 8, dataset.classes)

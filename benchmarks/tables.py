@@ -293,6 +293,23 @@ def found_table(rows: list[Row]) -> str:
     return f"{_table(['step', 'CPU time'], lines)}\n\n{_measured_at(rows)} `python -m benchmarks.found WORKDIR` measures it again."
 
 
+def data_table(rows: list[Row]) -> str:
+    """One line a format and step."""
+    header = ["shards", "step", "images", "images a second", "speed of reading and hashing = 1", "peak memory, MB"]
+    lines = [
+        [
+            str(row["format"]),
+            str(row["step"]),
+            f"{row['images']:,}",
+            f"{row['images_per_s']:,}",
+            f"{row['ratio_to_disk']:.2f}",
+            str(row["peak_rss_mb"]),
+        ]
+        for row in rows
+    ]
+    return f"{_table(header, lines)}\n\n{_measured_at(rows)} `python -m benchmarks.data FOLDER` measures it again."
+
+
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "demo": demo_table,
     "targets": targets_table,
@@ -308,6 +325,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "serve": serve_table,
     "load": load_table,
     "found": found_table,
+    "data": data_table,
 }
 
 

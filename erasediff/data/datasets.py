@@ -1,4 +1,4 @@
-"""Labelled images in memory, loaded from the kinds of source that a config can name."""
+"""Labelled images, loaded from the kinds of source that a config can name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from erasediff.data.readers.kinds import read
 from erasediff.data.readers.names import is_whole_number
+from erasediff.data.rows import Rows
 from erasediff.errors import BadInput
 from erasediff.records.config import DatasetConfig
 from erasediff.records.names import ClassRecord, normal_name, shown_names
@@ -19,17 +20,17 @@ from erasediff.records.names import ClassRecord, normal_name, shown_names
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Images with one label each. The arrays are made read-only, so that the digest stays true.
+    """Images with one label each. Labels are made read-only and images are copied out of their file, so that the digest stays true.
 
     Attributes:
         name: what requests call the dataset.
-        images: uint8 [N, H, W, C] with C 1 (grey) or 3 (RGB).
+        images: uint8 [N, H, W, C] with C 1 (grey) or 3 (RGB), in a file.
         labels: int64 [N], positions in ``class_names``.
         class_names: one name per class.
     """
 
     name: str
-    images: NDArray[np.uint8]
+    images: Rows
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
 
@@ -43,7 +44,6 @@ class ImageDataset:
             raise BadInput(f"dataset {self.name} holds no images: add some.")
         if len(self.class_names) < 2:
             raise BadInput(f"dataset {self.name} has fewer than 2 classes, so nothing would be retained: add images of another class.")
-        self.images.setflags(write=False)
         self.labels.setflags(write=False)
 
     @property
@@ -54,7 +54,8 @@ class ImageDataset:
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256(f"{list(self.images.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for block in self.images.blocks():
+            digest.update(block.data)
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").data)
         for name in self.class_names:
             digest.update(f"{len(name.encode())}:".encode() + name.encode())

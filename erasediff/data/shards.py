@@ -6,6 +6,7 @@ Every file carries a commitment under the request's key, so that nobody can comp
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from pydantic import Field
 from erasediff.data.commitment import commitment
 from erasediff.data.readers.limits import MAX_SHARD_BYTES
 from erasediff.data.readers.npz import load_npz
+from erasediff.data.rows import Rows
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import publish_folder, read_bounded, sha256_bytes
 from erasediff.records.base import MAX_DOCUMENT_BYTES, Sha256, Strict
@@ -24,6 +26,7 @@ from erasediff.records.base import MAX_DOCUMENT_BYTES, Sha256, Strict
 MANIFEST = "manifest.json"
 _ARRAYS = ("images", "labels", "indices")
 _SEAL = "seal"
+_SHARD_BYTES = 64 << 20
 
 
 class Shard(Strict):
@@ -44,16 +47,16 @@ class ShardManifest(Strict):
     seal: Sha256
 
 
-def pack(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64], folder: Path, key: bytes, shard_size: int = 4096) -> str:
+def pack(images: Rows, labels: NDArray[np.int64], indices: NDArray[np.int64], folder: Path, key: bytes, shard_size: int = 4096) -> str:
     """Write the images at ``indices`` as shards; the same content and key always give the same bytes.
 
     Args:
-        images: uint8 [N, H, W, C] of the whole dataset.
+        images: uint8 [N, H, W, C] of the whole dataset; a shard of them is in memory at a time.
         labels: int64 [N] of the whole dataset.
         indices: int64 [K], the positions to pack.
         folder: the target; it appears complete or not at all, and replaces an existing one.
         key: the request's.
-        shard_size: images per shard.
+        shard_size: images per shard; fewer where they have more than 64 MiB.
 
     Returns:
         Hex SHA-256 of the manifest, which names the SHA-256 of every shard.
@@ -68,8 +71,9 @@ def pack(images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[
     def fill(temporary: Path) -> str:
         nonlocal digest
         shards = []
-        for number, start in enumerate(range(0, len(indices), shard_size)):
-            chosen = indices[start : start + shard_size]
+        size = min(shard_size, max(1, _SHARD_BYTES // math.prod(images.shape[1:])))
+        for number, start in enumerate(range(0, len(indices), size)):
+            chosen = indices[start : start + size]
             data = _npz(_sealed(key, images[chosen], labels[chosen], chosen))
             shard = Shard(file=f"shard-{number:05d}.npz", count=len(chosen), sha256=sha256_bytes(data))
             (temporary / shard.file).write_bytes(data)

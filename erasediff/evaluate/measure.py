@@ -9,12 +9,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from erasediff.data.rows import Rows, Writer
 from erasediff.evaluate.attacks import Suspect, null_label_probe, probe_named, sample_and_count
 from erasediff.evaluate.attacks.embeddings import kinship
 from erasediff.evaluate.attacks.training import Budget, trained_on
 from erasediff.evaluate.detectors import Detector, Watch
 from erasediff.evaluate.features.extractor import FeatureExtractor
-from erasediff.evaluate.features.store import BLOCK, FeatureTable, Writer, blocks, extract, images_in_file
+from erasediff.evaluate.features.store import BLOCK, blocks, extract, images_in_file
 from erasediff.evaluate.fidelity import Arms, evenly, frechet_change, kernel_change, manifold_change
 from erasediff.evaluate.gate.retain import samples_needed
 from erasediff.evaluate.neighbours import Neighbourhood, NeighbourWatch
@@ -60,7 +61,7 @@ class SampleReader:
             images.append(block.numpy())
             features.append(self.extractor.features(block))
             found.append(self.detector.labels(block))
-        return RetainedSamples(images_in_file(images), labels, torch.cat(found), FeatureTable(features))
+        return RetainedSamples(images_in_file(images), labels, torch.cat(found), Rows(features))
 
 
 @dataclass(frozen=True)

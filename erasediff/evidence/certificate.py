@@ -101,7 +101,12 @@ def statement_of(facts: Facts, issued_at: datetime) -> Statement:
         issued_at=issued_at,
         requests=facts.requests,
         scope=_scope(facts),
-        forget_set=ForgetSet(commitment=facts.commitment.hmac_sha256, count=facts.forget_set.count, retain_count=facts.forget_set.retain_count),
+        forget_set=ForgetSet(
+            commitment=facts.commitment.hmac_sha256,
+            count=facts.forget_set.count,
+            retain_count=facts.forget_set.retain_count,
+            comparison=facts.forget_set.comparison,
+        ),
         base=_lineage(facts.base),
         making=_making(facts),
         judged=judged,

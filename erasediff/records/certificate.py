@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from erasediff.records.base import Pointer, Probability, Record, Sha256, Strict, canonical_json
-from erasediff.records.core import Check, Verdict
+from erasediff.records.core import Check, Comparison, Verdict
 from erasediff.records.names import ClassName
 from erasediff.records.purging import PurgeLine
 from erasediff.records.requests import RequestFacts
@@ -51,6 +51,7 @@ class ForgetSet(Strict):
     commitment: Sha256
     count: int = Field(ge=1)
     retain_count: int = Field(ge=1)
+    comparison: Comparison | None = Field(default=None, exclude_if=lambda comparison: comparison is None)
 
 
 class Lineage(Strict):

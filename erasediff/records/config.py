@@ -20,6 +20,7 @@ ParameterGroupName = Literal["full", "attention", "cross-attention", "no-cross-a
 DeviceName = Literal["auto", "cpu", "cuda"]
 NetworkName = Literal["plain", "residual"]
 SchedulerName = Literal["ddim", "dpm-solver++", "unipc"]
+DuplicatesRule = Literal["refuse", "forget"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
@@ -30,6 +31,9 @@ class DatasetConfig(Strict):
     kind: Literal["digits", "folder", "imagefolder", "shards", "idx"] = "digits"
     path: str | None = None
     size: int | None = Field(default=None, ge=8, le=512, description="side in pixels to reduce square images to, by the mean of the area")
+    duplicates: DuplicatesRule = Field(
+        default="refuse", description="pictures to forget that lie under a retained label too: end the run, or let them join the forget set"
+    )
     holdout_share: float = Field(default=1 / 3, gt=0, lt=1, description="share of every class that no denoiser is trained on")
     holdout_seed: int = Field(default=0, ge=0, lt=2**31)
 

@@ -93,11 +93,49 @@ class BaseRecord(Record):
     judges: Judges | None = None
 
 
+class NearComparison(Strict):
+    """How pictures that are nearly the same were looked for, and how many were ``found``.
+
+    At most ``distance`` of the ``bits`` of their perceptual hashes differ, and their pixels correlate by ``correlation`` at least.
+    """
+
+    bits: int
+    distance: int
+    correlation: float
+    found: int = Field(ge=0)
+
+
+class Comparison(Strict):
+    """What the forget set was compared with. It holds counts only.
+
+    ``compared`` images under retained labels, trained on or held out, were compared with those of the forget set and of labels forgotten earlier;
+    ``exact`` of them had the pixels of one. ``near`` is ``None`` for images that are too small to look nearly the same. ``joined`` of those that
+    were found joined the forget set; ``forgotten_before`` are pictures of labels forgotten earlier, or in the same run, and in no set.
+    """
+
+    compared: int = Field(ge=0)
+    exact: int = Field(ge=0)
+    near: NearComparison | None
+    joined: int = Field(ge=0)
+    forgotten_before: int = Field(ge=0)
+
+    def in_words(self) -> str:
+        """One sentence for people."""
+        ways = "pixel for pixel alone, for they are too small to be compared otherwise"
+        if self.near is not None:
+            least = f"at a distance of at most {self.near.distance} with a correlation of the pixels of at least {self.near.correlation}"
+            ways = f"pixel for pixel, and by a perceptual hash of {self.near.bits} bits {least}"
+        compared = f"The pictures of the forget set were compared with {self.compared} retained and held-out pictures: {ways}"
+        before = f", and {self.forgotten_before} are pictures of classes forgotten earlier or in the same run" if self.forgotten_before else ""
+        return f"{compared}; {self.joined} joined the forget set{before}."
+
+
 class ForgetSetRecord(Record):
     """The forget set's version in DVC, and its split. It holds counts and digests, never images or names.
 
     All hashes here depend on the request's key: ``version`` and ``manifest_sha256`` hash files that contain a commitment, and the ``hmac`` of
-    positions are commitments. Once the purge has destroyed the key, none of them can be matched with an image.
+    positions are commitments. Once the purge has destroyed the key, none of them can be matched with an image. Records from before forget sets were
+    compared have no ``comparison``, and the digest that they had.
     """
 
     label: int
@@ -109,6 +147,7 @@ class ForgetSetRecord(Record):
     gone_count: int = Field(ge=0)
     forget_indices_hmac: Sha256
     retain_indices_hmac: Sha256
+    comparison: Comparison | None = Field(default=None, exclude_if=lambda comparison: comparison is None)
 
 
 class ErasedRecord(Record):

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from erasediff import __version__
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of, requests_in
 from erasediff.attempts.workdir import Workdir
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.split import partition, split_dataset
-from erasediff.data.twins import TWINS, check_apart
+from erasediff.data.twins import split_apart
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.records.config import RunConfig
@@ -56,7 +54,6 @@ def check_prerequisites(
     model = None if version is None else tracking.recorded_model(version)
     if model is not None:
         dataset = dataset.in_order_of(model)
-    (workdir.root / TWINS).unlink(missing_ok=True)
     _check_scope(workdir, dataset, requests, config, () if model is None else model.forgotten)
     _try_judges(config, dataset)
     if version is None and config.base_training is None:
@@ -112,8 +109,9 @@ def _check_scope(workdir: Workdir, dataset: ImageDataset, requests: Sequence[Era
             raise BadInput(f"class {shown_names([request.label])} is already forgotten: choose another class.")
         if not (dataset.labels == row).any():
             raise BadInput(f"the dataset has no image of class {shown_names([request.label])}, so there is nothing to forget: choose another class.")
-        split = split_dataset(dataset.labels, row, (*gone, *(other for other in rows.values() if other != row)))
-        check_apart(dataset, split, workdir.root)
+        split_dataset(dataset.labels, row, (*gone, *(other for other in rows.values() if other != row)))
+    first, *others = rows.values()  # what is retained is the same for all of them
+    split_apart(dataset, first, (*gone, *others), config.dataset.duplicates, workdir.root)
     partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)
 
 
@@ -124,7 +122,7 @@ def _try_judges(config: RunConfig, dataset: ImageDataset) -> None:
 
     from erasediff.steps.judges import TRIED, check_paths
 
-    check_paths(config, dataset.classes, torch.from_numpy(np.array(dataset.images[:TRIED])))
+    check_paths(config, dataset.classes, torch.from_numpy(dataset.images[:TRIED]))
 
 
 def _unfinished(

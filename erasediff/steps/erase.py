@@ -8,7 +8,7 @@ import torch
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.data.commitment import indices_commitment, read_key
-from erasediff.data.datasets import dataset_of
+from erasediff.data.datasets import ImageDataset, dataset_of
 from erasediff.data.shards import unpack
 from erasediff.data.split import partition
 from erasediff.errors import IntegrityError
@@ -77,7 +77,7 @@ def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord, model: 
     train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
     batch = batch_of(attempt)
     forget = [model.encode(_fetch_forget_images(one, train)) for one in batch]
-    retain = np.intersect1d(_retained(attempt, base, dataset.labels), train)
+    retain = np.intersect1d(_retained(attempt, base, dataset), train)
     return ErasureData(
         forget=torch.cat(forget),
         forget_labels=torch.cat([torch.full((len(images),), one.plan().position) for one, images in zip(batch, forget, strict=True)]),
@@ -88,9 +88,9 @@ def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord, model: 
     )
 
 
-def _retained(attempt: Attempt, base: BaseRecord, labels: np.ndarray) -> np.ndarray:
+def _retained(attempt: Attempt, base: BaseRecord, dataset: ImageDataset) -> np.ndarray:
     """Positions of the retained images; they must match the record of every forget set in the batch."""
-    retain = split_of(attempt, base, labels).retain
+    retain = split_of(attempt, base, dataset).split.retain
     for one in batch_of(attempt):
         key = read_key(attempt.workdir.request_key(one.plan().request))
         if indices_commitment(key, retain) != one.need(ForgetSetRecord).retain_indices_hmac:

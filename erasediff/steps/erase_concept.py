@@ -141,7 +141,7 @@ def read_images(folder: Path, model: StableDiffusion) -> PromptedImages:
         wanted = "{1}x{0}".format(*model.image_shape[1:])
         raise BadInput(f"the images in {folder} are {width}x{height} but the model's are {wanted}: resize them.")
     prompts, labels = encode_labels(raw.labels)
-    images = torch.from_numpy(raw.images)
+    images = torch.from_numpy(raw.images[:])
     return PromptedImages(images.expand(-1, -1, -1, 3), list(prompts), torch.from_numpy(labels))
 
 

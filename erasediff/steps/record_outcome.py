@@ -258,7 +258,13 @@ def _content(attempt: Attempt, outcome: Outcome, grid: Path | None) -> ReportCon
         level=confidence(attempt),
         reported=verdict.reported if verdict else (),
         attacks=measured.attacks if measured else None,
+        compared=_compared(attempt),
     )
+
+
+def _compared(attempt: Attempt) -> str:
+    forget_set = attempt.find(ForgetSetRecord)
+    return forget_set.comparison.in_words() if forget_set is not None and forget_set.comparison is not None else ""
 
 
 def confidence(attempt: Attempt) -> float:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import others_of
 from erasediff.data.commitment import indices_commitment, request_key
-from erasediff.data.datasets import dataset_of
+from erasediff.data.datasets import ImageDataset, dataset_of
 from erasediff.data.shards import pack
-from erasediff.data.split import Split, split_dataset
+from erasediff.data.twins import Apart, split_apart
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
 from erasediff.progress import progress
@@ -29,11 +26,13 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
     dataset = dataset_of(attempt.config().dataset, base.model)
     if dataset.digest() != plan.made_from["dataset"]:
         raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
-    split = split_of(attempt, base, dataset.labels)
+    apart = split_of(attempt, base, dataset)
+    split, labels = apart.split, dataset.labels.copy()
+    labels[split.forget] = plan.position  # what joined the forget set too
     store, key = forget_store(attempt, plan), request_key(attempt.workdir.request_key(plan.request))
     with attempt.scratch() as scratch:
         packed = scratch / "forget"
-        manifest = pack(dataset.images, dataset.labels, split.forget, packed, key)
+        manifest = pack(dataset.images, labels, split.forget, packed, key)
         with progress("uploading the forget set", 1):
             version = store.publish(packed, scratch)
     record = ForgetSetRecord(
@@ -46,6 +45,7 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
         gone_count=len(split.gone),
         forget_indices_hmac=indices_commitment(key, split.forget),
         retain_indices_hmac=indices_commitment(key, split.retain),
+        comparison=apart.comparison,
     )
     Tracking(attempt.workdir.root).log_params(
         plan.mlflow_run_id, {"forget_set.version": version, "forget_set.count": record.count, "base.version": base.version}
@@ -65,11 +65,12 @@ def forget_store(attempt: Attempt, plan: PlanRecord) -> ForgetStore:
     return ForgetStore(remote, settings.dvc_remote_endpoint_url, attempt.workdir.root)
 
 
-def split_of(attempt: Attempt, base: BaseRecord, labels: NDArray[np.int64]) -> Split:
-    """Split the images by their labels ``[N]``; classes of the batch's other attempts are in neither set.
+def split_of(attempt: Attempt, base: BaseRecord, dataset: ImageDataset) -> Apart:
+    """Split the images by their labels and compare the sets; classes of the batch's other attempts are in neither set.
 
     Raises:
-        BadInput: the forget set or the retain set is empty.
+        BadInput: the forget set or the retain set is empty, or has pictures of the other where the configuration refuses that.
     """
     beside = (other.plan().position for other in others_of(attempt))
-    return split_dataset(labels, attempt.plan().position, (*base.model.rows_forgotten, *beside))
+    gone, rule = (*base.model.rows_forgotten, *beside), attempt.config().dataset.duplicates
+    return split_apart(dataset, attempt.plan().position, gone, rule, attempt.workdir.root)

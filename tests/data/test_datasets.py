@@ -16,6 +16,7 @@ from PIL import Image
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.readers import limits
 from erasediff.data.readers.reduction import reduce_images
+from erasediff.data.rows import write_rows
 from erasediff.errors import BadInput
 from erasediff.records.config import DatasetConfig
 
@@ -36,7 +37,7 @@ def test_digits_are_the_same_on_every_load() -> None:
     """A record's dataset digest names one dataset only, and it uses the whole range of grey."""
     dataset = load_dataset(DatasetConfig())
     assert dataset.images.shape == (1797, 8, 8, 1)
-    assert (dataset.images.min(), dataset.images.max()) == (0, 255)
+    assert (dataset.images[:].min(), dataset.images[:].max()) == (0, 255)
     assert dataset.class_names == tuple("0123456789")
     assert dataset.digest() == load_dataset(DatasetConfig()).digest()
 
@@ -48,12 +49,12 @@ def test_the_digest_sees_every_part() -> None:
     changed = images.copy()
     changed[1, 3, 3, 0] ^= 1
     digests = {
-        ImageDataset("x", images.copy(), labels.copy(), ("a", "b")).digest(),
-        ImageDataset("x", changed, labels.copy(), ("a", "b")).digest(),
-        ImageDataset("x", images.copy(), labels[::-1].copy(), ("a", "b")).digest(),
-        ImageDataset("x", images.reshape(2, 2, 8, 1), labels.copy(), ("a", "b")).digest(),
-        ImageDataset("x", images.copy(), labels.copy(), ("a", "c")).digest(),
-        ImageDataset("x", images.copy(), labels.copy(), ("ab", "")).digest(),
+        ImageDataset("x", write_rows([images.copy()]), labels.copy(), ("a", "b")).digest(),
+        ImageDataset("x", write_rows([changed]), labels.copy(), ("a", "b")).digest(),
+        ImageDataset("x", write_rows([images.copy()]), labels[::-1].copy(), ("a", "b")).digest(),
+        ImageDataset("x", write_rows([images.reshape(2, 2, 8, 1)]), labels.copy(), ("a", "b")).digest(),
+        ImageDataset("x", write_rows([images.copy()]), labels.copy(), ("a", "c")).digest(),
+        ImageDataset("x", write_rows([images.copy()]), labels.copy(), ("ab", "")).digest(),
     }
     assert len(digests) == 6
 
@@ -61,18 +62,23 @@ def test_the_digest_sees_every_part() -> None:
 def test_a_dataset_cannot_change_under_its_digest() -> None:
     """The digest that a record quotes stays the digest of what is trained on."""
     dataset = load_dataset(DatasetConfig())
+    before = dataset.digest()
     with pytest.raises(ValueError, match="read-only"):
-        dataset.images[0] = 0
+        dataset.labels[0] = 0
+    dataset.images[:][0] = 0
+    with pytest.raises(TypeError):
+        dataset.images[0:1] = 0
+    assert ImageDataset("x", dataset.images, dataset.labels, dataset.class_names).digest() == before
 
 
 def test_a_class_is_never_guessed() -> None:
     """'forget 0' is not answered with the class that happens to come first."""
     images, labels = np.zeros((2, 4, 4, 1), dtype=np.uint8), np.array([0, 1], dtype=np.int64)
-    numbered = ImageDataset("set", images, labels, ("3", "7"))
+    numbered = ImageDataset("set", write_rows([images]), labels, ("3", "7"))
     assert numbered.class_called("7") == "7"
     with pytest.raises(BadInput, match="class 0 is not in dataset set: choose one of 3, 7"):
         numbered.class_called("0")
-    named = ImageDataset("set", images, labels, ("cat", "dog"))
+    named = ImageDataset("set", write_rows([images]), labels, ("cat", "dog"))
     assert named.class_called("dog") == "dog"
     with pytest.raises(BadInput, match="choose one of cat, dog"):
         named.class_called("1")
@@ -83,7 +89,7 @@ def test_folder_keeps_each_image_with_its_label(image_folder: Path, labels_write
     dataset = _load("folder", image_folder)
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels.tolist() == [1, 0, 1, 0, 1, 0]
-    assert np.array_equal(dataset.images[3, :, :, 0], np.asarray(Image.open(image_folder / "3.png")))
+    assert np.array_equal(dataset.images[:][3, :, :, 0], np.asarray(Image.open(image_folder / "3.png")))
     rows = [[f"{n}.png", "cat" if n % 2 else "dog"] for n in reversed(range(6))]
     labels_writer(image_folder, [["file", "label"], *rows])
     assert _load("folder", image_folder).digest() == dataset.digest()
@@ -199,7 +205,7 @@ def test_npz_shards_are_joined_in_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", images=IMAGES[3:], labels=LABELS[3:])
     np.savez(tmp_path / "a.npz", images=IMAGES[:3], labels=LABELS[:3])
     dataset = _load("shards", tmp_path)
-    assert np.array_equal(dataset.images[..., 0], IMAGES)
+    assert np.array_equal(dataset.images[:][..., 0], IMAGES)
     assert dataset.labels.tolist() == LABELS.tolist()
 
 
@@ -255,7 +261,7 @@ def test_parquet_shards(tmp_path: Path) -> None:
     names: list[object] = [str(label) for label in LABELS]
     write({"image": encoded, "label": names})
     dataset = _load("shards", tmp_path)
-    assert np.array_equal(dataset.images[..., 0], IMAGES)
+    assert np.array_equal(dataset.images[:][..., 0], IMAGES)
     assert dataset.labels.tolist() == LABELS.tolist()
     for columns, words in [
         ({"image": [*encoded[:5], b"no image"], "label": names}, "image row 5 .*damaged"),
@@ -292,7 +298,7 @@ def test_idx_files(tmp_path: Path, suffix: str) -> None:
         _load("idx", tmp_path)
     write(_idx_images(IMAGES), _idx_labels(LABELS))
     dataset = _load("idx", tmp_path)
-    assert np.array_equal(dataset.images[..., 0], IMAGES)
+    assert np.array_equal(dataset.images[:][..., 0], IMAGES)
     assert dataset.labels.tolist() == LABELS.tolist()
     for images, labels, words in [
         (_idx_images(IMAGES, magic=2049), _idx_labels(LABELS), "magic number 2049 instead of 2051"),

@@ -75,8 +75,8 @@ def test_every_reader_of_pictures_turns_them(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [data, other], "label": ["a", "b"]}), tmp_path / "parquet/a.parquet")
     tar(tmp_path / "tar/a.tar", {"0.jpg": data, "0.cls": b"a", "1.png": other, "1.cls": b"b"})
     found = [read(kind, tmp_path / name) for kind, name in [("folder",) * 2, ("imagefolder",) * 2, ("shards", "parquet"), ("shards", "tar")]]
-    assert all(raw.labels == ["a", "b"] and np.array_equal(raw.images, found[0].images) for raw in found)
-    assert np.array_equal(found[0].images[0], np.rot90(np.array(Image.open(io.BytesIO(data))), -1))
+    assert all(raw.labels == ["a", "b"] and np.array_equal(raw.images[:], found[0].images[:]) for raw in found)
+    assert np.array_equal(found[0].images[:][0], np.rot90(np.array(Image.open(io.BytesIO(data))), -1))
 
 
 def _rows(depth: int, channels: int) -> bytes:
@@ -164,8 +164,8 @@ def test_jpegs_under_other_names_are_read(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
     raw = read("imagefolder", tmp_path)
     assert raw.labels == ["a", "a", "b"]
-    assert np.array_equal(raw.images[0], raw.images[1])
-    assert np.array_equal(raw.images[0], raw.images[2])
+    assert np.array_equal(raw.images[:][0], raw.images[:][1])
+    assert np.array_equal(raw.images[:][0], raw.images[:][2])
 
 
 @given(data=st.binary(max_size=60), head=st.sampled_from([b"", b"MM\0*\0\0\0\x08", b"II*\0\x08\0\0\0", b"II*\0\x08\0\0\0\x01\0\x12\x01"]))
@@ -188,8 +188,8 @@ def test_pictures_of_any_size_are_reduced_to_one(tmp_path: Path) -> None:
     (tmp_path / "a/0.png").write_bytes(png(large))
     (tmp_path / "a/1.png").write_bytes(png(large[:24, :24]))
     raw = read("imagefolder", tmp_path, size=12)
-    assert np.array_equal(raw.images[0, ..., 0], np.rint(large.reshape(12, 64, 12, 64).mean(axis=(1, 3))))
-    assert np.array_equal(raw.images[1, ..., 0], np.rint(large[:24, :24].reshape(12, 2, 12, 2).mean(axis=(1, 3))))
+    assert np.array_equal(raw.images[:][0, ..., 0], np.rint(large.reshape(12, 64, 12, 64).mean(axis=(1, 3))))
+    assert np.array_equal(raw.images[:][1, ..., 0], np.rint(large[:24, :24].reshape(12, 2, 12, 2).mean(axis=(1, 3))))
     with pytest.raises(BadInput, match=r"768x768 pixels: sides go up to 512, so reduce it, or set dataset\.size"):
         read("imagefolder", tmp_path)
     (tmp_path / "a/2.png").write_bytes(png(large[:24, :16]))

@@ -247,7 +247,7 @@ def test_a_model_of_other_classes_or_images_is_refused(trained: Path) -> None:
     _check_fits(bring(trained, 10).model, digits, trained)  # control
     with pytest.raises(BadInput, match="has 11 class embeddings, and 5 classes are named"):
         bring(trained, 5)
-    for images, says in ((digits.images.repeat(2, 1), "of 8x8 pixels"), (digits.images.repeat(3, 3), "1 channels")):
+    for images, says in ((digits.images[:].repeat(2, 1), "of 8x8 pixels"), (digits.images[:].repeat(3, 3), "1 channels")):
         with pytest.raises(BadInput, match=says):
             _check_fits(bring(trained, 10).model, replace(digits, images=images), trained)
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from erasediff.data import rows as rows_module
+from erasediff.data.rows import Writer, write_rows
 from erasediff.errors import BadInput
-from erasediff.evaluate.features import store
-from erasediff.evaluate.features.store import Writer, blocks, extract, images_in_file, write_table
+from erasediff.evaluate.features.store import blocks, extract, images_in_file
 from erasediff.evaluate.fidelity import Arms, frechet_change, kernel_change, manifold_change
 from erasediff.records.policy import load_policy
 
@@ -25,7 +26,8 @@ PEAK = """
 import os, sys
 import numpy as np, torch
 from erasediff.evaluate import fidelity
-from erasediff.evaluate.features.store import blocks, extract, write_table
+from erasediff.data.rows import write_rows
+from erasediff.evaluate.features.store import blocks, extract
 from erasediff.evaluate.statistics import frechet_difference, kernel
 
 torch.set_num_threads(1)
@@ -72,7 +74,7 @@ def work(n, how):
 PAIRS = """
 def work(n, how):
     fidelity._ROWS = fidelity._COLUMNS = kernel._TILE = 10**9 if how == "whole" else 500
-    base, erased, real = (write_table([np.random.default_rng(seed).normal(size=(n, 8))]) for seed in (1, 2, 3))
+    base, erased, real = (write_rows([np.random.default_rng(seed).normal(size=(n, 8))]) for seed in (1, 2, 3))
     arms = fidelity.Arms(base, erased, np.arange(n) % 10, real)
     return kernel.kernel_distance(base, real) + fidelity.manifold_change(arms, 5).density.base
 """
@@ -111,7 +113,7 @@ def features(n: int, seed: int, spread: float = 1.0) -> np.ndarray:
 
 def test_a_table_in_a_file_gives_the_numbers_of_the_array() -> None:
     arrays = features(600, 1), features(600, 2, 1.1), features(900, 3)
-    tables = [write_table(np.array_split(array, 7)) for array in arrays]
+    tables = [write_rows(np.array_split(array, 7)) for array in arrays]
     labels = np.repeat(np.arange(3), 200)
     held, written = (Arms(base, erased, labels, reference) for base, erased, reference in (arrays, tables))
     assert frechet_change(written, POLICY, 0) == frechet_change(held, POLICY, 0)
@@ -122,7 +124,7 @@ def test_a_table_in_a_file_gives_the_numbers_of_the_array() -> None:
 
 def test_rows_come_back_as_they_were_written() -> None:
     array = features(50, 1)
-    table = write_table([array[:20], array[20:21], array[21:]])
+    table = write_rows([array[:20], array[20:21], array[21:]])
     assert (len(table), table.shape) == (50, (50, 8))
     rows = np.array([3, 3, 49, 0])
     assert np.array_equal(table[rows], array[rows])
@@ -132,9 +134,9 @@ def test_rows_come_back_as_they_were_written() -> None:
 
 def test_rows_are_found_wherever_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     """Across the stretches that the file is read in, in any order, again and again, and none at all."""
-    monkeypatch.setattr(store, "_STRETCH", 7)
+    monkeypatch.setattr(rows_module, "_STRETCH_BYTES", 7 * 8 * 8)
     array = features(50, 1)
-    table = write_table([array])
+    table = write_rows([array])
     for rows in (np.arange(50), np.arange(50)[::-1], np.random.default_rng(0).integers(0, 50, 200), np.array([], dtype=np.int64)):
         assert np.array_equal(table[rows], array[rows])
     assert np.array_equal(table[5:33], array[5:33])
@@ -174,21 +176,21 @@ def test_images_in_a_file_are_those_that_were_written_and_cannot_be_changed_ther
 def test_nothing_is_left_on_disk_even_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is killed cleans nothing up; features of images are not for those who come after."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    table = write_table([features(10, 0)])
+    table = write_rows([features(10, 0)])
     assert list(tmp_path.iterdir()) == []
     assert table[0:10].shape == (10, 8)
 
 
 def test_rows_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="do not go with"):
-        write_table([features(3, 0), features(3, 0)[:, :5]])
+        write_rows([features(3, 0), features(3, 0)[:, :5]])
     with pytest.raises(ValueError, match="do not go with"):
-        write_table([features(3, 0), features(3, 0).astype(np.float32)])
+        write_rows([features(3, 0), features(3, 0).astype(np.float32)])
     with pytest.raises(ValueError, match="nothing was written"):
-        len(write_table([]))
+        len(write_rows([]))
 
 
 def test_a_full_disk_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
+    monkeypatch.setattr(rows_module.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
     with pytest.raises(BadInput, match=r"^no space is left on the device that holds [^\n]*\.$"):
-        write_table([features(10, 0)])
+        write_rows([features(10, 0)])

@@ -13,6 +13,9 @@ import torch
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of, others_of
 from erasediff.attempts.workdir import Workdir
+from erasediff.data.datasets import ImageDataset
+from erasediff.data.rows import write_rows
+from erasediff.data.twins import split_apart
 from erasediff.demo import file_request
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.evidence.keys import PRIVATE, new_key
@@ -313,7 +316,17 @@ def test_a_batch_has_one_model_one_graph_and_one_version_and_every_attempt_its_o
         made.need(kind).write(lead.path(kind))
     base = lead.need(BaseRecord)
     many = np.repeat(np.arange(10), 4)
-    kept = [split_of(one, base, many).retain for one in batch_of(lead)]
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    images[20] = images[0]  # a picture of a class to forget lies under a retained label, and is retained in no attempt
+    dataset = ImageDataset("digits", write_rows([images]), many, tuple("0123456789"))
+    kept = [split_apart(dataset, label, (beside,), "forget", tmp_path).split.retain for label, beside in ((0, 3), (3, 0))]
+    assert np.array_equal(*kept)
+    assert 20 not in kept[0]
+    with pytest.raises(BadInput, match="1 pictures of dataset digits are a picture to forget"):
+        split_of(lead, base, dataset)
+    images[20] = 0
+    dataset = ImageDataset("digits", write_rows([images]), many, tuple("0123456789"))
+    kept = [split_of(one, base, dataset).split.retain for one in batch_of(lead)]
     assert np.array_equal(*kept)
     assert not np.isin(many[kept[0]], (0, 3)).any()
     base.write(other.path(BaseRecord))

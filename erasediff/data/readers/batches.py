@@ -15,6 +15,7 @@ from erasediff.data.readers.limits import batch_of, check_bytes, largest_side
 from erasediff.data.readers.names import Spellings
 from erasediff.data.readers.pictures import decode_picture, describe
 from erasediff.data.readers.reduction import reduce_images
+from erasediff.data.rows import Rows, Writer
 from erasediff.errors import BadInput
 
 
@@ -26,7 +27,7 @@ class Batch:
         images: uint8 [n, H, W, 1 or 3].
         labels: n labels as the source spells them.
         where: what the image at a position is called in a sentence, such as ``row 3 of a.parquet``.
-        left: how many more images the source says that it has, to make room for them at once; 0 where it does not say.
+        left: how many more images the source says that it has, so that too many are refused at once; 0 where it does not say.
     """
 
     images: NDArray[np.uint8]
@@ -58,9 +59,9 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """A dataset as it was read: images uint8 [N, H, W, C] and the names of their N classes."""
+    """A dataset as it was read: images uint8 [N, H, W, C], in a file, and the names of their N classes."""
 
-    images: NDArray[np.uint8]
+    images: Rows
     labels: list[str]
 
 
@@ -136,30 +137,26 @@ def collect(batches: Iterator[Batch], source: Path, size: int | None) -> Raw:
 
 
 class _Stack:
-    """One array that grows in place, so that the dataset is in memory once."""
+    """Images of one shape, written to a file as they come."""
 
     def __init__(self, source: Path) -> None:
         self._source = source
-        self._images: NDArray[np.uint8] = np.empty((0, 0, 0, 1), dtype=np.uint8)
+        self._written = Writer()
+        self._first: tuple[str, tuple[int, ...]] | None = None
         self._count = 0
-        self._first = ""
 
     def add(self, images: NDArray[np.uint8], where: Callable[[int], str], left: int) -> None:
         check_bytes((self._count + len(images) + left) * images[0].size, self._source)
-        if not self._first:
-            self._first = where(0)
-            self._images = np.empty((len(images) + left, *images.shape[1:]), dtype=np.uint8)
-        if images.shape[1:] != self._images.shape[1:]:
-            ours, theirs = describe(images.shape[1:]), describe(self._images.shape[1:])
+        first, shape = self._first = self._first or (where(0), images.shape[1:])
+        if images.shape[1:] != shape:
             raise BadInput(
-                f"{where(0)} in {self._source} is {ours} but {self._first} is {theirs}: give all images one mode and one size, or set dataset.size."
+                f"{where(0)} in {self._source} is {describe(images.shape[1:])} but {first} is {describe(shape)}: "
+                "give all images one mode and one size, or set dataset.size."
             )
-        needed = self._count + len(images)
-        if needed > len(self._images):
-            self._images.resize((max(needed + left, len(self._images) * 5 // 4), *images.shape[1:]), refcheck=False)
-        self._images[self._count : needed] = images
-        self._count = needed
+        self._written.append(images)
+        self._count += len(images)
 
-    def images(self) -> NDArray[np.uint8]:
-        self._images.resize((self._count, *self._images.shape[1:]), refcheck=False)
-        return self._images
+    def images(self) -> Rows:
+        if self._first is None:
+            self._written.append(np.empty((0, 0, 0, 1), dtype=np.uint8))
+        return Rows(self._written)

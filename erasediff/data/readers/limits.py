@@ -28,7 +28,7 @@ def batch_of(image_bytes: int) -> int:
 
 
 def check_bytes(size: int, source: Path) -> None:
-    """Refuse a dataset that would not fit in memory.
+    """Refuse a dataset that is larger than this is made for.
 
     Raises:
         BadInput: more than 4 GiB of pixels.

@@ -43,6 +43,7 @@ def render_report(content: ReportContent) -> str:
         checks=[check_row(check, content.level) for check in content.checks],
         level=None if content.level is None else percent(content.level),
         label=label,
+        compared=content.compared,
         retained=draw_grid(content.retained),
         forgotten=draw_grid(content.forgotten),
         accuracy=rows[:ROWS_SHOWN],

@@ -15,6 +15,7 @@ class ReportContent:
     """Everything that a report shows. ``level`` is the confidence of each bound; ``class_names`` are the model's, in order.
 
     ``checks`` decided, ``reported`` did not; ``attacks`` are those of tier 2.
+    ``compared`` says what the forget set was compared with.
     """
 
     title: str
@@ -31,3 +32,4 @@ class ReportContent:
     level: float | None = None
     reported: tuple[Check, ...] = ()
     attacks: AttackMeasurements | None = None
+    compared: str = ""

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from erasediff.data.rows import Picked
+
 Features = NDArray[np.float64]
-Picked = slice | NDArray[np.int64]
 
 
 class Table(Protocol):
