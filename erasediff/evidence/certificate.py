@@ -240,6 +240,7 @@ def _judged(facts: Facts) -> Judged:
         controls=controls,
         checks=checks,
         reported=verdict.reported,
+        left_out=verdict.left_out,
     )
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from erasediff.evaluate.report.words import percent, quantity
 from erasediff.records.certificate import Predicate, Statement
-from erasediff.records.core import Check
+from erasediff.records.core import Check, left_out_in_words
 from erasediff.records.requests import Regime, RequestFacts
 
 STORES = {
@@ -61,6 +61,7 @@ def certificate_page(statement: Statement, key_id: str) -> str:
         controls=_rows(predicate.judged.controls),
         checks=_rows(predicate.judged.checks),
         reported=_rows(predicate.judged.reported),
+        left_out=left_out_in_words(predicate.judged.left_out),
     )
 
 

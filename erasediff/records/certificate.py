@@ -89,6 +89,7 @@ class Judged(Strict):
     controls: tuple[Check, ...] = Field(max_length=64)
     checks: tuple[Check, ...] = Field(min_length=1, max_length=512)
     reported: tuple[Check, ...] = Field(max_length=512)
+    left_out: tuple[str, ...] = Field(default=(), max_length=64, exclude_if=lambda left_out: not left_out)
 
 
 class Serving(Strict):

@@ -5,6 +5,7 @@ request -> forget set -> erased model -> measurements -> verdict -> exported mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal
 
@@ -197,7 +198,14 @@ class VerdictRecord(Record):
     policy_digest: Sha256
     checks: tuple[Check, ...]
     reported: tuple[Check, ...] = ()
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = Field(default=(), exclude_if=lambda left_out: not left_out)
+
+
+def left_out_in_words(left_out: Sequence[str]) -> str:
+    """The sentence about what a model without a null row was not asked; empty if nothing was left out."""
+    if not left_out:
+        return ""
+    return f"The model was trained without a row for no class, so what needs one was not asked: {', '.join(left_out)}."
 
 
 class Try(Strict):

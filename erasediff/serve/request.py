@@ -47,6 +47,8 @@ class Limits:
     max_images: int
     max_guidance: float
     solver: str
+    without_null_row: int | None = None
+    """The row that would stand for no class, of a model that was trained without one: neither that row nor guidance is served."""
 
     def check(self, asked: SamplingRequest) -> None:
         """Check a request.
@@ -57,6 +59,8 @@ class Limits:
         self._within("num_images", asked.count, 1, self.max_images)
         self._within("seed", asked.seed, 0, 2**53 - 1)
         self._within("guidance", asked.guidance, 0, self.max_guidance)
+        if self.without_null_row is not None and (asked.label == self.without_null_row or asked.guidance != 1):
+            raise Refused(422, "the model was trained without a row for no class: ask for a class by its name, with guidance 1.")
         if asked.solver != self.solver:
             raise Refused(422, f"solver {asked.solver[:40]!r} is not served: ask for {self.solver}.")
 

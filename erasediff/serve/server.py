@@ -79,7 +79,7 @@ def serve_forever(options: Options) -> None:
     model = admitted.model
     null_row = model.classes if model.null_row else None
     engine = Engine(graph, admitted.table, graph.state_shape, null_row, decoder)
-    limits = Limits(options.max_images, options.max_guidance, model.solver)
+    limits = Limits(options.max_images, options.max_guidance, model.solver, None if model.null_row else model.classes)
     shape = graph.state_shape if decoder is None else decoder.image_shape
     with listening(options.address) as listener:
         batcher = Batcher(with_metrics(engine), options.capacity)

@@ -259,6 +259,7 @@ def _content(attempt: Attempt, outcome: Outcome, grid: Path | None) -> ReportCon
         reported=verdict.reported if verdict else (),
         attacks=measured.attacks if measured else None,
         compared=_compared(attempt),
+        left_out=verdict.left_out if verdict else (),
     )
 
 

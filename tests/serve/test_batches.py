@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,3 +200,14 @@ def test_what_is_beyond_a_limit_is_refused_with_a_sentence(change: dict, words: 
         LIMITS.check(SamplingRequest(**good | change))
     assert refused.value.status == 422
     assert str(refused.value).endswith(".")
+
+
+def test_a_model_without_a_row_for_no_class_is_asked_for_classes_without_guidance() -> None:
+    """Controls: a class without guidance is served, and by a model with such a row everything is."""
+    limits = replace(LIMITS, without_null_row=10)
+    good = SamplingRequest(label=9, count=1, seed=0, solver=SOLVER, guidance=1.0)
+    limits.check(good)
+    for asked in (replace(good, label=10), replace(good, guidance=2.0), replace(good, guidance=0.0)):
+        LIMITS.check(asked)
+        with pytest.raises(Refused, match="without a row for no class"):
+            limits.check(asked)

@@ -17,7 +17,7 @@ from erasediff.evaluate.report.plots import Curves, SampleGrid, draw_grid, plot_
 from erasediff.evaluate.report.tiles import tiles_of
 from erasediff.evaluate.report.verdict import headline, status, why_missing
 from erasediff.evaluate.report.words import duration, percent
-from erasediff.records.core import Failure
+from erasediff.records.core import Failure, left_out_in_words
 from erasediff.steps.table import step_named
 
 __all__ = ["Curves", "ReportContent", "SampleGrid", "render_failure", "render_report"]
@@ -44,6 +44,7 @@ def render_report(content: ReportContent) -> str:
         level=None if content.level is None else percent(content.level),
         label=label,
         compared=content.compared,
+        left_out=left_out_in_words(content.left_out),
         retained=draw_grid(content.retained),
         forgotten=draw_grid(content.forgotten),
         accuracy=rows[:ROWS_SHOWN],

@@ -15,7 +15,7 @@ class ReportContent:
     """Everything that a report shows. ``level`` is the confidence of each bound; ``class_names`` are the model's, in order.
 
     ``checks`` decided, ``reported`` did not; ``attacks`` are those of tier 2.
-    ``compared`` says what the forget set was compared with.
+    ``compared`` says what the forget set was compared with; ``left_out`` names what the model could not be asked.
     """
 
     title: str
@@ -33,3 +33,4 @@ class ReportContent:
     reported: tuple[Check, ...] = ()
     attacks: AttackMeasurements | None = None
     compared: str = ""
+    left_out: tuple[str, ...] = ()
