@@ -83,6 +83,8 @@ def import_base(
     images = draw_samples(model.source(resolve_device(config.device)), labels, seeds, config.sampler, "sampling every class")
     if sheet is not None:
         write_png(images.view(dataset.classes, _SAMPLES, *images.shape[1:])[:, :_SHOWN].flatten(0, 1), sheet, columns=_SHOWN)
+    if bool((images == images[:1]).all()):
+        raise BadInput(f"all samples of {folder} are the same picture: hand in a model that was trained, with the scheduler that trained it.")
     made = _made(classifier_of(config.detector, workdir.detector(dataset.digest(), config), real), images, labels, dataset)
     _check_made(made, policy, config)
     number, record = register_base(workdir, config, tracking, dataset, brought.model.to(torch.device("cpu")), {})
