@@ -33,7 +33,7 @@ from erasediff.evaluate.gate import Decision, History, run_gate
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import real_images
 from erasediff.evaluate.seeds import evaluation_key
-from erasediff.models.pipelines import FORGOTTEN, Classes, model_of, open_pipeline, pipeline_of
+from erasediff.models.pipelines import Classes, model_of, open_pipeline, pipeline_of
 from erasediff.progress import progress, shown_by
 from erasediff.records.config import DatasetConfig, EraseConfig, RunConfig, dataset_fields
 from erasediff.records.measurements import Measurements
@@ -112,7 +112,7 @@ def erase(model: Any, *, dataset: Dataset, forget: str | Sequence[str], retain: 
         with progress("erasing", settings.erase.steps, settings.erase.batch_size) as done:
             result = run_erasure(erasure, None, settings.digest(), with_numbers(erasure, done), enough)
     names = (*classes.forgotten, *(classes.class_names[row] for row in rows))
-    return pipeline_of(base.with_network(result.model), classes.model_copy(update={FORGOTTEN: names}))
+    return pipeline_of(base.with_network(result.model), classes.model_copy(update={"forgotten": names}))
 
 
 def examine(base: Any, erased: Any, *, dataset: Dataset, forget: str, policy: str | GatePolicy = SHIPPED_POLICIES[0], **config: Any) -> Measurements:

@@ -20,8 +20,8 @@ from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.models.layout import INDEX, read_json
 from erasediff.records.names import ClassRecord
 
-NAMES, FORGOTTEN = "id2label", "forgotten"
-"""The fields of a pipeline's config: the name of every row, and of those that it has been made to forget."""
+NAMES, FORGOTTEN = "id2label", "_forgotten"
+"""The fields of a pipeline's config: the name of every row, as diffusers has it, and of those that it has been made to forget."""
 Classes = ClassConditionalUNet | DiT
 _OF_CLASSES = (ClassConditionalUNet.kind, DiT.kind)
 
@@ -44,7 +44,7 @@ def open_pipeline(folder: Path, classes: Sequence[str] | int | None) -> Any:
             f"{folder} does not say how many classes its model has: give load() their names in order as classes=[...], or their number; "
             "a model with one embedding more has been trained to make any class with it."
         )
-    return pipeline_of(model, ClassRecord.parse({"class_names": names, FORGOTTEN: _names_in(index, FORGOTTEN)}, f"the list of classes of {folder}"))
+    return pipeline_of(model, _classes(names, index, str(folder)))
 
 
 def pipeline_of(model: Any, classes: ClassRecord) -> Any:
@@ -71,7 +71,7 @@ def model_of(pipeline: Any) -> tuple[Classes, ClassRecord]:
     if any(weight.dtype != torch.float32 for weight in model.network.parameters()):
         raise BadInput("the model is not in float32, and would be erased with too little precision: load it in float32, or convert it by .to().")
     names = _rows(pipeline.config.get(NAMES)) or _names(model.conditions)
-    found = ClassRecord.parse({"class_names": names, FORGOTTEN: _names_in(pipeline.config, FORGOTTEN)}, "the list of the model's classes")
+    found = _classes(names, pipeline.config, "the model")
     if found.classes != model.conditions:
         raise BadInput(f"the model has {model.conditions} classes and {found.classes} names: load it again with a name for each class.")
     return model, found
@@ -87,5 +87,6 @@ def _rows(named: Any) -> list[str] | None:
     return [named[row] for row in sorted(named, key=int)] if isinstance(named, Mapping) and named else None
 
 
-def _names_in(config: Mapping[str, Any], field: str) -> list[str]:
-    return _rows(config.get(field)) or []
+def _classes(names: Sequence[str], config: Mapping[str, Any], whose: str) -> ClassRecord:
+    forgotten = _rows(config.get(FORGOTTEN)) or []
+    return ClassRecord.parse({"class_names": list(names), "forgotten": forgotten}, f"the list of the classes of {whose}")
