@@ -11,7 +11,7 @@ import erasediff as package
 from erasediff.attempts.workdir import Workdir
 from erasediff.files import sha256_file
 from erasediff.models.layout import WEIGHTS
-from erasediff.records.core import BaseRecord, ErasedRecord
+from erasediff.records.core import BaseRecord, ErasedRecord, VerdictRecord
 from tests.e2e.conftest import log_of
 from tests.e2e.numbers import QUICK
 
@@ -23,7 +23,7 @@ def test_the_call_and_the_steps_make_the_same_weights(with_base: Path, erasediff
     work = Path(shutil.copytree(with_base, tmp_path / "work"))
     run = erasediff("run", "--forget-label", "3", "--config", CONFIG, "--policy", QUICK / "policy.yaml", "--workdir", work)
     attempt = Workdir.open(work).attempt()
-    assert attempt.path(ErasedRecord).is_file(), run.stderr + log_of(work)
+    assert attempt.path(VerdictRecord).is_file(), run.stderr + log_of(work)
     base, erased = attempt.need(BaseRecord).model, attempt.need(ErasedRecord).model
 
     settings = yaml.safe_load(CONFIG.read_text())
