@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ def base(folder: Path) -> Any:
     return erasediff.load(folder, classes=10)
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """The notebook sets their number."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("threads")
 def test_the_lines_of_the_page_and_the_notebook_erase_a_class_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run. Controls: the base makes the class and fails F1 (C0), and other weights fail the comparison of the base with its folder."""
     monkeypatch.chdir(tmp_path)
