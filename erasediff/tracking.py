@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from erasediff.environment import disable_telemetry
 from erasediff.errors import PASSING_STATUS, BadInput, IntegrityError, Outage, Unreachable
 from erasediff.records.core import ModelRecord
 from erasediff.records.settings import MLFLOW_DATABASE, ServiceSettings
 from erasediff.retries import retried
+
+disable_telemetry()
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "erasediff"

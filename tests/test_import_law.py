@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # Ground floor first; a room imports only rooms on floors below it, and itself.
 FLOORS = [
     {"environment", "errors"},
-    {"__init__", "files", "stopping"},
+    {"files", "stopping"},
     {"cluster", "progress", "s3"},
     {"records"},
     {"steps.table"},
@@ -21,7 +21,8 @@ FLOORS = [
     {"evidence", "export"},
     {"steps"},
     {"demo", "runner", "display"},
-    {"kubeflow_local", "submit", "follow"},
+    {"kubeflow_local", "submit", "follow", "python"},
+    {"__init__"},
     {"cli"},
     {"__main__"},
 ]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from erasediff.records.core import ErasureRequest, Outcome, Verdict
     from erasediff.records.policy import GatePolicy
 
-SHIPPED_POLICIES = ("class-conditional", "class-conditional-strict")
-
 
 def open_workdir(path: Path) -> Workdir:
     """The workdir, made if missing."""
@@ -41,26 +39,19 @@ def read_config(path: Path | None, seed: int | None, dataset: str | None = None,
 
 def read_policy(path: Path | None, tier: int | None) -> GatePolicy:
     """A shipped policy by its name, or the policy of a file."""
-    from erasediff.files import shipped
-    from erasediff.records.policy import load_policy
+    from erasediff.records.policy import SHIPPED_POLICIES, policy_named
 
-    name = "class-conditional" if path is None else str(path)
-    policy = load_policy(shipped(f"policies/{name}.yaml") if name in SHIPPED_POLICIES else Path(name))
+    policy = policy_named(SHIPPED_POLICIES[0] if path is None else str(path))
     return policy if tier is None else policy.model_copy(update={"tier": tier})
 
 
 def read_dataset(text: str, config: RunConfig) -> dict[str, object]:
     """The changes that ``--dataset`` makes. The model is named after the dataset unless the configuration sets ``model_name``."""
-    from erasediff.records.config import DatasetConfig
+    from erasediff.records.config import DatasetConfig, dataset_fields
 
-    kind, separator, path = text.partition(":")
-    if not separator:
-        fields: dict[str, object] = {"name": kind, "kind": kind}
-    else:
-        name = "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in Path(path).resolve().name)
-        fields = {"kind": kind, "path": str(Path(path).resolve()), "name": name}
-        if config.dataset.kind == kind:
-            fields = config.dataset.model_dump() | {"path": fields["path"]}
+    fields = dataset_fields(text)
+    if "path" in fields and config.dataset.kind == fields["kind"]:
+        fields = config.dataset.model_dump() | {"path": fields["path"]}
     parsed = DatasetConfig.parse(fields, "--dataset")
     return {"dataset": parsed} | ({} if "model_name" in config.model_fields_set else {"model_name": parsed.name})
 

@@ -44,6 +44,16 @@ class DatasetConfig(Strict):
         return self
 
 
+def dataset_fields(text: str) -> dict[str, object]:
+    """The fields of the dataset that ``KIND`` or ``KIND:PATH`` says, named after its folder; :class:`DatasetConfig` checks them."""
+    kind, separator, path = text.partition(":")
+    if not separator:
+        return {"name": kind, "kind": kind}
+    folder = Path(path).resolve()
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in folder.name)
+    return {"kind": kind, "path": str(folder), "name": name}
+
+
 class DenoiserConfig(Strict):
     """The UNet of a base model trained here."""
 

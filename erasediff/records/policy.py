@@ -7,8 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from erasediff.files import shipped
 from erasediff.records.attacks import AttackPolicy
 from erasediff.records.base import Strict
+
+SHIPPED_POLICIES = ("class-conditional", "class-conditional-strict")
+"""The first is the default one."""
 
 
 class ControlPolicy(Strict):
@@ -157,6 +161,11 @@ class GatePolicy(Strict):
     def for_attempt(self, attempt: int) -> GatePolicy:
         """The policy by which the n-th try is judged."""
         return self.model_copy(update={"alpha": self.alpha_of(attempt)})
+
+
+def policy_named(name: str) -> GatePolicy:
+    """A shipped policy by its name, or the policy of a file; see :func:`load_policy`."""
+    return load_policy(shipped(f"policies/{name}.yaml") if name in SHIPPED_POLICIES else Path(name))
 
 
 def load_policy(path: Path) -> GatePolicy:

@@ -23,6 +23,7 @@ from erasediff.steps.table import CHECKPOINT
 from erasediff.steps.version_forget_set import forget_store, split_of
 from erasediff.tracking import Tracking
 from erasediff.unlearn.compute import Compute
+from erasediff.unlearn.encoded import encoded
 from erasediff.unlearn.proxy import development_proxy
 from erasediff.unlearn.trainer import Erasure, ErasureResult, with_numbers
 from erasediff.unlearn.trainer import run as run_erasure
@@ -75,17 +76,10 @@ def _kept(attempt: Attempt, base: BaseRecord, model: Model, result: ErasureResul
 def _erasure_data(attempt: Attempt, config: RunConfig, base: BaseRecord, model: Model) -> ErasureData:
     dataset = dataset_of(config.dataset, base.model)
     train = partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed).train
-    batch = batch_of(attempt)
-    forget = [model.encode(_fetch_forget_images(one, train)) for one in batch]
+    forget = [(one.plan().position, _fetch_forget_images(one, train)) for one in batch_of(attempt)]
     retain = np.intersect1d(_retained(attempt, base, dataset), train)
-    return ErasureData(
-        forget=torch.cat(forget),
-        forget_labels=torch.cat([torch.full((len(images),), one.plan().position) for one, images in zip(batch, forget, strict=True)]),
-        retain=model.encode(torch.from_numpy(dataset.images[retain])),
-        retain_labels=torch.from_numpy(dataset.labels[retain]),
-        null_row=model.null_row,
-        earlier=base.model.rows_forgotten,
-    )
+    images, labels = torch.from_numpy(dataset.images[retain]), torch.from_numpy(dataset.labels[retain])
+    return encoded(model, forget, images, labels, base.model.rows_forgotten)
 
 
 def _retained(attempt: Attempt, base: BaseRecord, dataset: ImageDataset) -> np.ndarray:

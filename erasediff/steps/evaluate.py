@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-from torch import Tensor
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.data.datasets import dataset_of
-from erasediff.evaluate.attacks import Suspect
-from erasediff.evaluate.battery import attack, suspects
-from erasediff.evaluate.detectors import Detector
-from erasediff.evaluate.measure import (
-    Examination,
-    ModelSamples,
-    RetainedSamples,
-    compare,
-    count_detections,
-    neighbours_for,
-    sample_further,
-    sample_model,
-    train_reference,
-    watch_for,
-)
-from erasediff.evaluate.real import RealImages, real_images
+from erasediff.evaluate.examine import Asked, Bench, Examined, examine
+from erasediff.evaluate.real import real_images
 from erasediff.files import atomic_path, sha256_file
-from erasediff.models.denoiser import resolve_device
 from erasediff.models.folder import load_model
-from erasediff.models.sampler import Source
-from erasediff.records.attacks import AttackMeasurements, Detections
 from erasediff.records.base import Pointer
 from erasediff.records.config import RunConfig
 from erasediff.records.core import BaseRecord, ErasedRecord
@@ -48,57 +28,24 @@ def evaluate(attempt: Attempt) -> Measurements:
         BadInput: an earlier step is missing.
     """
     base, erased = attempt.need(BaseRecord), attempt.need(ErasedRecord)
-    config, policy, label = attempt.config(), attempt.policy(), attempt.plan().position
-    device = resolve_device(config.device)
+    config = attempt.config()
     real = real_images(dataset_of(config.dataset, base.model), config.dataset)
     detector = classifier(attempt, real)
     before, after = (load_model(attempt.workdir.models, record.model).sampled_by(config.sampler) for record in (base, erased))
-    retained = [c for c in range(real.classes) if c not in erased.model.rows_forgotten]
-
-    watch = watch_for(detector, real, label, retained, policy)
-    exam = Examination(
-        watch,
-        neighbours_for(neighbourhood(attempt, real), real, label, retained, policy),
-        extractor(attempt, real, detector),
-        real,
-        tuple(retained),
-        policy,
-        config.sampler,
-        attempt.evaluation_key(),
-        config.seed,
-    )
-    suspect = Suspect(after, before, label, exam.retained, config.sampler, device, config.seed)
-    of_base = sample_model(exam, replace(suspect, model=before), "base")
-    of_erased = sample_model(exam, suspect, "erased")
-    reference = exam.kept(train_reference(exam, before, device), device, "reference")
-    seen = [c for c in base.model.rows_forgotten if (real.holdout_labels == c).any()]
-    earlier = {str(c): _still_forgotten(attempt, detector, real, after.source(device), c, retained) for c in seen}
-    grid = _keep_grid(attempt, config, (of_base.retained, of_erased.retained), (of_base.forgotten_images, of_erased.forgotten_images))
-    measured = compare(exam, of_base, of_erased, reference, earlier, grid)
-    further = sample_further(exam, before.source(device), after.source(device), measured.retained.accuracy)
-    unseen = tuple(c for c in base.model.rows_forgotten if c not in seen)
-    measured = measured.model_copy(update={"retained": measured.retained.model_copy(update={"further": further}), "unseen": unseen})
-    if policy.tier == 2:
-        measured = measured.model_copy(update={"attacks": _attacked(exam, suspect, config, of_base, of_erased)})
+    asked = Asked(attempt.plan().position, erased.model.rows_forgotten, base.model.rows_forgotten, attempt.policy(), attempt.evaluation_key())
+    bench = Bench(detector, neighbourhood(attempt, real), extractor(attempt, real, detector))
+    examined = examine(bench, real, asked, before, after, config)
+    measured = examined.measured.model_copy(update={"samples": _keep_grid(attempt, config, examined)})
     _log(attempt, measured)
     return measured
 
 
-def _attacked(exam: Examination, suspect: Suspect, config: RunConfig, of_base: ModelSamples, of_erased: ModelSamples) -> AttackMeasurements:
-    base_share = of_base.forgotten.detections / of_base.forgotten.n
-    return attack(exam, suspects(exam, suspect, config), of_erased.forgotten_images, base_share)
-
-
-def _still_forgotten(attempt: Attempt, detector: Detector, real: RealImages, after: Source, label: int, retained: list[int]) -> Detections:
-    """F1 for a label that an earlier request made the model forget."""
-    policy, watch = attempt.policy(), watch_for(detector, real, label, retained, attempt.policy())
-    return count_detections(
-        watch, after, policy.forget.n, f"F1.{label}", attempt.evaluation_key(), attempt.config().sampler, f"erased: label {label} forgotten before"
-    )[0]
-
-
-def _keep_grid(attempt: Attempt, config: RunConfig, retained: tuple[RetainedSamples, RetainedSamples], forgotten: tuple[Tensor, Tensor]) -> Pointer:
+def _keep_grid(attempt: Attempt, config: RunConfig, examined: Examined) -> Pointer:
     """Keep a few samples for the report. Samples of the forgotten label are kept only if the config declares the data public."""
+    retained, forgotten = (
+        (examined.base.retained, examined.erased.retained),
+        (examined.base.forgotten_images, examined.erased.forgotten_images),
+    )
     labels = sorted({int(c) for c in retained[0].labels})
     arrays = {"labels": np.array(labels)}
     for name, samples in zip(("retained_before", "retained_after"), retained, strict=True):

@@ -76,7 +76,7 @@ def import_base(
         dataset = dataset.in_order_of(ClassRecord.parse({"class_names": classes}, "the list of classes"))
     brought = bring(folder, dataset.classes)
     model = brought.model.sampled_by(config.sampler)
-    _check_fits(model, dataset, folder)
+    check_fits(model, dataset, str(folder))
     real = real_images(dataset, config.dataset)
     labels = torch.arange(dataset.classes).repeat_interleave(_SAMPLES)
     seeds = check_seeds(evaluation_key(config.seed), "import", len(labels))
@@ -92,13 +92,13 @@ def import_base(
     return Imported(config.model_name, number, record.weights.sha256, made, brought.notes)
 
 
-def _check_fits(model: Model, dataset: ImageDataset, folder: Path) -> None:
-    """Refuse a model that is not of the dataset's classes and images."""
+def check_fits(model: Model, dataset: ImageDataset, called: str) -> None:
+    """Refuse a model that does not make images of the dataset's size and channels; ``called`` is what the sentence calls it."""
     height, width, channels = dataset.images.shape[1:]
     if model.image_shape != (channels, height, width):
         c, h, w = model.image_shape
         raise BadInput(
-            f"{folder} makes images of {w}x{h} pixels with {c} channels, and those of {dataset.name} have {width}x{height} with {channels}: "
+            f"{called} makes images of {w}x{h} pixels with {c} channels, and those of {dataset.name} have {width}x{height} with {channels}: "
             "name the dataset that it was trained on, or --resize it."
         )
 

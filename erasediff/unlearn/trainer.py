@@ -223,25 +223,25 @@ def with_numbers(erasure: Erasure, done: ReportProgress) -> Callable[[int], None
 
 
 def run(
-    erasure: Erasure, checkpoint_path: Path, key: str, done: Callable[[int], None], enough: Callable[[Erasure], bool] | None = None
+    erasure: Erasure, checkpoint_path: Path | None, key: str, done: Callable[[int], None], enough: Callable[[Erasure], bool] | None = None
 ) -> ErasureResult:
     """Run an erasure to its end, from its checkpoint if there is one.
 
     Args:
         erasure: the state.
-        checkpoint_path: where checkpoints go; the caller removes the file once the result is kept, for it holds optimiser state.
+        checkpoint_path: where checkpoints go, if any are kept; the caller removes the file once the result is kept, for it holds optimiser state.
         key: digest of everything that decides this run.
         done: called with the number of steps done.
         enough: a development proxy, called every ``erase.proxy.every`` steps; it may end the run early.
     """
     config, compute = erasure.config, erasure.bench.compute
-    if checkpoint_path.is_file():
+    if checkpoint_path is not None and checkpoint_path.is_file():
         erasure.restore(load_checkpoint(checkpoint_path, key))
     while erasure.step < config.steps:
         erasure.advance()
         done(erasure.step)
         if enough and config.proxy and erasure.step % config.proxy.every == 0 and compute.agreed(compute.is_main and enough(erasure)):
             break
-        if erasure.step % config.checkpoint_every == 0 and erasure.step < config.steps and compute.is_main:
+        if checkpoint_path is not None and erasure.step % config.checkpoint_every == 0 and erasure.step < config.steps and compute.is_main:
             save_checkpoint(checkpoint_path, erasure.checkpoint(), key)
     return erasure.result()

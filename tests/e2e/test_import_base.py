@@ -20,7 +20,7 @@ from erasediff.errors import BadInput
 from erasediff.models.bring import bring
 from erasediff.models.families import load_folder
 from erasediff.records.config import DatasetConfig
-from erasediff.steps.import_base import _check_fits
+from erasediff.steps.import_base import check_fits
 from erasediff.tracking import CHAMPION, Tracking
 from tests.e2e.numbers import QUICK
 
@@ -244,12 +244,12 @@ def test_a_model_has_its_own_order_of_classes(
 
 def test_a_model_of_other_classes_or_images_is_refused(trained: Path) -> None:
     digits = load_dataset(DatasetConfig())
-    _check_fits(bring(trained, 10).model, digits, trained)  # control
+    check_fits(bring(trained, 10).model, digits, str(trained))  # control
     with pytest.raises(BadInput, match="has 11 class embeddings, and 5 classes are named"):
         bring(trained, 5)
     for images, says in ((digits.images[:].repeat(2, 1), "of 8x8 pixels"), (digits.images[:].repeat(3, 3), "1 channels")):
         with pytest.raises(BadInput, match=says):
-            _check_fits(bring(trained, 10).model, replace(digits, images=images), trained)
+            check_fits(bring(trained, 10).model, replace(digits, images=images), str(trained))
 
 
 def test_a_model_with_a_row_for_each_class_alone_has_no_null_row(trained: Path, tmp_path: Path) -> None:

@@ -66,10 +66,13 @@ class DiT(TabledModel):
 
     def save(self, folder: Path) -> None:
         """See :class:`~erasediff.models.family.Model`."""
+        self.pipeline().save_pretrained(folder, safe_serialization=True)
+
+    def pipeline(self) -> Any:
+        """The model as diffusers knows it."""
         from diffusers import DiTPipeline
 
-        vae = self.autoencoder.network
-        DiTPipeline(self.network, vae, self.scheduler).save_pretrained(folder, safe_serialization=True)
+        return DiTPipeline(self.network, self.autoencoder.network, self.scheduler)
 
     @property
     def state_shape(self) -> Shape:

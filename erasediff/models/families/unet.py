@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -29,11 +29,13 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     The folder is in plain diffusers layout: ``unet/`` and ``scheduler/`` load in diffusers without this package.
     """
 
-    def __init__(self, unet: nn.Module, scheduler: Any, null_label: bool = True) -> None:
+    def __init__(self, unet: nn.Module, scheduler: Any, null_label: bool = True, id2label: Mapping[int, str] | None = None) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         if not null_label:
             self.register_to_config(null_label=False)
+        if id2label is not None:
+            self.register_to_config(id2label=dict(id2label))
 
     @torch.no_grad()
     def __call__(self, labels: Tensor, seeds: list[int], steps: int = 25, guidance_scale: float = 1.0) -> Tensor:
