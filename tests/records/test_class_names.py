@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erasediff.data.datasets import ImageDataset, encode_labels
+from erasediff.data.rows import write_rows
 from erasediff.data.split import partition
 from erasediff.errors import BadInput
 from erasediff.records.base import Pointer
@@ -80,14 +81,14 @@ def test_control_positions_do_not_mean_the_same_class() -> None:
     """What was so before: a position in the dataset was taken for one in the model."""
     names = ("2", "3", "10")
     _, labels = encode_labels(list(names))
-    dataset = ImageDataset("d", np.zeros((3, 2, 2, 1), dtype=np.uint8), labels, names)
+    dataset = ImageDataset("d", write_rows([np.zeros((3, 2, 2, 1), dtype=np.uint8)]), labels, names)
     model = ModelRecord(dataset="d", class_names=("10", "2", "3"), weights=Pointer(uri="w", sha256=DIGEST), folder_sha256=DIGEST)
     assert dataset.class_names.index("3") != model.row("3") == erased_row(dataset, model, "3")
 
 
 def test_a_dataset_of_other_classes_is_refused_and_the_difference_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Controls: a class that the model has forgotten may be missing; and in a pod, whose log others keep, no name is told."""
-    dataset = ImageDataset("pets", np.zeros((2, 2, 2, 1), dtype=np.uint8), np.array([0, 1]), ("cat", "dog"))
+    dataset = ImageDataset("pets", write_rows([np.zeros((2, 2, 2, 1), dtype=np.uint8)]), np.array([0, 1]), ("cat", "dog"))
     with pytest.raises(BadInput, match=r"the dataset lacks emu and the model lacks dog"):
         dataset.in_order_of(ClassRecord(class_names=("cat", "emu")))
     with pytest.raises(BadInput, match="lacks emu"):
@@ -103,7 +104,7 @@ def test_a_dataset_of_other_classes_is_refused_and_the_difference_is_told(monkey
 
 def test_a_dataset_in_the_models_order_is_partitioned_as_before() -> None:
     labels = np.arange(60) % 3
-    dataset = ImageDataset("d", np.zeros((60, 2, 2, 1), dtype=np.uint8), labels, ("a", "b", "c"))
+    dataset = ImageDataset("d", write_rows([np.zeros((60, 2, 2, 1), dtype=np.uint8)]), labels, ("a", "b", "c"))
     ordered = dataset.in_order_of(ClassRecord(class_names=("a", "b", "c")))
     assert ordered is dataset
     other = dataset.in_order_of(ClassRecord(class_names=("c", "a", "b")))
