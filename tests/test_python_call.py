@@ -60,6 +60,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("threads")
 def test_the_lines_of_the_page_and_the_notebook_erase_a_class_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

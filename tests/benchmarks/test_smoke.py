@@ -65,11 +65,11 @@ def test_a_case_gives_a_row(small: subjects.Subject, method: str) -> None:
 def test_the_stopwatch_times_every_set_of_samples_and_nothing_else(small: subjects.Subject) -> None:
     judge, started = Judge(subjects.prepare(small), 3, 0), time.perf_counter()
     with judging.stopwatch() as taken:
-        judge.judge(judge.ready.base.unet)
+        judge.judge(judge.ready.base.network)
     assert len(taken) > len(small.policy.probes.ask)
     assert 0 < sum(taken) < time.perf_counter() - started
     before = len(taken)
-    judge.judge(judge.ready.base.unet)
+    judge.judge(judge.ready.base.network)
     assert len(taken) == before, "control: it is off again"
 
 
@@ -77,7 +77,7 @@ def test_the_stopwatch_times_every_set_of_samples_and_nothing_else(small: subjec
 def test_every_model_can_be_made_and_a_model_is_asked_everything(small: subjects.Subject) -> None:
     """What the gate says of so small a base means nothing; that it asks everything does. All but the base have other weights than it."""
     ready = subjects.prepare(small)
-    base = ready.base.unet.state_dict()
+    base = ready.base.network.state_dict()
     made = {name: make(ready, 3, 0) for name, (_, make) in gate.MODELS.items()}
     alike = {name for name, model in made.items() if all(torch.equal(base[key], value) for key, value in model.state_dict().items())}
     assert alike == {"base"}
@@ -86,7 +86,7 @@ def test_every_model_can_be_made_and_a_model_is_asked_everything(small: subjects
     assert {probed.name for probed in judgement.measured.probes} == set(small.policy.probes.ask)
     assert {"C0.reference", "F1", "F2", "F3", "R1", "R2", "R2.kernel", "R3.recall"} <= {check.id for check in judgement.checks}
     rate = judge.base_rate
-    assert judge.compare(ready.base.unet).measured.forget_erased.detections == round(rate * small.policy.forget.n)
+    assert judge.compare(ready.base.network).measured.forget_erased.detections == round(rate * small.policy.forget.n)
 
 
 @pytest.mark.thorough
@@ -111,7 +111,7 @@ def test_a_graph_and_the_rounded_one_are_counted_and_fit_their_table(small: subj
 
 
 def kept_of(case: erase.Case, ready: subjects.Prepared) -> torch.nn.Module | None:
-    return trained.kept(case.subject.folder, case.model_key, ready.base.unet)
+    return trained.kept(case.subject.folder, case.model_key, ready.base.network)
 
 
 def test_a_model_of_the_comparison_is_the_one_before_the_gate(small: subjects.Subject) -> None:

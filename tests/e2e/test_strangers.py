@@ -69,10 +69,10 @@ MODELS: dict[str, tuple[Callable[[Path], tuple[np.ndarray, np.ndarray]], str, Pa
     "in colour and shards": (in_colour_and_shards, "cross", QUICK / "policy.yaml", QUICKLY),
     "at the default policy": (linear, "0", ROOT / "policies/class-conditional.yaml", {}),
 }
-LONG = ("in colour and shards", "at the default policy")
+pytestmark = pytest.mark.thorough
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.demo] if name in LONG else []) for name in MODELS])
+@pytest.fixture(scope="module", params=list(MODELS))
 def finished(request, tmp_path_factory, erasediff):
     """Train, import, file a request and have it fulfilled; what all of it left, and the name of the case."""
     make, label, policy, settings = MODELS[request.param]
