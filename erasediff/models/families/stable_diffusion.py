@@ -37,7 +37,7 @@ _CARRIED = ("safety_checker", "feature_extractor")
 _BATCH = 8
 
 
-class Rows(nn.Module):
+class PromptTable(nn.Module):
     """A table of encoded prompts ``float32 [K,L,D]`` that is not trained."""
 
     table: Tensor
@@ -102,11 +102,11 @@ class StableDiffusion(Model):
         pipeline = StableDiffusionPipeline(
             **modules, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
-        return cls(modules["unet"], scheduler, 0, None, folder, pipeline, Rows(torch.empty(0)))
+        return cls(modules["unet"], scheduler, 0, None, folder, pipeline, PromptTable(torch.empty(0)))
 
     def asked_by(self, rows: Tensor) -> Self:
         """The model with encoded prompts ``[K,L,D]`` to be asked by; the first is the null prompt's row."""
-        return replace(self, conditions=len(rows) - 1, null_row=0, prompts=Rows(rows))
+        return replace(self, conditions=len(rows) - 1, null_row=0, prompts=PromptTable(rows))
 
     def save(self, folder: Path) -> None:
         """Write the folder that the model came from, with this denoiser's weights.
@@ -163,7 +163,7 @@ class StableDiffusion(Model):
 
     def with_rows(self, rows: Tensor) -> Self:
         """See :class:`~erasediff.models.family.Model`."""
-        return replace(self.copied(next(self.network.parameters()).device), prompts=Rows(rows))
+        return replace(self.copied(next(self.network.parameters()).device), prompts=PromptTable(rows))
 
     def freeing_last_row(self) -> tuple[Self, list[nn.Parameter]]:
         """See :class:`~erasediff.models.family.Model`."""
