@@ -76,7 +76,7 @@ def _unit(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def unet(folder: Path, images: np.ndarray, labels: Tensor, classes: int, scheduler: Any, *, null: bool, steps: int, **shards: Any) -> None:
+def unet(folder: Path, images: np.ndarray, labels: Tensor, classes: int, scheduler: Any, *, null: bool, steps: int) -> None:
     """A class-conditional ``UNet2DModel``, with a row that a tenth of the labels goes under, or without one; no ``model_index.json``."""
     torch.manual_seed(0)
     network = UNet2DModel(
@@ -96,7 +96,7 @@ def unet(folder: Path, images: np.ndarray, labels: Tensor, classes: int, schedul
         return model(noised, timesteps, class_labels=torch.where(dropped, classes, named) if null else named).sample
 
     fit(network, predict, scheduler, _unit(images), labels, steps)
-    network.save_pretrained(folder / "unet", **shards)
+    network.save_pretrained(folder / "unet")
     scheduler.save_pretrained(folder / "scheduler")
 
 

@@ -50,12 +50,6 @@ def without_a_null_row(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, names
 
 
-def in_colour_and_shards(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    images, names = strangers.shapes(32, 250)
-    strangers.unet(folder, images, rows_of(names), 4, LINEAR, null=True, steps=900, max_shard_size="100KB")
-    return images, names
-
-
 def linear(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     images, names = digits()
     strangers.unet(folder, images, rows_of(names), 10, LINEAR, null=True, steps=1500)
@@ -66,7 +60,6 @@ QUICKLY = {"erase": {"steps": 100, "learning_rate": 0.001}, "detector": {"steps"
 MODELS: dict[str, tuple[Callable[[Path], tuple[np.ndarray, np.ndarray]], str, Path, dict]] = {
     "a DiT": (a_dit, "cross", QUICK / "policy.yaml", QUICKLY),
     "without a null row": (without_a_null_row, "3", QUICK / "policy.yaml", QUICKLY),
-    "in colour and shards": (in_colour_and_shards, "cross", QUICK / "policy.yaml", QUICKLY),
     "at the default policy": (linear, "0", ROOT / "policies/class-conditional.yaml", {}),
 }
 pytestmark = pytest.mark.thorough
