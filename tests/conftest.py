@@ -77,6 +77,24 @@ def _no_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """A test that leaves another umask decides the permissions of what later tests of its worker write."""
+    os.umask(before := os.umask(0o022))
+    yield
+    left = os.umask(before)
+    assert left == before, f"the test left the umask {left:03o}: take the fixture `pod`, which puts it back"
+
+
+@pytest.fixture
+def pod(_umask: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as one in a pod, where a step closes its umask."""
+    os.umask(before := os.umask(0o022))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_unet() -> Callable[..., torch.nn.Module]:
     """Build a 45,000-parameter UNet for 8x8 images of ten classes; the same seed gives the same weights."""

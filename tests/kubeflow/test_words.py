@@ -138,12 +138,12 @@ def test_a_class_that_is_given_by_its_name_is_sent_as_a_number(tmp_path, monkeyp
         assert holding(WORDS, {"everything": json.dumps([kfp.experiments, kfp.pipelines, kfp.versions, sent]).encode()}) == []
 
 
+@pytest.mark.usefixtures("pod")
 @pytest.mark.parametrize("wrong", [{"classes_sha256": "0" * 64}, {"position": 10}], ids=["another list", "beyond it"])
 def test_a_step_in_a_pod_that_finds_no_class_names_none(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: dict[str, object]
 ) -> None:
     """Control: with the right list and position the attempt is opened, for the class that was named where the run was handed in."""
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     names = [FULL_NAME, *(f"{i} {WORD}" for i in range(9))]
     write_images(tmp_path / "images", names)
