@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from erasediff.models.autoencoder import Autoencoder
 from erasediff.models.denoiser import Denoiser, to_bytes, to_unit
 from erasediff.models.process import NoiseSchedule, build_scheduler, deterministic, schedule_of
 from erasediff.models.sampler import Source, sample
@@ -155,6 +156,37 @@ class Model(ABC):
     def sample(self, labels: Tensor, seeds: list[int], steps: int = 25, guidance_scale: float = 1.0) -> Tensor:
         """One image ``uint8 [H,W,C]`` for each row of ``labels [N]`` and its seed; see :func:`erasediff.models.sampler.sample`."""
         return sample(self.source(next(self.network.parameters()).device), labels, seeds, steps, guidance_scale)
+
+
+@dataclass(frozen=True)
+class LatentModel(Model):
+    """A model whose states are the latents of an autoencoder, which is never trained."""
+
+    autoencoder: Autoencoder
+
+    latent = True
+
+    @property
+    def image_shape(self) -> Shape:
+        """See :class:`Model`."""
+        return self.autoencoder.image_shape(self.state_shape)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """See :class:`Model`."""
+        return self.autoencoder.encode(images)
+
+    def decode(self, states: Tensor) -> Tensor:
+        """See :class:`Model`."""
+        return self.autoencoder.decode(states)
+
+    def decoder(self) -> nn.Module:
+        """See :class:`Model`."""
+        return self.autoencoder.decoder()
+
+    def to(self, device: torch.device) -> Self:
+        """See :class:`Model`."""
+        self.autoencoder.network.to(device)
+        return super().to(device)
 
 
 @dataclass(frozen=True)

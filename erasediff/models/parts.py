@@ -16,6 +16,8 @@ from erasediff.errors import BadInput
 from erasediff.models.layout import PART_CONFIG, PART_WEIGHTS, read_json
 
 _SHARDS = f"{PART_WEIGHTS}.index.json"
+UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, ZeroDivisionError, SafetensorError)
+"""What the loaders of diffusers and transformers raise on a damaged component."""
 _VARIANT = re.compile(r"^diffusion_pytorch_model(\.[A-Za-z0-9_-]+)?\.safetensors$")
 
 
@@ -99,9 +101,6 @@ def build_part(kind: Any, config: dict[str, Any], weights: dict[str, Tensor], fo
         raise BadInput(f"the tensor {bad[0]} of {folder} is not finite: hand in weights without NaN and infinity.")
     part.load_state_dict(weights)
     return part.eval()
-
-
-UNLOADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError, ZeroDivisionError, SafetensorError)
 
 
 def loaded(folder: Path, name: str, load: Callable[[Path], Any]) -> Any:

@@ -74,6 +74,8 @@ def _load(uri: str, label: str, workdir: Path) -> tuple[Model, int]:
 
 
 def _position(text: str, classes: int, folder: str) -> int:
+    if not classes:
+        raise BadInput(f"the model in {folder} is asked by prompts and has no classes: sample it with diffusers' own pipeline.")
     if text.isascii() and text.isdigit() and int(text) < classes:
         return int(text)
     raise BadInput(f"the folder {folder} does not say what its classes are called: give a position from 0 to {classes - 1}, or models:/NAME/VERSION.")

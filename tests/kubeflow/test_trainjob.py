@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import kubernetes
 import pytest
@@ -243,18 +244,18 @@ SILENT = {"reason": "ContainerCreating"}
 @pytest.mark.parametrize(
     ("pod", "events", "sentence"),
     [
-        (waiting_pod(3600, **PULL), [], "waits: ImagePullBackOff, Back-off pulling image"),
-        (waiting_pod(60, **PULL), [], None),
-        (waiting_pod(5, **NO_KEY), [], "waits: CreateContainerConfigError, couldn't find key PASSWORD in Secret erasure/credentials"),
-        (waiting_pod(3600, **SILENT), [ELSEWHERE, ALSO], "waits: FailedAttachVolume, Multi-Attach error for volume .* already used by pod"),
-        (waiting_pod(60, **SILENT), [ELSEWHERE, ALSO], None),
-        (waiting_pod(3600, **SILENT), [ELSEWHERE, ALSO, MOUNTED], None),
-        (waiting_pod(3600, **SILENT), [event(1, "Warning", "FailedMount", "of another pod", "other")], None),
-        (waiting_pod(3600, **SILENT), None, None),
-        (pending_pod(900, CONFLICT), [], "cannot be scheduled: .* volume node affinity conflict"),
-        (pending_pod(60, CONFLICT), [], None),
-        (pending_pod(900, NO_ROOM), [], None),
-        (pending_pod(2 * 3600, NO_ROOM), [], "cannot be scheduled: .* Insufficient nvidia.com/gpu"),
+        (partial(waiting_pod, 3600, **PULL), [], "waits: ImagePullBackOff, Back-off pulling image"),
+        (partial(waiting_pod, 60, **PULL), [], None),
+        (partial(waiting_pod, 5, **NO_KEY), [], "waits: CreateContainerConfigError, couldn't find key PASSWORD in Secret erasure/credentials"),
+        (partial(waiting_pod, 3600, **SILENT), [ELSEWHERE, ALSO], "waits: FailedAttachVolume, Multi-Attach error for volume .* already used by pod"),
+        (partial(waiting_pod, 60, **SILENT), [ELSEWHERE, ALSO], None),
+        (partial(waiting_pod, 3600, **SILENT), [ELSEWHERE, ALSO, MOUNTED], None),
+        (partial(waiting_pod, 3600, **SILENT), [event(1, "Warning", "FailedMount", "of another pod", "other")], None),
+        (partial(waiting_pod, 3600, **SILENT), None, None),
+        (partial(pending_pod, 900, CONFLICT), [], "cannot be scheduled: .* volume node affinity conflict"),
+        (partial(pending_pod, 60, CONFLICT), [], None),
+        (partial(pending_pod, 900, NO_ROOM), [], None),
+        (partial(pending_pod, 2 * 3600, NO_ROOM), [], "cannot be scheduled: .* Insufficient nvidia.com/gpu"),
     ],
     ids=[
         *("no image", "no image yet", "a Secret without the key", "a volume that is attached elsewhere", "not yet", "attached in the end"),
@@ -264,7 +265,7 @@ SILENT = {"reason": "ContainerCreating"}
 def test_a_pod_that_cannot_start_ends_the_job_within_minutes_and_says_why(pod, events, sentence):
     """Ten minutes where somebody may cure it, an hour where a node may come. Controls: those that are not waited for long enough, or went well."""
     fake = FakeTrainerApi(STARTING, STARTING, COMPLETE)
-    fake.pods, fake.events = [pod], events
+    fake.pods, fake.events = [pod()], events  # made now: how long it has waited counts from here
     with pytest.raises(TrainJobFailed, match=f"was ended and deleted: pod .* {sentence}") if sentence else nullcontext():
         run(fake)
     assert fake.deleted == [NAME]

@@ -19,6 +19,7 @@ from erasediff.models.concepts import CONDITIONS, RECORD, read_forgotten, same_r
 from erasediff.models.families.stable_diffusion import StableDiffusion
 from erasediff.models.layout import WEIGHTS
 from erasediff.models.process import schedule_of
+from erasediff.steps.sample import sample_to_png
 from tests.stable_diffusion import BLUE, CAT, GREEN, LATENT, LENGTH, RED, SIZE, images_of, state, write_model
 
 PROMPTS = ["", RED, BLUE, CAT, GREEN, "a", "b", "c", "d", "e"]
@@ -291,3 +292,8 @@ def test_a_memory_of_other_rows_or_of_another_encoder_is_refused(folder: Path) -
     edit_tensors(TEXT, lambda t: next(iter(t.values())).add_(1))(folder)
     with pytest.raises(IntegrityError, match="text encoder"):
         read_forgotten(folder)
+
+
+def test_a_model_of_prompts_has_no_classes_to_sample(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is asked by prompts and has no classes"):
+        sample_to_png(str(saved), "0", tmp_path / "out.png", 1, 1, None, 0, tmp_path / "work")

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput
 from erasediff.models.autoencoder import Autoencoder, load_autoencoder
 from erasediff.models.denoiser import Denoiser
-from erasediff.models.family import Shape, TabledModel
+from erasediff.models.family import LatentModel, Shape, TabledModel
 from erasediff.models.layout import network_folder, read_json
 from erasediff.models.parts import build_part, read_part
 from erasediff.models.process import read_scheduler
@@ -36,13 +35,10 @@ class DiTDenoiser:
 
 
 @dataclass(frozen=True)
-class DiT(TabledModel):
+class DiT(TabledModel, LatentModel):
     """See :mod:`erasediff.models.families.dit`; a folder is a diffusers ``DiTPipeline``."""
 
-    autoencoder: Autoencoder
-
     kind = "DiTPipeline"
-    latent = True
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -80,31 +76,9 @@ class DiT(TabledModel):
         config: Any = self.network.config
         return int(config.in_channels), int(config.sample_size), int(config.sample_size)
 
-    @property
-    def image_shape(self) -> Shape:
-        """``(C, H, W)`` of one image."""
-        return self.autoencoder.image_shape(self.state_shape)
-
     def denoiser_of(self, network: nn.Module) -> Denoiser:
         """See :class:`~erasediff.models.family.Model`."""
         return DiTDenoiser(network)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """See :class:`~erasediff.models.family.Model`."""
-        return self.autoencoder.encode(images)
-
-    def decode(self, states: Tensor) -> Tensor:
-        """See :class:`~erasediff.models.family.Model`."""
-        return self.autoencoder.decode(states)
-
-    def decoder(self) -> nn.Module:
-        """See :class:`~erasediff.models.family.Model`."""
-        return self.autoencoder.decoder()
-
-    def to(self, device: torch.device) -> Self:
-        """See :class:`~erasediff.models.family.Model`."""
-        self.autoencoder.network.to(device)
-        return super().to(device)
 
     def table_names(self) -> tuple[str, ...]:
         """The class embedding of every block."""

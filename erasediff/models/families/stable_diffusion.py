@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from erasediff.errors import BadInput
 from erasediff.models.autoencoder import Autoencoder
 from erasediff.models.denoiser import Denoiser
-from erasediff.models.family import FreeLastRow, Model, Shape
+from erasediff.models.family import FreeLastRow, LatentModel, Shape
 from erasediff.models.layout import INDEX, LAYOUTS, WEIGHTS, check_files, read_json
 from erasediff.models.parts import load_pretrained, loaded
 from erasediff.models.process import schedule_of
@@ -65,7 +65,7 @@ class PromptDenoiser:
 
 
 @dataclass(frozen=True)
-class StableDiffusion(Model):
+class StableDiffusion(LatentModel):
     """See :mod:`erasediff.models.families.stable_diffusion`.
 
     Attributes:
@@ -79,7 +79,6 @@ class StableDiffusion(Model):
     prompts: nn.Module
 
     kind = KIND
-    latent = True
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -102,7 +101,7 @@ class StableDiffusion(Model):
         pipeline = StableDiffusionPipeline(
             **modules, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
-        return cls(modules["unet"], scheduler, 0, None, folder, pipeline, PromptTable(torch.empty(0)))
+        return cls(modules["unet"], scheduler, 0, None, Autoencoder(modules["vae"]), folder, pipeline, PromptTable(torch.empty(0)))
 
     def asked_by(self, rows: Tensor) -> Self:
         """The model with encoded prompts ``[K,L,D]`` to be asked by; the first is the null prompt's row."""
@@ -124,37 +123,15 @@ class StableDiffusion(Model):
         save_file(weights, folder / WEIGHTS, {"format": "pt"})
 
     @property
-    def autoencoder(self) -> Autoencoder:
-        """Images to latents and back."""
-        return Autoencoder(self.pipeline.vae)
-
-    @property
     def state_shape(self) -> Shape:
         """``(C, H, W)`` of one latent."""
         config: Any = self.network.config
         height, width = (config.sample_size,) * 2 if isinstance(config.sample_size, int) else config.sample_size
         return int(config.in_channels), int(height), int(width)
 
-    @property
-    def image_shape(self) -> Shape:
-        """``(C, H, W)`` of one image."""
-        return self.autoencoder.image_shape(self.state_shape)
-
     def denoiser_of(self, network: nn.Module) -> Denoiser:
         """See :class:`~erasediff.models.family.Model`; the prompts' rows go to where the network is."""
         return PromptDenoiser(network, self.prompts.to(next(network.parameters()).device))
-
-    def encode(self, images: Tensor) -> Tensor:
-        """See :class:`~erasediff.models.family.Model`."""
-        return self.autoencoder.encode(images)
-
-    def decode(self, states: Tensor) -> Tensor:
-        """See :class:`~erasediff.models.family.Model`."""
-        return self.autoencoder.decode(states)
-
-    def decoder(self) -> nn.Module:
-        """See :class:`~erasediff.models.family.Model`."""
-        return self.autoencoder.decoder()
 
     def rows(self) -> Tensor:
         """See :class:`~erasediff.models.family.Model`; ``[K,L,D]``."""
