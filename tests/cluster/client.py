@@ -69,7 +69,7 @@ class Client:
             with requests.Session() as session:
                 session.trust_env = False
                 if turn % 4:
-                    answer = session.post(f"{address}/v2/models/erasediff/infer", json=request_body(0), timeout=20)
+                    answer = session.post(f"{address}/v2/models/erasediff/infer", json=request_body("0"), timeout=20)
                 else:
                     answer = session.get(f"{address}/served", timeout=20)
                     self.weights.append(answer.json()["weights_sha256"])
