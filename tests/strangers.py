@@ -11,16 +11,16 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DiTPipeline, DiTTransformer2DModel, UNet2DModel
 from torch import Tensor, nn
 
-SHAPES = ("circle", "cross", "ring", "square")
-"""Names of classes, in alphabetical order as readers sort them."""
+SHAPES = {"circle": (1, 0.3, 0.3), "cross": (0.3, 1, 0.3), "ring": (0.4, 0.4, 1), "square": (1, 1, 0.2)}
+"""Names of classes, in alphabetical order as readers sort them, and how much red, green and blue they have."""
 
 
-def shapes(side: int, each: int, channels: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures ``uint8 [N,side,side,C]`` of four shapes, in places, sizes and colours of their own, and their names ``[N]``."""
+def shapes(side: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures ``uint8 [N,side,side,3]`` of four shapes, in places, sizes and shades of their own, and their names ``[N]``."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side
     images, names = [], []
-    for name in SHAPES:
+    for name, colour in SHAPES.items():
         for _ in range(each):
             (cx, cy), size = rng.uniform(0.42, 0.58, 2), rng.uniform(0.26, 0.32)
             dx, dy = np.abs(x - cx), np.abs(y - cy)
@@ -31,8 +31,7 @@ def shapes(side: int, each: int, channels: int = 3, seed: int = 0) -> tuple[np.n
                 "ring": (far < size) & (far > size - 0.13),
                 "square": np.maximum(dx, dy) < size * 0.9,
             }[name]
-            colour = rng.uniform(0.7, 1.0, channels)
-            images.append(inside[..., None] * colour * 255)
+            images.append(inside[..., None] * np.multiply(colour, rng.uniform(0.7, 1.0, 3)) * 255)
             names.append(name)
     return np.stack(images).astype(np.uint8), np.array(names)
 
@@ -76,7 +75,7 @@ def _unit(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def unet(folder: Path, images: np.ndarray, labels: Tensor, classes: int, scheduler: Any, *, null: bool, steps: int) -> None:
+def unet(folder: Path, images: np.ndarray, labels: Tensor, classes: int, scheduler: Any, *, null: bool, steps: int, shards: str = "10GB") -> None:
     """A class-conditional ``UNet2DModel``, with a row that a tenth of the labels goes under, or without one; no ``model_index.json``."""
     torch.manual_seed(0)
     network = UNet2DModel(
@@ -96,7 +95,7 @@ def unet(folder: Path, images: np.ndarray, labels: Tensor, classes: int, schedul
         return model(noised, timesteps, class_labels=torch.where(dropped, classes, named) if null else named).sample
 
     fit(network, predict, scheduler, _unit(images), labels, steps)
-    network.save_pretrained(folder / "unet")
+    network.save_pretrained(folder / "unet", max_shard_size=shards)
     scheduler.save_pretrained(folder / "scheduler")
 
 

@@ -69,11 +69,11 @@ def _make(path: Path) -> None:
         Path(name).unlink()
 
 
-def commitment(key: bytes, purpose: str, *parts: bytes) -> bytes:
+def commitment(key: bytes, purpose: str, *parts: bytes | memoryview) -> bytes:
     """HMAC-SHA256 over a purpose and parts, each with its length in front so that no two lists of parts are one message."""
     message = hmac.new(key, digestmod=hashlib.sha256)
     for part in (purpose.encode(), *parts):
-        message.update(len(part).to_bytes(8, "big"))
+        message.update(memoryview(part).nbytes.to_bytes(8, "big"))
         message.update(part)
     return message.digest()
 

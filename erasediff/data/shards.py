@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 _ARRAYS = ("images", "labels", "indices")
 _SEAL = "seal"
 _SHARD_BYTES = 64 << 20
+_THREADS = 2
 
 
 class Shard(Strict):
@@ -51,7 +53,7 @@ def pack(images: Rows, labels: NDArray[np.int64], indices: NDArray[np.int64], fo
     """Write the images at ``indices`` as shards; the same content and key always give the same bytes.
 
     Args:
-        images: uint8 [N, H, W, C] of the whole dataset; a shard of them is in memory at a time.
+        images: uint8 [N, H, W, C] of the whole dataset; two shards of them are in memory at a time.
         labels: int64 [N] of the whole dataset.
         indices: int64 [K], the positions to pack.
         folder: the target; it appears complete or not at all, and replaces an existing one.
@@ -70,14 +72,17 @@ def pack(images: Rows, labels: NDArray[np.int64], indices: NDArray[np.int64], fo
 
     def fill(temporary: Path) -> str:
         nonlocal digest
-        shards = []
         size = min(shard_size, max(1, _SHARD_BYTES // math.prod(images.shape[1:])))
-        for number, start in enumerate(range(0, len(indices), size)):
-            chosen = indices[start : start + size]
+
+        def write(number: int) -> Shard:
+            chosen = indices[number * size : (number + 1) * size]
             data = _npz(_sealed(key, images[chosen], labels[chosen], chosen))
             shard = Shard(file=f"shard-{number:05d}.npz", count=len(chosen), sha256=sha256_bytes(data))
             (temporary / shard.file).write_bytes(data)
-            shards.append(shard)
+            return shard
+
+        with ThreadPoolExecutor(_THREADS) as pool:  # hashing and writing let go of the interpreter
+            shards = list(pool.map(write, range(math.ceil(len(indices) / size))))
         height, width, channels = images.shape[1:]
         seal = commitment(key, "manifest", *(bytes.fromhex(shard.sha256) for shard in shards)).hex()
         manifest = ShardManifest(count=len(indices), image_shape=(height, width, channels), shards=tuple(shards), seal=seal)
@@ -128,7 +133,7 @@ def _read_shard(folder: Path, shard: Shard, image_shape: tuple[int, int, int]) -
 
 def _sealed(key: bytes, *arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """The arrays of a shard with a commitment to them."""
-    seal = commitment(key, "shard", *(np.ascontiguousarray(array).tobytes() for array in arrays))
+    seal = commitment(key, "shard", *(np.ascontiguousarray(array).data for array in arrays))
     return {**dict(zip(_ARRAYS, arrays, strict=True)), _SEAL: np.frombuffer(seal, dtype=np.uint8)}
 
 
@@ -138,9 +143,12 @@ def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, array, allow_pickle=False)
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
             info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980
             info.create_system = 3  # Unix, on every system
-            archive.writestr(info, member.getvalue())
+            info.file_size = header.tell() + array.nbytes
+            with archive.open(info, "w") as member:
+                member.write(header.getvalue())
+                member.write(np.ascontiguousarray(array).data)
     return buffer.getvalue()

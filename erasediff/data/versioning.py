@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -197,6 +198,7 @@ class ForgetStore:
         # Handed over, not written: DVC writes its configuration in ASCII, and a path may hold any letter.
         config = {
             "core": {"remote": _REMOTE, "analytics": False, "autostage": False},
+            "cache": {"type": "hardlink,copy"},
             "remote": {_REMOTE: self._remote_config(_READ_SECONDS), _PROBE: self._remote_config(_PROBE_READ_SECONDS)},
         }
         with self._remote_errors():
@@ -308,7 +310,8 @@ def _check_folder(folder: Path) -> None:
 
 def _inventory(folder: Path) -> _Listing:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _md5_file(path) for path in files}
+    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
+        return {path.relative_to(folder).as_posix(): md5 for path, md5 in zip(files, pool.map(_md5_file, files), strict=True)}
 
 
 def _md5_file(path: Path) -> str:

@@ -56,10 +56,18 @@ def linear(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, names
 
 
+def in_colour(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    images, names = strangers.shapes(32, 250)
+    strangers.unet(folder, images, rows_of(names), 4, V, null=True, steps=900, shards="300KB")
+    assert len(list((folder / "unet").glob("*.safetensors"))) > 1
+    return images, names
+
+
 QUICKLY = {"erase": {"steps": 100, "learning_rate": 0.001}, "detector": {"steps": 200}, "sampler": {"steps": 10}}
 MODELS: dict[str, tuple[Callable[[Path], tuple[np.ndarray, np.ndarray]], str, Path, dict]] = {
     "a DiT": (a_dit, "cross", QUICK / "policy.yaml", QUICKLY),
     "without a null row": (without_a_null_row, "3", QUICK / "policy.yaml", QUICKLY),
+    "in colour, 32x32, in shards": (in_colour, "cross", QUICK / "policy.yaml", QUICKLY),
     "at the default policy": (linear, "0", ROOT / "policies/class-conditional.yaml", {}),
 }
 pytestmark = pytest.mark.thorough
