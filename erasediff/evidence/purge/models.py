@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import FETCHED_PREFIX
 from erasediff.evidence.purge.folder import folder_items, remove_file
 from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open
+from erasediff.files import abandoned_folders
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord
 from erasediff.tracking import WEIGHTS_TAG, Tracking
 
@@ -19,6 +21,7 @@ WEIGHTS, GRAPHS, DETECTORS, UNKNOWN = (
     "detectors that know the class",
     "files of models that no record names",
 )
+FETCHED = "fetched models that killed commands left"
 _NAME = 16  # a model's folder is named by this many characters of its weights' digest
 
 
@@ -26,11 +29,12 @@ def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
     """Models of the workdir."""
 
     def look() -> Listing:
-        attempts = subject.run.workdir.attempts()
+        root, attempts = subject.run.workdir.root, subject.run.workdir.attempts()
         items = [*_weights(subject, found), *(item for run in attempts for item in _graphs(run, subject, found))]
         unknown = _unknown(subject, found, attempts, tracking)
         needed = {run.detector() for run in subject.opened}
         detectors = {run.detector() for run in subject.attempts}
+        items += [item for path in abandoned_folders(root, FETCHED_PREFIX) for item in folder_items(path, FETCHED, root)]
         items += [item for path in sorted(detectors - needed) for item in _detector(path)]
         held = sum(path.is_file() for path in detectors & needed)
         kept = [*found.kept, Kept(DETECTORS, held, f"an open attempt is judged by them: {RETRY_LATER}")]
