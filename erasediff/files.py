@@ -255,7 +255,7 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{what} {path} does not exist: check the path.") from None
-    except (PermissionError, IsADirectoryError) as error:
+    except OSError as error:
         raise BadInput(f"{what} {path} cannot be read ({error.strerror}): check the path and its permissions.") from None
 
 
