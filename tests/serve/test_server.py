@@ -104,6 +104,36 @@ def test_binary_answers_hold_the_same_images(server: Running) -> None:
     assert np.array_equal(found, images(server.infer(label="3", seed=7, num_images=2)))
 
 
+@pytest.mark.parametrize(
+    ("whole", "outputs", "binary"),
+    [
+        (True, None, True),
+        (True, [{}], True),
+        (True, [{"parameters": {}}], True),
+        (True, [{"parameters": {"classification": 0}}], True),
+        (False, [{"parameters": {"binary_data": True}}], True),
+        (None, [{"parameters": {"binary_data": True}}], True),
+        (True, [{"parameters": {"binary_data": False}}], False),
+        (False, [{}], False),
+        (None, [{}], False),
+        (None, None, False),
+    ],
+)
+def test_an_answer_is_binary_if_its_output_says_so_or_else_the_request(
+    server: Running, whole: object, outputs: list[dict] | None, binary: bool
+) -> None:
+    body = question(label="4", seed=11)
+    body |= {} if whole is None else {"parameters": {"binary_data_output": whole}}
+    body |= {} if outputs is None else {"outputs": [{"name": "images", **output} for output in outputs]}
+    answer = server.ask(INFER, json.dumps(body).encode())
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == ("application/octet-stream" if binary else "application/json")
+    plain = np.array(server.infer(label="4", seed=11).content["outputs"][0]["data"], dtype=np.uint8).tobytes()
+    length = answer.headers["Inference-Header-Content-Length"]
+    found = answer.body[int(length) :] if binary else np.array(answer.content["outputs"][0]["data"], dtype=np.uint8).tobytes()
+    assert found == plain
+
+
 def test_binary_questions_are_understood(server: Running) -> None:
     head = {"inputs": [{"name": "label", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}]}
     text = json.dumps(head).encode()
