@@ -235,7 +235,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 def abandoned_folders(parent: Path, prefix: str) -> list[Path]:
     """This user's folders of a prefix that no running process uses. An empty one may not be marked yet, and holds nothing."""
     found = []
-    for folder in sorted(parent.glob(f"{prefix}*")):
+    for folder in sorted(parent.glob(f"{glob.escape(prefix)}*")):
         with contextlib.suppress(OSError):  # an unreadable one belongs to another user
             if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and any(folder.iterdir()) and not is_in_use(folder):
                 found.append(folder)
