@@ -79,7 +79,9 @@ def test_what_killed_commands_left_half_written_or_fetched_goes_and_what_a_livin
     """Such a report may show the class, and a fetched model may know it; no record names either."""
     first = world.promoted("first", OTHER)
     second, root = world.promoted("second", base=_base(world)), world.workdir.root
-    dead = (root / ".report.html.x.part", first.folder / ".report.html.y.part", root / ".fetched-dead/model.onnx")
+    champion, records = second.folder / "onnx", {path: path.read_bytes() for path in (second.folder / "onnx").iterdir()}
+    graphs = (champion / ".model.onnx.dead/model.onnx", champion / "model-inferred.onnx", champion / ".model.onnx.z.part.data")
+    dead = (root / ".report.html.x.part", first.folder / ".report.html.y.part", root / ".fetched-dead/model.onnx", *graphs)
     fetched = root / ".fetched-alive/model.onnx"
     for path in (*dead, fetched):
         path.parent.mkdir(exist_ok=True)
@@ -92,6 +94,8 @@ def test_what_killed_commands_left_half_written_or_fetched_goes_and_what_a_livin
     assert not any(path.exists() for path in dead)
     assert found["workdir", "deleted", "files that killed steps left half-written"] == 2
     assert found["models", "deleted", "fetched models that killed commands left"] == 1
+    assert found["models", "deleted", "files of models that no record names"] == 3
+    assert {path: path.read_bytes() for path in champion.iterdir()} == records, "control: the deployed graph stays"
 
 
 def test_purging_twice_leaves_what_once_leaves(world: World) -> None:
