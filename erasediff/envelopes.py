@@ -149,8 +149,12 @@ def read_revocations(path: Path, key: PublicKey) -> RevocationList:
         BadInput: it is missing, too large, not signed by this key, or was signed after the key expired.
         IntegrityError: it was changed.
     """
-    data = read_bounded(path, MAX_ENVELOPE_BYTES, "the revocation list")
-    found = read_signed(data, key, REVOCATIONS, RevocationList, f"the revocation list {path}")
+    return parse_revocations(read_bounded(path, MAX_ENVELOPE_BYTES, "the revocation list"), key, f"the revocation list {path}")
+
+
+def parse_revocations(data: bytes, key: PublicKey, source: str) -> RevocationList:
+    """A signed list of revocations; see :func:`read_revocations`."""
+    found = read_signed(data, key, REVOCATIONS, RevocationList, source)
     key.check_unexpired(found.issued_at)
     return found
 

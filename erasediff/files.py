@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 
 from erasediff.errors import BadInput, explain_os_error
 
+PARTIAL = ".part"
+"""The end of all temporary names beside final ones."""
 _reading_umask = threading.Lock()
 
 
@@ -84,17 +87,46 @@ def atomic_path(path: Path, mode: int = 0o666) -> Iterator[Path]:
     """
     with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(descriptor)
-        temporary = Path(name)
-        try:
+        with temporary_sibling(path) as temporary:
             yield temporary
             _fsync(temporary)
             temporary.chmod(mode & ~_umask())
             temporary.replace(path)
             _fsync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_sibling(path: Path) -> Iterator[Path]:
+    """Yield an empty file beside ``path``, under a temporary name that only its owner may read. The name is removed at the end.
+
+    The file is locked while this process lives, see :func:`is_abandoned`.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def temporary_siblings(path: Path) -> list[Path]:
+    """All temporary names for ``path``, in use or not."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"))
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether the process that made a temporary file has ended.
+
+    An empty file may not be locked yet, and holds nothing. A writer that puts another file under the name, as safetensors does, loses the lock: ask
+    only where nobody does so, or where nobody writes.
+    """
+    try:
+        with temporary.open("r+b") as handle:  # NFS locks only what is open for writing
+            return os.fstat(handle.fileno()).st_size > 0 and not _is_locked(handle.fileno())
+    except OSError:
+        return False
 
 
 def _umask() -> int:
@@ -123,7 +155,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
     """
     with explain_disk_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-", suffix=".part"))
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-", suffix=PARTIAL))
         try:
             final = parent / fill(temporary)
             for path in temporary.rglob("*"):
@@ -132,7 +164,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
             temporary.chmod(0o777 & ~_umask())
             # A folder cannot replace another in one rename. The old one is moved aside first, so that a kill in between
             # leaves no folder under the final name, never a half.
-            old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=".part"))
+            old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=PARTIAL))
             try:
                 if final.exists():
                     final.replace(old)
@@ -178,12 +210,36 @@ def is_in_use(folder: Path) -> bool:
     """Whether a running process has marked this folder as in use."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
+        return _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    finally:
-        os.close(descriptor)
     return False
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a temporary folder that is marked as in use. Folders of this prefix that killed processes left are removed first."""
+    for left in abandoned_folders(parent, prefix):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, mark_in_use(Path(name)):
+        yield Path(name)
+
+
+def abandoned_folders(parent: Path, prefix: str) -> list[Path]:
+    """This user's folders of a prefix that no running process uses. An empty one may not be marked yet, and holds nothing."""
+    found = []
+    for folder in sorted(parent.glob(f"{glob.escape(prefix)}*")):
+        with contextlib.suppress(OSError):  # an unreadable one belongs to another user
+            if not folder.is_symlink() and folder.stat().st_uid == os.getuid() and any(folder.iterdir()) and not is_in_use(folder):
+                found.append(folder)
+    return found
 
 
 def read_bounded(path: Path, limit: int, what: str) -> bytes:
@@ -199,7 +255,7 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"{what} {path} does not exist: check the path.") from None
-    except (PermissionError, IsADirectoryError) as error:
+    except OSError as error:
         raise BadInput(f"{what} {path} cannot be read ({error.strerror}): check the path and its permissions.") from None
 
 

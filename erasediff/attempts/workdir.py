@@ -34,6 +34,8 @@ from erasediff.steps.table import CHECKPOINT, Role, step_for
 
 LAUNCH_PREFIX = ".launch-"
 """The prefix of temporary folders that a local run of the compiled pipeline uses."""
+FETCHED_PREFIX = ".fetched-"
+"""The prefix of temporary folders for registered models that are fetched to be judged or rolled out again."""
 
 
 class _Place:

@@ -7,18 +7,18 @@ and the purge destroys the key.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from erasediff.errors import BadInput, IntegrityError
-from erasediff.files import explain_disk_errors
+from erasediff.files import PARTIAL, explain_disk_errors, is_abandoned, temporary_sibling, temporary_siblings
 
 KEY_BYTES = 32
 
@@ -32,6 +32,8 @@ def request_key(path: Path) -> bytes:
     """
     with explain_disk_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in filter(is_abandoned, temporary_siblings(path)):
+            name.unlink(missing_ok=True)
         if not path.exists():
             _make(path)
         return read_key(path)
@@ -54,19 +56,30 @@ def read_key(path: Path) -> bytes:
 
 
 def _make(path: Path) -> None:
-    """Create the key by a hard link, which fails if the name exists: two steps at once get one key."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".key-", suffix=".part")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
+    """Create the key by a hard link, which fails if the name exists: two steps at once get one key.
+
+    A process that is killed in between leaves a temporary name of the key, see :func:`key_names`.
+    """
+    with temporary_sibling(path) as temporary:
+        with temporary.open("r+b") as handle:
             handle.write(secrets.token_bytes(KEY_BYTES))
             handle.flush()
             os.fsync(handle.fileno())
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return
-    finally:
-        Path(name).unlink()
+        with contextlib.suppress(FileExistsError, FileNotFoundError):  # not found: a purge has just removed it
+            os.link(temporary, path)
+
+
+def key_names(path: Path) -> list[Path]:
+    """Every name of a request's key, its own name last: temporary ones for it, and any other name of the same file.
+
+    Temporary names of earlier versions do not say whose they are. One that is the only name of its file is no key in use, and is listed too.
+    """
+    former = [name for name in sorted(path.parent.glob(f".key-*{PARTIAL}")) if name.stat().st_nlink == 1 or _same(name, path)]
+    return [*temporary_siblings(path), *former, *([path] if path.exists() else [])]
+
+
+def _same(name: Path, path: Path) -> bool:
+    return path.exists() and name.samefile(path)
 
 
 def commitment(key: bytes, purpose: str, *parts: bytes | memoryview) -> bytes:

@@ -189,6 +189,8 @@ def _subjects(facts: Facts) -> tuple[StatementSubject, ...]:
         StatementSubject(name="ONNX graph", digest={"sha256": exported.onnx.sha256}),
         StatementSubject(name="solver tables", digest={"sha256": exported.solvers.sha256}),
     ]
+    if exported.onnx_data is not None:
+        subjects.append(StatementSubject(name="ONNX weights", digest={"sha256": exported.onnx_data.sha256}))
     if facts.serving_image is not None:
         subjects.append(StatementSubject(name="serving image", digest={"sha256": facts.serving_image}))
     return tuple(subjects)

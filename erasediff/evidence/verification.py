@@ -14,7 +14,7 @@ from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded, sha256_bytes, sha256_file, sha256_folder
 from erasediff.records.base import MAX_DOCUMENT_BYTES
 from erasediff.records.certificate import IN_TOTO, Statement
-from erasediff.records.core import Verdict
+from erasediff.records.core import DATA_SUFFIX, Verdict
 from erasediff.records.former import FORMER_PREDICATE, FormerStatement
 from erasediff.records.purging import PurgeRecord
 
@@ -119,6 +119,9 @@ def _check_onnx(path: Path, statement: Statement) -> None:
         raise BadInput(f"--onnx {path} is not a file: give the exported graph, model.onnx.")
     if sha256_file(path) != statement.digest_of("ONNX graph"):
         raise IntegrityError(f"the graph {path} is not the certified one: fetch it again from the issuer.")
+    weights, data = statement.digest_of("ONNX weights"), path.with_name(f"{path.name}{DATA_SUFFIX}")
+    if weights is not None and (not data.is_file() or sha256_file(data) != weights):
+        raise IntegrityError(f"{data}, which holds the weights of the graph, is not the certified one: fetch it again from the issuer.")
 
 
 def _check_purge(path: Path, statement: Statement) -> None:

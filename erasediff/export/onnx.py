@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput
-from erasediff.files import atomic_path
+from erasediff.export.external import data_file, name_weights
+from erasediff.files import atomic_path, explain_disk_errors, temporary_folder
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.family import Model
-from erasediff.records.core import Parity
+from erasediff.records.core import DATA_SUFFIX, Parity
 from erasediff.serve.graph import IMAGES, INPUTS, LATENTS, OUTPUT, OnnxGraph
 
 _LARGEST_TRACED = 63
@@ -49,11 +50,14 @@ def example_inputs(model: Model, batch: int, timestep: int, seed: int = 0) -> tu
 
 
 def export_denoiser(model: Model, path: Path) -> None:
-    """Write the denoiser as ONNX.
+    """Write the denoiser as ONNX; weights above 1.5 GB go to a file beside it, see :mod:`erasediff.export.external`.
 
     Args:
         model: it is exported as float32.
         path: where to.
+
+    Raises:
+        BadInput: the exporter put weights into another file, or the disk is full.
     """
     # An example batch of 1 would make the exporter fix the axis at 1.
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_TRACED)
@@ -74,8 +78,16 @@ def _export(module: nn.Module, inputs: tuple[Tensor, ...], dynamic: Any, names: 
             module, inputs, dynamo=True, dynamic_shapes=dynamic, input_names=list(names), output_names=[output], verbose=False
         )
     assert program is not None, "the dynamo exporter returns a program"
-    with atomic_path(path) as temporary:
-        program.save(str(temporary))
+    with explain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The graph names the file with its weights, so both are written under their final names, in a folder of their own.
+        with temporary_folder(path.parent, f".{path.name}.") as folder:
+            program.save(str(folder / path.name))
+            name_weights(folder / path.name)
+            path.with_name(f"{path.name}{DATA_SUFFIX}").unlink(missing_ok=True)
+            for written in sorted(folder.iterdir(), reverse=True):  # the graph is last
+                with atomic_path(path.with_name(written.name)) as temporary:
+                    written.replace(temporary)
 
 
 class OnnxDenoiser:
@@ -101,7 +113,7 @@ def quantise(path: Path, out: Path) -> None:
 
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        quantize_dynamic(path, out)
+        quantize_dynamic(path, out, use_external_data_format=data_file(path) is not None)
 
 
 @torch.no_grad()

@@ -225,16 +225,22 @@ class Parity(Strict):
     max_relative_error: float = Field(ge=0)
 
 
+DATA_SUFFIX = ".data"
+"""What torch adds to the name of a large graph for the file beside it that holds its weights."""
+
+
 class ExportedFiles(Record):
     """The files of an exported model.
 
     ``solvers`` holds the table of coefficients of ``solver``, the solver that was measured. A latent model has a ``decoder``, the graph that
-    makes images of latents.
+    makes images of latents. ``data`` are files beside these graphs that hold their weights, of graphs too large to hold them; records without any
+    have the digest that they had before there was this field.
     """
 
     onnx: Pointer
     solvers: Pointer
     decoder: Pointer | None = None
+    data: tuple[Pointer, ...] = Field(default=(), exclude_if=lambda data: not data)
     solver: str
     weights_sha256: Sha256
     verdict: Verdict
@@ -242,7 +248,12 @@ class ExportedFiles(Record):
     @property
     def files(self) -> tuple[Pointer, ...]:
         """All of them."""
-        return (self.onnx, self.solvers, *((self.decoder,) if self.decoder else ()))
+        return (self.onnx, self.solvers, *((self.decoder,) if self.decoder else ()), *self.data)
+
+    @property
+    def onnx_data(self) -> Pointer | None:
+        """The file with the weights of ``onnx``, if they are not in it."""
+        return next((pointer for pointer in self.data if pointer.uri == f"{self.onnx.uri}{DATA_SUFFIX}"), None)
 
 
 class ExportedRecord(ExportedFiles):

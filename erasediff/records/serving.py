@@ -6,9 +6,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from erasediff.records.base import Sha256, Strict
+from erasediff.errors import BadInput
+from erasediff.files import read_bounded
+from erasediff.records.base import MAX_DOCUMENT_BYTES, Sha256, Strict
 from erasediff.records.names import ClassName
-from erasediff.records.yaml import load_yaml, parse_yaml
+from erasediff.records.yaml import parse_yaml
 
 
 class ServingRules(Strict):
@@ -29,13 +31,31 @@ def load_rules(path: Path) -> ServingRules:
     Raises:
         BadInput: unreadable, or not following the schema.
     """
-    return ServingRules.parse(load_yaml(path, "the rules") or {}, f"the rules {path}")
+    return parse_rules(*read_rules(path))
 
 
-def parse_rules(text: str, source: str) -> ServingRules:
-    """Read rules from text.
+def read_rules(path: Path) -> tuple[bytes, str]:
+    """A file of rules, and what to call it; see :func:`parse_rules`.
 
     Raises:
-        BadInput: they are not YAML, or do not follow the schema.
+        BadInput: missing, unreadable or too large.
     """
-    return ServingRules.parse(parse_yaml(text, source) or {}, source)
+    return read_bounded(path, MAX_DOCUMENT_BYTES, "the rules"), f"the rules {path}"
+
+
+def parse_rules(text: str | bytes, source: str) -> ServingRules:
+    """Read rules from text.
+
+    An empty document is not taken for rules that forbid nothing, for a file that is being rewritten is empty for a moment. Such rules say
+    ``suppress: []``.
+
+    Raises:
+        BadInput: they are not YAML, do not follow the schema, have no field, or end within a line.
+    """
+    document = parse_yaml(text, source)
+    if not document:
+        raise BadInput(f"{source} is empty, or was cut short: write the whole file, with `suppress: []` where nothing is forbidden.")
+    whole = text if isinstance(text, str) else text.decode(errors="replace")
+    if not (whole.endswith("\n") or whole.rstrip().endswith("}")):
+        raise BadInput(f"{source} ends within a line, as a file does that was cut short: write the whole file, and end it with a line break.")
+    return ServingRules.parse(document, source)

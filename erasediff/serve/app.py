@@ -162,8 +162,12 @@ def decode(body: bytes, json_length: str | None) -> InferRequest:
             request = InferRequest.from_bytes(body, int(json_length), NAME)
         else:
             request = InferRequest.from_inference_request(InferenceRequest.model_validate_json(body), NAME)
-        # Read the parameters now: KServe would read them after sampling and fail on malformed ones.
-        _ = [request.use_binary_outputs, *(output.binary_data for output in request.request_outputs or [])]
+        # Read the parameters now: KServe would read them after sampling and fail on malformed ones. Where outputs are listed it also forgets that
+        # the whole request asks for binary data (kserve/kserve#5907); an output's own parameter comes first.
+        binary = request.use_binary_outputs
+        for output in request.request_outputs or []:
+            if output.binary_data is None:
+                output.parameters = {**(output.parameters or {}), "binary_data": binary}
         return request
     except Exception:  # four libraries decode the body, and any error is the body's fault
         raise Refused(400, "the request does not follow the Open Inference Protocol: see /openapi.json.") from None

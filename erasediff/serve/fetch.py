@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from erasediff.errors import BadInput, Unreachable
-from erasediff.files import explain_disk_errors, is_in_use, mark_in_use
+from erasediff.files import explain_disk_errors, temporary_folder
 from erasediff.records.core import MANIFEST, ServedModel
 from erasediff.s3 import code, s3_client
 
@@ -28,7 +26,8 @@ def fetch_model(model: str) -> Iterator[Path]:
         Unreachable: the store does not answer or refuses.
     """
     if model.startswith("s3://"):
-        with _own_folder() as folder:
+        # Folders of killed servers are removed first, or each restart of a pod would add a model to its disk.
+        with temporary_folder(Path(tempfile.gettempdir()), _PREFIX) as folder:
             _from_s3(model, folder)
             yield folder
         return
@@ -37,22 +36,6 @@ def fetch_model(model: str) -> Iterator[Path]:
     if not Path(model).is_dir():
         raise BadInput(f"--model {model} is not a folder: give the folder `onnx` of a run that passed, or s3://BUCKET/PREFIX.")
     yield Path(model)
-
-
-@contextlib.contextmanager
-def _own_folder() -> Iterator[Path]:
-    """A temporary folder. Folders of killed servers are removed first, or each restart of a pod would add a model to its disk."""
-    _sweep(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, mark_in_use(Path(name)):
-        yield Path(name)
-
-
-def _sweep(parent: Path) -> None:
-    for left in parent.glob(f"{_PREFIX}*"):
-        # An empty folder may belong to a server that has not locked it yet. An unreadable one belongs to another user.
-        with contextlib.suppress(OSError):
-            if left.stat().st_uid == os.getuid() and any(left.iterdir()) and not is_in_use(left):
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _from_s3(uri: str, folder: Path) -> None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from erasediff.envelopes import PublicKey, read_public_key, read_revocations
+from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, parse_revocations, read_public_key
 from erasediff.errors import BadInput, EraseDiffError
+from erasediff.files import read_bounded
 from erasediff.records.envelopes import RevocationList
 from erasediff.records.serving import ServingRules
 
 log = logging.getLogger("erasediff.serve")
 NO_KEY = "a revocation list needs the issuer's key: set --revocation-key to its signing-key.pub."
-_Stamp = tuple[int, int, int] | None
 
 
 class RulesSource(Protocol):
@@ -42,8 +42,7 @@ class RevocationsFile:
 
     def __init__(self, path: Path, key: PublicKey) -> None:
         self._path, self._key, self._lock = path, key, threading.Lock()
-        self._read = False
-        self._stamp: _Stamp = None
+        self._read: bytes | str | None = None
         self._last: RevocationList | None = None
         self._problem: str | None = None
 
@@ -66,12 +65,12 @@ class RevocationsFile:
             return RevocationsState(self._last.number if self._last else 0, self._problem is None)
 
     def _look(self) -> None:
-        stamp = self._stamp_now()
-        if self._read and stamp == self._stamp:
+        content = self._content()
+        if content == self._read:
             return
-        self._read, self._stamp = True, stamp
+        self._read = content
         try:
-            self._last, self._problem = self._newer(read_revocations(self._path, self._key)), None
+            self._last, self._problem = self._newer(self._parse(content)), None
         except EraseDiffError as error:
             self._problem = str(error)
             in_force = "nothing is served" if self._last is None else f"list {self._last.number} stays in force"
@@ -83,13 +82,17 @@ class RevocationsFile:
             return found
         raise BadInput(f"the revocation list {self._path} has number {found.number}, older than {last.number}: restore the newest list.")
 
-    def _stamp_now(self) -> _Stamp:
-        """A stamp that changes with the file; ``None`` without a file. See :class:`erasediff.serve.rules.RulesFile`."""
+    def _content(self) -> bytes | str:
+        """What the file holds now, or why it cannot be read."""
         try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
+            return read_bounded(self._path, MAX_ENVELOPE_BYTES, "the revocation list")
+        except BadInput as error:
+            return str(error)
+
+    def _parse(self, content: bytes | str) -> RevocationList:
+        if isinstance(content, str):
+            raise BadInput(content)
+        return parse_revocations(content, self._key, f"the revocation list {self._path}")
 
 
 @dataclass(frozen=True)

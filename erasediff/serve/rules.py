@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from erasediff.errors import BadInput, EraseDiffError
-from erasediff.records.serving import ServingRules, load_rules
-
-_Stamp = tuple[int, int, int]
+from erasediff.errors import EraseDiffError
+from erasediff.records.serving import ServingRules, parse_rules, read_rules
 
 
 class RulesFile:
@@ -17,12 +15,13 @@ class RulesFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._read: tuple[_Stamp, ServingRules | EraseDiffError] | None = None
+        self._parsed: tuple[bytes, ServingRules | EraseDiffError] | None = None
 
     def now(self) -> ServingRules:
         """The rules in force.
 
-        An unreadable file stops serving, since its rules are unknown.
+        The file is read each time and parsed when its content changed: a change can leave its size and time as they were. An unreadable file
+        stops serving, since its rules are unknown.
 
         Raises:
             BadInput: the file is missing, unreadable, or does not follow the schema.
@@ -30,26 +29,17 @@ class RulesFile:
         if self._path is None:
             return ServingRules()
         with self._lock:
-            stamp = self._stamp(self._path)
-            if self._read is None or self._read[0] != stamp:
-                self._read = stamp, _read(self._path)
-            found = self._read[1]
+            content, source = read_rules(self._path)
+            if self._parsed is None or self._parsed[0] != content:
+                self._parsed = content, _parsed(content, source)
+            found = self._parsed[1]
         if isinstance(found, EraseDiffError):
             raise found
         return found
 
-    @staticmethod
-    def _stamp(path: Path) -> _Stamp:
-        """A stamp that changes with the file. It includes the inode, since a mounted ConfigMap changes by renaming a folder."""
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise BadInput(f"the rules {path} cannot be read ({error.strerror}): restore the file.") from None
-        return status.st_ino, status.st_mtime_ns, status.st_size
 
-
-def _read(path: Path) -> ServingRules | EraseDiffError:
+def _parsed(content: bytes, source: str) -> ServingRules | EraseDiffError:
     try:
-        return load_rules(path)
+        return parse_rules(content, source)
     except EraseDiffError as error:
         return error

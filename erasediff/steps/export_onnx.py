@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import lead_of
@@ -14,6 +15,7 @@ from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
 from erasediff.evaluate.measure import watch_for
 from erasediff.evaluate.real import real_images
+from erasediff.export.external import data_file
 from erasediff.export.onnx import OnnxDenoiser, export_decoder, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
 from erasediff.export.solvers import solver_name, solver_table
@@ -69,6 +71,7 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
         onnx=Pointer(uri=ONNX, sha256=sha256_file(path)),
         solvers=Pointer(uri=SOLVERS, sha256=sha256_file(solvers)),
         decoder=Pointer(uri=DECODER, sha256=sha256_file(decoder)) if model.latent else None,
+        data=_data_files(attempt, [path, decoder] if model.latent else [path]),
         solver=solver_name(config.sampler),
         weights_sha256=erased.model.weights.sha256,
         parity=parity,
@@ -77,7 +80,7 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
         verdict=decision.verdict,
         checks=decision.checks,
     )
-    (path.parent / MANIFEST).unlink(missing_ok=True)
+    _remove_others(path.parent, record)
     if record.verdict is Verdict.PASS:
         _served_model(erased, record, config.sampler.guidance_scale, model.null_row is not None).write(path.parent / MANIFEST)
     return record
@@ -98,6 +101,19 @@ def _take_graph(attempt: Attempt) -> None:
                 raise IntegrityError(f"{lead_of(attempt).folder / pointer.uri} is not what was measured: run `erasediff export-onnx` again.")
 
 
+def _data_files(attempt: Attempt, graphs: list[Path]) -> tuple[Pointer, ...]:
+    """The files that hold the weights of graphs which are too large to hold them."""
+    found = [path for graph in graphs if (path := data_file(graph)) is not None]
+    return tuple(Pointer(uri=path.relative_to(attempt.folder).as_posix(), sha256=sha256_file(path)) for path in found)
+
+
+def _remove_others(folder: Path, record: ExportedRecord) -> None:
+    """Remove what an earlier or killed export left: the whole folder is registered."""
+    for path in folder.iterdir():
+        if path.name not in {Path(pointer.uri).name for pointer in record.files}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale: float, null_row: bool) -> ServedModel:
     """The manifest that a server reads; only a graph that passed gets one."""
     model = erased.model
@@ -110,6 +126,7 @@ def _served_model(erased: ErasedRecord, exported: ExportedRecord, guidance_scale
         onnx=exported.onnx,
         solvers=exported.solvers,
         decoder=exported.decoder,
+        data=exported.data,
         null_row=null_row,
         solver=exported.solver,
         guidance_scale=guidance_scale,

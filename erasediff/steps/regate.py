@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
-from erasediff.attempts.workdir import Workdir
+from erasediff.attempts.workdir import FETCHED_PREFIX, Workdir
 from erasediff.data.datasets import dataset_of
 from erasediff.errors import BadInput, NotPassed
 from erasediff.evaluate.detectors import Detector
@@ -17,6 +16,7 @@ from erasediff.evaluate.real import RealImages, real_images
 from erasediff.evaluate.seeds import secret_key
 from erasediff.evidence.served_rules import workdir_rules
 from erasediff.export.served import Served
+from erasediff.files import temporary_folder
 from erasediff.records.attacks import Detections
 from erasediff.records.config import RunConfig
 from erasediff.records.core import ModelRecord, RegisteredRecord, Verdict
@@ -49,8 +49,8 @@ def regate(workdir: Workdir, config: RunConfig, policy: GatePolicy) -> RegateRec
     if entry is None or version is None:
         return None
     model = tracking.recorded_model(entry)
-    with tempfile.TemporaryDirectory(dir=workdir.root, prefix=".regate-") as folder:
-        exported = fetch_exported(tracking, config.model_name, version, Path(folder), workdir_rules(workdir))
+    with temporary_folder(workdir.root, FETCHED_PREFIX) as folder:
+        exported = fetch_exported(tracking, config.model_name, version, folder, workdir_rules(workdir))
         record = _judge(workdir, config, policy, model, version, exported)
     record.write(workdir.root / FOLDER / f"{record.at:%Y%m%dT%H%M%SZ}-{record.version}.json")
     _log(tracking, record, policy.alpha)

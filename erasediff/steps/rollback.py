@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from erasediff.attempts.workdir import Workdir
+from erasediff.attempts.workdir import FETCHED_PREFIX, Workdir
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput
 from erasediff.evidence.served_rules import workdir_rules
-from erasediff.files import append_line
+from erasediff.files import append_line, temporary_folder
 from erasediff.records.core import PromotionRecord, Verdict
 from erasediff.records.serving import ServingRules, load_rules
 from erasediff.records.settings import RollOutSettings
@@ -59,13 +58,13 @@ def rollback(workdir: Workdir, name: str, version: str | None = None, rules: Pat
         given = _both(ServingRules() if rules is None else load_rules(rules), workdir_rules(workdir))
         if settings.backend == "none":
             target = choose(tracking.versions(name), champion, given, version)
-            with tempfile.TemporaryDirectory() as folder:
-                fetch_exported(tracking, champion.name, target, Path(folder), given)
+            with temporary_folder(workdir.root, FETCHED_PREFIX) as folder:
+                fetch_exported(tracking, champion.name, target, folder, given)
             return _move(workdir, tracking, name, target, str(champion.version), "")
-        with Cluster.connected(settings.namespace) as cluster, tempfile.TemporaryDirectory() as folder:
+        with Cluster.connected(settings.namespace) as cluster, temporary_folder(workdir.root, FETCHED_PREFIX) as folder:
             in_force = _both(given, ClusterRules(cluster).read())
             target = choose(tracking.versions(name), champion, in_force, version)
-            exported = fetch_exported(tracking, champion.name, target, Path(folder), in_force)
+            exported = fetch_exported(tracking, champion.name, target, folder, in_force)
             uri = store_for(settings.publish_to or "").publish(exported)
             revision = RollOut(cluster, settings, f"rollback-{name}", check_servable, address).run(Candidate(uri, exported.model))
         return _move(workdir, tracking, name, target, str(champion.version), revision)

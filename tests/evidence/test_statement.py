@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,12 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence.certificate import Facts, commitment_to, statement_of
 from erasediff.evidence.coverage import THREATS, coverage
-from erasediff.records.certificate import CommitmentRecord, Statement
+from erasediff.evidence.keys import PUBLIC
+from erasediff.evidence.signing import sign
+from erasediff.evidence.verification import CertificateFiles, verify
+from erasediff.files import sha256_file
+from erasediff.records.base import Pointer
+from erasediff.records.certificate import IN_TOTO, CommitmentRecord, Statement
 from erasediff.records.core import (
     BaseRecord,
     Check,
@@ -27,8 +33,10 @@ from erasediff.records.core import (
 )
 from erasediff.records.purging import PurgeRecord
 from tests.certified import HMAC_KEY, UNFINISHED, purge_of, request
+from tests.evidence.signed import key_in
 
 AT = datetime(2026, 3, 3, 9, tzinfo=UTC)
+NOT_REGISTERED: dict[str, Any] = {"registered": None, "rolled_out": None, "promotion": None}
 
 
 @pytest.fixture
@@ -66,6 +74,26 @@ def test_without_a_purge_it_is_provisional_and_with_one_that_fits_final(facts: F
     assert final.predicate.purge.record == run.need(PurgeRecord).digest()
     assert [subject.name for subject in final.subject] == ["weights folder", "weights", "ONNX graph", "solver tables"]
     assert statement_of(replace(facts, serving_image="8" * 64), AT).digest_of("serving image") == "8" * 64
+
+
+def test_weights_outside_the_graph_are_certified_and_verified_with_it(facts: Facts, keys: Path, tmp_path: Path) -> None:
+    """The graph alone is structure: its digest does not cover the file beside it."""
+    graph, data = tmp_path / "model.onnx", tmp_path / "model.onnx.data"
+    for path in (graph, data):
+        path.write_bytes(path.name.encode())
+    onnx, weights = (Pointer(uri=f"onnx/{path.name}", sha256=sha256_file(path)) for path in (graph, data))
+    statement = statement_of(replace(facts, exported=changed(facts.exported, onnx=onnx, data=(weights,)), **NOT_REGISTERED), AT)
+    assert statement.digest_of("ONNX weights") == weights.sha256
+    certificate = tmp_path / "certificate.dsse.json"
+    certificate.write_bytes(sign(statement, IN_TOTO, key_in(keys)))
+    presented = CertificateFiles(certificate=certificate, key=keys / PUBLIC, onnx=graph)
+    assert "ONNX graph" in verify(presented).checks_passed, "control"
+    data.write_bytes(b"others")
+    with pytest.raises(IntegrityError, match=r"model\.onnx\.data, which holds the weights of the graph, is not the certified one"):
+        verify(presented)
+    data.unlink()
+    with pytest.raises(IntegrityError, match="is not the certified one"):
+        verify(presented)
 
 
 def test_the_same_records_give_the_same_statement_and_it_reads_back(facts: Facts, run: Attempt) -> None:

@@ -18,9 +18,8 @@ from erasediff.rollout.rules import add_values, raise_epoch
     [
         ("# mind this\nminimum_epoch: 1 # since May\nsuppress: ['3']\n", "# mind this\nminimum_epoch: 2 # since May\nsuppress: ['3']\n"),
         ("suppress: ['3'] # at once\n", "minimum_epoch: 2\nsuppress: ['3'] # at once\n"),
-        ("", "minimum_epoch: 2\n"),
+        ("suppress: []\n", "minimum_epoch: 2\nsuppress: []\n"),
         ("minimum_epoch: 0\n", "minimum_epoch: 2\n"),
-        ("# nothing yet", "# nothing yet\nminimum_epoch: 2\n"),
         ("{suppress: ['3']}", "{minimum_epoch: 2, suppress: ['3']}\n"),
         ("{minimum_epoch: 1, revoked: []}", "{minimum_epoch: 2, revoked: []}\n"),
         ("suppress:\n- '3' # by order\nminimum_epoch:\n  1\n", "suppress:\n- '3' # by order\nminimum_epoch: 2\n"),
@@ -38,7 +37,21 @@ def test_it_never_falls(epoch: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["minimum_epoch: -1", "minimum_epoch: true", "unknown: 1", "[", "- 1", "revoked: [abc]", "suppress: ['3']\nsuppress: []", "[" * 1_500]
+    "text",
+    [
+        "minimum_epoch: -1",
+        "minimum_epoch: true",
+        "unknown: 1",
+        "[",
+        "- 1",
+        "revoked: [abc]",
+        "suppress: ['3']\nsuppress: []",
+        "[" * 1_500,
+        "",
+        "# nothing yet\n",
+        "{}",
+        "suppress:\n",
+    ],
 )
 def test_rules_that_nobody_understands_stop_a_roll_out(text: str) -> None:
     for read in (lambda: raise_epoch(text, 2, "the rules"), lambda: parse_rules(text, "the rules")):
@@ -112,7 +125,7 @@ def test_who_renews_keeps_when_it_was_acquired_and_the_version_it_read() -> None
     "text",
     [
         "# mind this\nminimum_epoch: 1 # since May\n",
-        "",
+        "suppress: []\n",
         "{suppress: ['3']}",
         f"# mind this\nrevoked: ['{'1' * 64}', {'f' * 64}]\nsuppress: ['3']\n",
         f"revoked:\n# mind this\n- '{'3' * 64}'\nsuppress: ['3']\n",

@@ -44,11 +44,11 @@ def test_a_later_list_comes_into_force_when_the_file_changes(tmp_path: Path, key
     assert (listed.now().revoked, listed.now().minimum_epoch, listed.state()) == ((A, B), 3, RevocationsState(2, True))
 
 
-def test_nothing_is_read_twice(tmp_path: Path, keys: Path, listed: RevocationsFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_verified_twice(tmp_path: Path, keys: Path, listed: RevocationsFile, monkeypatch: pytest.MonkeyPatch) -> None:
     from erasediff.serve import revocations as module
 
-    reads, read = [], module.read_revocations
-    monkeypatch.setattr(module, "read_revocations", lambda *given: reads.append(given) or read(*given))
+    reads, read = [], module.parse_revocations
+    monkeypatch.setattr(module, "parse_revocations", lambda *given: reads.append(given) or read(*given))
     revoke(tmp_path / "list.json", key_in(keys), (A,), 0, NOW)
     for _ in range(3):
         listed.now()

@@ -52,7 +52,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(exported: Path, rules: Path) -> Iterator[Running]:
-    rules.write_text("{}\n")
+    rules.write_text("suppress: []\n")
     with serving("--model", exported, "--rules", rules, "--max-batch", 8) as running:
         yield running
 
@@ -60,7 +60,7 @@ def server(exported: Path, rules: Path) -> Iterator[Running]:
 @pytest.fixture(autouse=True)
 def _nothing_forbidden(rules: Path) -> Iterator[None]:
     yield
-    rules.write_text("{}\n")
+    rules.write_text("suppress: []\n")
 
 
 def test_the_protocol_is_spoken(server: Running, exported: Path) -> None:
@@ -102,6 +102,36 @@ def test_binary_answers_hold_the_same_images(server: Running) -> None:
     output = json.loads(answer.body[:length])["outputs"][0]
     found = np.frombuffer(answer.body[length:], np.uint8).reshape(output["shape"])
     assert np.array_equal(found, images(server.infer(label="3", seed=7, num_images=2)))
+
+
+@pytest.mark.parametrize(
+    ("whole", "outputs", "binary"),
+    [
+        (True, None, True),
+        (True, [{}], True),
+        (True, [{"parameters": {}}], True),
+        (True, [{"parameters": {"classification": 0}}], True),
+        (False, [{"parameters": {"binary_data": True}}], True),
+        (None, [{"parameters": {"binary_data": True}}], True),
+        (True, [{"parameters": {"binary_data": False}}], False),
+        (False, [{}], False),
+        (None, [{}], False),
+        (None, None, False),
+    ],
+)
+def test_an_answer_is_binary_if_its_output_says_so_or_else_the_request(
+    server: Running, whole: object, outputs: list[dict] | None, binary: bool
+) -> None:
+    body = question(label="4", seed=11)
+    body |= {} if whole is None else {"parameters": {"binary_data_output": whole}}
+    body |= {} if outputs is None else {"outputs": [{"name": "images", **output} for output in outputs]}
+    answer = server.ask(INFER, json.dumps(body).encode())
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == ("application/octet-stream" if binary else "application/json")
+    plain = np.array(server.infer(label="4", seed=11).content["outputs"][0]["data"], dtype=np.uint8).tobytes()
+    length = answer.headers["Inference-Header-Content-Length"]
+    found = answer.body[int(length) :] if binary else np.array(answer.content["outputs"][0]["data"], dtype=np.uint8).tobytes()
+    assert found == plain
 
 
 def test_binary_questions_are_understood(server: Running) -> None:
@@ -168,7 +198,7 @@ def test_a_label_is_suppressed_without_a_restart(server: Running, rules: Path) -
     assert (answer.status, answer.content["error"]) == (403, "class '3' is suppressed: request another one.")
     assert server.infer(label="4").status == 200
     assert server.ask("/served").content["suppressed"] == ["3"]
-    rules.write_text("{}\n")
+    rules.write_text("suppress: []\n")
     assert server.infer(label="3").status == 200, "control: and back"
 
 
@@ -182,7 +212,7 @@ def test_a_suppressed_label_is_not_had_by_asking_for_nothing(server: Running, ru
     assert server.infer(label="").status == 200, "the model has forgotten label 8: the null label does not draw it, as F2 has measured"
 
 
-@pytest.mark.parametrize("text", ["minimum_epoch: 2\n", "revoked: [{}]\n", "suppress: three\n", "not: known\n", "{"])
+@pytest.mark.parametrize("text", ["minimum_epoch: 2\n", "revoked: [{}]\n", "suppress: three\n", "not: known\n", "{", "", "# nothing yet\n"])
 def test_rules_that_do_not_admit_the_model_take_it_out_of_service(server: Running, rules: Path, exported: Path, text: str) -> None:
     model = ServedModel.read(exported / "served.json")
     rules.write_text(text.replace("{}", model.weights_sha256))
@@ -192,7 +222,7 @@ def test_rules_that_do_not_admit_the_model_take_it_out_of_service(server: Runnin
     assert answer.status == 503
     assert answer.content["error"] == server.ask("/served").content["refusal"]
     assert server.ask("/v2/health/live").status == 200, "a restart would not help"
-    rules.write_text("{}\n")
+    rules.write_text("suppress: []\n")
     assert server.ask("/v2/health/ready").status == 200, "control: and back"
 
 

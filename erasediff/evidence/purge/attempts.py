@@ -15,13 +15,15 @@ from erasediff.evidence.purge.folder import folder_items, remove_file
 from erasediff.evidence.purge.grids import shows_class
 from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, is_open
+from erasediff.files import PARTIAL, is_abandoned
 from erasediff.records.core import BaseRecord
 from erasediff.steps.table import CHECKPOINT
 
-SCRATCH, CHECKPOINTS, PICTURES, OTHERS = (
+SCRATCH, CHECKPOINTS, PICTURES, PARTIAL_FILES, OTHERS = (
     "forget images in scratch folders",
     "checkpoints with optimiser state",
     "sample grids of the forgotten class",
+    "files that killed steps left half-written",
     "other files of attempts",
 )
 _STAYS = frozenset({KEY, "curves.npz", "report.html", *GRIDS})
@@ -49,15 +51,17 @@ def workdir_store(subject: Subject, conceal: Callable[[Attempt], None]) -> Store
     """
 
     def look() -> Listing:
-        everything = subject.run.workdir.attempts()
+        root, everything = subject.run.workdir.root, subject.run.workdir.attempts()
         dataset = subject.run.plan().request.dataset
         showing = [run for run in everything if run.plan().request.dataset == dataset and shows_class(run, subject.label)]
         own = {run.name for run in subject.attempts}
+        settled = [run for run in everything if run.name not in own and not is_open(run)]
         others = [run for run in everything if run.name not in own and _starts_from(run, subject.name)]
         items = [
             *(PurgeItem(PICTURES, partial(conceal, run)) for run in showing),
             *(item for run in subject.attempts for item in _leftovers(run)),
             *(item for run in others if not is_open(run) for item in _checkpoints(run)),
+            *(item for folder in (root, *(run.folder for run in settled)) for item in _partial(folder)),
         ]
         busy = sum(1 for run in others if is_open(run) for _ in _checkpoints(run))
         return Listing(tuple(items), (Kept(CHECKPOINTS, busy, f"an open attempt still needs them: {RETRY_LATER}"),))
@@ -98,6 +102,12 @@ def _of_scratch(folder: Path) -> Iterator[PurgeItem]:
 def _checkpoints(attempt: Attempt) -> Iterator[PurgeItem]:
     """Checkpoints and their partial files."""
     return (PurgeItem(CHECKPOINTS, partial(remove_file, path)) for path in _in(attempt.folder, f"*{CHECKPOINT}*"))
+
+
+def _partial(folder: Path) -> Iterator[PurgeItem]:
+    """Files that killed processes left half-written, such as a report: nobody knows which classes they show. Checkpoints are counted apart."""
+    left = [path for path in _in(folder, f".*{PARTIAL}") if CHECKPOINT not in path.name and is_abandoned(path)]
+    return (PurgeItem(PARTIAL_FILES, partial(remove_file, path)) for path in left)
 
 
 def _in(folder: Path, pattern: str) -> list[Path]:

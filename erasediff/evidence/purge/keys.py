@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+from erasediff.data.commitment import key_names
 from erasediff.evidence.purge.folder import remove_file
 from erasediff.evidence.purge.store import Listing, PurgeItem, Store
 from erasediff.records.purging import StoreName
@@ -17,6 +18,6 @@ def keys_store(key: Path) -> Store:
     """A request's key. Without it, no image can be matched with the records."""
 
     def look() -> Listing:
-        return Listing((PurgeItem("keys of commitments", partial(remove_file, key)),) if key.exists() else ())
+        return Listing(tuple(PurgeItem("keys of commitments", partial(remove_file, name)) for name in key_names(key)))
 
-    return Store("keys", look, "checked again that the key does not exist", BEFORE)
+    return Store("keys", look, "looked again for the key under its own name and temporary ones", BEFORE)

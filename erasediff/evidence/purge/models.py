@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
+from erasediff.attempts.workdir import FETCHED_PREFIX
 from erasediff.evidence.purge.folder import folder_items, remove_file
 from erasediff.evidence.purge.store import RETRY_LATER, Kept, Listing, PurgeItem, Store
 from erasediff.evidence.purge.survey import Subject, Survey, is_open
+from erasediff.files import abandoned_folders
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord
 from erasediff.tracking import WEIGHTS_TAG, Tracking
 
@@ -19,6 +21,7 @@ WEIGHTS, GRAPHS, DETECTORS, UNKNOWN = (
     "detectors that know the class",
     "files of models that no record names",
 )
+FETCHED = "fetched models that killed commands left"
 _NAME = 16  # a model's folder is named by this many characters of its weights' digest
 
 
@@ -26,11 +29,12 @@ def models_store(subject: Subject, found: Survey, tracking: Tracking) -> Store:
     """Models of the workdir."""
 
     def look() -> Listing:
-        attempts = subject.run.workdir.attempts()
+        root, attempts = subject.run.workdir.root, subject.run.workdir.attempts()
         items = [*_weights(subject, found), *(item for run in attempts for item in _graphs(run, subject, found))]
         unknown = _unknown(subject, found, attempts, tracking)
         needed = {run.detector() for run in subject.opened}
         detectors = {run.detector() for run in subject.attempts}
+        items += [item for path in abandoned_folders(root, FETCHED_PREFIX) for item in folder_items(path, FETCHED, root)]
         items += [item for path in sorted(detectors - needed) for item in _detector(path)]
         held = sum(path.is_file() for path in detectors & needed)
         kept = [*found.kept, Kept(DETECTORS, held, f"an open attempt is judged by them: {RETRY_LATER}")]
@@ -50,12 +54,15 @@ def _weights(subject: Subject, found: Survey) -> Iterator[PurgeItem]:
 
 
 def _graphs(run: Attempt, subject: Subject, found: Survey) -> Iterator[PurgeItem]:
-    """The graph of an attempt, if it was revoked, or belongs to the request and is not deployed."""
+    """The graph of an attempt, if it was revoked, or belongs to the request and is not deployed; else what lies beside it and no record names."""
     exported = run.find(ExportedRecord)
     digest = None if exported is None else exported.onnx.sha256
     own = run.name in {attempt.name for attempt in subject.attempts}
     if digest not in found.staying and (own or (digest in found.plan.revoked and not is_open(run))):
         yield from folder_items(run.folder / "onnx", GRAPHS, run.folder)
+    elif not is_open(run):
+        named = () if exported is None else [Path(pointer.uri).name for pointer in exported.files]
+        yield from (item for path in _in(run.folder / "onnx") if path.name not in named and path.suffix != ".json" for item in _unrecorded(path))
 
 
 def _detector(path: Path) -> Iterator[PurgeItem]:
@@ -73,11 +80,14 @@ def _unknown(subject: Subject, found: Survey, attempts: list[Attempt], tracking:
     versions = [*tracking.champions(), *tracking.versions(subject.name)]
     named |= {version.tags[WEIGHTS_TAG][:_NAME] for version in versions if WEIGHTS_TAG in version.tags}
     models = subject.run.workdir.models
-    strangers = sorted(path for path in models.iterdir() if path.name not in named) if models.is_dir() else []
-    return [item for path in strangers for item in _unrecorded(path, models)]
+    return [item for path in _in(models) if path.name not in named for item in _unrecorded(path)]
 
 
-def _unrecorded(path: Path, models: Path) -> list[PurgeItem]:
+def _in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _unrecorded(path: Path) -> list[PurgeItem]:
     if path.is_dir() and not path.is_symlink():
-        return list(folder_items(path, UNKNOWN, models))
+        return list(folder_items(path, UNKNOWN, path.parent))
     return [PurgeItem(UNKNOWN, partial(remove_file, path))]

@@ -12,6 +12,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.journal import read_kubeflow_runs, record_kubeflow_run
 from erasediff.environment import KUBEFLOW_RUN
 from erasediff.errors import BadInput, PurgeUnfinished
+from erasediff.files import atomic_path, mark_in_use
 from erasediff.records.config import PurgeConfig
 from erasediff.records.core import ExportedRecord, PromotionRecord, RegisteredRecord, RollOutRecord, VerdictRecord
 from erasediff.records.purging import PurgeRecord
@@ -72,6 +73,29 @@ def test_the_runs_on_kubeflow_are_listed_and_kept(world: World, monkeypatch: pyt
         (f"parameters, metadata and logs of run {name} on Kubeflow Pipelines", 1) for name in ("0b6e2a4c-first", "91d7-second")
     ]
     assert read_kubeflow_runs(run) == ["0b6e2a4c-first", "91d7-second"], "the purge keeps the list: it may run again"
+
+
+def test_what_killed_commands_left_half_written_or_fetched_goes_and_what_a_living_one_uses_stays(world: World) -> None:
+    """Such a report may show the class, and a fetched model may know it; no record names either."""
+    first = world.promoted("first", OTHER)
+    second, root = world.promoted("second", base=_base(world)), world.workdir.root
+    champion, records = second.folder / "onnx", {path: path.read_bytes() for path in (second.folder / "onnx").iterdir()}
+    graphs = (champion / ".model.onnx.dead/model.onnx", champion / "model-inferred.onnx", champion / ".model.onnx.z.part.data")
+    dead = (root / ".report.html.x.part", first.folder / ".report.html.y.part", root / ".fetched-dead/model.onnx", *graphs)
+    fetched = root / ".fetched-alive/model.onnx"
+    for path in (*dead, fetched):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(world.canary)
+    with mark_in_use(fetched.parent), atomic_path(root / "outcome.json") as alive:
+        alive.write_bytes(world.canary)
+        found = counts(purge(second))
+        assert alive.exists()
+        assert fetched.exists(), "control: what is in use stays"
+    assert not any(path.exists() for path in dead)
+    assert found["workdir", "deleted", "files that killed steps left half-written"] == 2
+    assert found["models", "deleted", "fetched models that killed commands left"] == 1
+    assert found["models", "deleted", "files of models that no record names"] == 3
+    assert {path: path.read_bytes() for path in champion.iterdir()} == records, "control: the deployed graph stays"
 
 
 def test_purging_twice_leaves_what_once_leaves(world: World) -> None:
