@@ -7,6 +7,7 @@ the candidates, the pixels tell those apart that only have one shape. Both numbe
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from erasediff.data.hamming import Words, pairs_within
 from erasediff.data.perceptual import LEAST_SIDE, perceptual_hashes
-from erasediff.data.rows import Rows
+from erasediff.data.rows import THREADS, Rows
 
 DISTANCE = 4
 CORRELATION = 0.99
@@ -52,11 +53,16 @@ class Looks:
         self._hashes: Words = np.zeros(count, dtype=np.uint64)
         self._flat = np.ones(count, dtype=np.bool_)
         weights = np.random.default_rng().integers(0, 1 << 63, -(-images[:1].nbytes // 8), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-        for part in images.parts():
+
+        def look(part: slice) -> None:
             block = images[part]
             self._prints[part] = _prints(block, weights)
             if self.near:
                 self._hashes[part], self._flat[part] = perceptual_hashes(block)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(look, images.parts()):
+                pass
 
     def twins(self, labels: NDArray[np.int64], asked: _Positions, known: _Positions) -> Twins:
         """Those of the images at ``asked`` that are the same as one at ``known`` under another label; with the first such that is found."""

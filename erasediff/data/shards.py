@@ -19,7 +19,7 @@ from pydantic import Field
 from erasediff.data.commitment import commitment
 from erasediff.data.readers.limits import MAX_SHARD_BYTES
 from erasediff.data.readers.npz import load_npz
-from erasediff.data.rows import Rows
+from erasediff.data.rows import THREADS, Rows
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import publish_folder, read_bounded, sha256_bytes
 from erasediff.records.base import MAX_DOCUMENT_BYTES, Sha256, Strict
@@ -28,7 +28,6 @@ MANIFEST = "manifest.json"
 _ARRAYS = ("images", "labels", "indices")
 _SEAL = "seal"
 _SHARD_BYTES = 64 << 20
-_THREADS = 2
 
 
 class Shard(Strict):
@@ -81,7 +80,7 @@ def pack(images: Rows, labels: NDArray[np.int64], indices: NDArray[np.int64], fo
             (temporary / shard.file).write_bytes(data)
             return shard
 
-        with ThreadPoolExecutor(_THREADS) as pool:  # hashing and writing let go of the interpreter
+        with ThreadPoolExecutor(THREADS) as pool:
             shards = list(pool.map(write, range(math.ceil(len(indices) / size))))
         height, width, channels = images.shape[1:]
         seal = commitment(key, "manifest", *(bytes.fromhex(shard.sha256) for shard in shards)).hex()

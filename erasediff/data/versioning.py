@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from erasediff.data.rows import THREADS
 from erasediff.data.workspace import throwaway_workspace
 from erasediff.errors import BadInput, EraseDiffError, IntegrityError, Outage, Unreachable, explain_os_error
 from erasediff.files import explain_disk_errors, publish_folder, write_atomic
@@ -197,7 +198,7 @@ class ForgetStore:
         Repo.init(str(workspace), no_scm=True).close()
         # Handed over, not written: DVC writes its configuration in ASCII, and a path may hold any letter.
         config = {
-            "core": {"remote": _REMOTE, "analytics": False, "autostage": False},
+            "core": {"remote": _REMOTE, "analytics": False, "autostage": False, "checksum_jobs": THREADS},
             "cache": {"type": "hardlink,copy"},
             "remote": {_REMOTE: self._remote_config(_READ_SECONDS), _PROBE: self._remote_config(_PROBE_READ_SECONDS)},
         }
@@ -310,7 +311,7 @@ def _check_folder(folder: Path) -> None:
 
 def _inventory(folder: Path) -> _Listing:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter
+    with ThreadPoolExecutor(THREADS) as pool:
         return {path.relative_to(folder).as_posix(): md5 for path, md5 in zip(files, pool.map(_md5_file, files), strict=True)}
 
 
