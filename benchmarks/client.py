@@ -61,11 +61,12 @@ class Client:
 
 @contextmanager
 def serving(root: Path, model: Path, *options: object) -> Iterator[Client]:
-    """A server on any free port."""
+    """A server on any free port; the issuer's public key lies beside the model."""
     command = root / ".venv-serve/bin/erasediff"
     if not command.exists():
         raise SystemExit("the server's environment is missing: run `make .venv-serve/.installed`.")
-    arguments = [str(command), "serve", "--host", "127.0.0.1", "--port", "0", "--model", str(model), *map(str, options)]
+    pinned = ("--model", model, "--key", model / "signing-key.pub")
+    arguments = [str(part) for part in (command, "serve", "--host", "127.0.0.1", "--port", 0, *pinned, *options)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends with this process
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:

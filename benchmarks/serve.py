@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,16 @@ from benchmarks.results_file import ROOT, Row, write_rows
 from benchmarks.subjects import Prepared, prepare, subject
 from erasediff.environment import configure_process
 from erasediff.evaluate.statistics.frechet import frechet_distance
+from erasediff.evidence.keys import PRIVATE, new_key
+from erasediff.evidence.signing import load_signing_key, sign
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_file
 from erasediff.models.family import Model
 from erasediff.records.base import Pointer
 from erasediff.records.config import SamplerConfig, SchedulerName
-from erasediff.records.core import ServedModel, Verdict
+from erasediff.records.core import MANIFEST, SERVED, ServedModel, Verdict
+from erasediff.records.settings import SigningSettings
 from erasediff.serve.engine import Engine
 from erasediff.serve.graph import OnnxGraph
 from erasediff.serve.request import SamplingRequest
@@ -66,13 +70,13 @@ def pipeline_with(ready: Prepared, name: SchedulerName) -> Model:
 
 
 def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
-    """A folder that a server takes, and its bare loop."""
+    """A folder that a server takes by the public key in it, and its bare loop."""
     folder.mkdir(parents=True)
     export_denoiser(ready.base, folder / "model.onnx")
     table = solver_table(solver.name, solver.steps, ready.base.schedule)
     save_table(solver.title, table, folder / "solvers.npz")
     onnx, solvers = (Pointer(uri=name, sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
-    ServedModel(
+    served = ServedModel(
         dataset="digits",
         class_names=ready.real.class_names,
         forgotten=(),
@@ -83,7 +87,11 @@ def export(ready: Prepared, folder: Path, solver: Solver) -> Engine:
         guidance_scale=1.0,
         weights_sha256=onnx.sha256,
         verdict=Verdict.PASS,
-    ).write(folder / "served.json")
+    )
+    now = datetime.now(UTC).replace(microsecond=0)
+    new_key(folder, None, now, None)
+    key = load_signing_key(SigningSettings(key=str(folder / PRIVATE)), now)
+    (folder / MANIFEST).write_bytes(sign(served, SERVED, key))
     graph = OnnxGraph(folder / "model.onnx")
     return Engine(graph, table, graph.state_shape, ready.real.classes)
 

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded
-from erasediff.records.base import Strict
-from erasediff.records.envelopes import REVOCATIONS, Envelope, KeyDocument, RevocationList
+from erasediff.records.base import Strict, load_json
+from erasediff.records.core import MANIFEST, SERVED, ServedModel
+from erasediff.records.envelopes import REVOCATIONS, Envelope, EnvelopeSignature, KeyDocument, RevocationList
 
 D = TypeVar("D", bound=Strict)
 
@@ -110,6 +111,24 @@ def open_envelope(data: bytes, key: PublicKey, payload_type: str, source: str) -
         BadInput: it is not an envelope, has no signature or several, has another payload type, or was signed by another key.
         IntegrityError: it was changed.
     """
+    payload, signature = _unsealed(data, payload_type, source)
+    if signature.keyid != key.id:
+        raise BadInput(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the issuer's public key.")
+    raw = _decoded(signature.sig, source)
+    try:
+        key.key.verify(raw, signed_bytes(payload_type, payload), ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise IntegrityError(f"{source} is not what the key {key.id[:12]} signed: fetch it again from the issuer.") from None
+    return payload
+
+
+def _unsealed(data: bytes, payload_type: str, source: str) -> tuple[bytes, EnvelopeSignature]:
+    """The payload and the signature of an envelope whose form is right; the signature is not verified.
+
+    Raises:
+        BadInput: it is not an envelope, has no signature or several, or has another payload type.
+        IntegrityError: it was changed.
+    """
     envelope = Envelope.parse_json(data, source)
     if len(envelope.signatures) != 1:
         raise BadInput(f"{source} has {len(envelope.signatures)} signatures, and exactly one is expected: fetch it again from the issuer.")
@@ -118,14 +137,7 @@ def open_envelope(data: bytes, key: PublicKey, payload_type: str, source: str) -
     if envelope.payloadType != payload_type:
         raise BadInput(f"{source} is not of the type {payload_type}: hand in the right file.")
     (signature,) = envelope.signatures
-    if signature.keyid != key.id:
-        raise BadInput(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the issuer's public key.")
-    payload, raw = _decoded(envelope.payload, source), _decoded(signature.sig, source)
-    try:
-        key.key.verify(raw, signed_bytes(payload_type, payload), ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        raise IntegrityError(f"{source} is not what the key {key.id[:12]} signed: fetch it again from the issuer.") from None
-    return payload
+    return _decoded(envelope.payload, source), signature
 
 
 def read_signed(data: bytes, key: PublicKey, payload_type: str, kind: type[D], source: str) -> D:
@@ -135,7 +147,10 @@ def read_signed(data: bytes, key: PublicKey, payload_type: str, kind: type[D], s
         BadInput: the payload does not follow the schema.
         IntegrityError: it is not canonical JSON.
     """
-    payload = open_envelope(data, key, payload_type, source)
+    return _document(open_envelope(data, key, payload_type, source), kind, source)
+
+
+def _document(payload: bytes, kind: type[D], source: str) -> D:
     document = kind.parse_json(payload, source)
     if payload != document.canonical():
         raise IntegrityError(f"the content of {source} is not canonical JSON: fetch it again from the issuer.")
@@ -157,6 +172,31 @@ def parse_revocations(data: bytes, key: PublicKey, source: str) -> RevocationLis
     found = read_signed(data, key, REVOCATIONS, RevocationList, source)
     key.check_unexpired(found.issued_at)
     return found
+
+
+def read_manifest(folder: Path, key: PublicKey | None) -> ServedModel:
+    """The manifest of an exported model, signed by this key; without a key it is read and not verified.
+
+    The key's end is asked when it signs: a manifest has no date.
+
+    Raises:
+        BadInput: it is missing, too large, not signed, not a manifest, or signed by another key.
+        IntegrityError: it was changed.
+    """
+    data, source = read_bounded(folder / MANIFEST, MAX_ENVELOPE_BYTES, "the manifest"), f"the manifest {folder / MANIFEST}"
+    if _is_unsigned(data):
+        raise BadInput(f"{source} is not signed, as an earlier version of EraseDiff wrote it: run `erasediff migrate`, which signs it.")
+    payload = _unsealed(data, SERVED, source)[0] if key is None else open_envelope(data, key, SERVED, source)
+    return _document(payload, ServedModel, source)
+
+
+def _is_unsigned(data: bytes) -> bool:
+    """Whether this is a manifest without an envelope."""
+    try:
+        document = load_json(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "onnx" in document
 
 
 def _decoded(text: str, source: str) -> bytes:

@@ -34,7 +34,7 @@ from erasediff.records.policy import load_policy
 from erasediff.records.purging import PurgeLine, PurgeRecord, Unfinished
 from erasediff.records.requests import Approval, Clocks, Regime, RequestFacts, State
 from tests.digits import DIGITS
-from tests.exported import export_random
+from tests.exported import describe, export_random
 
 ROOT = Path(__file__).parent.parent
 QUICK = ROOT / "tests/evidence/quick"
@@ -86,6 +86,7 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
     judged = {"policy": policy.digest(), "base": base.digest(), "measurements": "5" * 64}
     verdict = VerdictRecord.read(QUICK / "verdict.json").model_copy(update={"made_from": judged, "policy_digest": policy.digest()})
     export_random(run.folder / "onnx", unet, seed=1, epoch=1, forgotten=(0,))
+    describe(run.folder / "onnx", forgotten=after.forgotten, weights_sha256=after.weights.sha256)
     onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(run.folder / "onnx" / name)) for name in ("model.onnx", "solvers.npz"))
     exported = ExportedRecord.read(QUICK / "exported.json").model_copy(
         update={

@@ -17,9 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from erasediff.evidence.keys import PRIVATE
 from erasediff.models.families.unet import build_unet
 from erasediff.models.process import NoiseSchedule, squared_cosine
 from erasediff.records.config import DenoiserConfig
+from tests.issuer import issuer
 from tests.migrated import make_empty_database, migrated
 from tests.shared import share_in, shared
 from tests.unsynced import unsynced
@@ -58,6 +60,14 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _migrated(_shared: None) -> Iterator[None]:
     with migrated(lambda: shared("mlflow.db", make_empty_database)):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signing_key(_shared: None) -> Iterator[None]:
+    """What tests export is signed by one issuer; a test about keys sets another, or none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ERASEDIFF_SIGNING_KEY", str(issuer() / PRIVATE))
         yield
 
 

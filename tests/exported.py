@@ -8,14 +8,16 @@ from pathlib import Path
 
 import torch
 
+from erasediff.evidence.signing import sign
 from erasediff.export.onnx import export_denoiser
 from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_bytes, sha256_file
 from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.records.base import Pointer
-from erasediff.records.core import ServedModel, Verdict
+from erasediff.records.core import MANIFEST, SERVED, ServedModel, Verdict
 from erasediff.serve.solver import save_table
 from tests.digits import DIGITS
+from tests.issuer import issuer_key
 from tests.shared import shared
 from tests.small_models import model_of
 
@@ -38,10 +40,10 @@ def export_random(folder: Path, unet: Callable[..., torch.nn.Module], seed: int,
 
 
 def describe(folder: Path, **changes: object) -> ServedModel:
-    """Write the manifest of the files that lie there."""
+    """Write the manifest of the files that lie there, signed by the tests' issuer."""
     onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
     fields = {"dataset": "digits", "class_names": DIGITS, "forgotten": ("8",), "epoch": 1, "solver": SOLVER, "guidance_scale": 1.0}
     good = {"onnx": onnx, "solvers": solvers, "weights_sha256": "1" * 64, "verdict": Verdict.PASS, **fields}
     model = ServedModel.model_validate(good | changes)
-    model.write(folder / "served.json")
+    (folder / MANIFEST).write_bytes(sign(model, SERVED, issuer_key()))
     return model

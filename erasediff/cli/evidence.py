@@ -60,7 +60,7 @@ def approve(
 def verify(
     certificate: Annotated[Path, typer.Argument(help="The file certificate.dsse.json.")],
     model: Annotated[Optional[Path], typer.Option("--model", help="The folder of the erased weights.")] = None,
-    onnx: Annotated[Optional[Path], typer.Option("--onnx", help="The exported graph, model.onnx.")] = None,
+    onnx: Annotated[Optional[Path], typer.Option("--onnx", help="The folder of the exported model, or its graph alone, model.onnx.")] = None,
     purge: Annotated[Optional[Path], typer.Option("--purge", help="The record of the purge, purge.json.")] = None,
     key: Annotated[Optional[Path], typer.Option("--key", envvar="ERASEDIFF_PUBLIC_KEY", help="The issuer's public key, in PEM.")] = None,
     revocations: Annotated[Optional[Path], typer.Option("--revocations", help="The issuer's signed list of revocations.")] = None,
@@ -86,6 +86,8 @@ def verify(
     print(f"verified: {', '.join(verified.checks_passed)}")
     if missing := [name for name, path in (("--model", model), ("--onnx", onnx)) if path is None]:
         print(f"not verified: {' and '.join(missing)} not given")
+    if onnx is not None and not onnx.is_dir():
+        print("not verified: the manifest and the solver tables, for --onnx is the graph alone")
     print(f"attacks not carried out: {', '.join(row.threat for row in predicate.coverage if not row.executed) or 'none'}")
     return ExitCode.OK
 

@@ -219,7 +219,7 @@ def migrate(
     classes: ClassesOption = None,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
-    """Put the names of classes for the positions that an earlier version wrote into rules, registered models, attempts and the ledger."""
+    """Put the names of classes for the positions that an earlier version wrote, and sign manifests that the signing key did not sign."""
     from erasediff.attempts.workdir import Workdir
     from erasediff.cli.inputs import read_classes, read_config
     from erasediff.data.datasets import load_dataset
@@ -236,6 +236,7 @@ def migrate(
         namings.append(Naming(one.dataset.name, one.model_name, names, digest))
     done = put_names(Workdir.open(workdir), namings, by, _now())
     print(f"named: {done.requests} requests, {done.versions} registered versions, {done.attempts} attempts, and the serving rules")
+    print(f"signed: {done.signed} manifests")
     return ExitCode.OK
 
 

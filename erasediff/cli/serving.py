@@ -14,13 +14,15 @@ from erasediff.errors import ExitCode
 @app.command(rich_help_panel=Group.SERVING)
 def serve(
     model: Annotated[str, typer.Option("--model", help="The folder of an exported model that passed, or s3://BUCKET/PREFIX.")],
+    key: Annotated[
+        Optional[Path],
+        typer.Option("--key", envvar="ERASEDIFF_PUBLIC_KEY", help="The issuer's public key, in PEM: verifies the model and the revocations."),
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Serve without a key what nothing verifies.")] = False,
     rules: Annotated[Optional[Path], typer.Option("--rules", help="Serving rules (YAML); reloaded when the file changes.")] = None,
     revocations: Annotated[
         Optional[Path],
         typer.Option("--revocations", envvar="ERASEDIFF_REVOCATIONS", help="The signed list of revocations; reloaded likewise."),
-    ] = None,
-    revocation_key: Annotated[
-        Optional[Path], typer.Option("--revocation-key", envvar="ERASEDIFF_REVOCATION_KEY", help="The issuer's public key, in PEM.")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "0.0.0.0",  # noqa: S104 - a pod is asked from outside
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 picks a free one.")] = 8080,
@@ -39,5 +41,5 @@ def serve(
 
     capacity = Capacity(max_batch, max_waiting, deadline)
     where = Address(host, port)
-    serve_forever(Options(model, rules, revocations, revocation_key, where, ui, max_images, max_guidance, capacity, threads, provider))
+    serve_forever(Options(model, key, insecure, rules, revocations, where, ui, max_images, max_guidance, capacity, threads, provider))
     return ExitCode.OK

@@ -5,11 +5,11 @@ This module imports nothing that trains, evaluates or serves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, open_envelope, read_public_key, read_revocations, read_signed
+from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, open_envelope, read_manifest, read_public_key, read_revocations, read_signed
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded, sha256_bytes, sha256_file, sha256_folder
 from erasediff.records.base import MAX_DOCUMENT_BYTES
@@ -24,7 +24,10 @@ NO_PUBLIC_KEY = "no public key is given: use --key signing-key.pub, from the iss
 
 @dataclass(frozen=True)
 class CertificateFiles:
-    """A certificate and the files to verify with it. The signatures are model-signing's; ``timestamp`` is an RFC 3161 token."""
+    """A certificate and the files to verify with it.
+
+    ``onnx`` is the folder of the exported model, or the graph alone. The signatures are model-signing's; ``timestamp`` is an RFC 3161 token.
+    """
 
     certificate: Path
     key: Path | None
@@ -53,24 +56,25 @@ def verify(presented: CertificateFiles) -> VerifiedCertificate:
         BadInput: something is missing, does not follow its schema, was revoked, or does not certify a passing model.
         IntegrityError: something differs from what was certified.
     """
-    if presented.key is None:
+    pinned = presented.key
+    if pinned is None:
         raise BadInput(NO_PUBLIC_KEY)
-    key = read_public_key(presented.key)
+    key = read_public_key(pinned)
     statement = read_certificate(presented.certificate, key)
     held = ["signature"]
     if presented.model is not None:
         _check_model(presented.model, statement)
         held.append("weights folder")
     if presented.onnx is not None:
-        _check_onnx(presented.onnx, statement)
-        held.append("ONNX graph")
+        graph, names = _check_exported(presented.onnx, key, statement)
+        presented, held = replace(presented, onnx=graph), [*held, *names]
     if presented.purge is not None:
         _check_purge(presented.purge, statement)
         held.append("purge ledger")
     if presented.revocations is not None:
         number = _check_revocations(presented.revocations, key, statement)
         held.append(f"revocation list {number}")
-    held += _check_signatures(presented, presented.key)
+    held += _check_signatures(presented, pinned)
     held += _check_timestamp(presented, key, statement)
     return VerifiedCertificate(statement, tuple(held))
 
@@ -114,14 +118,32 @@ def _check_model(folder: Path, statement: Statement) -> None:
         raise IntegrityError(f"the model in {folder} is not the certified one: a file differs, is missing, or was added.")
 
 
-def _check_onnx(path: Path, statement: Statement) -> None:
+def _check_exported(path: Path, key: PublicKey, statement: Statement) -> tuple[Path, list[str]]:
+    """Check a folder with its manifest, or the graph alone; returns the graph's path and what was checked."""
+    if path.is_dir():
+        return _check_served(path, key, statement)
     if not path.is_file():
-        raise BadInput(f"--onnx {path} is not a file: give the exported graph, model.onnx.")
+        raise BadInput(f"--onnx {path} does not exist: give the folder of the exported model, or its graph, model.onnx.")
     if sha256_file(path) != statement.digest_of("ONNX graph"):
         raise IntegrityError(f"the graph {path} is not the certified one: fetch it again from the issuer.")
     weights, data = statement.digest_of("ONNX weights"), path.with_name(f"{path.name}{DATA_SUFFIX}")
     if weights is not None and (not data.is_file() or sha256_file(data) != weights):
         raise IntegrityError(f"{data}, which holds the weights of the graph, is not the certified one: fetch it again from the issuer.")
+    return path, ["ONNX graph"]
+
+
+def _check_served(folder: Path, key: PublicKey, statement: Statement) -> tuple[Path, list[str]]:
+    """Check the manifest by its signature, what it says by the certificate, and the files by what it says."""
+    served = read_manifest(folder, key)
+    said = (served.onnx.sha256, served.solvers.sha256, served.weights_sha256, served.epoch, served.verdict)
+    certified = [statement.digest_of(name) for name in ("ONNX graph", "solver tables", "weights")]
+    if said != (*certified, statement.predicate.scope.epoch, Verdict.PASS):
+        raise IntegrityError(f"the manifest in {folder} is not of the certified model: fetch the folder again from the issuer.")
+    for pointer in served.files:
+        path = folder / Path(pointer.uri).name
+        if not path.is_file() or sha256_file(path) != pointer.sha256:
+            raise IntegrityError(f"{path} is not the file that the signed manifest names: fetch it again from the issuer.")
+    return folder / Path(served.onnx.uri).name, ["manifest", "ONNX graph", "solver tables", *(("decoder",) if served.decoder else ())]
 
 
 def _check_purge(path: Path, statement: Statement) -> None:

@@ -272,7 +272,9 @@ def verdict_in(record: Record) -> Verdict:
 
 
 MANIFEST = "served.json"
-"""The file name of a :class:`ServedModel`; a folder without it is not a model."""
+"""The file of a signed :class:`ServedModel`; a folder without it is not a model."""
+SERVED = "application/vnd.erasediff.served+json"
+"""The type of its payload."""
 
 
 class Servable(Record):
@@ -289,7 +291,7 @@ class Servable(Record):
 
 
 class ServedModel(ClassRecord, ExportedFiles, Servable):
-    """``served.json``: the manifest of an exported graph that passed; all that a server needs to know.
+    """The payload of ``served.json``, the manifest of an exported graph that passed; all that a server needs to know.
 
     ``solver`` and ``guidance_scale`` are those that were measured. ``null_row`` says whether the model can be asked for no class: guidance takes it.
     """

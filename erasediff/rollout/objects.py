@@ -15,6 +15,8 @@ Track = Literal["stable", "canary"]
 
 PORT = 8080
 RULES_MOUNT = "/etc/erasediff"
+ISSUER_CONFIG_MAP, ISSUER_MOUNT, ISSUER_KEY = "erasediff-issuer", "/etc/erasediff-issuer", "signing-key.pub"
+"""What holds the issuer's public key, which the operator puts there; the pipeline's Role cannot change it."""
 _COMPONENT = "serving"
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 _USER = 65532  # an arbitrary number: Kubernetes requires one, and an image may name its user by a word
@@ -94,20 +96,26 @@ def pod(settings: RollOutSettings, candidate: Candidate) -> Object:
         "volumes": [
             {"name": "tmp", "emptyDir": {}},
             {"name": "rules", "configMap": {"name": CONFIG_MAP_NAME, "items": [{"key": KEY, "path": KEY}]}},
+            {"name": "issuer", "configMap": {"name": ISSUER_CONFIG_MAP}},
             *_claim(settings),
         ],
     }
 
 
 def _container(settings: RollOutSettings, candidate: Candidate) -> Object:
-    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "rules", "mountPath": RULES_MOUNT, "readOnly": True}]  # noqa: S108
+    key = f"{ISSUER_MOUNT}/{ISSUER_KEY}"
+    mounts: list[dict[str, Any]] = [
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        {"name": "rules", "mountPath": RULES_MOUNT, "readOnly": True},
+        {"name": "issuer", "mountPath": ISSUER_MOUNT, "readOnly": True},
+    ]
     if _claim(settings):
         mounts.append({"name": "models", "mountPath": settings.claim_mount, "readOnly": True})
     return {
         "name": "serve",
         "image": settings.image,
         "imagePullPolicy": settings.pull_policy,
-        "command": ["erasediff", "serve", "--model", candidate.uri, "--rules", f"{RULES_MOUNT}/{KEY}", "--port", str(PORT)],
+        "command": ["erasediff", "serve", "--model", candidate.uri, "--key", key, "--rules", f"{RULES_MOUNT}/{KEY}", "--port", str(PORT)],
         "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - the only folder that can be written
         "envFrom": [
             {"configMapRef": {"name": settings.environment_config_map, "optional": True}},

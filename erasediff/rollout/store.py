@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from erasediff.envelopes import read_manifest
 from erasediff.errors import BadInput, IntegrityError, Outage, Unreachable
 from erasediff.files import publish_folder, sha256_file
 from erasediff.records.core import MANIFEST, ServedModel
@@ -27,14 +28,15 @@ class Exported:
 
     @classmethod
     def read(cls, folder: Path) -> Exported:
-        """Read the manifest.
+        """Read the manifest. It is not verified here, where the issuer's public key is not pinned: the servers do that before they are ready.
 
         Raises:
-            BadInput: the folder holds no exported model that passed.
+            BadInput: the folder holds no exported model that passed, or its manifest is not signed.
+            IntegrityError: the manifest was changed.
         """
         if not (folder / MANIFEST).is_file():
             raise BadInput(f"{folder} holds no {MANIFEST}: only an exported graph that passed is rolled out.")
-        return cls(folder, ServedModel.read(folder / MANIFEST))
+        return cls(folder, read_manifest(folder, None))
 
     @property
     def digests(self) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from erasediff.envelopes import PublicKey, read_manifest
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_file
-from erasediff.records.base import MAX_DOCUMENT_BYTES
 from erasediff.records.core import MANIFEST, Servable, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import SolverTable, load_table
@@ -23,19 +23,16 @@ class Admitted:
     table: SolverTable
 
 
-def admit(folder: Path, rules: ServingRules) -> Admitted:
-    """Check the folder of an exported model.
+def admit(folder: Path, rules: ServingRules, key: PublicKey | None) -> Admitted:
+    """Check the folder of an exported model: the signature of its manifest first, where there is a key.
 
     Raises:
-        BadInput: it is not an exported model, did not pass, has too low an epoch, or was revoked.
-        IntegrityError: the graph or the table is not the measured one.
+        BadInput: it is not an exported model, its manifest is not signed by the key, it did not pass, has too low an epoch, or was revoked.
+        IntegrityError: the manifest was changed, or the graph or the table is not the measured one.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
+    if not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder} holds no {MANIFEST}: give the folder `onnx` of a run that passed, or a registered version.")
-    if path.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise BadInput(f"{path} is too large for a manifest: give the folder `onnx` of a run that passed.")
-    model = ServedModel.parse_json(path.read_bytes(), str(path))
+    model = read_manifest(folder, key)
     check_servable(model, rules)
     for pointer in model.files:
         file = folder / Path(pointer.uri).name

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from erasediff.envelopes import PublicKey, read_manifest
 from erasediff.errors import BadInput, Unreachable
 from erasediff.files import explain_disk_errors, temporary_folder
-from erasediff.records.core import MANIFEST, ServedModel
+from erasediff.records.core import MANIFEST
 from erasediff.s3 import code, s3_client
 
 MAX_BYTES = 16 << 30
@@ -18,17 +19,21 @@ _PREFIX = "erasediff-model-"
 
 
 @contextlib.contextmanager
-def fetch_model(model: str) -> Iterator[Path]:
+def fetch_model(model: str, key: PublicKey | None) -> Iterator[Path]:
     """Yield the folder of a model at a local path or ``s3://BUCKET/PREFIX``; a download is deleted after the block.
 
+    Args:
+        model: the path or the address.
+        key: the key of its manifest, which says what is downloaded; without one the manifest is not verified.
+
     Raises:
-        BadInput: there is no such folder or object, or another kind of address; or the disk is full.
+        BadInput: there is no such folder or object, or another kind of address; the manifest is not signed by the key; or the disk is full.
         Unreachable: the store does not answer or refuses.
     """
     if model.startswith("s3://"):
         # Folders of killed servers are removed first, or each restart of a pod would add a model to its disk.
         with temporary_folder(Path(tempfile.gettempdir()), _PREFIX) as folder:
-            _from_s3(model, folder)
+            _from_s3(model, folder, key)
             yield folder
         return
     if "://" in model or model.startswith("models:"):
@@ -38,7 +43,7 @@ def fetch_model(model: str) -> Iterator[Path]:
     yield Path(model)
 
 
-def _from_s3(uri: str, folder: Path) -> None:
+def _from_s3(uri: str, folder: Path, key: PublicKey | None) -> None:
     """Fetch only the files that the manifest names."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -46,7 +51,7 @@ def _from_s3(uri: str, folder: Path) -> None:
     try:
         client = s3_client()
         _object(client, bucket, f"{prefix.rstrip('/')}/{MANIFEST}", folder / MANIFEST)
-        model = ServedModel.read(folder / MANIFEST)
+        model = read_manifest(folder, key)
         for pointer in model.files:
             name = Path(pointer.uri).name
             _object(client, bucket, f"{prefix.rstrip('/')}/{name}", folder / name)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, parse_revocations, read_public_key
+from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, parse_revocations
 from erasediff.errors import BadInput, EraseDiffError
 from erasediff.files import read_bounded
 from erasediff.records.envelopes import RevocationList
 from erasediff.records.serving import ServingRules
 
 log = logging.getLogger("erasediff.serve")
-NO_KEY = "a revocation list needs the issuer's key: set --revocation-key to its signing-key.pub."
+NO_KEY = "a list of revocations is verified with the issuer's key: set --key to its signing-key.pub."
 
 
 class RulesSource(Protocol):
@@ -114,14 +114,14 @@ class RulesAndRevocations:
         )
 
 
-def open_revocations(path: Path | None, key: Path | None) -> RevocationsFile | None:
+def open_revocations(path: Path | None, key: PublicKey | None) -> RevocationsFile | None:
     """The configured file, if any.
 
     Raises:
-        BadInput: the key is missing or not valid.
+        BadInput: there is no key.
     """
     if path is None:
         return None
     if key is None:
         raise BadInput(NO_KEY)
-    return RevocationsFile(path, read_public_key(key))
+    return RevocationsFile(path, key)

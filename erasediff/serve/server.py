@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from erasediff.envelopes import PublicKey, read_public_key
 from erasediff.errors import BadInput
 from erasediff.serve.admission import admit
 from erasediff.serve.batches import Batcher, Capacity
@@ -18,6 +20,12 @@ from erasediff.serve.request import Limits
 from erasediff.serve.revocations import RulesAndRevocations, open_revocations
 from erasediff.serve.rules import RulesFile
 
+log = logging.getLogger("erasediff.serve")
+NO_KEY = (
+    "no public key is given, so nothing shows that this model passed: set --key to the issuer's signing-key.pub, "
+    "or --insecure to serve what is not verified."
+)
+NOT_VERIFIED = "--insecure: nothing verifies that this model passed the gate, nor that it is the one that did"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 DRAIN_SECONDS = 60
 """After SIGTERM, accepted requests are answered within this time."""
@@ -33,12 +41,13 @@ class Address:
 
 @dataclass(frozen=True)
 class Options:
-    """The server's options."""
+    """The server's options. ``key`` is the issuer's; ``insecure`` says that there is none."""
 
     model: str
+    key: Path | None
+    insecure: bool
     rules: Path | None
     revocations: Path | None
-    revocation_key: Path | None
     address: Address
     ui: bool
     max_images: int
@@ -52,8 +61,8 @@ def serve_forever(options: Options) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        BadInput: the model may not be served, an option is wrong, or the port is taken.
-        IntegrityError: the graph or the table is not the measured one.
+        BadInput: the model may not be served, an option is wrong or missing, or the port is taken.
+        IntegrityError: the manifest was changed, or the graph or the table is not the measured one.
     """
     if options.provider not in PROVIDERS:
         raise BadInput(f"--provider {options.provider} is not known: choose one of {', '.join(PROVIDERS)}.")
@@ -67,12 +76,15 @@ def serve_forever(options: Options) -> None:
         raise BadInput(
             f"{error.name} is not installed here: use the serving image, or an environment from requirements-serve.lock (docs/serving.md)."
         ) from None
-    rules, revocations = RulesFile(options.rules), open_revocations(options.revocations, options.revocation_key)
+    key = _pinned_key(options)
+    rules, revocations = RulesFile(options.rules), open_revocations(options.revocations, key)
     in_force = rules if revocations is None else RulesAndRevocations(rules, revocations)
     # With a list that does not verify, the server starts but is not ready; the list is reloaded when it changes.
     verified = revocations is None or revocations.state().good
-    with fetch_model(options.model) as folder:
-        admitted = admit(folder, in_force.now() if verified else rules.now())
+    if key is None:
+        log.warning(NOT_VERIFIED)
+    with fetch_model(options.model, key) as folder:
+        admitted = admit(folder, in_force.now() if verified else rules.now(), key)
         how = PROVIDERS[options.provider], options.threads
         graph = OnnxGraph(admitted.graph, *how)
         decoder = None if admitted.decoder is None else OnnxDecoder(admitted.decoder, *how)
@@ -95,6 +107,21 @@ def serve_forever(options: Options) -> None:
         print(f"serving {model.dataset} of erasure epoch {model.epoch}, graph {model.onnx.sha256[:12]}, at http://{host}:{port}", flush=True)
         server.run(sockets=[listener])
         batcher.drain()
+
+
+def _pinned_key(options: Options) -> PublicKey | None:
+    """The issuer's public key; ``None`` only where it was asked for.
+
+    Raises:
+        BadInput: neither a key nor --insecure is given, or both are; or the key is not valid.
+    """
+    if options.key is not None:
+        if options.insecure:
+            raise BadInput("--insecure and a key (--key or ERASEDIFF_PUBLIC_KEY) contradict each other: leave one of them out.")
+        return read_public_key(options.key)
+    if not options.insecure:
+        raise BadInput(NO_KEY)
+    return None
 
 
 def listening(address: Address) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from erasediff import __version__
 from erasediff.attempts.attempt import Attempt
@@ -14,11 +15,13 @@ from erasediff.data.split import partition, split_dataset
 from erasediff.data.twins import split_apart
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
+from erasediff.evidence.keys import check_can_sign
 from erasediff.records.config import RunConfig
 from erasediff.records.core import BaseRecord, ErasureRequest, PlanRecord, PromotionRecord
 from erasediff.records.names import shown_names
 from erasediff.records.policy import GatePolicy
 from erasediff.records.positions import PositionedRequest, positioned_requests, told
+from erasediff.records.settings import SigningSettings
 from erasediff.tracking import CHAMPION, Tracking
 
 
@@ -38,7 +41,7 @@ def check_prerequisites(
         The attempt at the first request; its plan names the others.
 
     Raises:
-        BadInput: the dataset, a class, the registry or the remote cannot be used.
+        BadInput: no key can sign what is exported, or the dataset, a class, the registry or the remote cannot be used.
     """
     dataset = load_dataset(config.dataset)
     if dataset.name != requests[0].dataset:
@@ -47,6 +50,7 @@ def check_prerequisites(
         raise BadInput("a run that erases several classes cannot be named: leave --run out.")
     if policy.tier == 2 and policy.attacks.retrain and config.base_training is None:
         raise BadInput("tier 2 needs a model that is trained without the class, and the config has no base_training: set attacks.retrain to false.")
+    check_can_sign(SigningSettings.load(), datetime.now(UTC))
     tracking = Tracking(workdir.root)
     version = tracking.alias(config.model_name, CHAMPION)
     if (run := _unfinished(workdir, requests, config, policy, name, version)) is not None:

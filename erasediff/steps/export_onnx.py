@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from erasediff.attempts.attempt import Attempt
@@ -15,16 +16,18 @@ from erasediff.evaluate.detectors import Watch
 from erasediff.evaluate.gate import run_export_gate
 from erasediff.evaluate.measure import watch_for
 from erasediff.evaluate.real import real_images
+from erasediff.evidence.signing import load_signing_key, sign
 from erasediff.export.external import data_file
 from erasediff.export.onnx import OnnxDenoiser, export_decoder, export_denoiser, measure_parity, quantise
 from erasediff.export.served import Served
 from erasediff.export.solvers import solver_name, solver_table
-from erasediff.files import atomic_path, sha256_file
+from erasediff.files import atomic_path, sha256_file, write_atomic
 from erasediff.models.folder import load_model
 from erasediff.progress import progress
 from erasediff.records.attacks import Detections
 from erasediff.records.base import Pointer
-from erasediff.records.core import MANIFEST, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
+from erasediff.records.core import MANIFEST, SERVED, ErasedRecord, ExportedRecord, ServedModel, Verdict, VerdictRecord
+from erasediff.records.settings import SigningSettings
 from erasediff.serve.graph import OnnxDecoder, OnnxGraph
 from erasediff.serve.solver import save_table
 from erasediff.steps.gate import log_checks
@@ -36,14 +39,16 @@ ONNX, SOLVERS, DECODER = "onnx/model.onnx", "onnx/solvers.npz", "onnx/vae_decode
 def export_onnx(attempt: Attempt) -> ExportedRecord:
     """Export the erased model with its solver's table, and measure both: F8 samples with the server's own code.
 
-    A batch has one graph, made in its lead attempt; each attempt measures it for its own class.
+    A batch has one graph, made in its lead attempt; each attempt measures it for its own class, and signs a manifest of its own.
 
     Raises:
-        BadInput: an earlier step is missing, or the gate did not say PASS.
+        BadInput: an earlier step is missing, the gate did not say PASS, or there is no signing key.
+        Unreachable: the token or the service that holds the key does not answer.
     """
     erased, verdict = attempt.need(ErasedRecord), attempt.need(VerdictRecord)
     if verdict.verdict is not Verdict.PASS:
         raise BadInput(f"the gate's verdict on run {attempt.name} is {verdict.verdict}: only a model that passed is exported.")
+    key = load_signing_key(SigningSettings.load(), datetime.now(UTC))
     config, policy, label = attempt.config(), attempt.policy().for_attempt(verdict.attempt), attempt.plan().position
     model = load_model(attempt.workdir.models, erased.model)
     path, solvers, decoder = attempt.folder / ONNX, attempt.folder / SOLVERS, attempt.folder / DECODER
@@ -82,7 +87,8 @@ def export_onnx(attempt: Attempt) -> ExportedRecord:
     )
     _remove_others(path.parent, record)
     if record.verdict is Verdict.PASS:
-        _served_model(erased, record, config.sampler.guidance_scale, model.null_row is not None).write(path.parent / MANIFEST)
+        manifest = _served_model(erased, record, config.sampler.guidance_scale, model.null_row is not None)
+        write_atomic(path.parent / MANIFEST, sign(manifest, SERVED, key))
     return record
 
 

@@ -1,4 +1,4 @@
-"""Name the classes in what an earlier version of EraseDiff wrote by positions: rules, registered models, attempts and the ledger.
+"""Name the classes in what an earlier version of EraseDiff wrote by positions: rules, registered models, attempts and the ledger. Sign manifests.
 
 Attempts of before are converted so far that later purges read them; they are not continued. Certificates stay as they are. Each part is left alone
 where it has names already, so a migration that was killed is run again.
@@ -20,15 +20,17 @@ from erasediff.errors import BadInput
 from erasediff.evidence.database import FILE
 from erasediff.evidence.naming import Lists, check_ledger, name_ledger, name_of
 from erasediff.evidence.purge.survey import ONNX_ARTIFACTS, REQUEST_TAG
+from erasediff.evidence.signing import load_signing_key
 from erasediff.files import sha256_bytes, write_atomic
 from erasediff.records.base import canonical_json, load_json
 from erasediff.records.core import MANIFEST, ErasureRequest, ModelRecord, ServedModel
 from erasediff.records.former import FormerErasure, FormerModel
 from erasediff.records.positions import PositionedRequest
 from erasediff.records.serving import parse_rules
-from erasediff.records.settings import LedgerSettings, RollOutSettings
+from erasediff.records.settings import LedgerSettings, RollOutSettings, SigningSettings
 from erasediff.retries import retried
 from erasediff.rollout.rules import ClusterRules, name_positions
+from erasediff.steps.sign_manifests import has_manifest, manifests, sign_manifests
 from erasediff.tracking import MODEL_TAG, Tracking, model_tags
 
 
@@ -47,20 +49,23 @@ class Naming:
 
 @dataclass(frozen=True)
 class Migrated:
-    """How many of each have names now."""
+    """How many of each have names now, and how many manifests were signed."""
 
     versions: int
     attempts: int
     requests: int
+    signed: int
 
 
 def migrate(workdir: Workdir, namings: Sequence[Naming], by: str, now: datetime) -> Migrated:
-    """Put names for positions everywhere, after checking that each has one; the ledger comes last.
+    """Put names for positions everywhere, after checking that each has one, and sign manifests; the ledger comes last.
 
     Raises:
-        BadInput: a position has no name, a dataset is no longer the one that a model was trained on, or a request has to be finished first.
-        IntegrityError: the ledger does not verify.
+        BadInput: there is no signing key, a position has no name, a dataset is no longer the one that a model was trained on, or a request has to be
+            finished first.
+        IntegrityError: the ledger does not verify, or a manifest does not say what was recorded of its model.
     """
+    key = load_signing_key(SigningSettings.load(), now)
     lists = {naming.dataset: naming.class_names for naming in namings}
     tracking, settings = Tracking(workdir.root), LedgerSettings.load()
     where = settings.where(workdir.root)
@@ -79,7 +84,8 @@ def migrate(workdir: Workdir, namings: Sequence[Naming], by: str, now: datetime)
     if attempts:
         workdir.current.unlink(missing_ok=True)
         workdir.batch_file.unlink(missing_ok=True)
-    return Migrated(len(versions), len(attempts), name_ledger(where, lists, by, now) if has_ledger else 0)
+    signed = sign_manifests(manifests(workdir, tracking, [naming.model_name for naming in namings]), key)
+    return Migrated(len(versions), len(attempts), name_ledger(where, lists, by, now) if has_ledger else 0, signed)
 
 
 def _check_same_dataset(workdir: Workdir, tracking: Tracking, naming: Naming) -> None:
@@ -155,7 +161,7 @@ def _name_version(tracking: Tracking, former: FormerVersion) -> None:
 
 def _name_manifest(tracking: Tracking, version: Any, class_names: Sequence[str], source: str) -> None:
     """Name the classes in the manifest of a version's exported graph, if it has one."""
-    if "erasediff.onnx_sha256" not in version.tags or not tracking.has_artifact(version.run_id, ONNX_ARTIFACTS, MANIFEST):
+    if not has_manifest(tracking, version):
         return
     with tempfile.TemporaryDirectory(prefix="erasediff-manifest-") as folder:
         path = tracking.download(f"{tracking.artifacts_of(version, ONNX_ARTIFACTS)}/{MANIFEST}", Path(folder))

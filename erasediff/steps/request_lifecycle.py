@@ -71,27 +71,14 @@ def unreported_requests(workdir: Workdir, dataset: str) -> tuple[ErasureRequest,
 
 
 def take_requests(attempt: Attempt) -> None:
-    """Take all requests for this attempt's class that are not held: waiting ones, and those that an earlier attempt left unfulfilled.
-
-    Raises:
-        BadInput: no signing key is set for their certificate, or it has expired.
-    """
+    """Take all requests for this attempt's class that are not held: waiting ones, and those that an earlier attempt left unfulfilled."""
     ledger = open_ledger(attempt.workdir)
     if ledger is None:
         return
     waiting = [facts for facts in class_requests(ledger, TO_ERASE | UNDER_WAY) if facts.erasure == attempt.plan().request and not facts.held]
-    if waiting:
-        _check_can_certify(waiting[0])
     for facts in waiting:
         with contextlib.suppress(Conflict):  # another run was first
             _take_one(ledger, facts, attempt)
-
-
-def _check_can_certify(facts: RequestFacts) -> None:
-    try:
-        check_can_sign(SigningSettings.load(), _now())
-    except BadInput as error:
-        raise BadInput(f"request {facts.id} is owed a certificate, and {error}") from None
 
 
 def _take_one(ledger: Ledger, facts: RequestFacts, attempt: Attempt) -> None:
@@ -152,7 +139,10 @@ def check_approved(attempt: Attempt) -> None:
     """
     approvers = LedgerSettings.load().approvers
     for ledger, facts in _answering(attempt, State.GATED, State.APPROVED):
-        _check_can_certify(facts)
+        try:
+            check_can_sign(SigningSettings.load(), _now())
+        except BadInput as error:
+            raise BadInput(f"request {facts.id} is owed a certificate, and {error}") from None
         if len(facts.approvals) < ledger.terms.approvals:
             raise AwaitingApproval(
                 f"request {facts.id} needs {ledger.terms.approvals} approvals and has {len(facts.approvals)}: "

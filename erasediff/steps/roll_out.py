@@ -6,7 +6,7 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import batch_of, lead_of
 from erasediff.cluster.api import Cluster
 from erasediff.errors import BadInput, IntegrityError, RolledBack
-from erasediff.records.core import ExportedRecord, RegisteredRecord, RollOutRecord
+from erasediff.records.core import MANIFEST, ExportedRecord, RegisteredRecord, RollOutRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.retries import retried
 from erasediff.rollout.backend import Candidate
@@ -28,16 +28,18 @@ def roll_out(attempt: Attempt, address: Address | None = None) -> RollOutRecord:
     for one in batch_of(attempt):
         check_approved(one)
     made_from = {"registered": registered.digest(), "settings": settings.digest()}
-    present = attempt.find(RollOutRecord)
-    if present is not None and present.made_from == made_from and present.outcome != "rolled back":
-        return present
     record = RollOutRecord(made_from=made_from, backend=settings.backend, uri="", onnx_sha256=registered.onnx_sha256, revision="", outcome="none")
     if settings.backend == "none":
         return _write(attempt, record.model_copy(update={"reason": "no roll-out is configured"}))
+    exported = Exported.read((attempt.folder / attempt.need(ExportedRecord).onnx.uri).parent)
+    made_from |= {"manifest": exported.digests[MANIFEST]}  # a manifest that was signed again is published again
+    record = record.model_copy(update={"made_from": made_from})
+    present = attempt.find(RollOutRecord)
+    if present is not None and present.made_from == made_from and present.outcome != "rolled back":
+        return present
     if lead_of(attempt) != attempt:
         return _write(attempt, lead_of(attempt).need(RollOutRecord).model_copy(update={"made_from": made_from}))
     attempt.path(RollOutRecord).unlink(missing_ok=True)  # the old record is no longer true
-    exported = Exported.read((attempt.folder / attempt.need(ExportedRecord).onnx.uri).parent)
     if exported.model.onnx.sha256 != registered.onnx_sha256:
         raise IntegrityError(f"{exported.folder} does not hold the graph that was registered: run `erasediff register` again.")
 

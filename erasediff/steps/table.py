@@ -101,6 +101,7 @@ _SIGNER = SigningSettings.variables()  # lets steps without the key check that o
 _RELEASE = (*ENVIRONMENT, *LedgerSettings.variables(), *_ROLL_OUT, *_SIGNER)
 _TRACKING_TOKEN = ("MLFLOW_TRACKING_TOKEN",)
 _LEDGER = ("ERASEDIFF_LEDGER",)  # the address may hold a password
+_PASSPHRASE = ("ERASEDIFF_SIGNING_PASSPHRASE",)  # of the key, or the token's PIN
 _STORES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *_TRACKING_TOKEN)
 
 
@@ -120,7 +121,7 @@ class Step:
         size: its resources.
         credentials: variables from the namespace's Secret.
         settings: variables from the namespace's ConfigMap.
-        mounts_signing_key: whether the signing key is mounted; no other step has it.
+        mounts_signing_key: whether the signing key is mounted, for a step that signs; no other step has it.
         mounts_approver_keys: whether the approvers' public keys are mounted.
         scratch_files: files in the attempt's folder that are deleted once its record exists.
         distributed: whether a profile may run it as a TrainJob on several nodes.
@@ -235,12 +236,14 @@ STEPS: tuple[Step, ...] = (
     Step(
         "export_onnx",
         "Export to ONNX",
-        "Export the erased model to ONNX and gate the graph: PASS (0), FAIL (10), INCONCLUSIVE (11).",
+        "Export the erased model to ONNX, gate the graph and sign its manifest: PASS (0), FAIL (10), INCONCLUSIVE (11).",
         role=Role.DECIDES,
         makes=core.ExportedRecord,
         inputs=(core.ErasedRecord, core.VerdictRecord),
         size=MEDIUM,
-        credentials=_LEDGER,
+        credentials=(*_LEDGER, *_PASSPHRASE),
+        settings=(*ENVIRONMENT, *_SIGNER),
+        mounts_signing_key=True,
         sent_back={core.Verdict.FAIL: Reason.NOT_EXPORTED, core.Verdict.INCONCLUSIVE: Reason.NOT_EXPORTED},
     ),
     Step(
@@ -278,7 +281,7 @@ STEPS: tuple[Step, ...] = (
         "Issue the signed certificate; it is provisional until the purge is complete, then final.",
         role=Role.ANSWERS,
         makes=CertificateRecord,
-        credentials=(*_LEDGER, "ERASEDIFF_SIGNING_PASSPHRASE"),
+        credentials=(*_LEDGER, *_PASSPHRASE),
         settings=(*_OF_EVERY_STEP, *_SIGNER, *_ROLL_OUT),
         mounts_signing_key=True,
         again_after="purge",

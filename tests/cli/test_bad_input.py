@@ -231,6 +231,13 @@ def test_workdir_that_is_a_file(refused, tmp_path):
     assert "not a folder" in refused("run", "--forget-label", 0, "--workdir", tmp_path / "work")
 
 
+def test_run_without_a_signing_key(refused, tmp_path, monkeypatch):
+    """Found before anything is trained, though it is the exported model that is signed."""
+    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
+    assert "erasediff keys new" in refused("check-prerequisites", "--forget-label", 0, "--workdir", tmp_path / "work")
+    assert not list((tmp_path / "work").glob("runs/*"))
+
+
 def test_step_without_an_attempt(refused, tmp_path):
     for step in ("version-forget-set", "erase", "evaluate", "gate", "export-onnx", "register", "roll-out", "promote", "record-outcome"):
         assert "check-prerequisites" in refused(step, "--workdir", tmp_path / "work")

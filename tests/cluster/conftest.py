@@ -24,7 +24,7 @@ from erasediff.cluster.api import CONFIG_MAP, DEPLOYMENT, POD, Cluster, Kind, Ob
 from erasediff.cluster.deadline import Deadline
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate
-from erasediff.rollout.objects import PORT, selector
+from erasediff.rollout.objects import ISSUER_CONFIG_MAP, ISSUER_KEY, PORT, selector
 from erasediff.rollout.run import RollOut
 from erasediff.rollout.store import Exported, store_for
 from erasediff.serve.admission import check_servable
@@ -32,6 +32,7 @@ from tests.cluster.crds import without_empty_defaults
 from tests.cluster.tier import HOW, missing, tool
 from tests.exported import export_random
 from tests.images.building import build
+from tests.issuer import issuer_public
 from tests.kubeflow.crd import FOLDER
 
 ROOT = Path(__file__).parent.parent.parent
@@ -246,11 +247,12 @@ def namespace(kubeconfig: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def place(namespace: Cluster, serve_image: str, tmp_path: Path) -> Iterator[Place]:
-    """A namespace with a service account and a claim over a folder of this machine."""
+    """A namespace with a service account, the issuer's public key, and a claim over a folder of this machine."""
     folder = tmp_path / "claim"
     folder.mkdir(mode=0o755)
     with claim_over(namespace, "models", folder):
         namespace.create(Kind("v1", "ServiceAccount"), {"metadata": {"name": "erasediff-serving"}})
+        namespace.create(CONFIG_MAP, {"metadata": {"name": ISSUER_CONFIG_MAP}, "data": {ISSUER_KEY: issuer_public().read_text()}})
         yield Place(
             namespace,
             RollOutSettings(

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
+from erasediff.evidence.keys import PRIVATE
 from tests.e2e import warm
 from tests.e2e.numbers import QUICK
+from tests.issuer import issuer
 from tests.mlflow_server import mlflow_server
 from tests.shared import shared
 
@@ -85,8 +87,9 @@ def services(mlflow):
 
 
 def clean(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a command inherits: nothing that points it anywhere, but what it is given."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))} | dict(environment or {})
+    """What a command inherits: nothing that points it anywhere, but the key of the tests' issuer and what it is given."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
+    return kept | {"ERASEDIFF_SIGNING_KEY": str(issuer() / PRIVATE)} | dict(environment or {})
 
 
 def log_of(workdir: Path) -> str:

@@ -10,13 +10,14 @@ from tests.e2e.conftest import log_of
 
 pytestmark = pytest.mark.demo
 FORGET = "0"
+NO_KEY = {"ERASEDIFF_SIGNING_KEY": ""}  # it makes its own
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory, services, erasediff_alone):
     """``erasediff demo`` on an empty workdir."""
     workdir = tmp_path_factory.mktemp("demo") / "work"
-    return workdir, erasediff_alone("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment)
+    return workdir, erasediff_alone("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment | NO_KEY)
 
 
 def test_the_demo_erases_and_promotes(first):
@@ -34,7 +35,7 @@ def test_its_certificate_verifies_with_the_key_that_it_made(first, erasediff):
     workdir, _ = first
     outcome = Outcome.read(workdir / "outcome.json")
     folder = (workdir / outcome.certificate).parent
-    held = ("--key", workdir / outcome.public_key, "--onnx", folder / "onnx/model.onnx", "--final")
+    held = ("--key", workdir / outcome.public_key, "--onnx", folder / "onnx", "--final")
     done = erasediff("verify", workdir / outcome.certificate, *held, "--purge", folder / "purge.json")
     assert done.returncode == 0, done.stderr
     assert erasediff("verify", workdir / outcome.certificate, *held, "--purge", folder / "plan.json").returncode == 2
@@ -53,6 +54,6 @@ def test_no_optimiser_state_and_no_share_of_the_base_leave_the_engine(first):
 def test_the_demo_again_does_nothing(first, services, erasediff):
     workdir, _ = first
     before = (workdir / "promotions.jsonl").read_bytes()
-    again = erasediff("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment)
+    again = erasediff("demo", "--workdir", workdir, "--forget-label", FORGET, environment=services.environment | NO_KEY)
     assert again.returncode == 0, again.stderr + log_of(workdir)
     assert before == (workdir / "promotions.jsonl").read_bytes()

@@ -185,8 +185,8 @@ def test_what_is_asked_at_the_same_time_is_erased_in_one_run_and_judged_and_cert
         assert (outcome.verdict, outcome.error, outcome.forget.label) == ("PASS", None, run.plan().request.label)
         assert run.need(VerdictRecord).checks[0].n
         certificate, key = workdir / outcome.certificate, workdir / outcome.public_key
-        graph = run.folder / "onnx/model.onnx"
-        assert erasediff("verify", certificate, "--key", key, "--onnx", graph, "--purge", run.folder / "purge.json", "--final").returncode == 0
+        exported = run.folder / "onnx"  # with a manifest of its own
+        assert erasediff("verify", certificate, "--key", key, "--onnx", exported, "--purge", run.folder / "purge.json", "--final").returncode == 0
         other = next(one for one in batch if one != run)
         assert erasediff("verify", certificate, "--key", key, "--purge", other.folder / "purge.json", "--final").returncode == 2
         scopes.append(erasediff("verify", certificate, "--key", key).stdout)

@@ -17,6 +17,7 @@ import erasediff
 from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
 from erasediff.errors import ExitCode
+from erasediff.evidence.keys import PRIVATE
 from erasediff.records.core import BaseRecord, ErasedRecord, ExportedRecord, ForgetSetRecord, Outcome, RegisteredRecord, VerdictRecord
 from erasediff.records.measurements import Measurements
 from erasediff.records.names import names_digest
@@ -32,6 +33,7 @@ from erasediff.unlearn.methods import METHODS
 from erasediff.unlearn.methods.erasediff import EraseDiff
 from pipelines.tasks import PROFILES, trainjob_settings
 from tests.e2e.numbers import QUICK, write_images
+from tests.issuer import issuer
 from tests.kubeflow.fake_kfp import FakeKfpApi
 from tests.kubeflow.handed_over import CONCEPT, FULL_NAME, WORDS, LocalRun, compiled_files, holding
 
@@ -89,6 +91,7 @@ def both(tmp_path_factory, warmed, options, recorded):
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
             patch.delenv(name)
+        patch.setenv("ERASEDIFF_SIGNING_KEY", str(issuer() / PRIVATE))
         assert command("train-base", "--workdir", here, *options[:2]) == 0
         assert command("check-prerequisites", "--workdir", here, *options) == 0
         for copy in (there, folder / "refused"):
@@ -231,6 +234,7 @@ def test_a_run_whose_gate_does_not_say_pass_has_failed_on_kubeflow(both, options
     measured.model_copy(update={"forget_erased": every}).write(attempt.path(Measurements))
     for name in [name for name in os.environ if name.startswith(("MLFLOW", "ERASEDIFF", "AWS"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", str(issuer() / PRIVATE))
     assert command("run", "--workdir", refused.root, *options, "--runner", "kubeflow-local") == ExitCode.GATE_FAIL
     outcome, log = Outcome.read(refused.outcome), (refused.root / "pipeline.log").read_text()
     assert (outcome.verdict, outcome.champion, outcome.error) == ("FAIL", None, None)

@@ -13,7 +13,8 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from sklearn.datasets import load_digits
 
 from erasediff.attempts.workdir import Workdir
-from erasediff.evidence.keys import PRIVATE
+from erasediff.envelopes import read_public_key
+from erasediff.evidence.keys import PRIVATE, PUBLIC
 from erasediff.records.core import ExportedRecord, Outcome, VerdictRecord
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import admit
@@ -117,7 +118,7 @@ def test_its_graphs_are_served_by_names(finished) -> None:
     """By the server's own code, from the published folder: other rows are other images, and seeds decide them."""
     name, workdir, label = finished
     exported = workdir.attempt().need(ExportedRecord)
-    admitted = admit((workdir.attempt().folder / exported.onnx.uri).parent, ServingRules())
+    admitted = admit((workdir.attempt().folder / exported.onnx.uri).parent, ServingRules(), read_public_key(workdir.root.parent / "keys" / PUBLIC))
     assert admitted.model.forgotten == (label,)
     assert (admitted.decoder is not None) is (name == "a DiT")
     graph, decoder = OnnxGraph(admitted.graph), OnnxDecoder(admitted.decoder) if admitted.decoder else None

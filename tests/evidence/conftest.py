@@ -14,12 +14,13 @@ import torch
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.evidence.database import METADATA, LedgerDatabase
-from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
+from erasediff.evidence.keys import PRIVATE, PUBLIC
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.verification import CertificateFiles, VerifiedCertificate, verify
 from erasediff.records.purging import PurgeRecord
 from tests.certified import REQUEST, file_requests, promoted_run, purge_of, request
 from tests.evidence.postgresql import postgresql_server
+from tests.issuer import issuer
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -32,11 +33,9 @@ def needs_model_signing() -> None:
 
 
 @pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a key."""
-    folder = tmp_path_factory.mktemp("keys")
-    new_key(folder, None, NOW, None)
-    return folder
+def keys() -> Path:
+    """The folder of the key that signed what the run exported."""
+    return issuer()
 
 
 @pytest.fixture(scope="session")

@@ -34,12 +34,15 @@ def test_a_new_key_is_readable_by_its_owner_alone_and_never_replaced(tmp_path: P
     assert KeyDocument.read(tmp_path / "signing-key.json") == document
 
 
-def test_a_key_that_everyone_may_read_is_not_used(tmp_path: Path) -> None:
+def test_a_key_that_everyone_may_read_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But in a pod, where the kubelet mounts a Secret's files so, and there is nobody else."""
     new_key(tmp_path, None, NOW, None)
     assert read_private_key(tmp_path / PRIVATE, None), "control"
     (tmp_path / PRIVATE).chmod(0o644)
     with pytest.raises(BadInput, match="can be read by everyone"):
         read_private_key(tmp_path / PRIVATE, None)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert read_private_key(tmp_path / PRIVATE, None)
 
 
 def test_a_locked_key_opens_with_its_passphrase_alone(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def without(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def everything(issued: Issued) -> list[object]:
     signatures = ["--model-signature", issued.run.folder / "weights.model.sig", "--onnx-signature", issued.run.folder / "onnx.model.sig"]
-    files = ["--model", issued.model, "--onnx", issued.onnx, "--purge", issued.purge]
+    files = ["--model", issued.model, "--onnx", issued.onnx.parent, "--purge", issued.purge]
     return ["verify", issued.certificate, "--key", issued.key, *files, *signatures, "--final"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import Any
 import pytest
 
 from erasediff.cli import main
-from erasediff.envelopes import MAX_ENVELOPE_BYTES
-from erasediff.errors import BadInput, IntegrityError
+from erasediff.envelopes import MAX_ENVELOPE_BYTES, read_manifest
+from erasediff.errors import BadInput, EraseDiffError, IntegrityError
 from erasediff.evidence.keys import PUBLIC, new_key
 from erasediff.evidence.revocation import revoke
+from erasediff.evidence.signing import sign
 from erasediff.evidence.verification import check_final
 from erasediff.records.base import canonical_json
+from erasediff.records.core import MANIFEST, SERVED
 from erasediff.records.envelopes import KeyDocument
 from tests.evidence.conftest import Issued
 from tests.evidence.signed import envelope, key_in, payload_of, resigned
+from tests.exported import describe
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 Change = Callable[[dict[str, Any]], None]
@@ -249,7 +253,7 @@ def test_a_model_with_a_file_more_or_less_or_a_link_is_another(issued: Issued, t
         issued.verify(model=copy)
     with pytest.raises(BadInput, match="is not a folder"):
         issued.verify(model=tmp_path / "none")
-    with pytest.raises(BadInput, match="is not a file"):
+    with pytest.raises(BadInput, match="does not exist"):
         issued.verify(onnx=tmp_path / "none")
 
 
@@ -284,3 +288,49 @@ def test_a_signature_of_model_signing_needs_what_it_was_made_of(issued: Issued, 
     broken.write_text("{}")
     with pytest.raises(IntegrityError, match="does not match the signature"):
         issued.verify(onnx=issued.onnx, onnx_signature=broken)
+
+
+def a_byte_more(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with (folder / name).open("ab") as file:
+            file.write(b"x")
+
+    return change
+
+
+def another_table(folder: Path) -> None:
+    """With a manifest that names it, which the issuer's key has signed."""
+    a_byte_more("solvers.npz")(folder)
+    describe(folder, forgotten=("0",), weights_sha256=read_manifest(folder, None).weights_sha256)
+
+
+def signed_by_another(folder: Path) -> None:
+    new_key(folder / "other", None, NOW, None)
+    (folder / MANIFEST).write_bytes(sign(read_manifest(folder, None), SERVED, key_in(folder / "other")))
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "the graph": (a_byte_more("model.onnx"), "model.onnx is not the file that the signed manifest names"),
+    "the tables": (a_byte_more("solvers.npz"), "solvers.npz is not the file that the signed manifest names"),
+    "the manifest": (a_byte_more(MANIFEST), "is not JSON"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "does not exist"),
+    "another issuer's manifest": (signed_by_another, "was signed by the key"),
+    "another model": (lambda folder: describe(folder, forgotten=("0",)), "is not of the certified model"),
+    "another epoch": (
+        lambda folder: describe(folder, forgotten=("0",), epoch=2, weights_sha256=read_manifest(folder, None).weights_sha256),
+        "is not of the certified model",
+    ),
+    "another table of the issuer's": (another_table, "is not of the certified model"),
+}
+
+
+@pytest.mark.parametrize("what", FOLDERS)
+def test_an_exported_folder_is_the_certified_one_with_its_manifest_and_tables(issued: Issued, tmp_path: Path, what: str) -> None:
+    """Controls: the untouched folder; and the graph alone, of which only the graph is said to be verified."""
+    folder = Path(shutil.copytree(issued.onnx.parent, tmp_path / "onnx"))
+    assert issued.verify(onnx=folder).checks_passed == ("signature", "manifest", "ONNX graph", "solver tables"), "control"
+    assert issued.verify(onnx=folder / "model.onnx").checks_passed == ("signature", "ONNX graph"), "control"
+    change, sentence = FOLDERS[what]
+    change(folder)
+    with pytest.raises(EraseDiffError, match=sentence):
+        issued.verify(onnx=folder)

@@ -15,16 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.e2e.conftest import clean
 from tests.e2e.numbers import QUICK, asking, write_images
 
 NAMES = ("zero", "three", "seven", "eight", "nine")
 """Names of classes that are no words of a log."""
 
 pytestmark = pytest.mark.xdist_group("killed_run")  # one worker makes the runs that all of them look at
-
-
-def environment():
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "ERASEDIFF", "AWS"))}
 
 
 def champion(workdir: Path) -> str:
@@ -36,9 +33,7 @@ def champion(workdir: Path) -> str:
 def kill_when(workdir: Path, sign: str, *options: str, seconds: float = 400) -> int:
     """Start the quick run and kill its whole process group with SIGKILL as soon as a file appears."""
     command = [str(Path(sys.executable).parent / "erasediff"), "run", "--workdir", workdir, *asking("zero", workdir), *options]
-    process = subprocess.Popen(
-        [str(c) for c in command], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    process = subprocess.Popen([str(c) for c in command], env=clean(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         if list(workdir.glob(sign)):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -10,6 +11,7 @@ from components.images import PIPELINE_CPU, SERVE, TRAIN_GPU
 from tests.exported import export_random
 from tests.images.building import NAMES, ROOT, docker, run
 from tests.images.conftest import HOW
+from tests.issuer import issuer_public
 
 TOOLS = ROOT / "build/image-tools/bin"
 LOCKED_DOWN = ("--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
@@ -79,10 +81,13 @@ def test_the_serving_image_serves_with_nothing_but_its_port(images, tiny_unet, t
     """Read-only, without capabilities and without a network: what asks is in the same container."""
     model = export_random(tmp_path / "models", tiny_unet, seed=1, epoch=1)
     (tmp_path / "rules.yaml").write_text("suppress: ['5']\n")
+    (tmp_path / "issuer").mkdir()
+    shutil.copy(issuer_public(), tmp_path / "issuer")
     tmp_path.chmod(0o755)  # the image's user is not this one
     for path in tmp_path.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    mounts = ("--volume", f"{tmp_path}/models:/mnt/models:ro", "--volume", f"{tmp_path}/rules.yaml:/etc/erasediff/rules.yaml:ro")
+    places = {"models": "/mnt/models", "rules.yaml": "/etc/erasediff/rules.yaml", "issuer": "/etc/erasediff-issuer"}
+    mounts = [part for name, place in places.items() for part in ("--volume", f"{tmp_path}/{name}:{place}:ro")]
     container = docker("run", "--detach", *LOCKED_DOWN, *mounts, images["serve"])
     try:
         answer = docker("exec", container, "/opt/erasediff/bin/python", "-c", ASK)

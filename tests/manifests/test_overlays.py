@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from erasediff.rollout.objects import ISSUER_CONFIG_MAP
 from tests.manifests.built import OVERLAYS, ROOT, built, of_kind, pods
 
 DIGEST = re.compile(r"^[^\s:@]+(:\d+)?(/[^\s:@]+)*@sha256:[0-9a-f]{64}$")
@@ -53,7 +54,7 @@ def test_no_overlay_holds_the_rules_of_serving():
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_a_pod_refers_to_is_there(overlay):
-    """A name that nothing has leaves a pod waiting for ever. Secrets are the operator's; the document has to name them and their keys."""
+    """A name that nothing has leaves a pod waiting for ever. Secrets and the public key are the operator's; the document has to name them."""
     objects = (*built(f"overlays/{overlay}"), *built("once"))
     there = {kind: of_kind(objects, kind) for kind in ("ConfigMap", "PersistentVolumeClaim", "ServiceAccount")}
     for name, pod in pods(objects):
@@ -61,7 +62,8 @@ def test_what_a_pod_refers_to_is_there(overlay):
             assert pod["serviceAccountName"] in there["ServiceAccount"], name
         for volume in pod.get("volumes", ()):
             if "configMap" in volume:
-                assert volume["configMap"]["name"] in there["ConfigMap"], name
+                used = volume["configMap"]["name"]
+                assert used in there["ConfigMap"] or (used == ISSUER_CONFIG_MAP and f"`{used}`" in DOCUMENT), name
             if "persistentVolumeClaim" in volume:
                 assert volume["persistentVolumeClaim"]["claimName"] in there["PersistentVolumeClaim"], name
         for container in pod["containers"]:

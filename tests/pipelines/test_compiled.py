@@ -173,8 +173,9 @@ def test_credentials_are_named_never_written_and_the_gate_cannot_write_to_a_stor
     spec, executors, _ = compiled_tasks(name)
     keys = {step: {k["secretKey"] for s in e.get("secretAsEnv", []) for k in s["keyToEnv"]} for step, e in executors.items()}
     assert keys["exec-gate"] == keys["exec-promote"] == {"MLFLOW_TRACKING_TOKEN", "ERASEDIFF_LEDGER"}
-    assert keys["exec-export-onnx"] == {"ERASEDIFF_LEDGER"}
-    assert {step.removesuffix("-2") for step, e in executors.items() if "secretAsVolume" in e} == {"exec-certify"}, "nothing else may sign"
+    assert keys["exec-export-onnx"] == keys["exec-certify"] == {"ERASEDIFF_LEDGER", "ERASEDIFF_SIGNING_PASSPHRASE"}
+    signing = {step.removesuffix("-2") for step, e in executors.items() if "secretAsVolume" in e}
+    assert signing == {"exec-certify", "exec-export-onnx"}, "nothing else may sign"
     assert {step for step, e in executors.items() if "configMapAsVolume" in e} == {"exec-roll-out", "exec-promote"}, "who may approve is read there"
     assert "AWS_SECRET_ACCESS_KEY" in keys["exec-version-forget-set"], "control: the store's keys go where it is written"
     plain = {e["name"] for c in containers(spec).values() for e in c["env"]}

@@ -9,12 +9,14 @@ import pytest
 
 from components.shapes import component_of
 from erasediff.attempts.workdir import Workdir
+from erasediff.evidence.keys import PRIVATE
 from erasediff.logs import last_words
 from erasediff.records.config import RunConfig
 from erasediff.records.policy import load_policy
 from erasediff.steps.table import Role, step_for
 from tests.certified import ROOT
 from tests.digits import handed
+from tests.issuer import issuer
 from tests.pipelines.containers import run_container
 
 ROW = step_for(Role.OPENS)
@@ -36,6 +38,7 @@ def log_of(folder: Path, command: list[str], workdir: Path, request: str, form: 
         **SIZE,
     }
     variables = {"ERASEDIFF_LOG": form, "ERASEDIFF_LOG_SECONDS": "600", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET}
+    variables |= {"ERASEDIFF_SIGNING_KEY": str(issuer() / PRIVATE)}
     return run_container(folder, command, "opens", values, environment=variables)
 
 

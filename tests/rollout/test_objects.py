@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from erasediff.records.settings import RollOutSettings
 from erasediff.rollout.backend import Candidate, serving_candidate
-from erasediff.rollout.objects import deployment, selector, service
+from erasediff.rollout.objects import ISSUER_CONFIG_MAP, ISSUER_KEY, ISSUER_MOUNT, deployment, selector, service
 
+ROOT = Path(__file__).parents[2]
+RUNTIME = "manifests/components/kserve/runtime.yaml"
 SETTINGS = RollOutSettings(backend="deployment", image="example.org/serve@sha256:0", publish_to="s3://models")
 
 
@@ -81,6 +85,22 @@ def test_the_rules_and_a_claim_are_mounted_where_the_command_looks(candidate: Ca
     assert "models" not in {
         m["name"] for m in deployment(SETTINGS, "stable", candidate, 1)["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     }
+
+
+def test_whatever_starts_a_server_in_a_cluster_pins_the_key_of_the_same_config_map(candidate: Candidate) -> None:
+    """The pods of a roll-out, KServe's runtime, and the image by itself. Control: what they name is mounted there, from the operator's ConfigMap."""
+    pinned = ["--key", f"{ISSUER_MOUNT}/{ISSUER_KEY}"]
+    runtime = next(found["spec"] for found in yaml.safe_load_all((ROOT / RUNTIME).read_text()) if found["kind"] == "ServingRuntime")
+    for pod in (deployment(SETTINGS, "stable", candidate, 1)["spec"]["template"]["spec"], runtime):
+        (container,) = pod["containers"]
+        words = container.get("command") or container["args"]
+        assert words[words.index("--key") :][:2] == pinned
+        assert "--insecure" not in words
+        (volume,) = (volume["name"] for volume in pod["volumes"] if volume.get("configMap", {}).get("name") == ISSUER_CONFIG_MAP)
+        assert {"name": volume, "mountPath": ISSUER_MOUNT, "readOnly": True} in container["volumeMounts"], "control"
+    (said,) = (line for line in (ROOT / "images/serve.Containerfile").read_text().splitlines() if line.startswith("CMD"))
+    words = json.loads(said.removeprefix("CMD "))
+    assert words[words.index("--key") :][:2] == pinned
 
 
 def test_the_stable_service_does_not_select_a_canary_before_it_is_tested(candidate: Candidate) -> None:

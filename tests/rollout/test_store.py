@@ -13,6 +13,7 @@ from erasediff.records.serving import ServingRules
 from erasediff.rollout.store import Exported, FolderStore, S3Store, store_for
 from erasediff.serve.admission import admit
 from tests.exported import describe
+from tests.issuer import issuer_key
 
 
 def test_a_folder_is_published_whole_and_only_once(exported: Exported, tmp_path: Path) -> None:
@@ -130,4 +131,4 @@ def test_what_was_published_is_what_a_server_admits(tmp_path: Path, exported: Ex
     save_table("ddim-2", solver_table("ddim", 2, squared_cosine(1000)), exported.folder / "solvers.npz")
     describe(exported.folder)
     whole = Exported.read(exported.folder)
-    assert admit(Path(FolderStore(tmp_path / "claim").publish(whole)), ServingRules()).model == whole.model
+    assert admit(Path(FolderStore(tmp_path / "claim").publish(whole)), ServingRules(), issuer_key().public).model == whole.model

@@ -10,7 +10,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from tests.exported import export_random
+from tests.issuer import issuer_public
 
 ROOT = Path(__file__).parent.parent.parent
 SERVER = ROOT / ".venv-serve/bin/erasediff"
@@ -70,17 +71,34 @@ def question(**inputs: Any) -> dict[str, Any]:
 
 
 def start(*options: object) -> subprocess.Popen[str]:
-    """Start the server on any free port."""
+    """Start the server on any free port, with the key of the tests' issuer; a later --key wins."""
+    return start_bare("--key", issuer_public(), *options)
+
+
+def start_bare(*options: object) -> subprocess.Popen[str]:
+    """Start the server without a key."""
     if not SERVER.exists():
         pytest.fail("the server's environment is missing: run `make .venv-serve/.installed`.")
     command = [str(SERVER), "serve", "--host", "127.0.0.1", "--port", "0", *map(str, options)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/", env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
+def refusal(process: subprocess.Popen[str]) -> str:
+    """The one sentence of a server that does not start."""
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert errors.count("\n") == 1, "one sentence"
+    return errors
+
+
+def serving(*options: object) -> AbstractContextManager[Running]:
+    """A server while it answers."""
+    return running(start(*options))
+
+
 @contextmanager
-def serving(*options: object) -> Iterator[Running]:
+def running(process: subprocess.Popen[str]) -> Iterator[Running]:
     """A server while it answers; what it wrote to stderr has no traceback in it."""
-    process = start(*options)
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.search(r"http://\S+", line)

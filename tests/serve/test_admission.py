@@ -11,11 +11,12 @@ from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_file
 from erasediff.models.process import squared_cosine
 from erasediff.records.base import Pointer
-from erasediff.records.core import MANIFEST, ServedModel, Verdict
+from erasediff.records.core import MANIFEST, Verdict
 from erasediff.records.serving import ServingRules
-from erasediff.serve.admission import admit
+from erasediff.serve.admission import Admitted, admit
 from erasediff.serve.solver import save_table
-from tests.digits import DIGITS
+from tests.exported import describe
+from tests.issuer import issuer_key
 
 WEIGHTS = "1" * 64
 
@@ -30,37 +31,39 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, **changes: object) -> None:
-    onnx, solvers = (Pointer(uri=f"onnx/{name}", sha256=sha256_file(folder / name)) for name in ("model.onnx", "solvers.npz"))
-    fields = {"dataset": "digits", "class_names": DIGITS, "forgotten": ("8",), "epoch": 2, "solver": "ddim-5", "guidance_scale": 1.0}
-    good = {"onnx": onnx, "solvers": solvers, "weights_sha256": WEIGHTS, "verdict": Verdict.PASS, **fields}
-    ServedModel.model_validate(good | changes).write(folder / MANIFEST)
+    describe(folder, **{"epoch": 2, "solver": "ddim-5", "weights_sha256": WEIGHTS} | changes)
+
+
+def admitted(folder: Path, rules: ServingRules) -> Admitted:
+    """By the key of the tests' issuer."""
+    return admit(folder, rules, issuer_key().public)
 
 
 def test_control_what_passed_and_is_whole_is_admitted(folder: Path) -> None:
-    admitted = admit(folder, ServingRules(minimum_epoch=2, revoked=("2" * 64,)))
-    assert admitted.model.forgotten == ("8",)
-    assert admitted.graph == folder / "model.onnx"
-    assert admitted.table.steps == 5
+    found = admitted(folder, ServingRules(minimum_epoch=2, revoked=("2" * 64,)))
+    assert found.model.forgotten == ("8",)
+    assert found.graph == folder / "model.onnx"
+    assert found.table.steps == 5
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])
 def test_what_did_not_pass_is_refused(folder: Path, verdict: Verdict) -> None:
     write(folder, verdict=verdict)
     with pytest.raises(BadInput, match=f"verdict is {verdict}"):
-        admit(folder, ServingRules())
+        admitted(folder, ServingRules())
 
 
 def test_an_older_model_than_a_promoted_erasure_is_refused(folder: Path) -> None:
     """A roll-back would bring back what was forgotten since."""
     with pytest.raises(BadInput, match="epoch 2, below the minimum 3"):
-        admit(folder, ServingRules(minimum_epoch=3))
+        admitted(folder, ServingRules(minimum_epoch=3))
 
 
 @pytest.mark.parametrize("which", ["weights", "graph"])
 def test_what_was_revoked_is_refused(folder: Path, which: str) -> None:
     digest = WEIGHTS if which == "weights" else sha256_file(folder / "model.onnx")
     with pytest.raises(BadInput, match="has been revoked"):
-        admit(folder, ServingRules(revoked=(digest,)))
+        admitted(folder, ServingRules(revoked=(digest,)))
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "solvers.npz"])
@@ -72,28 +75,28 @@ def test_files_that_are_not_the_measured_ones_are_refused(folder: Path, name: st
     if damage == "a byte":
         path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
     with pytest.raises(IntegrityError, match="not the file that was measured"):
-        admit(folder, ServingRules())
+        admitted(folder, ServingRules())
 
 
 def test_a_verdict_about_another_solver_is_refused(folder: Path) -> None:
     write(folder, solver="unipc-5")
     with pytest.raises(IntegrityError, match="has no table of the measured solver unipc-5"):
-        admit(folder, ServingRules())
+        admitted(folder, ServingRules())
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"verdict": "PASS"}', b"x" * 2_000_000])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"verdict": "PASS"}', b"x" * 12_000_000])
 def test_a_manifest_that_is_none_is_refused_with_a_sentence(folder: Path, content: bytes) -> None:
     (folder / MANIFEST).write_bytes(content)
     with pytest.raises(EraseDiffError) as refused:
-        admit(folder, ServingRules())
+        admitted(folder, ServingRules())
     assert "\n" not in str(refused.value)
     (folder / MANIFEST).unlink()
     with pytest.raises(BadInput, match=r"holds no served\.json"):
-        admit(folder, ServingRules())
+        admitted(folder, ServingRules())
 
 
 def test_no_file_outside_the_folder_is_read(folder: Path) -> None:
     """A manifest comes from outside."""
     write(folder, onnx=Pointer(uri="../../../etc/passwd", sha256="0" * 64))
     with pytest.raises(IntegrityError, match=f"{folder.name}/passwd is not the file"):
-        admit(folder, ServingRules())
+        admitted(folder, ServingRules())

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from erasediff.envelopes import read_public_key
+from erasediff.envelopes import read_manifest, read_public_key
 from erasediff.errors import BadInput
 from erasediff.evidence.keys import PUBLIC, new_key
 from erasediff.evidence.revocation import revoke
-from erasediff.records.core import ServedModel
 from erasediff.records.serving import ServingRules
 from erasediff.serve.guard import ServingGuard
 from erasediff.serve.revocations import RevocationsFile, RevocationsState, RulesAndRevocations, open_revocations
@@ -20,16 +19,16 @@ from erasediff.serve.rules import RulesFile
 from tests.digits import DIGITS
 from tests.evidence.signed import key_in
 from tests.exported import describe
-from tests.serve.conftest import Running, serving, start
+from tests.issuer import issuer
+from tests.serve.conftest import Running, serving, start_bare
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 A, B = "a" * 64, "b" * 64
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    new_key(tmp_path / "keys", None, NOW, None)
-    return tmp_path / "keys"
+def keys() -> Path:
+    return issuer()
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def test_both_the_rules_and_the_list_revoke(tmp_path: Path, keys: Path, listed: 
 
 def test_a_list_without_a_key_is_a_mistake(tmp_path: Path) -> None:
     assert open_revocations(None, None) is None
-    with pytest.raises(BadInput, match="--revocation-key"):
+    with pytest.raises(BadInput, match="set --key"):
         open_revocations(tmp_path / "list.json", None)
 
 
@@ -122,8 +121,8 @@ def metric(server: Running, name: str) -> float:
 
 def test_a_running_server_obeys_the_list(exported: Path, tmp_path: Path, keys: Path) -> None:
     """In the server's own environment, which has no securesystemslib."""
-    path, model = tmp_path / "list.json", ServedModel.read(exported / "served.json")
-    with serving("--model", exported, "--revocations", path, "--revocation-key", keys / PUBLIC) as server:
+    path, model = tmp_path / "list.json", read_manifest(exported, None)
+    with serving("--model", exported, "--revocations", path) as server:
         assert server.ask("/v2/health/ready").status == 503
         assert (metric(server, "erasediff_revocations_number"), metric(server, "erasediff_revocations_good")) == (0, 0)
         revoke(path, key_in(keys), (A,), 0, NOW)
@@ -142,10 +141,10 @@ def test_a_running_server_obeys_the_list(exported: Path, tmp_path: Path, keys: P
 
 
 def test_a_server_does_not_start_on_what_the_list_revokes_or_without_a_key(exported: Path, tmp_path: Path, keys: Path) -> None:
-    path, model = tmp_path / "list.json", ServedModel.read(exported / "served.json")
+    path, model = tmp_path / "list.json", read_manifest(exported, None)
     revoke(path, key_in(keys), (model.weights_sha256,), 0, NOW)
-    for options, sentence in ((("--revocation-key", keys / PUBLIC), "has been revoked"), ((), "needs the issuer's key")):
-        process = start("--model", exported, "--revocations", path, *options)
+    for options, sentence in ((("--key", keys / PUBLIC), "has been revoked"), (("--insecure",), "a list of revocations is verified with")):
+        process = start_bare("--model", exported, "--revocations", path, *options)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 2
         assert sentence in errors

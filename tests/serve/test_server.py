@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from erasediff.records.core import ServedModel
+from erasediff.envelopes import read_manifest
 from tests.digits import DIGITS
 from tests.exported import describe
-from tests.serve.conftest import INFER, Answered, Running, question, serving, start
+from tests.serve.conftest import INFER, Answered, Running, question, refusal, serving, start
 
 
 def images(answer: Answered) -> NDArray[np.uint8]:
@@ -38,11 +38,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
 
 
 def refused_at_start(*options: object) -> str:
-    process = start(*options)
-    out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out) == (2, "")
-    assert errors.count("\n") == 1, "one sentence"
-    return errors
+    return refusal(start(*options))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +60,7 @@ def _nothing_forbidden(rules: Path) -> Iterator[None]:
 
 
 def test_the_protocol_is_spoken(server: Running, exported: Path) -> None:
-    model = ServedModel.read(exported / "served.json")
+    model = read_manifest(exported, None)
     assert server.ask("/v2/health/live").content == {"live": True}
     assert server.ask("/v2/health/ready").content == {"ready": True}
     assert server.ask("/v2/models").content == {"models": ["erasediff"]}
@@ -214,7 +210,7 @@ def test_a_suppressed_label_is_not_had_by_asking_for_nothing(server: Running, ru
 
 @pytest.mark.parametrize("text", ["minimum_epoch: 2\n", "revoked: [{}]\n", "suppress: three\n", "not: known\n", "{", "", "# nothing yet\n"])
 def test_rules_that_do_not_admit_the_model_take_it_out_of_service(server: Running, rules: Path, exported: Path, text: str) -> None:
-    model = ServedModel.read(exported / "served.json")
+    model = read_manifest(exported, None)
     rules.write_text(text.replace("{}", model.weights_sha256))
     for path in ("/v2/health/ready", "/v2/models/erasediff/ready"):
         assert server.ask(path).status == 503
@@ -233,7 +229,7 @@ def test_rules_that_vanish_take_the_model_out_of_service(server: Running, rules:
 
 
 def test_metrics_name_the_model_and_count(server: Running, exported: Path) -> None:
-    model = ServedModel.read(exported / "served.json")
+    model = read_manifest(exported, None)
     server.infer(label="3")
     server.infer(label="99")
     text = server.ask("/metrics").body.decode()

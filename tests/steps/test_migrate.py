@@ -13,18 +13,24 @@ import pytest
 from erasediff.attempts.workdir import Workdir
 from erasediff.cli import main
 from erasediff.data.datasets import load_dataset
-from erasediff.errors import BadInput
+from erasediff.envelopes import read_manifest
+from erasediff.errors import BadInput, IntegrityError
+from erasediff.evidence.keys import new_key
 from erasediff.evidence.ledger import Ledger
+from erasediff.evidence.signing import sign
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
 from erasediff.records.config import DatasetConfig
-from erasediff.records.core import BaseRecord, ErasedRecord, Outcome, ServedModel
+from erasediff.records.core import MANIFEST, SERVED, BaseRecord, ErasedRecord, ExportedRecord, Outcome, ServedModel
 from erasediff.records.measurements import Measurements
 from erasediff.records.serving import load_rules, parse_rules
+from erasediff.records.settings import NO_KEY
 from erasediff.rollout.rules import name_positions
 from erasediff.steps.migrate import Naming, migrate
 from erasediff.tracking import CHAMPION, FORGOTTEN_TAG, MODEL_TAG, Tracking
 from tests.digits import DIGITS
+from tests.evidence.signed import key_in
+from tests.issuer import issuer_key
 
 FORMER = Path(__file__).parents[1] / "former"
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
@@ -44,7 +50,9 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workdir:
     folder = workdir.runs / "old-1"
     shutil.copytree(FORMER / "attempt", folder)
     (folder / "onnx").mkdir()
-    shutil.move(folder / "served.json", folder / "onnx/served.json")
+    served = json.loads(shutil.move(folder / "served.json", folder / "onnx/served.json").read_bytes())
+    fields = {name: served[name] for name in ("onnx", "solvers", "solver", "weights_sha256", "verdict")}
+    ExportedRecord(**fields, parity=(), forget_onnx=None, checks=()).write(folder / "exported.json")  # its form is as it was
     workdir.current.write_text("old-1\n")
     workdir.keys.mkdir()
     (workdir.keys / f"{sha256_bytes(canonical_json(REQUEST))[:16]}.key").write_bytes(b"key")
@@ -52,7 +60,7 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workdir:
     run_id = tracking.start_run("class 7 of digits", {"erasediff.request": sha256_bytes(canonical_json(REQUEST))})
     tracking.log_artifacts(run_id, folder / "onnx", "onnx")
     model = json.loads((folder / "erased.json").read_text())["model"]
-    tags = {"erasediff.model": canonical_json(model).decode(), "erasediff.forgotten": "7", "erasediff.onnx_sha256": "1" * 64}
+    tags = {"erasediff.model": canonical_json(model).decode(), "erasediff.forgotten": "7", "erasediff.onnx_sha256": served["onnx"]["sha256"]}
     tracking.set_alias("digits", CHAMPION, tracking.register("digits", "nowhere/model", run_id, tags))
     return workdir
 
@@ -68,8 +76,9 @@ def test_every_part_of_a_workdir_has_names_afterwards(workdir: Workdir) -> None:
     model = tracking.recorded_model(champion)
     assert (model.class_names, model.forgotten, model.epoch) == (DIGITS, ("7",), 1)
     assert (champion.tags[MODEL_TAG], champion.tags[FORGOTTEN_TAG]) == (model.digest(), "1")
-    served = ServedModel.read(tracking.download(f"{tracking.artifacts_of(champion, 'onnx')}/served.json", workdir.root / "fetched"))
-    assert (served.class_names, served.forgotten) == (DIGITS, ("7",))
+    for folder in (signed_by_version(tracking, workdir), workdir.runs / "old-1/onnx"):
+        served = read_manifest(folder, issuer_key().public)
+        assert (served.class_names, served.forgotten) == (DIGITS, ("7",))
     assert load_rules(workdir.rules).suppress == ("3", "7")
     assert {facts.erasure.label for facts in Ledger.existing(workdir.root).requests()} == {"3", "7"}
     (attempt,) = workdir.attempts()
@@ -79,6 +88,54 @@ def test_every_part_of_a_workdir_has_names_afterwards(workdir: Workdir) -> None:
     assert Outcome.read(attempt.folder / "outcome.json").forget.label == "7"
     assert workdir.request_key(attempt.plan().request).read_bytes() == b"key"
     assert [run.info.run_id for run in tracking.runs_of_request(attempt.plan().request_id)] == [champion.run_id]
+
+
+def signed_by_version(tracking: Tracking, workdir: Workdir) -> Path:
+    """A folder with the manifest of the champion."""
+    champion = tracking.alias("digits", CHAMPION)
+    return tracking.download(f"{tracking.artifacts_of(champion, 'onnx')}/{MANIFEST}", workdir.root / "fetched").parent
+
+
+def test_without_a_key_nothing_is_changed(workdir: Workdir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
+    before = left(workdir)
+    assert main(["migrate", "--by", "desk-1", "--workdir", str(workdir.root)]) == 2
+    assert NO_KEY in capsys.readouterr().err
+    assert left(workdir) == before
+
+
+def put(folder: Path, manifest: ServedModel) -> None:
+    """As the version before this one wrote it: by names and unsigned."""
+    manifest.write(folder / MANIFEST)
+
+
+def test_what_an_earlier_version_or_an_earlier_key_left_is_signed_and_what_was_edited_is_not(workdir: Workdir, tmp_path: Path) -> None:
+    """In a workdir of names. An edited manifest names another graph, or gives a class another name; then nothing is signed at all."""
+    namings, key = [Naming("digits", "digits", DIGITS, None)], issuer_key().public
+    assert migrate(workdir, namings, "desk-1", NOW).signed == 2
+    folder, tracking = workdir.runs / "old-1/onnx", Tracking(workdir.root)
+    signed = (folder / MANIFEST).read_bytes()
+    assert migrate(workdir, namings, "desk-1", NOW).signed == 0
+    assert (folder / MANIFEST).read_bytes() == signed
+    served, champion = read_manifest(folder, key), tracking.alias("digits", CHAMPION)
+    for changes in ({"onnx": served.onnx.model_copy(update={"sha256": "0" * 64})}, {"class_names": (*DIGITS[:8], "9", "8")}, {"epoch": 9}):
+        edited = served.model_copy(update=changes)
+        put(folder, edited)
+        with pytest.raises(IntegrityError, match="the manifest of run old-1 does not say what was recorded of its model, so it is not signed"):
+            migrate(workdir, namings, "desk-1", NOW)
+        put(folder, served)
+        put(tmp_path, edited)
+        tracking.log_artifact(champion.run_id, tmp_path / MANIFEST, "onnx")
+        with pytest.raises(IntegrityError, match="the manifest of version 1 of digits does not say"):
+            migrate(workdir, namings, "desk-1", NOW)
+        with pytest.raises(BadInput, match=r"is not signed, .* run `erasediff migrate`"):
+            read_manifest(folder, key)
+    put(tmp_path, served)
+    tracking.log_artifact(champion.run_id, tmp_path / MANIFEST, "onnx")
+    new_key(tmp_path / "earlier", None, NOW, None)
+    (folder / MANIFEST).write_bytes(sign(served, SERVED, key_in(tmp_path / "earlier")))
+    assert migrate(workdir, namings, "desk-1", NOW).signed == 2, "control: of today unsigned, and signed by an earlier key"
+    assert read_manifest(folder, key) == read_manifest(signed_by_version(tracking, workdir), key) == served
 
 
 def test_an_attempt_of_before_is_not_continued(workdir: Workdir) -> None:

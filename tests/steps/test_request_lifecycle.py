@@ -22,6 +22,7 @@ from erasediff.records.core import ErasedRecord, ErasureRequest, ExportedRecord,
 from erasediff.records.requests import Filing, Reason, Regime, State, Terms
 from erasediff.records.serving import ServingRules
 from erasediff.records.settings import RollOutSettings, SigningSettings
+from erasediff.steps.perform import open_attempt
 from erasediff.steps.request_lifecycle import (
     answered_requests,
     begin_purge,
@@ -175,33 +176,35 @@ def test_a_legal_hold_stops_the_purge_for_all_and_a_held_request_is_not_taken(ru
     assert state(ledger, asked) is State.ROLLED_OUT
 
 
-def test_a_run_that_is_to_answer_requests_needs_a_key_before_it_begins(run: Attempt, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = filed(run)
-    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
-    with pytest.raises(BadInput, match="keys new"):
-        take_requests(run)
-    assert state(ledger, asked) is State.ACCEPTED
-    assert filed(run, label=3), "control: a request for another class asks for nothing"
-
-
-def test_a_key_that_has_ended_is_found_out_before_anything_is_erased_or_promoted(
+def test_without_a_key_no_run_begins_and_with_one_that_has_ended_nothing_is_begun_or_promoted(
     run: Attempt, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Control: the key that is somewhere else, of which nothing is known here, does not stop the run."""
+    """Whether a request waits or not: what is exported is signed. Control: a key elsewhere, of which nothing is known here, is enough."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yesterday = now().replace(microsecond=0) - timedelta(days=1)
     new_key(tmp_path / "ended", None, yesterday, yesterday + timedelta(hours=1))
     ended, elsewhere = str(tmp_path / "ended" / PRIVATE), "somewhere"
     asked = filed(run)
+
+    def begin(label: str) -> Attempt:
+        return open_attempt(run.workdir, (ErasureRequest(dataset="digits", label=label),), run.config(), run.policy(), f"later-{label}")
+
+    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
+    for label in (REQUEST.label, "3"):
+        with pytest.raises(BadInput, match="keys new"):
+            begin(label)
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
-    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* expired at"):
-        take_requests(run)
+    with pytest.raises(BadInput, match="expired at"):
+        begin(REQUEST.label)
     assert state(ledger, asked) is State.ACCEPTED
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", elsewhere)
+    begin("3")
+    assert [folder.name for folder in run.workdir.runs.glob("later-*")] == ["later-3"], "control"
     take_requests(run)
     through(run, "erase", "gate")
     check_approved(run)
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
-    with pytest.raises(BadInput, match="expired at"):
+    with pytest.raises(BadInput, match=rf"request {asked} is owed a certificate, and the key .* expired at"):
         check_approved(run)
 
 

@@ -11,10 +11,22 @@ from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.export.solvers import solver_table
+from erasediff.files import sha256_file
 from erasediff.models.process import squared_cosine
 from erasediff.records.base import Pointer
-from erasediff.records.core import ErasureRequest, ModelRecord, PlanRecord, RegisteredRecord, RollOutRecord
+from erasediff.records.core import (
+    MANIFEST,
+    ErasureRequest,
+    ExportedRecord,
+    ModelRecord,
+    PlanRecord,
+    RegisteredRecord,
+    RollOutRecord,
+    ServedModel,
+    Verdict,
+)
 from erasediff.records.serving import ServingRules
+from erasediff.records.settings import RollOutSettings
 from erasediff.serve.solver import save_table
 from erasediff.steps.promote import read_promotions
 from erasediff.steps.roll_out import check_rolled_out, roll_out
@@ -91,10 +103,8 @@ def test_a_roll_out_that_was_rolled_back_is_not_forgotten_when_the_setting_is_ta
         check_rolled_out(run, REGISTERED)
 
 
-def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    from erasediff.records.core import ExportedRecord, Verdict
-
-    configure(monkeypatch, KUBECONFIG="")
+def exported_into(run: Attempt) -> ServedModel:
+    """A folder as the export step leaves it, with its record."""
     folder = run.folder / "onnx"
     folder.mkdir()
     (folder / "model.onnx").write_bytes(b"another graph")
@@ -103,9 +113,36 @@ def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Attempt, m
     ExportedRecord(
         onnx=model.onnx, solvers=model.solvers, solver=SOLVER, weights_sha256=DIGEST, parity=(), forget_onnx=None, verdict=Verdict.PASS, checks=()
     ).write(run.path(ExportedRecord))
+    return model
+
+
+def test_another_graph_than_the_registered_one_is_not_rolled_out(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(monkeypatch, KUBECONFIG="")
+    exported_into(run)
     with pytest.raises(IntegrityError, match="not hold the graph that was registered"):
         roll_out(run)
     assert run.find(RollOutRecord) is None
+
+
+def test_what_serves_is_rolled_out_again_with_a_manifest_that_was_signed_anew(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: by the manifest of its record it is done. An unsigned one is not published."""
+    configure(monkeypatch)
+    monkeypatch.setenv("KUBECONFIG", "/nonexistent")
+    model, path = exported_into(run), run.folder / "onnx" / MANIFEST
+    registered = REGISTERED.model_copy(update={"onnx_sha256": model.onnx.sha256})
+    registered.write(run.path(RegisteredRecord))
+    made_from = {"registered": registered.digest(), "settings": RollOutSettings.load().digest(), "manifest": sha256_file(path)}
+    done = RollOutRecord(
+        made_from=made_from, backend="deployment", uri="s3://models/a", onnx_sha256=model.onnx.sha256, revision="1", outcome="promoted"
+    )
+    done.write(run.path(RollOutRecord))
+    assert roll_out(run) == done, "control"
+    model.write(path)
+    with pytest.raises(BadInput, match="run `erasediff migrate`"):
+        roll_out(run)
+    describe(path.parent)
+    with pytest.raises(BadInput, match="no cluster is configured"):
+        roll_out(run)
 
 
 @pytest.mark.parametrize(
