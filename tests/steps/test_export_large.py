@@ -17,6 +17,7 @@ from torch.onnx._internal.exporter import _onnx_program
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.workdir import Workdir
+from erasediff.envelopes import read_manifest
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.export.external import data_file
 from erasediff.export.onnx import OnnxDenoiser, export_decoder, export_denoiser, measure_parity, quantise
@@ -24,7 +25,7 @@ from erasediff.files import sha256_bytes, sha256_file
 from erasediff.models.folder import save_model
 from erasediff.records.base import Pointer
 from erasediff.records.config import DetectorConfig, RunConfig, SamplerConfig
-from erasediff.records.core import MANIFEST, BaseRecord, ErasedRecord, ExportedRecord, PlanRecord, ServedModel, Verdict, VerdictRecord
+from erasediff.records.core import MANIFEST, BaseRecord, ErasedRecord, ExportedRecord, PlanRecord, Verdict, VerdictRecord
 from erasediff.records.policy import load_policy
 from erasediff.records.serving import ServingRules
 from erasediff.rollout.store import Exported, FolderStore, store_for
@@ -35,6 +36,7 @@ from erasediff.steps.judges import pin_judges
 from erasediff.tracking import Tracking
 from tests.certified import HMAC_KEY, QUICK, REQUEST, ROOT
 from tests.digits import DIGITS
+from tests.issuer import issuer_key
 from tests.s3 import s3_server
 from tests.serve.conftest import Running, serving, start
 from tests.small_models import model_of
@@ -96,7 +98,7 @@ def changed(path: Path) -> None:
 def test_the_record_and_the_manifest_have_the_data_and_nothing_else_is_left(run: Attempt, folder: Path) -> None:
     exported = run.need(ExportedRecord)
     assert exported.verdict is Verdict.PASS, [(c.id, c.verdict, c.value, c.bound, c.threshold, c.reason) for c in exported.checks]
-    served = ServedModel.read(folder / MANIFEST)
+    served = read_manifest(folder, issuer_key().public)
     assert exported.forget_int8 is not None, "the graph with 8-bit weights was measured too"
     assert exported.data == served.data == (Pointer(uri=f"onnx/{DATA}", sha256=sha256_file(folder / DATA)),)
     assert {path.name for path in folder.iterdir()} == {GRAPH, DATA, "solvers.npz", MANIFEST}
@@ -106,10 +108,10 @@ def test_the_record_and_the_manifest_have_the_data_and_nothing_else_is_left(run:
 @pytest.mark.parametrize("damage", [changed, Path.unlink], ids=["changed", "missing"])
 def test_data_that_are_not_the_measured_ones_are_neither_admitted_nor_published(folder: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     exported = Exported.read(folder)
-    admit(folder, ServingRules())  # control
+    admit(folder, ServingRules(), issuer_key().public)  # control
     damage(folder / DATA)
     with pytest.raises(IntegrityError, match=rf"{DATA} is not the file that was measured"):
-        admit(folder, ServingRules())
+        admit(folder, ServingRules(), issuer_key().public)
     with pytest.raises(IntegrityError, match=rf"{DATA} is not the file that was measured"):
         FolderStore(tmp_path / "claim").publish(exported)
 
