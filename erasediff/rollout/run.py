@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from erasediff.cluster.api import Cluster
+from erasediff.cluster.api import CONFIG_MAP, Cluster
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, EraseDiffError, RolledBack
 from erasediff.records.core import Servable, ServedModel
@@ -16,6 +16,7 @@ from erasediff.rollout.deployment import DeploymentBackend
 from erasediff.rollout.kserve_knative import KnativeBackend
 from erasediff.rollout.kserve_standard import StandardBackend
 from erasediff.rollout.lease import SECONDS, Lease
+from erasediff.rollout.objects import ISSUER_CONFIG_MAP, ISSUER_KEY
 from erasediff.rollout.rules import ClusterRules
 from erasediff.rollout.smoke import smoke_test
 from erasediff.stopping import raise_on_sigterm
@@ -58,6 +59,7 @@ class RollOut:
         with lease.held(), raise_on_sigterm("the roll-out"):
             rules = ClusterRules(self.cluster)
             self.admit(candidate.model, rules.read())
+            check_issuer(self.cluster)
             backend = backend_for(self.cluster, self.settings)
             standing = backend.look()
             try:
@@ -98,6 +100,20 @@ class RollOut:
         except BadInput as error:
             return str(error).rstrip(".")
         return None
+
+
+def check_issuer(cluster: Cluster) -> None:
+    """Look for the public key that the servers pin.
+
+    Raises:
+        BadInput: it is not there.
+    """
+    held = cluster.get(CONFIG_MAP, ISSUER_CONFIG_MAP)
+    if held is None or ISSUER_KEY not in (held.get("data") or {}):
+        raise BadInput(
+            f"the ConfigMap {cluster.namespace}/{ISSUER_CONFIG_MAP} holds no {ISSUER_KEY}, and no server starts without the issuer's public key: "
+            "create it as docs/kubernetes.md says."
+        )
 
 
 def sentence(candidate: Candidate, settings: RollOutSettings, reason: str, undone: str | None) -> str:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from erasediff.cluster.api import DEPLOYMENT, LEASE, POD, SERVICE, Cluster, Kind, Object
+from erasediff.cluster.api import CONFIG_MAP, DEPLOYMENT, LEASE, POD, SERVICE, Cluster, Kind, Object
 from erasediff.cluster.deadline import Deadline
 from erasediff.errors import BadInput, RolledBack, Unreachable
 from erasediff.rollout.backend import Candidate
 from erasediff.rollout.deployment import DeploymentBackend
 from erasediff.rollout.lease import Lease, held_by
-from erasediff.rollout.objects import selector
+from erasediff.rollout.objects import ISSUER_CONFIG_MAP, ISSUER_KEY, selector
 from erasediff.rollout.run import RollOut
 from erasediff.rollout.store import Exported
 from erasediff.serve.admission import check_servable
@@ -232,6 +232,21 @@ def test_a_model_that_the_rules_do_not_admit_is_refused_before_anything_is_touch
     before = essence(serving.stable())
     with pytest.raises(BadInput, match="has erasure epoch 1, below the minimum 2") as refused:
         serving.roll_out(serving.publish(versions[0]))
+    assert_one_sentence(refused.value)
+    assert essence(serving.stable()) == before
+
+
+@pytest.mark.parametrize("data", [None, {"other.pub": ""}])
+def test_a_namespace_without_the_issuer_s_key_is_refused_before_anything_is_touched(
+    serving: Place, versions: tuple[Exported, Exported], data: dict[str, str] | None
+) -> None:
+    """Its servers would never be ready. Control: version 1 was rolled out there before."""
+    serving.cluster.delete(CONFIG_MAP, ISSUER_CONFIG_MAP)
+    if data is not None:
+        serving.cluster.create(CONFIG_MAP, {"metadata": {"name": ISSUER_CONFIG_MAP}, "data": data})
+    before = essence(serving.stable())
+    with pytest.raises(BadInput, match=rf"ConfigMap .*/{ISSUER_CONFIG_MAP} holds no {ISSUER_KEY}") as refused:
+        serving.roll_out(serving.publish(versions[1]))
     assert_one_sentence(refused.value)
     assert essence(serving.stable()) == before
 
