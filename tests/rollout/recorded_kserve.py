@@ -16,6 +16,7 @@ from erasediff.cluster.api import ENDPOINTS, INFERENCE_SERVICE, POD, SERVICE, Ki
 from erasediff.cluster.deadline import Deadline
 from erasediff.rollout.kserve import service_name
 from erasediff.rollout.kserve_standard import SHARED_LABEL
+from erasediff.rollout.objects import ISSUER_CONFIG_MAP, ISSUER_KEY
 from tests.kubeflow.fake_trainer import RECORDED
 
 FIRST, SECOND = "m97b92e6115", "m36ee2738eb"
@@ -43,7 +44,8 @@ class RecordedKServe:
     namespace = "erasediff"
 
     def __init__(self, first: str, second: str, addresses: dict[str, list[str]]) -> None:
-        self.objects: dict[tuple[str, str], Object] = {}
+        issuer = {"metadata": {"name": ISSUER_CONFIG_MAP}, "data": {ISSUER_KEY: ""}}  # the operator's; nothing here reads the key
+        self.objects: dict[tuple[str, str], Object] = {("ConfigMap", ISSUER_CONFIG_MAP): issuer}
         self.applied: list[Object] = []
         self.moves: list[tuple[int, Object]] = []
         """Each selector of a Service that was written, with the generation at that time."""
