@@ -9,12 +9,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, document_path, key_id, read_public_key, with_document
+from erasediff.envelopes import MAX_KEY_BYTES, PublicKey, document_path, key_id, with_document
 from erasediff.environment import in_pod
 from erasediff.errors import BadInput
 from erasediff.files import read_bounded, write_atomic
 from erasediff.records.envelopes import KeyDocument
-from erasediff.records.settings import NO_KEY, SigningSettings
 
 PRIVATE, PUBLIC = "signing-key.pem", "signing-key.pub"
 _READ_BY_OTHERS = 0o004
@@ -38,22 +37,6 @@ def new_key(folder: Path, passphrase: str | None, created: datetime, not_after: 
     document.write(document_path(private))
     write_atomic(private, key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret), mode=0o600)
     return document
-
-
-def check_can_sign(settings: SigningSettings, now: datetime) -> None:
-    """Check early that the settings allow signing.
-
-    A key on another machine or in a token is only checked when it signs.
-
-    Raises:
-        BadInput: no key is set, or it has expired.
-        IntegrityError: the document is another key's.
-    """
-    if not settings.key:
-        raise BadInput(NO_KEY)
-    public = settings.public_key or Path(settings.key).parent / PUBLIC
-    if public.is_file():
-        read_public_key(public).check_unexpired(now)
 
 
 def read_private_key(path: Path, passphrase: str | None) -> tuple[ec.EllipticCurvePrivateKey, PublicKey]:

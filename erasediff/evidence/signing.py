@@ -11,8 +11,9 @@ from securesystemslib.dsse import Envelope as Dsse
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Signer, SSlibKey
 
 from erasediff.envelopes import PublicKey, open_envelope, read_public_key
+from erasediff.environment import in_pod
 from erasediff.errors import BadInput, IntegrityError, Unreachable
-from erasediff.evidence.keys import read_private_key
+from erasediff.evidence.keys import PUBLIC, read_private_key
 from erasediff.records.base import Strict
 from erasediff.records.envelopes import Envelope
 from erasediff.records.settings import NO_KEY, SigningSettings
@@ -29,6 +30,26 @@ class SigningKey:
     public: PublicKey
     file: Path | None = None
     passphrase: str | None = None
+
+
+def check_can_sign(settings: SigningSettings, now: datetime) -> None:
+    """Check early that what is exported and certified can be signed.
+
+    In a pod only that a key is set, and its end where its public key is there: only the steps that sign mount it.
+
+    Raises:
+        BadInput: no key is set, it cannot be used, or it has expired.
+        Unreachable: the token or the service that holds it does not answer.
+        IntegrityError: the document is another key's.
+    """
+    if not in_pod():
+        load_signing_key(settings, now)
+        return
+    if not settings.key:
+        raise BadInput(NO_KEY)
+    public = settings.public_key or Path(settings.key).parent / PUBLIC
+    if public.is_file():
+        read_public_key(public).check_unexpired(now)
 
 
 def load_signing_key(settings: SigningSettings, now: datetime) -> SigningKey:

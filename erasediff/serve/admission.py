@@ -8,7 +8,7 @@ from pathlib import Path
 from erasediff.envelopes import PublicKey, read_manifest
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import sha256_file
-from erasediff.records.core import MANIFEST, Servable, ServedModel, Verdict
+from erasediff.records.core import DATA_SUFFIX, MANIFEST, Servable, ServedModel, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.solver import SolverTable, load_table
 
@@ -38,9 +38,17 @@ def admit(folder: Path, rules: ServingRules, key: PublicKey | None) -> Admitted:
         file = folder / Path(pointer.uri).name
         if not file.is_file() or sha256_file(file) != pointer.sha256:
             raise IntegrityError(f"{file} is not the file that was measured: fetch the model again.")
+    _check_no_other_weights(folder, model)
     table = load_table(folder / Path(model.solvers.uri).name, model.solver)
     decoder = None if model.decoder is None else folder / Path(model.decoder.uri).name
     return Admitted(model, folder / Path(model.onnx.uri).name, decoder, table)
+
+
+def _check_no_other_weights(folder: Path, model: ServedModel) -> None:
+    """Refuse weights beside a graph that its manifest does not name: the graph would read them, and no digest would cover them."""
+    named = {Path(pointer.uri).name for pointer in model.files}
+    if other := sorted(path for path in folder.glob(f"*{DATA_SUFFIX}") if path.name not in named):
+        raise IntegrityError(f"{other[0]} lies beside the graph and its manifest does not name it: fetch the model again.")
 
 
 def check_servable(model: Servable, rules: ServingRules) -> None:

@@ -15,7 +15,7 @@ from erasediff.data.split import partition, split_dataset
 from erasediff.data.twins import split_apart
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import secret_key, seed_commitment
-from erasediff.evidence.keys import check_can_sign
+from erasediff.evidence.signing import check_can_sign
 from erasediff.records.config import RunConfig
 from erasediff.records.core import BaseRecord, ErasureRequest, PlanRecord, PromotionRecord
 from erasediff.records.names import shown_names

@@ -17,9 +17,9 @@ from erasediff.attempts.workdir import Workdir
 from erasediff.errors import AwaitingApproval, BadInput, Conflict
 from erasediff.evidence.approvals import approve, check_approval, consent
 from erasediff.evidence.database import FILE
-from erasediff.evidence.keys import check_can_sign
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.served_rules import suppress
+from erasediff.evidence.signing import check_can_sign
 from erasediff.evidence.states import TO_ERASE
 from erasediff.records.base import Record
 from erasediff.records.core import ErasureRequest, verdict_in

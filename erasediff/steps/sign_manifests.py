@@ -1,6 +1,7 @@
 """Sign the manifests of exported models that the signing key did not sign: those of an earlier version of EraseDiff, and those of an earlier key.
 
-Each is compared with what the run, or the registered version, has recorded of its model, so that an edited manifest gets no signature.
+Each is compared, field by field, with the records of the attempt that exported it, so that an edited manifest gets no signature. A registered
+version's is too: whoever may write MLflow's artifacts may not write the workdir.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from erasediff.envelopes import read_manifest
 from erasediff.errors import EraseDiffError, IntegrityError
 from erasediff.evidence.purge.survey import ONNX_ARTIFACTS
 from erasediff.evidence.signing import SigningKey, sign
-from erasediff.files import write_atomic
-from erasediff.records.core import MANIFEST, SERVED, ErasedRecord, ExportedRecord, ModelRecord, ServedModel
+from erasediff.files import read_bounded, write_atomic
+from erasediff.records.base import MAX_DOCUMENT_BYTES, load_json
+from erasediff.records.core import MANIFEST, SERVED, ErasedRecord, ExportedFiles, ExportedRecord, ModelRecord, ServedModel
+from erasediff.records.measurements import Measurements
 from erasediff.tracking import Tracking
 
 _ONNX_TAG = "erasediff.onnx_sha256"
@@ -59,10 +62,8 @@ class OfRun:
         yield self.attempt.folder / ONNX_ARTIFACTS
 
     def agrees(self, served: ServedModel) -> bool:
-        """Whether it names the files, the verdict and the model of the attempt's records."""
-        exported = self.attempt.need(ExportedRecord)
-        same = all(getattr(served, name) == getattr(exported, name) for name in ("files", "solver", "weights_sha256", "verdict"))
-        return same and _is_of(served, self.attempt.need(ErasedRecord).model)
+        """Whether it says what the attempt's records say."""
+        return _is_of_attempt(served, self.attempt)
 
     def put(self, manifest: bytes) -> None:
         """Replace it."""
@@ -71,10 +72,11 @@ class OfRun:
 
 @dataclass(frozen=True)
 class OfVersion:
-    """The manifest among the artifacts of a registered version."""
+    """The manifest among the artifacts of a registered version; ``attempts`` are those of the workdir that exported its graph."""
 
     tracking: Tracking
     version: Any
+    attempts: tuple[Attempt, ...]
 
     @property
     def title(self) -> str:
@@ -88,14 +90,27 @@ class OfVersion:
             yield self.tracking.download(f"{self.tracking.artifacts_of(self.version, ONNX_ARTIFACTS)}/{MANIFEST}", Path(folder)).parent
 
     def agrees(self, served: ServedModel) -> bool:
-        """Whether it names the graph of the version's tag and the model of its record."""
-        return served.onnx.sha256 == self.version.tags[_ONNX_TAG] and _is_of(served, self.tracking.recorded_model(self.version))
+        """Whether it says what the records of an attempt say that exported the version's graph, and names the model of the version's record."""
+        exported = served.onnx.sha256 == self.version.tags[_ONNX_TAG] and any(_is_of_attempt(served, attempt) for attempt in self.attempts)
+        return exported and _is_of(served, self.tracking.recorded_model(self.version))
 
     def put(self, manifest: bytes) -> None:
         """Replace it."""
         with tempfile.TemporaryDirectory(prefix="erasediff-manifest-") as folder:
             write_atomic(Path(folder) / MANIFEST, manifest)
             self.tracking.log_artifact(self.version.run_id, Path(folder) / MANIFEST, ONNX_ARTIFACTS)
+
+
+def _is_of_attempt(served: ServedModel, attempt: Attempt) -> bool:
+    exported, asked = attempt.need(ExportedRecord), (attempt.config().sampler.guidance_scale, _null_row(attempt))
+    same = all(getattr(served, name) == getattr(exported, name) for name in ExportedFiles.model_fields if name != "made_from")
+    return same and (served.guidance_scale, served.null_row) == asked and _is_of(served, attempt.need(ErasedRecord).model)
+
+
+def _null_row(attempt: Attempt) -> bool:
+    """Whether its model has a row for no class. All models of the versions had one whose measurements are no longer read."""
+    path = attempt.path(Measurements)
+    return not path.is_file() or load_json(read_bounded(path, MAX_DOCUMENT_BYTES, "the measurements")).get("null_row") is not False
 
 
 def _is_of(served: ServedModel, model: ModelRecord) -> bool:
@@ -105,13 +120,16 @@ def _is_of(served: ServedModel, model: ModelRecord) -> bool:
 
 def manifests(workdir: Workdir, tracking: Tracking, model_names: Iterable[str]) -> Iterator[Place]:
     """All manifests of a workdir's attempts and of registered models."""
-    for attempt in workdir.attempts():
+    attempts = workdir.attempts()
+    for attempt in attempts:
         if (attempt.folder / ONNX_ARTIFACTS / MANIFEST).is_file():
             yield OfRun(attempt)
+    graphs = [(attempt, attempt.find(ExportedRecord)) for attempt in attempts]
     for name in model_names:
         for version in tracking.versions(name):
             if has_manifest(tracking, version):
-                yield OfVersion(tracking, version)
+                own = (attempt for attempt, exported in graphs if exported is not None and exported.onnx.sha256 == version.tags[_ONNX_TAG])
+                yield OfVersion(tracking, version, tuple(own))
 
 
 def has_manifest(tracking: Tracking, version: Any) -> bool:
@@ -147,7 +165,9 @@ def _checked(place: Place, key: SigningKey) -> ServedModel | None:
         except EraseDiffError:
             served = _content(folder)
     if not place.agrees(served):
-        raise IntegrityError(f"{place.title} does not say what was recorded of its model, so it is not signed: restore it, and run this again.")
+        raise IntegrityError(
+            f"{place.title} does not say what was recorded of its model, so it is not signed: restore it and the attempt that exported it."
+        )
     return served
 
 

@@ -11,7 +11,7 @@ from erasediff.export.solvers import solver_table
 from erasediff.files import sha256_file
 from erasediff.models.process import squared_cosine
 from erasediff.records.base import Pointer
-from erasediff.records.core import MANIFEST, Verdict
+from erasediff.records.core import DATA_SUFFIX, MANIFEST, Verdict
 from erasediff.records.serving import ServingRules
 from erasediff.serve.admission import Admitted, admit
 from erasediff.serve.solver import save_table
@@ -99,4 +99,12 @@ def test_no_file_outside_the_folder_is_read(folder: Path) -> None:
     """A manifest comes from outside."""
     write(folder, onnx=Pointer(uri="../../../etc/passwd", sha256="0" * 64))
     with pytest.raises(IntegrityError, match=f"{folder.name}/passwd is not the file"):
+        admitted(folder, ServingRules())
+
+
+def test_weights_that_the_manifest_does_not_name_are_refused(folder: Path) -> None:
+    """A graph would read them. Control: without them the folder is admitted."""
+    admitted(folder, ServingRules())
+    (folder / f"model.onnx{DATA_SUFFIX}").write_bytes(b"weights")
+    with pytest.raises(IntegrityError, match=r"model\.onnx\.data lies beside the graph and its manifest does not name it"):
         admitted(folder, ServingRules())

@@ -20,7 +20,7 @@ from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.signing import sign
 from erasediff.files import sha256_bytes
 from erasediff.records.base import canonical_json
-from erasediff.records.config import DatasetConfig
+from erasediff.records.config import DatasetConfig, RunConfig
 from erasediff.records.core import MANIFEST, SERVED, BaseRecord, ErasedRecord, ExportedRecord, Outcome, ServedModel
 from erasediff.records.measurements import Measurements
 from erasediff.records.serving import load_rules, parse_rules
@@ -53,6 +53,9 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workdir:
     served = json.loads(shutil.move(folder / "served.json", folder / "onnx/served.json").read_bytes())
     fields = {name: served[name] for name in ("onnx", "solvers", "solver", "weights_sha256", "verdict")}
     ExportedRecord(**fields, parity=(), forget_onnx=None, checks=()).write(folder / "exported.json")  # its form is as it was
+    (folder / "config.json").write_bytes(RunConfig().canonical())
+    plan = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps(plan | {"config_digest": RunConfig().digest()}))
     workdir.current.write_text("old-1\n")
     workdir.keys.mkdir()
     (workdir.keys / f"{sha256_bytes(canonical_json(REQUEST))[:16]}.key").write_bytes(b"key")
@@ -118,7 +121,9 @@ def test_what_an_earlier_version_or_an_earlier_key_left_is_signed_and_what_was_e
     assert migrate(workdir, namings, "desk-1", NOW).signed == 0
     assert (folder / MANIFEST).read_bytes() == signed
     served, champion = read_manifest(folder, key), tracking.alias("digits", CHAMPION)
-    for changes in ({"onnx": served.onnx.model_copy(update={"sha256": "0" * 64})}, {"class_names": (*DIGITS[:8], "9", "8")}, {"epoch": 9}):
+    other = served.onnx.model_copy(update={"sha256": "0" * 64})
+    edits = ({"onnx": other}, {"class_names": (*DIGITS[:8], "9", "8")}, {"epoch": 9}, {"solvers": other}, {"decoder": other}, {"data": (other,)})
+    for changes in (*edits, {"guidance_scale": 7.5}, {"null_row": False}):
         edited = served.model_copy(update=changes)
         put(folder, edited)
         with pytest.raises(IntegrityError, match="the manifest of run old-1 does not say what was recorded of its model, so it is not signed"):
