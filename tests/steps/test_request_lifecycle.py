@@ -17,7 +17,7 @@ from erasediff.errors import AwaitingApproval, BadInput, IntegrityError
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.ledger import Ledger
 from erasediff.evidence.served_rules import revoke, workdir_rules
-from erasediff.evidence.signing import load_signing_key
+from erasediff.evidence.signing import check_can_sign, load_signing_key
 from erasediff.records.core import ErasedRecord, ErasureRequest, ExportedRecord, Verdict, VerdictRecord
 from erasediff.records.requests import Filing, Reason, Regime, State, Terms
 from erasediff.records.serving import ServingRules
@@ -35,6 +35,7 @@ from erasediff.steps.request_lifecycle import (
 )
 from erasediff.steps.table import step_named
 from tests.certified import REQUEST, promoted_run
+from tests.issuer import issuer
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,8 @@ def promoted(tmp_path_factory: pytest.TempPathFactory, tiny_unet: Callable[..., 
 
 
 @pytest.fixture
-def run(promoted: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
+def run(promoted: Attempt, tmp_path: Path) -> Attempt:
     """A copy of it, whose steps are followed as if they ended one after another."""
-    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", "somewhere")
     shutil.copytree(promoted.workdir.root, tmp_path / "work")
     return Workdir.open(tmp_path / "work").attempt(promoted.name)
 
@@ -179,11 +179,11 @@ def test_a_legal_hold_stops_the_purge_for_all_and_a_held_request_is_not_taken(ru
 def test_without_a_key_no_run_begins_and_with_one_that_has_ended_nothing_is_begun_or_promoted(
     run: Attempt, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether a request waits or not: what is exported is signed. Control: a key elsewhere, of which nothing is known here, is enough."""
+    """Whether a request waits or not: what is exported is signed. Controls: a good key, and in a pod one that other steps mount."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yesterday = now().replace(microsecond=0) - timedelta(days=1)
     new_key(tmp_path / "ended", None, yesterday, yesterday + timedelta(hours=1))
-    ended, elsewhere = str(tmp_path / "ended" / PRIVATE), "somewhere"
+    ended, good = str(tmp_path / "ended" / PRIVATE), str(issuer() / PRIVATE)
     asked = filed(run)
 
     def begin(label: str) -> Attempt:
@@ -196,8 +196,17 @@ def test_without_a_key_no_run_begins_and_with_one_that_has_ended_nothing_is_begu
     monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", ended)
     with pytest.raises(BadInput, match="expired at"):
         begin(REQUEST.label)
+    empty = tmp_path / "empty.pem"
+    empty.touch(mode=0o600)
+    for wrong, sentence in ((tmp_path / "nowhere.pem", "does not exist"), (empty, "is not a private key in PEM")):
+        monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", str(wrong))
+        with pytest.raises(BadInput, match=sentence):
+            begin(REQUEST.label)
+    with monkeypatch.context() as pod:
+        pod.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        check_can_sign(SigningSettings(key="/signing/signing-key.pem"), now())
     assert state(ledger, asked) is State.ACCEPTED
-    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", elsewhere)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", good)
     begin("3")
     assert [folder.name for folder in run.workdir.runs.glob("later-*")] == ["later-3"], "control"
     take_requests(run)
