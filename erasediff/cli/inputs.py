@@ -79,7 +79,7 @@ def read_classes(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        text = read_bounded(path, MAX_DOCUMENT_BYTES, "the list of classes").decode()
+        text = read_bounded(path, MAX_DOCUMENT_BYTES, "the list of classes").decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BadInput(f"the list of classes {path} is not text in UTF-8: write the names so.") from None
     return ClassRecord.parse({"class_names": text.removesuffix("\n").split("\n")}, f"the list of classes {path}").class_names

@@ -61,7 +61,7 @@ def check_prerequisites(
     _check_scope(workdir, dataset, requests, config, () if model is None else model.forgotten)
     _try_judges(config, dataset)
     if version is None and config.base_training is None:
-        raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff train-base` or add base_training to the config.")
+        raise BadInput(f"MLflow has no champion of {config.model_name!r}: run `erasediff import-base` or `train-base`, or add base_training.")
     numbers = [len(workdir.attempts_at(request.digest())) + 1 for request in requests]
     asked = [PositionedRequest.of(request, dataset.class_names) for request in requests]
     names = [name or f"{one.digest()[:16]}-{number}" for one, number in zip(asked, numbers, strict=True)]

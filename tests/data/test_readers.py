@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import tarfile
 import unicodedata
 from collections.abc import Callable
@@ -129,6 +130,9 @@ BROKEN_CLASS_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a split": (lambda f: _file(f, "train/cat/x.png"), r"image train/cat/x\.png .*give the folder that holds the folders of the classes"),
     "an empty class": (lambda f: (f / "emu").mkdir(), "folder emu in .* holds no pictures"),
     "a class that is a link": (lambda f: (f / "emu").symlink_to("cat"), "folder emu in .* is a link"),
+    "a link to nothing": (lambda f: (f / "cat/z.png").symlink_to("gone.png"), r"cat/z\.png of the dataset is no file, or a link to none"),
+    "a folder with a picture's name that is a link": (lambda f: (f / "cat/z.png").symlink_to(f / "cat"), r"z\.png of the dataset is no file"),
+    "a pipe": (lambda f: os.mkfifo(f / "cat/z.png"), r"cat/z\.png of the dataset is no file"),
     "a link out": (lambda f: (f / "cat/z.png").symlink_to("/etc/hostname"), "link out of the folder"),
     "no picture": (lambda f: (f / "cat/z.png").write_bytes(b"hello"), r"cat/z\.png .*damaged"),
 }

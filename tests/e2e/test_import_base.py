@@ -236,7 +236,7 @@ def test_a_model_has_its_own_order_of_classes(
     listed.write_text("".join(f"{label}\n" for label in range(9)) + "nine\n")
     assert main([str(part) for part in (*command, "--classes", listed)]) == 2
     assert "the dataset lacks nine and the model lacks 9" in capsys.readouterr().err.splitlines()[-1]
-    listed.write_text("".join(f"{label}\n" for label in order))
+    listed.write_text("".join(f"{label}\n" for label in order), encoding="utf-8-sig")  # as Windows writes it
     assert main([str(part) for part in (*command, "--classes", listed)]) == 0
     tracking = Tracking(tmp_path / "work")
     assert tracking.recorded_model(tracking.alias("digits", CHAMPION)).class_names == tuple(map(str, order))

@@ -78,6 +78,11 @@ class _Files:
 
 
 def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, bool]]:
+    """The files below a folder, and whether each is a link.
+
+    Raises:
+        BadInput: an entry with a picture's name is no file, such as a link whose file was never fetched.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}{entry.name}"
@@ -85,6 +90,8 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, bool]]:
                 yield from _walk(entry.path, f"{name}/")
             elif entry.is_file():
                 yield name, entry.is_symlink()
+            elif is_picture(name):
+                raise BadInput(f"{shown(name)} of the dataset is no file, or a link to none: fetch what it stands for, or remove it.")
 
 
 def read_labelled_folder(folder: Path, size: int | None) -> Iterator[Batch]:

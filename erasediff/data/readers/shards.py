@@ -24,7 +24,10 @@ def read_shards(folder: Path, size: int | None) -> Iterator[Batch]:
     Raises:
         BadInput: no shards, several kinds, shards both here and below, or a shard that is damaged, inconsistent or too large.
     """
-    shards = [path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file() and not _hidden(path, folder)]
+    shards = [path for path in folder.rglob("*") if path.suffix in _SUFFIXES and not _hidden(path, folder)]
+    if odd := [path for path in shards if not path.is_file()]:
+        name = shown(odd[0].relative_to(folder).as_posix())
+        raise BadInput(f"{name} of the dataset is no file, or a link to none: fetch what it stands for, or remove it.")
     kinds = sorted({path.suffix for path in shards})
     if not kinds:
         raise BadInput(f"the dataset folder {folder} holds neither .npz nor .parquet nor .tar files: give shards of one kind.")
