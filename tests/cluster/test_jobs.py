@@ -232,6 +232,7 @@ def test_a_volume_that_belongs_to_root_is_prepared_by_the_manifests_job(kubeconf
         apply_manifests(cluster, {})
         cluster.delete(Kind("v1", "ConfigMap"), "erasediff-settings")  # MLflow and the forget sets in the workdir
         step = pod_of("check-prerequisites", pipeline_image, ["erasediff", "check-prerequisites", "--workdir", WORKDIR_MOUNT, "--forget-label", "3"])
+        step["containers"][0]["env"] += [{"name": "ERASEDIFF_SIGNING_KEY", "value": "/signing/signing-key.pem"}]  # that map named it
         refused = run_job(cluster, "refused", step)
         assert (refused.code, refused.log.count("\n")) == (2, 1), refused.log
         assert "create the Job erasediff-prepare-workdir of manifests/once" in refused.log
