@@ -27,6 +27,8 @@ SCHEDULERS = (
 """The schedulers of diffusers whose noise schedule is read from a model folder."""
 _SOLVERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 """Those of them that :func:`build_scheduler` makes."""
+_ALMOST_NOISE = 2**-24
+"""What most of diffusers' solvers take for the last ᾱ = 0 of a zero terminal SNR; by linear betas it is above the one before it."""
 _OF_THE_SCHEDULE = ("beta_schedule", "beta_start", "beta_end", "trained_betas", "rescale_betas_zero_snr")
 
 
@@ -86,6 +88,8 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
     if prediction not in get_args(PredictionType):
         raise BadInput(f"prediction type {prediction!r} is not known: hand in a model that predicts {' or '.join(get_args(PredictionType))}.")
     kept = scheduler.alphas_cumprod
+    if config.get("rescale_betas_zero_snr") and kept[-1] == _ALMOST_NOISE:
+        kept = torch.cat([kept[:-1], torch.zeros(1)])
     falls = bool(torch.isfinite(kept).all() and (kept <= 1).all() and (kept >= 0).all() and (kept.diff() < 0).all())
     if not falls:
         raise BadInput("the scheduler's betas are no noise schedule: they must lie between 0 and 1, so that the noise grows with every timestep.")

@@ -84,6 +84,8 @@ def test_a_table_is_the_scheduler_to_one_grey_level(tiny_unet, monkeypatch, name
 def test_a_model_is_sampled_on_the_schedule_that_it_was_trained_on(tiny_unet, monkeypatch, name: str, own: dict) -> None:
     """Control: on the squared cosine of the models that are trained here the same model makes other images."""
     schedule = schedule_of(read_scheduler(own, "the folder"))
+    read_again = schedule_of(build_scheduler(SamplerConfig(scheduler=name), schedule))
+    assert torch.equal(read_again.alphas_cumprod, schedule.alphas_cumprod), "as the saved model is read"
     unet, asked = tiny_unet(), (name, 10, own["prediction_type"], 1.0)
     wanted = by_scheduler(unet, *asked, monkeypatch, schedule)
     served = by_table(unet, *asked, schedule)
