@@ -19,7 +19,7 @@ from tests.data.written import WRITERS
 
 _OTHER = "a class of its own"
 _BLANKS = " \u00a0\u2007\u202f\u2003\u3000"
-_INVISIBLE = "\u200b\u00ad\u2060\ufeff\ufe0f"
+_INVISIBLE = "\u200b\u00ad\u2060\ufeff\ufe0f\U000e0101\u180b\u034f\u3164\uffa0\u17b4"
 
 
 def _fits_a_folder(name: str) -> bool:

@@ -9,6 +9,13 @@ from pathlib import Path
 from erasediff.errors import BadInput
 from erasediff.records.names import MAX_NAME_LENGTH, normal_name
 
+_IGNORABLE = (
+    *((0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x3164, 0x3164)),
+    *((0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0xE0000, 0xE0FFF)),
+)
+"""Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt) beside the category Cf: selectors of variants and letters that only fill."""
+_BLANK_BRAILLE = "\u2800"
+
 
 def is_whole_number(name: str) -> bool:
     """Whether a name is a whole number in ASCII digits."""
@@ -25,8 +32,12 @@ def common_spelling(text: str) -> str:
         return str(int(name))
     if name.isascii():
         return " ".join(name.split())
-    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf" and not 0xFE00 <= ord(letter) <= 0xFE0F)
+    visible = "".join(letter for letter in name.replace(_BLANK_BRAILLE, " ") if not _is_ignorable(letter))
     return " ".join(unicodedata.normalize("NFC", visible).split())
+
+
+def _is_ignorable(letter: str) -> bool:
+    return unicodedata.category(letter) == "Cf" or any(first <= ord(letter) <= last for first, last in _IGNORABLE)
 
 
 def shown(text: str) -> str:
