@@ -28,7 +28,7 @@ from erasediff.tracking import Tracking
 _ONNX_TAG = "erasediff.onnx_sha256"
 
 
-class Place(Protocol):
+class ManifestPlace(Protocol):
     """Where a manifest lies."""
 
     @property
@@ -118,7 +118,7 @@ def _is_of(served: ServedModel, model: ModelRecord) -> bool:
     return same and served.weights_sha256 == model.weights.sha256
 
 
-def manifests(workdir: Workdir, tracking: Tracking, model_names: Iterable[str]) -> Iterator[Place]:
+def manifests(workdir: Workdir, tracking: Tracking, model_names: Iterable[str]) -> Iterator[ManifestPlace]:
     """All manifests of a workdir's attempts and of registered models."""
     attempts = workdir.attempts()
     for attempt in attempts:
@@ -138,7 +138,7 @@ def has_manifest(tracking: Tracking, version: Any) -> bool:
     return tagged and tracking.has_artifact(version.run_id, ONNX_ARTIFACTS, MANIFEST)
 
 
-def sign_manifests(found: Iterable[Place], key: SigningKey) -> int:
+def sign_manifests(found: Iterable[ManifestPlace], key: SigningKey) -> int:
     """Sign each manifest that this key did not sign, after all of them were checked; returns how many.
 
     Raises:
@@ -151,7 +151,7 @@ def sign_manifests(found: Iterable[Place], key: SigningKey) -> int:
     return len(unsigned)
 
 
-def _checked(place: Place, key: SigningKey) -> ServedModel | None:
+def _checked(place: ManifestPlace, key: SigningKey) -> ServedModel | None:
     """What a manifest says; ``None`` if this key signed it.
 
     Raises:
