@@ -23,7 +23,7 @@ _STRETCH_BYTES = 2 << 20
 """What is read at once where rows are picked one by one."""
 _BLOCK_BYTES = 1 << 20
 THREADS = 2
-"""That look at rows side by side: reading, hashing and arithmetic over many rows let go of the interpreter."""
+"""How many threads read, hash or compute over rows at once; each of these lets go of the interpreter."""
 
 
 class Writer:
