@@ -29,6 +29,10 @@ D = TypeVar("D", bound=Strict)
 MAX_KEY_BYTES, MAX_ENVELOPE_BYTES = 1 << 14, 8 << 20
 
 
+class SignedByAnother(BadInput):
+    """A document is whole, and was signed by another key than the given one."""
+
+
 @dataclass(frozen=True)
 class PublicKey:
     """A public key, and the date after which it may not sign."""
@@ -89,6 +93,8 @@ def read_public_key(path: Path) -> PublicKey:
         IntegrityError: the document beside it is another key's.
     """
     data = read_bounded(path, MAX_KEY_BYTES, "the public key")
+    if (found := data.count(b"-----BEGIN ")) > 1:
+        raise BadInput(f"{path} holds {found} keys, and one is expected: give a file with the issuer's key alone.")
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
@@ -108,12 +114,13 @@ def open_envelope(data: bytes, key: PublicKey, payload_type: str, source: str) -
     """Verify an envelope with a key and return its payload.
 
     Raises:
-        BadInput: it is not an envelope, has no signature or several, has another payload type, or was signed by another key.
+        BadInput: it is not an envelope, has no signature or several, or has another payload type.
+        SignedByAnother: it was signed by another key.
         IntegrityError: it was changed.
     """
     payload, signature = _unsealed(data, payload_type, source)
     if signature.keyid != key.id:
-        raise BadInput(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the issuer's public key.")
+        raise SignedByAnother(f"{source} was signed by the key {signature.keyid[:12]}, not by {key.id[:12]}: hand in the issuer's public key.")
     raw = _decoded(signature.sig, source)
     try:
         key.key.verify(raw, signed_bytes(payload_type, payload), ec.ECDSA(hashes.SHA256()))
@@ -180,7 +187,8 @@ def read_manifest(folder: Path, key: PublicKey | None) -> ServedModel:
     The key's end is asked when it signs: a manifest has no date.
 
     Raises:
-        BadInput: it is missing, too large, not signed, not a manifest, or signed by another key.
+        BadInput: it is missing, too large, not signed, or not a manifest.
+        SignedByAnother: it was signed by another key.
         IntegrityError: it was changed.
     """
     data, source = read_bounded(folder / MANIFEST, MAX_ENVELOPE_BYTES, "the manifest"), f"the manifest {folder / MANIFEST}"

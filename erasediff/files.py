@@ -243,20 +243,21 @@ def abandoned_folders(parent: Path, prefix: str) -> list[Path]:
 
 
 def read_bounded(path: Path, limit: int, what: str) -> bytes:
-    """Read a small file from outside the project; a file larger than ``limit`` bytes is refused.
+    """Read a small file from outside the project, or a device or a pipe that gives as little; more than ``limit`` bytes are refused.
 
     Raises:
         BadInput: the file is missing, unreadable or too large.
     """
     try:
-        size = path.stat().st_size
-        if size > limit:
-            raise BadInput(f"{what} {path} has {size} bytes, more than the {limit} allowed: is it the right file?")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
     except FileNotFoundError:
         raise BadInput(f"{what} {path} does not exist: check the path.") from None
     except OSError as error:
         raise BadInput(f"{what} {path} cannot be read ({error.strerror}): check the path and its permissions.") from None
+    if len(data) > limit:
+        raise BadInput(f"{what} {path} has more than the {limit} bytes allowed: is it the right file?")
+    return data
 
 
 def shipped(name: str) -> Path:

@@ -191,6 +191,8 @@ def _subjects(facts: Facts) -> tuple[StatementSubject, ...]:
     ]
     if exported.onnx_data is not None:
         subjects.append(StatementSubject(name="ONNX weights", digest={"sha256": exported.onnx_data.sha256}))
+    if exported.decoder is not None:
+        subjects.append(StatementSubject(name="ONNX decoder", digest={"sha256": exported.decoder.sha256}))
     if facts.serving_image is not None:
         subjects.append(StatementSubject(name="serving image", digest={"sha256": facts.serving_image}))
     return tuple(subjects)

@@ -43,10 +43,12 @@ def read_private_key(path: Path, passphrase: str | None) -> tuple[ec.EllipticCur
     """Read a private key and its document.
 
     Raises:
-        BadInput: it is missing, readable by everyone, encrypted with another passphrase, or not a key on the curve P-256.
+        BadInput: it is missing, a public key, readable by everyone, encrypted with another passphrase, or not a key on the curve P-256.
         IntegrityError: the document beside it is another key's.
     """
     data = read_bounded(path, MAX_KEY_BYTES, "the signing key")
+    if b"-----BEGIN PUBLIC KEY-----" in data:
+        raise BadInput(f"the signing key {path} is a public key, which cannot sign: name the file {PRIVATE} that `erasediff keys new` wrote.")
     if path.stat().st_mode & _READ_BY_OTHERS and not in_pod():  # a Secret's files are 0644, and nobody else is in the pod
         raise BadInput(f"the signing key {path} can be read by everyone: run `chmod 600 {path}`, and replace the key if others may have read it.")
     try:

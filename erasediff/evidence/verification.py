@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from erasediff.envelopes import MAX_ENVELOPE_BYTES, PublicKey, open_envelope, read_manifest, read_public_key, read_revocations, read_signed
+from erasediff.envelopes import (
+    MAX_ENVELOPE_BYTES,
+    PublicKey,
+    SignedByAnother,
+    open_envelope,
+    read_manifest,
+    read_public_key,
+    read_revocations,
+    read_signed,
+)
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.files import read_bounded, sha256_bytes, sha256_file, sha256_folder
 from erasediff.records.base import MAX_DOCUMENT_BYTES
@@ -134,10 +143,18 @@ def _check_exported(path: Path, key: PublicKey, statement: Statement) -> tuple[P
 
 def _check_served(folder: Path, key: PublicKey, statement: Statement) -> tuple[Path, list[str]]:
     """Check the manifest by its signature, what it says by the certificate, and the files by what it says."""
-    served = read_manifest(folder, key)
-    said = (served.onnx.sha256, served.solvers.sha256, served.weights_sha256, served.epoch, served.verdict)
-    certified = [statement.digest_of(name) for name in ("ONNX graph", "solver tables", "weights")]
-    if said != (*certified, statement.predicate.scope.epoch, Verdict.PASS):
+    try:
+        served = read_manifest(folder, key)
+    except SignedByAnother:
+        raise BadInput(
+            f"the manifest in {folder} is signed by another key than the certificate: ask the issuer for a certificate by the key that signs the "
+            "manifests now (`erasediff certify`), or for a manifest by this key (`erasediff migrate`)."
+        ) from None
+    pointers = (served.onnx, served.onnx_data, served.solvers, served.decoder)
+    said = [None if pointer is None else pointer.sha256 for pointer in pointers]
+    certified = [statement.digest_of(name) for name in ("ONNX graph", "ONNX weights", "solver tables", "ONNX decoder")]
+    rest = (statement.digest_of("weights"), statement.predicate.scope.epoch, Verdict.PASS)
+    if said != certified or (served.weights_sha256, served.epoch, served.verdict) != rest:
         raise IntegrityError(f"the manifest in {folder} is not of the certified model: fetch the folder again from the issuer.")
     for pointer in served.files:
         path = folder / Path(pointer.uri).name

@@ -22,7 +22,7 @@ CERTIFICATE: Final = "certificate.dsse.json"
 PREDICATE_TYPE: Final = "urn:erasediff:erasure:v2"
 
 Phase = Literal["provisional", "final"]
-SubjectName = Literal["weights folder", "weights", "ONNX graph", "ONNX weights", "solver tables", "serving image"]
+SubjectName = Literal["weights folder", "weights", "ONNX graph", "ONNX weights", "ONNX decoder", "solver tables", "serving image"]
 Algorithm = Literal["sha256", "sha256-folder"]
 """``sha256-folder`` is :func:`erasediff.files.sha256_folder`: SHA-256 over one line ``path NUL sha256`` per file, sorted by path."""
 ThreatName = Literal["membership inference", "attribute inference", "exfiltration", "regurgitation", "inversion", "reconstruction"]

@@ -56,6 +56,7 @@ def parse_rules(text: str | bytes, source: str) -> ServingRules:
     if not document:
         raise BadInput(f"{source} is empty, or was cut short: write the whole file, with `suppress: []` where nothing is forbidden.")
     whole = text if isinstance(text, str) else text.decode(errors="replace")
-    if not (whole.endswith("\n") or whole.rstrip().endswith("}")):
+    closed = whole.lstrip().startswith("{")  # it would not have parsed without its last brace
+    if not (closed or whole.endswith("\n")):
         raise BadInput(f"{source} ends within a line, as a file does that was cut short: write the whole file, and end it with a line break.")
     return ServingRules.parse(document, source)

@@ -11,7 +11,8 @@ from pathlib import Path
 from erasediff import __version__
 from erasediff.attempts.attempt import Attempt
 from erasediff.data.commitment import KEY_BYTES, read_key
-from erasediff.errors import IntegrityError
+from erasediff.envelopes import SignedByAnother, read_manifest
+from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence.certificate import Facts, commitment_to, statement_of
 from erasediff.evidence.keys import PUBLIC
 from erasediff.evidence.model_signature import sign_model
@@ -45,7 +46,8 @@ def certify(attempt: Attempt) -> CertificateRecord:
     """Issue the certificate, with model-signing's signatures, a page, and a letter for each request.
 
     Raises:
-        BadInput: no key is set or it has expired, an earlier step is missing, the model did not pass, or the purge belongs to another erasure.
+        BadInput: no key is set, it has expired or did not sign the manifest, an earlier step is missing, the model did not pass, or the purge
+            belongs to another erasure.
         IntegrityError: the weights or the graph are not those that were measured.
         Unreachable: the token or service that holds the key, or the time stamp authority, does not answer.
     """
@@ -60,7 +62,7 @@ def certify(attempt: Attempt) -> CertificateRecord:
     present = attempt.find(CertificateRecord)
     if present is not None and present.made_from == made_from and _intact(attempt, present):
         return _tell_ledger(attempt, present)
-    _check_files(attempt, facts)
+    _check_files(attempt, facts, key)
     files = tuple(
         Pointer(uri=name, sha256=sha256_file(attempt.folder / name)) for name in _write_files(attempt, facts, statement, key, settings.timestamp_url)
     )
@@ -157,8 +159,15 @@ def _paths(attempt: Attempt, facts: Facts) -> tuple[Path, Path]:
     return attempt.workdir.models / facts.erased.model.weights.uri, attempt.folder / facts.exported.onnx.uri
 
 
-def _check_files(attempt: Attempt, facts: Facts) -> None:
+def _check_files(attempt: Attempt, facts: Facts, key: SigningKey) -> None:
     folder, onnx = _paths(attempt, facts)
+    try:
+        read_manifest(onnx.parent, key.public)
+    except SignedByAnother:
+        raise BadInput(
+            f"the manifest of run {attempt.name} is signed by another key than the certificate would be, so the two would not verify together: "
+            "run `erasediff migrate`, which signs it anew, or set ERASEDIFF_SIGNING_KEY to the key that the run was exported with."
+        ) from None
     if not folder.is_dir() or sha256_folder(folder) != facts.erased.model.folder_sha256:
         raise IntegrityError(f"the weights in {folder} are not those that were measured: restore them, then certify.")
     if not onnx.is_file() or sha256_file(onnx) != facts.exported.onnx.sha256:

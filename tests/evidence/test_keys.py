@@ -45,6 +45,19 @@ def test_a_key_that_everyone_may_read_is_not_used(tmp_path: Path, monkeypatch: p
     assert read_private_key(tmp_path / PRIVATE, None)
 
 
+def test_a_public_key_does_not_sign_and_two_are_not_one(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        new_key(tmp_path / name, None, NOW, None)
+    with pytest.raises(BadInput, match=f"is a public key, which cannot sign: name the file {PRIVATE}"):
+        read_private_key(tmp_path / "one" / PUBLIC, None)
+    both = tmp_path / "both.pub"
+    both.write_bytes(b"".join((tmp_path / name / PUBLIC).read_bytes() for name in ("one", "two")))
+    with pytest.raises(BadInput, match="holds 2 keys, and one is expected"):
+        read_public_key(both)
+    both.write_bytes(b"of the issuer\n" + (tmp_path / "two" / PUBLIC).read_bytes())
+    assert read_public_key(both).id == read_public_key(tmp_path / "two" / PUBLIC).id, "control"
+
+
 def test_a_locked_key_opens_with_its_passphrase_alone(tmp_path: Path) -> None:
     new_key(tmp_path, "open sesame", NOW, None)
     assert b"ENCRYPTED" in (tmp_path / PRIVATE).read_bytes()

@@ -314,7 +314,7 @@ FOLDERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "the tables": (a_byte_more("solvers.npz"), "solvers.npz is not the file that the signed manifest names"),
     "the manifest": (a_byte_more(MANIFEST), "is not JSON"),
     "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "does not exist"),
-    "another issuer's manifest": (signed_by_another, "was signed by the key"),
+    "another issuer's manifest": (signed_by_another, "is signed by another key than the certificate: ask the issuer"),
     "another model": (lambda folder: describe(folder, forgotten=("0",)), "is not of the certified model"),
     "another epoch": (
         lambda folder: describe(folder, forgotten=("0",), epoch=2, weights_sha256=read_manifest(folder, None).weights_sha256),

@@ -96,6 +96,13 @@ def test_weights_outside_the_graph_are_certified_and_verified_with_it(facts: Fac
         verify(presented)
 
 
+def test_the_decoder_of_a_latent_model_is_certified(facts: Facts) -> None:
+    decoder = Pointer(uri="onnx/decoder.onnx", sha256="d" * 64)
+    statement = statement_of(replace(facts, exported=changed(facts.exported, decoder=decoder), **NOT_REGISTERED), AT)
+    assert statement.digest_of("ONNX decoder") == decoder.sha256
+    assert statement_of(facts, AT).digest_of("ONNX decoder") is None, "control"
+
+
 def test_the_same_records_give_the_same_statement_and_it_reads_back(facts: Facts, run: Attempt) -> None:
     final = statement_of(purged(facts, run), AT)
     assert final == statement_of(purged(facts, run), AT)

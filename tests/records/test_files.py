@@ -185,7 +185,8 @@ def test_a_file_from_outside_is_bounded(tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_bytes(b"12345")
     assert read_bounded(tmp_path / "policy.yaml", 5, "the policy") == b"12345"
     for path, limit, what in (
-        (tmp_path / "policy.yaml", 4, "more than the 4 allowed"),
+        (tmp_path / "policy.yaml", 4, "more than the 4 bytes allowed"),
+        (Path("/dev/zero"), 4, "more than the 4 bytes allowed"),
         (tmp_path / "no", 4, "does not exist"),
         (tmp_path, 10**6, "cannot be read"),
     ):

@@ -70,7 +70,7 @@ def test_a_mounted_config_map_that_changes_is_seen(tmp_path: Path) -> None:
 
 NO_RULES = ["", "\n", " ", "# nothing yet\n", "---\n", "...\n", "{}\n", "[]\n", "0\n", "false\n", "''\n", "~\n", "suppress:\n", "suppress: ~\n"]
 """What stands where rules should; a lenient reader takes all of it for rules that forbid nothing."""
-CUT = ["minimum_epoch: 1", "suppress: ['4'", "suppress:\n- '3'\n- '1", "minimum_epoch: 0\nsuppress: []"]
+CUT = ["minimum_epoch: 1", "suppress: ['4'", "suppress:\n- '3'\n- '1", "minimum_epoch: 0\nsuppress: []", "minimum_epoch: 1 # as {REQUEST}"]
 """What has the right fields, and may be the beginning of more."""
 
 

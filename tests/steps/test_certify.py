@@ -13,19 +13,22 @@ import torch
 
 from erasediff.attempts.attempt import Attempt
 from erasediff.cli import main
-from erasediff.envelopes import read_public_key, read_revocations
+from erasediff.envelopes import read_manifest, read_public_key, read_revocations
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evidence.certificate import commitment_to
 from erasediff.evidence.keys import PRIVATE, PUBLIC, new_key
 from erasediff.evidence.served_rules import revoke
+from erasediff.evidence.signing import sign
+from erasediff.evidence.verification import CertificateFiles, verify
 from erasediff.records.certificate import CertificateRecord
-from erasediff.records.core import ErasedRecord, ForgetSetRecord, VerdictRecord
+from erasediff.records.core import MANIFEST, SERVED, ErasedRecord, ForgetSetRecord, VerdictRecord
 from erasediff.records.settings import RollOutSettings
 from erasediff.steps.certify import certify
 from erasediff.steps.perform import perform
 from erasediff.steps.table import step_named
 from tests.certified import NOON, REQUEST, UNFINISHED, file_requests, purge_of, request
 from tests.evidence.conftest import copy_of, keys, needs_model_signing, promoted, run, signed_by  # noqa: F401 - fixtures
+from tests.evidence.signed import key_in
 
 pytestmark = pytest.mark.usefixtures("needs_model_signing", "signed_by")
 
@@ -123,6 +126,22 @@ def test_weights_and_graphs_that_were_changed_are_not_signed(promoted: Attempt, 
     with pytest.raises(IntegrityError, match="are not those that were measured"):
         certify(other)
     assert not (other.folder / "certificate.dsse.json").exists()
+
+
+def test_a_new_key_certifies_when_it_has_signed_the_manifest_too(run: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the certificate that verified with its manifest would be replaced by one that does not."""
+    certify(run)
+    before = files(run)
+    new_key(tmp_path / "new", None, NOON, None)
+    monkeypatch.setenv("ERASEDIFF_SIGNING_KEY", str(tmp_path / "new" / PRIVATE))
+    with pytest.raises(BadInput, match=r"is signed by another key than the certificate would be.*run `erasediff migrate`"):
+        certify(run)
+    assert files(run) == before
+    manifest = run.folder / "onnx" / MANIFEST
+    manifest.write_bytes(sign(read_manifest(manifest.parent, None), SERVED, key_in(tmp_path / "new")))
+    assert certify(run).key_id == read_public_key(tmp_path / "new" / PUBLIC).id, "control"
+    presented = CertificateFiles(certificate=run.folder / "certificate.dsse.json", key=tmp_path / "new" / PUBLIC, onnx=manifest.parent)
+    assert "manifest" in verify(presented).checks_passed
 
 
 def test_an_earlier_step_that_is_missing_is_named(run: Attempt) -> None:
