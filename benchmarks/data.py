@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from benchmarks.results_file import Row, write_rows
 from erasediff.data.datasets import ImageDataset, load_dataset
 from erasediff.data.looks import Looks
-from erasediff.data.shards import pack
 from erasediff.data.split import partition, split_dataset
 from erasediff.data.versioning import ForgetStore
 from erasediff.records.config import DatasetConfig
+from erasediff.steps.version_forget_set import pack_unchanged
 
 IMAGES, SHARD, CLASSES, SIDE = 1_000_000, 20_000, 10, 32
 COPIES = 500
@@ -122,8 +122,8 @@ def steps(folder: Path, kind: str, count: int) -> list[Row]:
     split = split_dataset(dataset.labels, 0)
 
     def version() -> None:
-        ImageDataset(dataset.name, dataset.images, dataset.labels, dataset.class_names).digest()
-        pack(dataset.images, dataset.labels, split.forget, scratch / "forget", bytes(32))
+        anew = ImageDataset(dataset.name, dataset.images, dataset.labels, dataset.class_names)  # whose digest is not known yet
+        pack_unchanged(anew, dataset.digest(), dataset.labels, split.forget, scratch / "forget", bytes(32))
         ForgetStore(str(folder / "remote")).publish(scratch / "forget", scratch)
 
     def parted() -> None:

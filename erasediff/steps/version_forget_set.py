@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
 from erasediff.attempts.attempt import Attempt
 from erasediff.attempts.batch import others_of
 from erasediff.data.commitment import indices_commitment, request_key
@@ -11,6 +17,7 @@ from erasediff.data.twins import Apart, split_apart
 from erasediff.data.versioning import ForgetStore
 from erasediff.errors import BadInput
 from erasediff.progress import progress
+from erasediff.records.base import Sha256
 from erasediff.records.core import BaseRecord, ForgetSetRecord, PlanRecord
 from erasediff.records.settings import ServiceSettings
 from erasediff.tracking import Tracking
@@ -24,15 +31,13 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
     """
     plan, base = attempt.plan(), attempt.need(BaseRecord)
     dataset = dataset_of(attempt.config().dataset, base.model)
-    if dataset.digest() != plan.made_from["dataset"]:
-        raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
     apart = split_of(attempt, base, dataset)
     split, labels = apart.split, dataset.labels.copy()
     labels[split.forget] = plan.position  # what joined the forget set too
     store, key = forget_store(attempt, plan), request_key(attempt.workdir.request_key(plan.request))
     with attempt.scratch() as scratch:
         packed = scratch / "forget"
-        manifest = pack(dataset.images, labels, split.forget, packed, key)
+        manifest = pack_unchanged(dataset, plan.made_from["dataset"], labels, split.forget, packed, key)
         with progress("uploading the forget set", 1):
             version = store.publish(packed, scratch)
     record = ForgetSetRecord(
@@ -51,6 +56,24 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
         plan.mlflow_run_id, {"forget_set.version": version, "forget_set.count": record.count, "base.version": base.version}
     )
     return record
+
+
+def pack_unchanged(
+    dataset: ImageDataset, expected: Sha256, labels: NDArray[np.int64], indices: NDArray[np.int64], folder: Path, key: bytes
+) -> Sha256:
+    """Pack images of a dataset that still has its digest; see :func:`erasediff.data.shards.pack`.
+
+    The digest needs every image, so it is computed beside the packing.
+
+    Raises:
+        BadInput: the dataset has another digest.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(dataset.digest)
+        manifest = pack(dataset.images, labels, indices, folder, key)
+        if digest.result() != expected:
+            raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
+    return manifest
 
 
 def forget_store(attempt: Attempt, plan: PlanRecord) -> ForgetStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,19 @@ def versioned(config: RunConfig, workdir: Workdir) -> tuple[Attempt, Model]:
 
 def shown(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
+
+
+def test_a_dataset_that_changed_since_the_plan_is_not_versioned(config: RunConfig, tmp_path: Path) -> None:
+    """Control: the same without the change, in the next test."""
+    run, _ = versioned(config, Workdir.open(tmp_path / "work"))
+    shutil.rmtree(remote := run.workdir.root / "forget-remote")
+    file = tmp_path / "data/a.npz"
+    arrays = dict(np.load(file))
+    arrays["images"][0, 0, 0] ^= 1
+    np.savez(file, **arrays)
+    with pytest.raises(BadInput, match="dataset 'animals' changed since the run was opened: run the command again"):
+        version_forget_set(run)
+    assert not any(remote.rglob("*")), "nothing of it was published"
 
 
 def test_a_copy_joins_the_forget_set_and_nobody_is_trained_on_it_under_its_other_label(config: RunConfig, tmp_path: Path) -> None:
