@@ -155,8 +155,7 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
     """
     with explain_disk_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".new-", suffix=PARTIAL))
-        try:
+        with temporary_folder(parent, ".new-") as temporary:
             final = parent / fill(temporary)
             for path in temporary.rglob("*"):
                 if path.is_file():
@@ -164,17 +163,12 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
             temporary.chmod(0o777 & ~_umask())
             # A folder cannot replace another in one rename. The old one is moved aside first, so that a kill in between
             # leaves no folder under the final name, never a half.
-            old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=PARTIAL))
-            try:
+            with temporary_folder(parent, ".old-") as old:
                 if final.exists():
                     final.replace(old)
                 temporary.replace(final)
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
             _fsync(parent)
             return final
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -197,10 +191,11 @@ def exclusive_lock(folder: Path, busy: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def mark_in_use(folder: Path) -> Iterator[None]:
-    """Mark a folder as in use until the block or the process ends; see :func:`is_in_use`."""
+    """Mark a folder as in use until the block or the process ends; see :func:`is_in_use`. Where folders have no locks, none is abandoned either."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -228,7 +223,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """Yield a temporary folder that is marked as in use. Folders of this prefix that killed processes left are removed first."""
     for left in abandoned_folders(parent, prefix):
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, mark_in_use(Path(name)):
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, suffix=PARTIAL) as name, mark_in_use(Path(name)):
         yield Path(name)
 
 

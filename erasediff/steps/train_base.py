@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from erasediff.data.datasets import ImageDataset, dataset_of, load_dataset
 from erasediff.data.split import partition
 from erasediff.errors import BadInput, IntegrityError
 from erasediff.evaluate.real import real_images
+from erasediff.files import temporary_folder
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.family import Model
 from erasediff.models.folder import load_recorded, save_model
@@ -80,15 +80,11 @@ def fetch_model(workdir: Workdir, tracking: Tracking, version: Any) -> ModelReco
     if folder.parent != workdir.models:
         raise IntegrityError(f"the record of version {version.version} of {version.name} points outside the model folder: register the model again.")
     if not folder.is_dir():
-        incoming = workdir.models / f".incoming-{record.weights.uri}"
-        shutil.rmtree(incoming, ignore_errors=True)
-        incoming.mkdir(parents=True)
-        try:
+        workdir.models.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(workdir.models, ".incoming-") as incoming:
             fetched = tracking.download(version.source, incoming)
             load_recorded(fetched, record)
             fetched.replace(folder)
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
     load_recorded(folder, record)
     return record
 

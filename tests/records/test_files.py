@@ -140,7 +140,8 @@ def test_an_error_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
     assert (tmp_path / "final/weights").read_bytes() == b"1"
 
 
-def test_a_kill_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_a_kill_while_filling_leaves_the_old_folder_and_the_next_removes_the_rest(tmp_path: Path) -> None:
+    """Control: what a running process fills stays."""
     publish_folder(tmp_path, fill_with({"weights": b"1"}))
     code = (
         "from erasediff.files import publish_folder\n"
@@ -149,6 +150,16 @@ def test_a_kill_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
     )
     run_killed(code, tmp_path)
     assert (tmp_path / "final/weights").read_bytes() == b"1"
+    (left,) = names(tmp_path) - {"final"}
+
+    def while_another_publishes(folder: Path) -> str:
+        (folder / "weights").write_bytes(b"3")
+        publish_folder(tmp_path, fill_with({}, "other"))
+        assert names(tmp_path) == {"final", "other", folder.name}, left
+        return "final"
+
+    publish_folder(tmp_path, while_another_publishes)
+    assert names(tmp_path) == {"final", "other"}
 
 
 def test_a_kill_while_the_old_folder_is_replaced_leaves_no_half(tmp_path: Path) -> None:
