@@ -92,6 +92,19 @@ def test_the_lines_of_the_page_and_the_notebook_erase_a_class_and_the_others_sta
     assert "".join(kept[-1][0]["text"]).endswith("PASS\n")
 
 
+def test_the_lines_of_the_readme_need_no_file_of_the_repository_and_say_that_a_key_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control: the key alone is missing, so the run got as far as looking for it. A run with one is the demo's, in tests/e2e."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
+    page = (ROOT / "README.md").read_text()
+    (_, lines) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(lines, {})
+    assert "step='check_prerequisites' message='no signing key is set" in capsys.readouterr().out
+    assert "ERASEDIFF_SIGNING_KEY" in page.partition(lines)[0].rpartition("## From Python")[2]
+
+
 def test_an_erased_model_is_a_pipeline_of_the_same_kind_and_a_function_of_its_seed(base: Any, tmp_path: Path) -> None:
     before = weights(base)
     erased, again, other = (erasediff.erase(base, dataset="digits", forget="3", seed=seed, **FEW) for seed in (0, 0, 1))
