@@ -219,6 +219,7 @@ KINDS: dict[str, list[Callable[[Any, Path], Any]]] = {
     "told by its name, as text: write retain=": [of_erase(retain=wrong) for wrong in (3, [3], b"3")],
     "has no class 012456789": [of_erase(retain="012456789")],
     "no image of any class but 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: forget fewer": [of_erase(forget=list("0123456789"))],
+    "field 'sampler': input should be a valid dictionary or instance of SamplerConfig": [of_erase(sampler=5)],
     "field 'seed'": [of_erase(seed=2**70), of_erase(seed=None)],
     "examine() looks at one class": [lambda base, _: erasediff.examine(base, base, dataset="digits", forget=["3", "5"])],  # type: ignore[arg-type]
     "policy is of type int": [lambda base, _: erasediff.examine(base, base, dataset="digits", forget="3", policy=5)],  # type: ignore[arg-type]
