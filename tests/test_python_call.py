@@ -267,7 +267,7 @@ def test_a_name_list_that_is_not_by_rows_is_refused(base: Any, tmp_path: Path) -
     document = json.loads(index.read_text())
     assert len(erasediff.load(tmp_path / "model").config["id2label"]) == 10, "control"
     index.write_text(json.dumps(document | {"id2label": {"first": "cat", "second": "dog"}}))
-    with pytest.raises(BadInput, match="something else than their rows"):
+    with pytest.raises(BadInput, match="not under the numbers of their rows"):
         erasediff.load(tmp_path / "model")
 
 

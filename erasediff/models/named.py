@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,9 +40,8 @@ def classes_called(told: Sequence[str] | int, config: Mapping[str, Any], whose: 
 
 
 def _by_row(named: Any, whose: str) -> list[str] | None:
-    if not isinstance(named, Mapping) or not named:
+    if not named:
         return None
-    try:
-        return [named[row] for row in sorted(named, key=int)]  # JSON has made text of the rows
-    except (TypeError, ValueError):
-        raise BadInput(f'{whose} names its classes by something else than their rows: write "0", "1" and so on before the names.') from None
+    if not isinstance(named, Mapping) or not all(re.fullmatch(r"[0-9]{1,9}", str(row)) for row in named):
+        raise BadInput(f"{whose} has names of classes that are not under the numbers of their rows ({NAMES}): give them in order to erasediff.load.")
+    return [named[row] for row in sorted(named, key=int)]  # JSON has made text of the rows
