@@ -33,6 +33,7 @@ from erasediff.evaluate.gate import Decision, History, run_gate
 from erasediff.evaluate.neighbours import Neighbourhood
 from erasediff.evaluate.real import real_images
 from erasediff.evaluate.seeds import evaluation_key
+from erasediff.models.asked import listed, listed_texts, whole_number
 from erasediff.models.pipelines import Classes, model_of, open_pipeline, pipeline_of
 from erasediff.progress import progress, shown_by
 from erasediff.records.config import DatasetConfig, EraseConfig, RunConfig, dataset_fields
@@ -47,7 +48,7 @@ from erasediff.unlearn.proxy import development_proxy
 from erasediff.unlearn.trainer import Erasure, with_numbers
 from erasediff.unlearn.trainer import run as run_erasure
 
-Dataset = str | tuple[Any, Any]
+Dataset = str | Path | tuple[Any, Any]
 """``KIND:PATH`` as ``--dataset`` takes it (docs/own-data.md), ``digits``, or images ``uint8 [N,H,W,C]`` and the name of the class of each."""
 _OF_ERASE = tuple(EraseConfig.model_fields)
 _OF_DATASET = tuple(name for name in DatasetConfig.model_fields if name not in ("name", "kind", "path"))
@@ -68,10 +69,12 @@ def load(folder: str | Path, classes: Sequence[str] | int | None = None) -> Any:
     Raises:
         BadInput: there is no such model, it is of another kind or damaged, or nothing says how many classes it has.
     """
+    if not isinstance(folder, str | Path):
+        raise BadInput(f"the model is of type {type(folder).__name__} and no path: give load() the path of its folder as text.")
     return open_pipeline(Path(folder), classes)
 
 
-def erase(model: Any, *, dataset: Dataset, forget: str | Sequence[str], retain: Sequence[str] | None = None, **config: Any) -> Any:
+def erase(model: Any, *, dataset: Dataset, forget: str | Sequence[str], retain: str | Sequence[str] | None = None, **config: Any) -> Any:
     """Make a model forget classes.
 
     Args:
@@ -90,7 +93,7 @@ def erase(model: Any, *, dataset: Dataset, forget: str | Sequence[str], retain: 
     """
     base, classes = model_of(model)
     settings = _settings(dataset, config)
-    rows = _rows(classes, forget if isinstance(forget, Sequence) and not isinstance(forget, str) else [forget], retain)
+    rows = _rows(classes, _names(forget, "forget"), None if retain is None else _names(retain, "retain"))
     images = _opened(dataset, settings, classes, base)
     base = base.sampled_by(settings.sampler)
     compute = Compute(settings.device, settings.erase.precision)
@@ -115,7 +118,9 @@ def erase(model: Any, *, dataset: Dataset, forget: str | Sequence[str], retain: 
     return pipeline_of(base.with_network(result.model), classes.model_copy(update={"forgotten": names}))
 
 
-def examine(base: Any, erased: Any, *, dataset: Dataset, forget: str, policy: str | GatePolicy = SHIPPED_POLICIES[0], **config: Any) -> Measurements:
+def examine(
+    base: Any, erased: Any, *, dataset: Dataset, forget: str, policy: str | Path | GatePolicy = SHIPPED_POLICIES[0], **config: Any
+) -> Measurements:
     """Sample two models from the same noise, and measure what a policy asks: how often detectors see the class, and how the others fare.
 
     The detector is trained here, on the images that :func:`erase` holds out. The seeds are no secret and follow from ``seed``: whoever tunes a model
@@ -133,12 +138,14 @@ def examine(base: Any, erased: Any, *, dataset: Dataset, forget: str, policy: st
         BadInput: the models are of different classes, the class was not forgotten, or a class, the dataset, the policy or a setting does not fit.
     """
     (before, classes), (after, left) = model_of(base), model_of(erased)
-    settings, rule = _settings(dataset, config), policy_named(policy) if isinstance(policy, str) else policy
-    (label,) = _rows(classes, [forget], None)
+    settings, rule = _settings(dataset, config), _policy(policy)
+    label, *more = _rows(classes, _names(forget, "forget"), None)
+    if more:
+        raise BadInput("examine() looks at one class: name one by forget=, and call it again for each other.")
     if left.class_names != classes.class_names or not set(classes.forgotten) <= set(left.forgotten) or label not in left.rows_forgotten:
         raise BadInput(
-            f"the second model is not the first one without class {shown_names([forget])}: give examine() the model that erase() took, and the one "
-            "that it returned."
+            f"the second model is not the first one without class {shown_names([classes.class_names[label]])}: give examine() the model that erase() "
+            "took, and the one that it returned."
         )
     images = _opened(dataset, settings, classes, before)
     before, after = before.sampled_by(settings.sampler), after.sampled_by(settings.sampler)
@@ -151,7 +158,7 @@ def examine(base: Any, erased: Any, *, dataset: Dataset, forget: str, policy: st
         return examine_models(bench, real, asked, before, after, settings).measured
 
 
-def judge(measured: Measurements, policy: str | GatePolicy = SHIPPED_POLICIES[0]) -> Decision:
+def judge(measured: Measurements, policy: str | Path | GatePolicy = SHIPPED_POLICIES[0]) -> Decision:
     """Decide by a policy: PASS, FAIL or INCONCLUSIVE, and the checks that say why; as a first try at a first erasure.
 
     How far earlier erasures moved the model is not known here, so a model that had forgotten a class before is INCONCLUSIVE by R4:
@@ -161,11 +168,13 @@ def judge(measured: Measurements, policy: str | GatePolicy = SHIPPED_POLICIES[0]
         measured: by :func:`examine`, by the same policy.
         policy: see :func:`examine`.
     """
+    if not isinstance(measured, Measurements):
+        raise BadInput(f"what is to be judged is of type {type(measured).__name__}: give judge() what examine() returned.")
     before = (*sorted(map(int, measured.earlier)), *measured.unseen)
     known = {measured.label, *before, *(row.label for row in measured.retained.accuracy)}
     beside = tuple(row for row in range(len(measured.class_names)) if row not in known)
     history = History(forgotten=before, drift=None if before else 1.0, beside=beside)
-    return run_gate(policy_named(policy) if isinstance(policy, str) else policy, measured, history)
+    return run_gate(_policy(policy), measured, history)
 
 
 def _settings(dataset: Dataset, config: dict[str, Any]) -> RunConfig:
@@ -174,10 +183,11 @@ def _settings(dataset: Dataset, config: dict[str, Any]) -> RunConfig:
         near = difflib.get_close_matches(odd, known, 1)
         advice = f"did you mean {near[0]!r}?" if near else "params.yaml lists them under erase and dataset."
         raise BadInput(f"{odd!r} is not a setting of this call: {advice}")
-    if not isinstance(dataset, str) and "size" in config:
+    arrays = _arrays(dataset)
+    if arrays is not None and "size" in config:
         raise BadInput("size resizes the pictures of a folder alone: give images of the model's size.")
     of_dataset = {name: config[name] for name in _OF_DATASET if name in config}
-    where = dataset_fields(dataset) if isinstance(dataset, str) else {}
+    where = dataset_fields(str(dataset)) if arrays is None else {}
     document = {name: config[name] for name in _OF_RUN if name in config}
     document |= {"erase": {name: config[name] for name in _OF_ERASE if name in config}, "dataset": where | of_dataset}
     return RunConfig.parse(document, "the call")
@@ -185,15 +195,30 @@ def _settings(dataset: Dataset, config: dict[str, Any]) -> RunConfig:
 
 def _opened(dataset: Dataset, settings: RunConfig, classes: ClassRecord, model: Classes) -> ImageDataset:
     """The dataset in the order of the model's classes."""
-    images = load_dataset(settings.dataset) if isinstance(dataset, str) else _of_arrays(*dataset)
+    arrays = _arrays(dataset)
+    images = load_dataset(settings.dataset) if arrays is None else _of_arrays(*arrays)
     images = images.in_order_of(classes)
     check_fits(model, images, "the model")
     return images
 
 
+def _arrays(dataset: object) -> tuple[Any, Any] | None:
+    """The images and the labels; ``None`` for a dataset that is named."""
+    if isinstance(dataset, str | Path):
+        return None
+    if not isinstance(dataset, tuple | list) or len(dataset) != 2:
+        what = f"has {len(dataset)} parts" if isinstance(dataset, tuple | list) else f"is of type {type(dataset).__name__}"
+        raise BadInput(f"dataset {what}: give 'KIND:PATH' such as 'imagefolder:PATH', 'digits', or a pair of images and labels.")
+    images, labels = dataset
+    return images, labels
+
+
 def _of_arrays(images: Any, labels: Any) -> ImageDataset:
-    pixels = images.cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
-    texts = [str(label) for label in (labels.tolist() if hasattr(labels, "tolist") else labels)]
+    try:
+        pixels = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
+    except (TypeError, ValueError):
+        raise BadInput("the images make no array, as pictures of several sizes do: give uint8 [N,H,W,C] with C 1 or 3.") from None
+    texts = _texts(labels)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or len(pixels) != len(texts):
         raise BadInput(
             f"the images are {pixels.dtype} {list(pixels.shape)} with {len(texts)} labels: give uint8 [N,H,W,C] with C 1 or 3, and a label for each."
@@ -202,10 +227,34 @@ def _of_arrays(images: Any, labels: Any) -> ImageDataset:
     return ImageDataset("in memory", write_rows([pixels]), rows, class_names)
 
 
+def _texts(labels: object) -> list[str]:
+    values = listed(labels)
+    found = [label if isinstance(label, str) else whole_number(label) for label in values or ()]
+    if values is None or None in found:
+        raise BadInput("the labels are no list of classes: give the name of the class of each image, as text or as a whole number.")
+    return [str(label) for label in found]
+
+
+def _policy(policy: str | Path | GatePolicy) -> GatePolicy:
+    if isinstance(policy, GatePolicy):
+        return policy
+    if not isinstance(policy, str | Path):
+        raise BadInput(
+            f"policy is of type {type(policy).__name__}: give one of {', '.join(SHIPPED_POLICIES)}, the path of a policy, or a GatePolicy."
+        )
+    return policy_named(str(policy))
+
+
+def _names(given: object, setting: str) -> list[str]:
+    """The names of classes; a text is one of them."""
+    names = [given] if isinstance(given, str) else listed_texts(given)
+    if names is None:
+        raise BadInput(f"a class is told by its name, as text: write {setting}='3' for the class that is called 3, and a list for several.")
+    return names
+
+
 def _rows(classes: ClassRecord, forget: Sequence[str], retain: Sequence[str] | None) -> list[int]:
     """The rows to forget, ascending."""
-    if not all(isinstance(name, str) for name in (*forget, *(retain or ()))):
-        raise BadInput("a class is told by its name, as text: write '3' for the class that is called 3.")
     rows = sorted({classes.row(name) for name in forget})
     if not rows:
         raise BadInput("no class is to be forgotten: name one by forget=.")

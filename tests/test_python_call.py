@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, DiTPipeline, DiTTransformer2DModel, UNet2DModel
@@ -91,6 +92,19 @@ def test_the_lines_of_the_page_and_the_notebook_erase_a_class_and_the_others_sta
     assert "".join(kept[-1][0]["text"]).endswith("PASS\n")
 
 
+def test_the_lines_of_the_readme_need_no_file_of_the_repository_and_say_that_a_key_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control: the key alone is missing, so the run got as far as looking for it. A run with one is the demo's, in tests/e2e."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ERASEDIFF_SIGNING_KEY")
+    page = (ROOT / "README.md").read_text()
+    (_, lines) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(lines, {})
+    assert "step='check_prerequisites' message='no signing key is set" in capsys.readouterr().out
+    assert "ERASEDIFF_SIGNING_KEY" in page.partition(lines)[0].rpartition("## From Python")[2]
+
+
 def test_an_erased_model_is_a_pipeline_of_the_same_kind_and_a_function_of_its_seed(base: Any, tmp_path: Path) -> None:
     before = weights(base)
     erased, again, other = (erasediff.erase(base, dataset="digits", forget="3", seed=seed, **FEW) for seed in (0, 0, 1))
@@ -163,6 +177,98 @@ WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     ),
     "a model that has forgotten nothing": (lambda base, _: erasediff.examine(base, base, dataset="digits", forget="3"), "without class 3"),
 }
+
+
+BYTES = torch.zeros(4, 8, 8, 1, dtype=torch.uint8)
+NO_LIST = "the labels are no list of classes"
+
+
+def of_dataset(*datasets: Any) -> list[Callable[[Any, Path], Any]]:
+    return [lambda base, _, dataset=dataset: erasediff.erase(base, dataset=dataset, forget="3", **FEW) for dataset in datasets]
+
+
+def of_classes(*classes: Any) -> list[Callable[[Any, Path], Any]]:
+    return [lambda _, folder, told=told: erasediff.load(folder, classes=told) for told in classes]
+
+
+def of_erase(**settings: Any) -> Callable[[Any, Path], Any]:
+    return lambda base, _: erasediff.erase(base, **{"dataset": "digits", "forget": "3", **FEW, **settings})
+
+
+def of_sampling(**asked: Any) -> Callable[[Any, Path], Any]:
+    return lambda base, _: base(**{"labels": [1, 2], "seeds": [0, 1], "steps": 2, **asked})
+
+
+KINDS: dict[str, list[Callable[[Any, Path], Any]]] = {
+    "dataset has 3 parts: give": of_dataset((BYTES, [0, 1, 2, 3], BYTES)),
+    "dataset is of type": of_dataset(None, 5, BYTES, {"images": BYTES}),
+    "does not begin with its kind: write KIND:PATH": of_dataset(Path("digits-folder"), "/digits-folder", "", "pictures:here"),
+    "the images make no array": of_dataset(([[1], [1, 2]], ["0", "1"])),
+    "give uint8 [N,H,W,C]": of_dataset((None, ["0"]), ("images", ["0"]), (BYTES.numpy().astype(object), ["0"] * 4), (BYTES, ["0"] * 5)),
+    NO_LIST: of_dataset(
+        *((BYTES, labels) for labels in (None, 5, "0123", set("0123"), np.arange(4.0), [None] * 4, [b"0"] * 4, [True] * 4, [[0]] * 4))
+    ),
+    "holds no images": of_dataset((BYTES[:0], [])),
+    "neither a list of the names of classes nor their number": of_classes(
+        10.0, "0123456789", -1, 1, True, [1, 2], b"cat", set("0123456789"), float("nan")
+    ),
+    "1000000000 classes are named": of_classes(10**9),
+    "two classes have the same name": of_classes(["a"] * 10),
+    "no path": [lambda *_: erasediff.load(None), lambda *_: erasediff.load(b"model")],  # type: ignore[arg-type]
+    "told by its name, as text: write forget=": [of_erase(forget=wrong) for wrong in (None, b"3", ["3", 5], {"3"})],
+    "told by its name, as text: write retain=": [of_erase(retain=wrong) for wrong in (3, [3], b"3")],
+    "has no class 012456789": [of_erase(retain="012456789")],
+    "no image of any class but 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: forget fewer": [of_erase(forget=list("0123456789"))],
+    "field 'sampler': input should be a valid dictionary or instance of SamplerConfig": [of_erase(sampler=5)],
+    "field 'seed'": [of_erase(seed=2**70), of_erase(seed=None)],
+    "examine() looks at one class": [lambda base, _: erasediff.examine(base, base, dataset="digits", forget=["3", "5"])],  # type: ignore[arg-type]
+    "policy is of type int": [lambda base, _: erasediff.examine(base, base, dataset="digits", forget="3", policy=5)],  # type: ignore[arg-type]
+    "give judge() what examine() returned": [lambda base, _: erasediff.judge(base), lambda *_: erasediff.judge(None)],  # type: ignore[arg-type]
+    "whole numbers from 0 to 9, or 10 for no class": [
+        of_sampling(labels=wrong) for wrong in (torch.tensor([1, 11]), [-1, 2], torch.tensor([1.0, 2.0]), [[1, 2]], [True, False], [None, None])
+    ],
+    "no list of labels": [of_sampling(labels=wrong) for wrong in (None, 3, "12", [], torch.zeros(0, dtype=torch.int64))],
+    "has no class x": [of_sampling(labels=["x", "y"])],
+    "no list of seeds": [of_sampling(seeds=wrong) for wrong in (None, 7, "ab", [], [-1, 2], [0.5, 1], [2**70, 1], [True, False])],
+    "2 labels and 3 seeds": [of_sampling(seeds=[0, 1, 2])],
+    "field 'steps'": [of_sampling(steps=wrong) for wrong in (0, -1, 2.5, None, 10**9, "many")],
+    "field 'guidance_scale'": [of_sampling(guidance_scale=wrong) for wrong in (float("nan"), float("inf"), "strong", None, -1.0)],
+}
+"""What each kind of mistake is told; controls are the calls below that are right."""
+
+
+@pytest.mark.parametrize("says", KINDS)
+def test_a_value_of_another_kind_ends_with_one_sentence(says: str, base: Any, folder: Path) -> None:
+    for call in KINDS[says]:
+        with pytest.raises(BadInput, match=re.escape(says)) as caught:
+            call(base, folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_pipeline_takes_rows_and_names_in_any_list(base: Any) -> None:
+    images = base(torch.tensor([1, 2]), seeds=[0, 1], steps=2)
+    for labels in ([1, 2], ["1", "2"], np.array([1, 2], dtype=np.int32)):
+        for seeds in (range(2), torch.tensor([0, 1])):
+            assert torch.equal(base(labels, seeds=seeds, steps=2), images)
+    assert not torch.equal(base(["2", "1"], seeds=[0, 1], steps=2), images), "control"
+    assert len(base([10], seeds=[2**64 - 1], steps=1, guidance_scale=0)) == 1
+
+
+def test_more_steps_than_the_model_has_timesteps_are_refused(base: Any) -> None:
+    short = type(base)(base.unet, DDPMScheduler(num_train_timesteps=20))
+    assert len(short([1], seeds=[0], steps=20)) == 1
+    with pytest.raises(BadInput, match="21 steps are more than the model's 20 timesteps"):
+        short([1], seeds=[0], steps=21)
+
+
+def test_a_name_list_that_is_not_by_rows_is_refused(base: Any, tmp_path: Path) -> None:
+    base.save_pretrained(tmp_path / "model")
+    index = tmp_path / "model/model_index.json"
+    document = json.loads(index.read_text())
+    assert len(erasediff.load(tmp_path / "model").config["id2label"]) == 10, "control"
+    index.write_text(json.dumps(document | {"id2label": {"first": "cat", "second": "dog"}}))
+    with pytest.raises(BadInput, match="not under the numbers of their rows"):
+        erasediff.load(tmp_path / "model")
 
 
 @pytest.mark.parametrize("case", WRONG)

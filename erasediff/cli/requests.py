@@ -31,26 +31,25 @@ def add(
     label: Annotated[str, typer.Option("--label", help="The name of the class.")],
     by: ByOption,
     regime: Annotated[str, typer.Option("--regime", help="GDPR, CCPA or own; it sets the deadlines.")] = "GDPR",
-    scope: Annotated[str, typer.Option("--scope", help="class, concept or instance.")] = "class",
-    commitments: Annotated[Optional[Path], typer.Option("--commitments", help="For 'instance': a file of HMACs, 64 hex digits a line.")] = None,
+    scope: Annotated[str, typer.Option("--scope", help="class; a single concept or instance cannot be erased yet, and is refused.")] = "class",
     received: Annotated[Optional[str], typer.Option("--received", help="The day of receipt, YYYY-MM-DD; today if unset.")] = None,
     unchecked: Annotated[bool, typer.Option("--unchecked", help="File it though no registered model has the class, and mark it.")] = False,
     workdir: WorkdirOption = WORKDIR,
 ) -> int:
     """File a request and print its id; filing the same content again gives the same request."""
+    from typing import get_args
+
     from erasediff.attempts.workdir import Workdir
     from erasediff.evidence.clocks import zone_of
     from erasediff.evidence.ledger import Ledger
-    from erasediff.records.requests import ERASED_SCOPE, Filing
+    from erasediff.records.requests import ERASED_SCOPE, Filing, Scope
     from erasediff.records.settings import LedgerSettings
     from erasediff.steps.registered import check_registered
 
-    document = {"regime": regime, "scope": scope, "erasure": {"dataset": dataset, "label": label}, "commitments": _commitments(commitments)}
+    if scope != ERASED_SCOPE and scope in get_args(Scope):
+        raise BadInput(f"no model here can be made to forget a single {scope} yet: file the whole class that holds it, with --scope {ERASED_SCOPE}.")
+    document = {"regime": regime, "scope": scope, "erasure": {"dataset": dataset, "label": label}}
     filing = Filing.parse(document, "the request")
-    if filing.scope != ERASED_SCOPE:
-        raise BadInput(
-            f"no model here can be made to forget a single {filing.scope} yet: file the whole class that holds it, with --scope {ERASED_SCOPE}."
-        )
     settings = LedgerSettings.load()
     if not unchecked:
         check_registered(Workdir.open(workdir), filing.erasure)
@@ -342,11 +341,3 @@ def _ended() -> frozenset[State]:
     from erasediff.evidence.clocks import SETTLED
 
     return SETTLED
-
-
-def _commitments(path: Path | None) -> tuple[str, ...]:
-    from erasediff.files import read_bounded
-
-    if path is None:
-        return ()
-    return tuple(read_bounded(path, 2 << 20, "the file of commitments").decode("ascii", errors="replace").split())

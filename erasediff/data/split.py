@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from erasediff.errors import BadInput, IntegrityError
+from erasediff.records.names import shown_names
 
 Indices = NDArray[np.int64]
 
@@ -54,11 +55,12 @@ class Split:
     gone: NDArray[np.int64]
 
 
-def split_dataset(labels: NDArray[np.int64], label: int, gone_labels: Collection[int] = ()) -> Split:
+def split_dataset(labels: NDArray[np.int64], class_names: Sequence[str], label: int, gone_labels: Collection[int] = ()) -> Split:
     """Split a dataset by one label.
 
     Args:
-        labels: int64 [N].
+        labels: int64 [N], positions in ``class_names``.
+        class_names: what errors call the classes.
         label: the label to forget.
         gone_labels: labels that were forgotten earlier, or are forgotten in the same run.
 
@@ -66,14 +68,15 @@ def split_dataset(labels: NDArray[np.int64], label: int, gone_labels: Collection
         BadInput: the label is already forgotten, has no images, or is all that is left.
     """
     if label in gone_labels:
-        raise BadInput(f"label {label} is already forgotten: choose another label.")
+        raise BadInput(f"class {shown_names([class_names[label]])} is already forgotten: choose another class.")
     gone = np.isin(labels, np.array(sorted(gone_labels), dtype=np.int64))
     forget = labels == label
     retain = ~(forget | gone)
     if not forget.any():
-        raise BadInput(f"label {label} has no images, so there is nothing to forget: choose a label of the dataset.")
+        raise BadInput(f"the dataset has no image of class {shown_names([class_names[label]])}, so there is nothing to forget: choose another class.")
     if not retain.any():
-        raise BadInput(f"label {label} is all that is left of the dataset, so nothing would be retained: choose another label.")
+        every = shown_names([class_names[row] for row in sorted({label, *gone_labels})])
+        raise BadInput(f"nothing would be retained, since the dataset has no image of any class but {every}: forget fewer classes.")
     split = Split(*(np.flatnonzero(mask).astype(np.int64) for mask in (forget, retain, gone)))
     check_split(split, len(labels))
     return split

@@ -47,7 +47,7 @@ def split_apart(dataset: ImageDataset, label: int, gone_labels: tuple[int, ...],
     Raises:
         BadInput: there are such images and the rule is ``refuse``, or a set would be empty.
     """
-    split, looks = split_dataset(dataset.labels, label, gone_labels), Looks(dataset.images)
+    split, looks = split_dataset(dataset.labels, dataset.class_names, label, gone_labels), Looks(dataset.images)
     of_forget = looks.twins(dataset.labels, split.retain, split.forget)
     of_gone = looks.twins(dataset.labels, np.setdiff1d(split.retain, of_forget.at), split.gone)
     found = of_forget.and_then(of_gone)

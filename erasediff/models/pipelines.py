@@ -5,7 +5,6 @@ The names lie in the pipeline's own config, under diffusers' name for them, so `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,22 @@ from erasediff.models.families import FAMILIES, load_folder
 from erasediff.models.families.dit import DiT, without_label_dropout
 from erasediff.models.families.unet import ClassConditionalUNet
 from erasediff.models.layout import INDEX, read_json
+from erasediff.models.named import FORGOTTEN, NAMES, classes_called, names_in, told_classes
 from erasediff.records.names import ClassRecord
 
-NAMES, FORGOTTEN = "id2label", "_forgotten"
-"""The fields of a pipeline's config: the name of every row, as diffusers has it, and of those that it has been made to forget."""
 Classes = ClassConditionalUNet | DiT
 _OF_CLASSES = (ClassConditionalUNet.kind, DiT.kind)
 
 
-def open_pipeline(folder: Path, classes: Sequence[str] | int | None) -> Any:
+def open_pipeline(folder: Path, classes: object) -> Any:
     """The model of a folder as a pipeline; see :func:`erasediff.python.load`."""
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    names = _names(classes) if classes is not None else _rows(index.get(NAMES))
-    if names is not None:
-        model = bring(folder, len(names)).model
+    told = names_in(index, str(folder)) if classes is None else told_classes(classes)
+    if told is not None:
+        model = bring(folder, told if isinstance(told, int) else len(told)).model
     elif index.get("_class_name") in _OF_CLASSES:
         model = load_folder(folder)
-        names = _names(model.conditions)
+        told = model.conditions
     elif not folder.exists():
         raise BadInput(f"the model {folder} does not exist: check the path.")
     elif index.get("_class_name") in FAMILIES:
@@ -44,7 +42,7 @@ def open_pipeline(folder: Path, classes: Sequence[str] | int | None) -> Any:
             f"{folder} does not say how many classes its model has: give load() their names in order as classes=[...], or their number; "
             "a model with one embedding more has been trained to make any class with it."
         )
-    return pipeline_of(model, _classes(names, index, str(folder)))
+    return pipeline_of(model, classes_called(told, index, str(folder)))
 
 
 def pipeline_of(model: Any, classes: ClassRecord) -> Any:
@@ -70,23 +68,7 @@ def model_of(pipeline: Any) -> tuple[Classes, ClassRecord]:
         raise BadInput(f"a {kind} is not the pipeline of a class-conditional model: give what erasediff.load returns, or a {DiT.kind}.")
     if any(weight.dtype != torch.float32 for weight in model.network.parameters()):
         raise BadInput("the model is not in float32, and would be erased with too little precision: load it in float32, or convert it by .to().")
-    names = _rows(pipeline.config.get(NAMES)) or _names(model.conditions)
-    found = _classes(names, pipeline.config, "the model")
+    found = classes_called(names_in(pipeline.config, "the model") or model.conditions, pipeline.config, "the model")
     if found.classes != model.conditions:
         raise BadInput(f"the model has {model.conditions} classes and {found.classes} names: load it again with a name for each class.")
     return model, found
-
-
-def _names(classes: Sequence[str] | int) -> list[str]:
-    """Classes without names are called by their rows."""
-    return [str(row) for row in range(classes)] if isinstance(classes, int) else list(classes)
-
-
-def _rows(named: Any) -> list[str] | None:
-    """The names in the order of their rows, which JSON has made text."""
-    return [named[row] for row in sorted(named, key=int)] if isinstance(named, Mapping) and named else None
-
-
-def _classes(names: Sequence[str], config: Mapping[str, Any], whose: str) -> ClassRecord:
-    forgotten = _rows(config.get(FORGOTTEN)) or []
-    return ClassRecord.parse({"class_names": list(names), "forgotten": forgotten}, f"the list of the classes of {whose}")

@@ -42,6 +42,12 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def what_is_wrong(said: str) -> str:
+    """What pydantic says of a problem, to follow a colon. Names and patterns in it keep their case."""
+    own = said.removeprefix("Value error, ")  # a sentence of this package
+    return own if own != said else said[:1].lower() + said[1:]
+
+
 def first_problem(error: ValidationError) -> str:
     """The first problem that pydantic found, as ``where: what``."""
     problem = error.errors(include_url=False, include_input=False)[0]
@@ -49,7 +55,7 @@ def first_problem(error: ValidationError) -> str:
     where = "".join(letter if letter.isprintable() else "?" for letter in named)[:200]  # the name of an unknown field comes from outside
     if problem["type"] == "extra_forbidden":
         return f"field '{where}' is not known"
-    return f"field '{where}': {problem['msg'].lower()}"
+    return f"field '{where}': {what_is_wrong(problem['msg'])}"
 
 
 class Strict(BaseModel):

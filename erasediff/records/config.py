@@ -6,10 +6,11 @@ Defaults are the demo's values; :file:`params.yaml` lists them, and a test compa
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from erasediff.errors import BadInput
 from erasediff.records.base import Strict
 
 TargetName = Literal["relabel", "anchor", "mixture", "noise"]
@@ -45,8 +46,16 @@ class DatasetConfig(Strict):
 
 
 def dataset_fields(text: str) -> dict[str, object]:
-    """The fields of the dataset that ``KIND`` or ``KIND:PATH`` says, named after its folder; :class:`DatasetConfig` checks them."""
+    """The fields of the dataset that ``KIND`` or ``KIND:PATH`` says, named after its folder; :class:`DatasetConfig` checks them.
+
+    Raises:
+        BadInput: it does not begin with a kind.
+    """
     kind, separator, path = text.partition(":")
+    if kind not in (kinds := get_args(DatasetConfig.model_fields["kind"].annotation)):
+        raise BadInput(
+            f"the dataset {text[:200]!a} does not begin with its kind: write KIND:PATH, with a KIND of {', '.join(kinds)}; digits has no path."
+        )
     if not separator:
         return {"name": kind, "kind": kind}
     folder = Path(path).resolve()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from erasediff.errors import BadInput
-from erasediff.records.base import Strict
+from erasediff.records.base import Strict, what_is_wrong
 from erasediff.records.yaml import load_yaml
 
 PromptText = Annotated[str, Field(max_length=300, pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$")]
@@ -70,7 +70,7 @@ def _problem(error: ValidationError) -> str:
     """The first problem and its place, without quoting the document: even an unknown field's name may be a prompt."""
     problem = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) if isinstance(part, int) or part in _FIELDS else "?" for part in problem["loc"])
-    return f"field '{where or 'document'}': {problem['msg'].lower()}"
+    return f"field '{where or 'document'}': {what_is_wrong(problem['msg'])}"
 
 
 def parse_prompts(document: Any, source: str) -> PromptSet:

@@ -18,7 +18,6 @@ from erasediff.evaluate.seeds import secret_key, seed_commitment
 from erasediff.evidence.signing import check_can_sign
 from erasediff.records.config import RunConfig
 from erasediff.records.core import BaseRecord, ErasureRequest, PlanRecord, PromotionRecord
-from erasediff.records.names import shown_names
 from erasediff.records.policy import GatePolicy
 from erasediff.records.positions import PositionedRequest, positioned_requests, told
 from erasediff.records.settings import SigningSettings
@@ -108,12 +107,8 @@ def _open(workdir: Workdir, attempt: PlannedAttempt, config: RunConfig, policy: 
 def _check_scope(workdir: Workdir, dataset: ImageDataset, requests: Sequence[ErasureRequest], config: RunConfig, forgotten: Sequence[str]) -> None:
     rows = {request: dataset.class_names.index(dataset.class_called(request.label)) for request in requests}
     gone = [dataset.class_names.index(name) for name in forgotten]
-    for request, row in rows.items():
-        if row in gone:
-            raise BadInput(f"class {shown_names([request.label])} is already forgotten: choose another class.")
-        if not (dataset.labels == row).any():
-            raise BadInput(f"the dataset has no image of class {shown_names([request.label])}, so there is nothing to forget: choose another class.")
-        split_dataset(dataset.labels, row, (*gone, *(other for other in rows.values() if other != row)))
+    for row in rows.values():
+        split_dataset(dataset.labels, dataset.class_names, row, (*gone, *(other for other in rows.values() if other != row)))
     first, *others = rows.values()  # what is retained is the same for all of them
     split_apart(dataset, first, (*gone, *others), config.dataset.duplicates, workdir.root)
     partition(dataset.labels, config.dataset.holdout_share, config.dataset.holdout_seed)

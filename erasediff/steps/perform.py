@@ -28,7 +28,7 @@ from erasediff.records.sizes import TrainingSize
 from erasediff.records.trainjob import TrainJobSettings
 from erasediff.retries import retried
 from erasediff.steps.headline import headline_of, outcome_in_words
-from erasediff.steps.request_lifecycle import move_requests, send_back, take_requests
+from erasediff.steps.request_lifecycle import move_requests, send_back, take_requests, unanswered_in_words
 from erasediff.steps.table import Role, Step, step_for
 
 
@@ -160,7 +160,7 @@ def all_passed(records: Iterable[Record]) -> bool:
 
 
 def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: RunConfig, policy: GatePolicy, name: str | None = None) -> Attempt:
-    """Open an attempt, or resume a killed one, and take its requests from the ledger.
+    """Open an attempt, or resume a killed one, take its requests from the ledger, and say which it leaves.
 
     Raises:
         EraseDiffError: what is wrong; the message is in the workdir too.
@@ -172,6 +172,8 @@ def open_attempt(workdir: Workdir, requests: Sequence[ErasureRequest], config: R
         attempt: Attempt = row.function(workdir, requests, config, policy, name)
         for one in batch_of(attempt):
             retried(partial(take_requests, one))  # one that was taken is found
+        if sentence := retried(partial(unanswered_in_words, attempt)):
+            say(sentence)
         came_out.result, came_out.digest = f"attempt {attempt.name}", attempt.plan().digest()
     for one in batch_of(attempt):
         (one.folder / FAILURE).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ killed run can continue.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 BY = "erasediff"
 """The ledger's actor for moves that a pipeline makes."""
+UNDECIDED = frozenset({State.RECEIVED, State.VERIFIED, State.LOCATED, State.LEGAL_HOLD})
 UNDER_WAY = frozenset({State.BATCHED, State.ERASED, State.GATED, State.APPROVED})
 FULFILLED = frozenset({State.ROLLED_OUT, State.PURGING, State.PURGED, State.CERTIFIED, State.CLOSED})
 """States in which the deployed model has forgotten the class."""
@@ -59,6 +61,23 @@ def open_requests(workdir: Workdir, dataset: str) -> tuple[RequestFacts, ...]:
     ledger = open_ledger(workdir)
     waiting = () if ledger is None else class_requests(ledger, TO_ERASE | UNDER_WAY | FULFILLED - {State.CERTIFIED, State.CLOSED})
     return tuple(facts for facts in waiting if facts.erasure.dataset == dataset and not facts.held)
+
+
+def unanswered_in_words(attempt: Attempt) -> str | None:
+    """A sentence about the open requests of the dataset that this run has not taken, and how they are answered; ``None`` if there are none.
+
+    A log keeps it, so it counts them and names no class.
+    """
+    ledger, asked, dataset = open_ledger(attempt.workdir), requests_in(attempt), attempt.plan().request.dataset
+    open_ones = () if ledger is None else class_requests(ledger, UNDECIDED | TO_ERASE | UNDER_WAY)
+    left = [facts for facts in open_ones if facts.erasure.dataset == dataset and not (facts.state in UNDER_WAY and facts.erasure in asked)]
+    if not left:
+        return None
+    counts = Counter("held" if facts.held else str(facts.state) for facts in left)
+    return (
+        f"this run leaves open requests for {dataset} unanswered ({', '.join(f'{count} {state}' for state, count in sorted(counts.items()))}): "
+        "`erasediff process` answers them once each is accepted (`erasediff request verify`, `locate`, `accept`) and not held."
+    )
 
 
 def unreported_requests(workdir: Workdir, dataset: str) -> tuple[ErasureRequest, ...]:

@@ -32,7 +32,7 @@ before = peak()
 dataset = load_dataset(DatasetConfig(name="many", kind="shards", path=str(folder / "data")))
 if how == "whole":
     everything = dataset.images[:]
-split = split_dataset(dataset.labels, 0)
+split = split_dataset(dataset.labels, dataset.class_names, 0)
 digest = pack(dataset.images, dataset.labels, split.forget, folder / how, bytes(32))
 found = Looks(dataset.images).twins(dataset.labels, split.retain, split.forget)
 print(dataset.digest(), digest, len(found.at), peak() - before)

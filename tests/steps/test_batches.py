@@ -228,7 +228,7 @@ def test_documents_name_one_request_or_several_of_one_dataset() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "sentence"),
-    [((7, 11), "class 11 is not in dataset"), (tuple(range(10)), "is all that is left"), ((7,), None)],
+    [((7, 11), "class 11 is not in dataset"), (tuple(range(10)), "nothing would be retained"), ((7,), None)],
 )
 def test_a_batch_that_cannot_be_erased_opens_nothing(workdir: Workdir, asked: tuple[int, ...], sentence: str | None) -> None:
     batch = tuple(digit(label) for label in asked)

@@ -32,6 +32,7 @@ from erasediff.steps.request_lifecycle import (
     mark_certified,
     move_requests,
     take_requests,
+    unanswered_in_words,
 )
 from erasediff.steps.table import step_named
 from tests.certified import REQUEST, promoted_run
@@ -115,6 +116,29 @@ def test_requests_for_another_class_and_undecided_ones_stay_where_they_are(run: 
     through(run, "erase")
     assert (state(ledger, other), state(ledger, undecided)) == (State.ACCEPTED, State.RECEIVED)
     assert answered_requests(run) == ()
+
+
+def test_a_run_says_which_open_requests_it_leaves(run: Attempt, ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of any class of its dataset, and in any state before the erasure. Control: of requests that it takes or that are refused, it says nothing."""
+    taken = filed(run)
+    take_requests(run)
+    assert unanswered_in_words(run) is None
+    refused = ledger.file(Filing(regime=Regime.GDPR, scope="class", erasure=REQUEST), "desk-1", now()).id
+    assert "(1 RECEIVED)" in str(unanswered_in_words(run))
+    filed(run, label=3)
+    held = filed(run, label=4)
+    ledger.hold(held, Reason.LITIGATION, "desk-1", now())
+    file_request(run.workdir, ErasureRequest(dataset="faces", label="3"))
+    assert "requests for digits unanswered (1 ACCEPTED, 1 RECEIVED, 1 held)" in str(unanswered_in_words(run))
+    for before, after in ROAD[:2]:
+        ledger.advance(refused, before, after, "desk-1", now())
+    ledger.refuse(refused, Reason.UNFOUNDED, "desk-1", now())
+    assert "(1 ACCEPTED, 1 held)" in str(unanswered_in_words(run))
+    assert state(ledger, taken) is State.BATCHED
+
+    begun = open_attempt(run.workdir, (ErasureRequest(dataset="digits", label="5"),), run.config(), run.policy())
+    assert "(1 ACCEPTED, 1 BATCHED, 1 held): `erasediff process`" in capsys.readouterr().err
+    assert answered_requests(begun) == ()
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.INCONCLUSIVE])

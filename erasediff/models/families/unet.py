@@ -12,9 +12,11 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput
+from erasediff.models.asked import asked_rows, asked_sampler, asked_seeds
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.family import Shape, TabledModel
 from erasediff.models.layout import INDEX, network_folder, read_json
+from erasediff.models.named import classes_called, names_in
 from erasediff.models.parts import build_part, read_part
 from erasediff.models.process import read_scheduler
 from erasediff.records.config import DenoiserConfig
@@ -38,20 +40,25 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
             self.register_to_config(id2label=dict(id2label))
 
     @torch.no_grad()
-    def __call__(self, labels: Tensor, seeds: list[int], steps: int = 25, guidance_scale: float = 1.0) -> Tensor:
+    def __call__(self, labels: Tensor | Sequence[int | str], seeds: Sequence[int], steps: int = 25, guidance_scale: float = 1.0) -> Tensor:
         """Sample one image for each label.
 
         Args:
-            labels: ``int64 [N]``.
+            labels: rows of classes, ``int64 [N]``, or the names of the classes.
             seeds: one seed an image; an image depends on its own seed and label alone, not on the batch it is in.
             steps: denoiser calls an image.
             guidance_scale: w of classifier-free guidance; 1 is the conditional model and needs no second call.
 
         Returns:
             ``uint8 [N,H,W,C]``.
+
+        Raises:
+            BadInput: a label, a seed, the steps or the guidance is none that the model can be asked by.
         """
-        null_label = self.config.get("null_label", True) is not False
-        return ClassConditionalUNet.of(self.unet, self.scheduler, null_label).sample(labels, seeds, steps, guidance_scale)
+        model = ClassConditionalUNet.of(self.unet, self.scheduler, self.config.get("null_label", True) is not False)
+        classes = classes_called(names_in(self.config, "the model") or model.conditions, self.config, "the model")
+        rows, asked = asked_rows(labels, model, classes), asked_sampler(steps, guidance_scale, model)
+        return model.sample(rows, asked_seeds(seeds, len(rows)), asked.steps, asked.guidance_scale)
 
 
 @dataclass(frozen=True)
