@@ -119,7 +119,7 @@ def steps(folder: Path, kind: str, count: int) -> list[Row]:
     with raw.open("wb") as handle:
         for block in dataset.images.blocks():
             handle.write(block.data)
-    split = split_dataset(dataset.labels, 0)
+    split = split_dataset(dataset.labels, dataset.class_names, 0)
 
     def version() -> None:
         anew = ImageDataset(dataset.name, dataset.images, dataset.labels, dataset.class_names)  # whose digest is not known yet
@@ -127,7 +127,7 @@ def steps(folder: Path, kind: str, count: int) -> list[Row]:
         ForgetStore(str(folder / "remote")).publish(scratch / "forget", scratch)
 
     def parted() -> None:
-        split_dataset(dataset.labels, 0)
+        split_dataset(dataset.labels, dataset.class_names, 0)
         partition(dataset.labels, config.holdout_share, config.holdout_seed)
 
     def compare() -> None:
