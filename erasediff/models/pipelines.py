@@ -5,6 +5,7 @@ The names lie in the pipeline's own config, under diffusers' name for them, so `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,12 @@ _OF_CLASSES = (ClassConditionalUNet.kind, DiT.kind)
 def open_pipeline(folder: Path, classes: Sequence[str] | int | None) -> Any:
     """The model of a folder as a pipeline; see :func:`erasediff.python.load`."""
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    names = _names(classes) if classes is not None else _rows(index.get(NAMES))
-    if names is not None:
-        model = bring(folder, len(names)).model
+    named = _rows(index.get(NAMES), str(folder))
+    if classes is not None:
+        model = bring(folder, classes if isinstance(classes, int) else len(classes)).model
+        names = _names(classes)
+    elif named is not None:
+        model, names = bring(folder, len(named)).model, named
     elif index.get("_class_name") in _OF_CLASSES:
         model = load_folder(folder)
         names = _names(model.conditions)
@@ -45,6 +49,17 @@ def open_pipeline(folder: Path, classes: Sequence[str] | int | None) -> Any:
             "a model with one embedding more has been trained to make any class with it."
         )
     return pipeline_of(model, _classes(names, index, str(folder)))
+
+
+def classes_named(folder: Path) -> ClassRecord | None:
+    """The classes that the ``model_index.json`` of a folder names, in the model's order; ``None`` if it names none.
+
+    Raises:
+        BadInput: it names them otherwise than diffusers does, or two alike.
+    """
+    index = read_json(folder / INDEX)
+    names = _rows(index.get(NAMES), str(folder))
+    return None if names is None else _classes(names, index, str(folder))
 
 
 def pipeline_of(model: Any, classes: ClassRecord) -> Any:
@@ -70,7 +85,7 @@ def model_of(pipeline: Any) -> tuple[Classes, ClassRecord]:
         raise BadInput(f"a {kind} is not the pipeline of a class-conditional model: give what erasediff.load returns, or a {DiT.kind}.")
     if any(weight.dtype != torch.float32 for weight in model.network.parameters()):
         raise BadInput("the model is not in float32, and would be erased with too little precision: load it in float32, or convert it by .to().")
-    names = _rows(pipeline.config.get(NAMES)) or _names(model.conditions)
+    names = _rows(pipeline.config.get(NAMES), "the model") or _names(model.conditions)
     found = _classes(names, pipeline.config, "the model")
     if found.classes != model.conditions:
         raise BadInput(f"the model has {model.conditions} classes and {found.classes} names: load it again with a name for each class.")
@@ -82,11 +97,15 @@ def _names(classes: Sequence[str] | int) -> list[str]:
     return [str(row) for row in range(classes)] if isinstance(classes, int) else list(classes)
 
 
-def _rows(named: Any) -> list[str] | None:
+def _rows(named: Any, whose: str) -> list[str] | None:
     """The names in the order of their rows, which JSON has made text."""
-    return [named[row] for row in sorted(named, key=int)] if isinstance(named, Mapping) and named else None
+    if not named:
+        return None
+    if not isinstance(named, Mapping) or not all(re.fullmatch(r"[0-9]{1,9}", str(row)) for row in named):
+        raise BadInput(f"{whose} has names of classes that are not under the numbers of their rows ({NAMES}): give them in order to erasediff.load.")
+    return [named[row] for row in sorted(named, key=int)]
 
 
 def _classes(names: Sequence[str], config: Mapping[str, Any], whose: str) -> ClassRecord:
-    forgotten = _rows(config.get(FORGOTTEN)) or []
+    forgotten = _rows(config.get(FORGOTTEN), whose) or []
     return ClassRecord.parse({"class_names": list(names), "forgotten": forgotten}, f"the list of the classes of {whose}")
