@@ -82,7 +82,7 @@ def _meant(hint: Any) -> Any:
     if get_origin(hint) is Literal:
         return str | None
     if get_origin(hint) is tuple and len(get_args(hint)) == 1:
-        return tuple[get_args(hint)[0], ...]
+        return tuple[get_args(hint)[0], ...]  # type: ignore[misc]
     if get_origin(hint) in (Union, UnionType):
         return reduce(or_, map(_meant, get_args(hint)))
     return hint
