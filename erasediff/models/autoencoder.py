@@ -14,7 +14,7 @@ from erasediff.errors import BadInput
 from erasediff.models.configs import check_config, check_layers
 from erasediff.models.denoiser import to_bytes, to_unit
 from erasediff.models.layout import read_json
-from erasediff.models.parts import load_pretrained, no_such_model
+from erasediff.models.parts import UNLOADABLE, load_pretrained, no_such_model
 
 _BATCH = 8
 
@@ -96,6 +96,14 @@ def load_autoencoder(folder: Path) -> Autoencoder:
         check_layers(config)
         if config.get("scaling_factor") == 0:
             raise ValueError("scaling_factor is 0")
-    except ValueError as error:
+        with torch.device("meta"), torch.no_grad():  # it is called without memory first
+            drawn = AutoencoderKL.from_config(config).eval()
+            latent = Autoencoder(drawn).channels, 8, 8
+            image = Autoencoder(drawn).image_shape(latent)
+            decoded = drawn.decode(torch.empty(1, *latent)).sample
+            encoded = drawn.encode(torch.empty(1, *image)).latent_dist.mean
+        if (tuple(decoded.shape), tuple(encoded.shape)) != ((1, *image), (1, *latent)):
+            raise ValueError(f"of {list(latent)} it makes {list(decoded.shape[1:])}, and of {list(image)} {list(encoded.shape[1:])}")
+    except UNLOADABLE as error:
         raise no_such_model(AutoencoderKL, folder / "vae", error) from None
     return Autoencoder(load_pretrained(folder, "vae", AutoencoderKL))

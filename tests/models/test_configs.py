@@ -121,6 +121,8 @@ WRONG: list[tuple[str, str, object, str]] = [
     (VAE, "scaling_factor", "a", "scaling_factor is 'a'"),
     (VAE, "scaling_factor", 0, "scaling_factor is 0"),
     (VAE, "layers_per_block", 10**6, "more than 1024 layers"),
+    (VAE, "norm_num_groups", -1, "describes no AutoencoderKL"),
+    (VAE, "in_channels", 1, "describes no AutoencoderKL"),
 ]
 
 
