@@ -41,7 +41,7 @@ def open_pipeline(folder: Path, classes: Sequence[str] | int | None) -> Any:
         names = _names(model.conditions)
     elif not folder.exists():
         raise BadInput(f"the model {folder} does not exist: check the path.")
-    elif index.get("_class_name") in FAMILIES:
+    elif index.get("_class_name") in tuple(FAMILIES):  # it may be anything
         raise BadInput(f"{folder} is a {index['_class_name']}, which is asked by prompts and not by classes: use `erasediff erase-concept`.")
     else:
         raise BadInput(

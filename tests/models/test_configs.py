@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import resource
@@ -21,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from erasediff.errors import BadInput
 from erasediff.models.bring import Brought, bring
 from erasediff.models.configs import check_config
-from erasediff.models.layout import PART_WEIGHTS, WEIGHTS
+from erasediff.models.layout import INDEX, PART_WEIGHTS, WEIGHTS
+from erasediff.models.pipelines import FORGOTTEN, NAMES, classes_named, open_pipeline
 from erasediff.models.process import SCHEDULERS, read_scheduler
 from erasediff.records.config import SamplerConfig
 
@@ -76,9 +78,7 @@ SCALARS = st.none() | st.booleans() | NUMBERS | WORDS
 VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.lists(NUMBERS, max_size=3) | st.dictionaries(st.text(max_size=2), SCALARS, max_size=2)
 
 
-@pytest.mark.parametrize(
-    ("family", "file"), [("unet", UNET), ("unet", SCHEDULER), ("dit", TRANSFORMER), ("dit", SCHEDULER), ("dit", VAE), ("dit", "model_index.json")]
-)
+@pytest.mark.parametrize(("family", "file"), [("unet", UNET), ("unet", SCHEDULER), ("dit", TRANSFORMER), ("dit", VAE)])
 @given(data=st.data())
 def test_any_value_of_a_config_is_refused_with_a_sentence_or_makes_a_model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, family: str, file: str, data: st.DataObject
@@ -87,6 +87,29 @@ def test_any_value_of_a_config_is_refused_with_a_sentence_or_makes_a_model(
     name = data.draw(st.sampled_from(sorted(json.loads((folder / file).read_text()))))
     set_value(folder / file, name, data.draw(VALUES))
     brought_or_refused(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def named(unet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the names of its classes in its index."""
+    folder = tmp_path_factory.mktemp("named") / "model"
+    open_pipeline(unet, ["a", "b", "c"]).save_pretrained(folder)
+    assert list(open_pipeline(folder, None).config[NAMES].values()) == ["a", "b", "c"], "control"
+    return folder
+
+
+@given(
+    name=st.sampled_from(["_class_name", "null_label", NAMES, FORGOTTEN]), value=VALUES | st.dictionaries(st.sampled_from(["0", "1", "x"]), SCALARS)
+)
+def test_any_value_of_an_index_is_refused_with_a_sentence_or_makes_a_pipeline(
+    named: Path, tmp_path_factory: pytest.TempPathFactory, name: str, value: object
+) -> None:
+    folder = Path(shutil.copytree(named, tmp_path_factory.mktemp("changed") / "model"))
+    set_value(folder / INDEX, name, value)
+    for read in (open_pipeline, lambda folder, _: classes_named(folder)):
+        with contextlib.suppress(BadInput):
+            read(folder, None)
     shutil.rmtree(folder)
 
 
