@@ -137,6 +137,30 @@ def _umask() -> int:
     return umask
 
 
+def check_destination(path: Path, option: str) -> None:
+    """Refuse a place where a file could not be written, before the work is done that the file is to hold.
+
+    Args:
+        path: the file; one that is there is kept.
+        option: the option that named it, for the sentence.
+
+    Raises:
+        BadInput: it is a folder or no file, or its folder is missing or cannot be written to.
+    """
+    another = f"choose another {option}"
+    try:
+        if path.is_dir():
+            raise BadInput(f"{path} is a folder: give {option} the path of a file.")
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is there and is no file: {another}.")
+        if not path.parent.is_dir():
+            raise BadInput(f"the folder {path.parent} does not exist: make it, or {another}.")
+        with temporary_sibling(path):
+            pass
+    except OSError as error:
+        raise BadInput(f"the file {path} cannot be written ({error.strerror}): {another}.") from None
+
+
 def write_atomic(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write ``data`` under ``path``, whole or not at all."""
     with atomic_path(path, mode) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, DiTPipeline, D
 
 import erasediff
 from erasediff.errors import BadInput
+from erasediff.steps.sample import sample_to_png
 from tests.notebook import code_cells, run_notebook
 
 ROOT = Path(__file__).parents[1]
@@ -152,6 +154,47 @@ def test_a_diffusion_transformer_stays_one(tmp_path: Path) -> None:
     assert len(again(class_labels=[0], num_inference_steps=2, guidance_scale=1, output_type="np").images) == 1
 
 
+def test_the_command_line_samples_a_saved_pipeline_by_the_names_that_it_has(folder: Path, tmp_path: Path) -> None:
+    """As load() does. Control: the same folder without names takes positions, and each class is another picture."""
+    names = [f"class {row}" for row in range(9, -1, -1)]
+    erasediff.load(folder, classes=names).save_pretrained(tmp_path / "named")
+    shutil.copytree(tmp_path / "named", tmp_path / "unnamed")
+    index = tmp_path / "unnamed/model_index.json"
+    index.write_text(json.dumps({key: value for key, value in json.loads(index.read_text()).items() if key != "id2label"}))
+
+    def picture(kind: str, label: str) -> bytes:
+        sample_to_png(str(tmp_path / kind), label, tmp_path / "out.png", 1, 1, 2, 0, tmp_path / "work")
+        return (tmp_path / "out.png").read_bytes()
+
+    assert list(erasediff.load(tmp_path / "named").config["id2label"].values()) == names
+    assert picture("named", "class 7") == picture("unnamed", "2")
+    assert picture("named", " class 7") != picture("named", "class 2"), "control"
+    with pytest.raises(BadInput, match="has no class 2: choose one of class 9, class 8"):
+        picture("named", "2")
+    with pytest.raises(BadInput, match="give a position from 0 to 9"):
+        picture("unnamed", "class 7")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"0": "a", "one": "b"}, "not under the numbers of their rows"),
+        (["a", "b"], "not under the numbers of their rows"),
+        ({"0": "a", "1": "b"}, "2 classes are named|10 classes and 2 names"),
+        ({str(row): "a" for row in range(10)}, "two classes have the same name"),
+        ({str(row): row for row in range(10)}, "a class is told by its name"),
+    ],
+)
+def test_names_in_a_folder_that_are_none_are_told(base: Any, tmp_path: Path, named: object, says: str) -> None:
+    base.save_pretrained(tmp_path / "saved")
+    index = tmp_path / "saved/model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"id2label": named}))
+    with pytest.raises(BadInput, match=says):
+        erasediff.load(tmp_path / "saved")
+    with pytest.raises(BadInput, match=says):
+        sample_to_png(str(tmp_path / "saved"), "a", tmp_path / "out.png", 1, 1, 2, 0, tmp_path / "work")
+
+
 WRONG: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     "a setting that is misspelt": (lambda base, _: erasediff.erase(base, dataset="digits", forget="3", stepz=3), "did you mean 'steps'"),
     "a setting of the wrong kind": (lambda base, _: erasediff.erase(base, dataset="digits", forget="3", steps=0), "field 'erase.steps'"),
@@ -257,7 +300,7 @@ def test_a_pipeline_takes_rows_and_names_in_any_list(base: Any) -> None:
 def test_more_steps_than_the_model_has_timesteps_are_refused(base: Any) -> None:
     short = type(base)(base.unet, DDPMScheduler(num_train_timesteps=20))
     assert len(short([1], seeds=[0], steps=20)) == 1
-    with pytest.raises(BadInput, match="21 steps are more than the model's 20 timesteps"):
+    with pytest.raises(BadInput, match="the model has 20 timesteps and is to be sampled in 21 steps"):
         short([1], seeds=[0], steps=21)
 
 

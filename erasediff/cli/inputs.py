@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,15 +75,26 @@ def read_classes(path: Path | None) -> tuple[str, ...] | None:
     from erasediff.errors import BadInput
     from erasediff.files import read_bounded
     from erasediff.records.base import MAX_DOCUMENT_BYTES
-    from erasediff.records.names import ClassRecord
+    from erasediff.records.names import ClassRecord, normal_name
 
     if path is None:
         return None
+    source = f"the list of classes {path}"
     try:
         text = read_bounded(path, MAX_DOCUMENT_BYTES, "the list of classes").decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise BadInput(f"the list of classes {path} is not text in UTF-8: write the names so.") from None
-    return ClassRecord.parse({"class_names": text.removesuffix("\n").split("\n")}, f"the list of classes {path}").class_names
+        raise BadInput(f"{source} is not text in UTF-8: write the names so.") from None
+    names = [normal_name(line) for line in re.split(r"\r\n|\r|\n", text)]
+    while names and not names[-1]:  # editors end a file with a blank line
+        names.pop()
+    if len(names) < 2:
+        raise BadInput(f"{source} names {len(names)} classes: write at least 2 names, a line each.")
+    for line, name in enumerate(names, start=1):
+        if not name:
+            raise BadInput(f"line {line} of {source} is blank: write the name of a class there, or remove the line.")
+        if (first := names.index(name) + 1) < line:
+            raise BadInput(f"lines {first} and {line} of {source} name one class: write each name once.")
+    return ClassRecord.parse({"class_names": names}, source).class_names
 
 
 @contextmanager

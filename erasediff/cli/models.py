@@ -16,7 +16,7 @@ from erasediff.errors import ExitCode
 @app.command(rich_help_panel=Group.MODELS)
 def sample(
     model: Annotated[str, typer.Option("--model", help="A model folder, models:/NAME@champion or models:/NAME/VERSION.")],
-    label: Annotated[str, typer.Option("--label", help="The name of the class to sample; its position for a model folder.")],
+    label: Annotated[str, typer.Option("--label", help="The name of the class to sample; its position if a model folder has no names.")],
     out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")],
     count: Annotated[int, typer.Option("--count", min=1, max=1024, help="How many images, tiled in a square.")] = 1,
     scale: Annotated[int, typer.Option("--scale", min=1, max=64, help="Enlarge every pixel this many times.")] = 1,
@@ -34,7 +34,7 @@ def sample(
 
 @app.command("import-base", rich_help_panel=Group.MODELS)
 def import_base(
-    folder: Annotated[Path, typer.Argument(help="A diffusers folder with a class-conditional UNet2DModel and its scheduler.")],
+    folder: Annotated[Path, typer.Argument(help="A diffusers folder with a class-conditional UNet2DModel or a DiT, or a .safetensors file.")],
     config: ConfigOption = None,
     dataset: DatasetOption = None,
     resize: ResizeOption = None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from erasediff.errors import BadInput
 from erasediff.files import sha256_file
@@ -19,7 +20,7 @@ def data_file(graph: Path) -> Path | None:
     """The file with a graph's weights, or ``None`` if they are in the graph.
 
     Raises:
-        BadInput: the graph refers to another file, or this one is missing.
+        BadInput: the graph cannot be read, or refers to another file, or this one is missing.
     """
     named, expected = _locations(_structure(graph)), f"{graph.name}{DATA_SUFFIX}"
     if strange := sorted(named - {expected}):
@@ -45,7 +46,10 @@ def name_weights(graph: Path) -> None:
 
 
 def _structure(graph: Path) -> onnx.ModelProto:
-    return onnx.load(graph, load_external_data=False)
+    try:
+        return onnx.load(graph, load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise BadInput(f"{graph} is not an ONNX graph that can be read ({type(error).__name__}): export the model again.") from None
 
 
 def _locations(message: Any) -> set[str]:

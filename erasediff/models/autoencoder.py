@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from erasediff.errors import BadInput
+from erasediff.models.configs import check_config, check_layers
 from erasediff.models.denoiser import to_bytes, to_unit
 from erasediff.models.layout import read_json
-from erasediff.models.parts import load_pretrained
+from erasediff.models.parts import UNLOADABLE, load_pretrained, no_such_model
 
 _BATCH = 8
 
@@ -87,6 +88,22 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     """
     from diffusers import AutoencoderKL
 
-    if (kind := read_json(folder / "vae/config.json").get("_class_name")) != "AutoencoderKL":
+    config = read_json(folder / "vae/config.json")
+    if (kind := config.get("_class_name")) != "AutoencoderKL":
         raise BadInput(f"the vae of {folder} is a {kind} and not an AutoencoderKL: hand in the autoencoder that made the latents.")
+    try:
+        check_config(AutoencoderKL, config)
+        check_layers(config)
+        if config.get("scaling_factor") == 0:
+            raise ValueError("scaling_factor is 0")
+        with torch.device("meta"), torch.no_grad():  # it is called without memory first
+            drawn = AutoencoderKL.from_config(config).eval()
+            latent = Autoencoder(drawn).channels, 8, 8
+            image = Autoencoder(drawn).image_shape(latent)
+            decoded = drawn.decode(torch.empty(1, *latent)).sample
+            encoded = drawn.encode(torch.empty(1, *image)).latent_dist.mean
+        if (tuple(decoded.shape), tuple(encoded.shape)) != ((1, *image), (1, *latent)):
+            raise ValueError(f"of {list(latent)} it makes {list(decoded.shape[1:])}, and of {list(image)} {list(encoded.shape[1:])}")
+    except UNLOADABLE as error:
+        raise no_such_model(AutoencoderKL, folder / "vae", error) from None
     return Autoencoder(load_pretrained(folder, "vae", AutoencoderKL))

@@ -14,6 +14,7 @@ from erasediff.records.core import ModelRecord
 INDEX, PART_CONFIG, PART_WEIGHTS = "model_index.json", "config.json", "diffusion_pytorch_model.safetensors"
 """diffusers' names: of a pipeline's list of components, and of a component's config and weights."""
 WEIGHTS = Path("unet", PART_WEIGHTS)
+_ELSEWHERE = "or register a model from elsewhere with `erasediff import-base` (from Python, read it with erasediff.load)"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 
@@ -80,10 +81,10 @@ def layout_of(folder: Path) -> Layout:
     Raises:
         BadInput: it has no ``model_index.json``, or is of another kind.
     """
-    check_files(folder, frozenset({INDEX}), "model folder in diffusers layout")
+    check_files(folder, frozenset({INDEX}), f"model folder in diffusers layout, {_ELSEWHERE}")
     kind = read_json(folder / INDEX).get("_class_name")
-    if kind not in LAYOUTS:
-        raise BadInput(f"{folder / INDEX} describes a {kind}, which is not known: hand in one of {', '.join(LAYOUTS)}.")
+    if not isinstance(kind, str) or kind not in LAYOUTS:
+        raise BadInput(f"{folder / INDEX} describes a {kind}, which is not known: hand in one of {', '.join(LAYOUTS)}, {_ELSEWHERE}.")
     return LAYOUTS[kind]
 
 
@@ -94,7 +95,7 @@ def network_folder(folder: Path) -> Path:
 
 def check_layout(folder: Path) -> None:
     """Refuse an incomplete folder; see :func:`check_files`."""
-    check_files(folder, layout_of(folder).needed, "whole model folder in diffusers layout")
+    check_files(folder, layout_of(folder).needed, f"whole model folder in diffusers layout, {_ELSEWHERE}")
 
 
 def check_weights(folder: Path, expected_sha256: str) -> None:

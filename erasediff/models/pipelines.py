@@ -35,7 +35,7 @@ def open_pipeline(folder: Path, classes: object) -> Any:
         told = model.conditions
     elif not folder.exists():
         raise BadInput(f"the model {folder} does not exist: check the path.")
-    elif index.get("_class_name") in FAMILIES:
+    elif index.get("_class_name") in tuple(FAMILIES):  # it may be anything
         raise BadInput(f"{folder} is a {index['_class_name']}, which is asked by prompts and not by classes: use `erasediff erase-concept`.")
     else:
         raise BadInput(
@@ -43,6 +43,17 @@ def open_pipeline(folder: Path, classes: object) -> Any:
             "a model with one embedding more has been trained to make any class with it."
         )
     return pipeline_of(model, classes_called(told, index, str(folder)))
+
+
+def classes_named(folder: Path) -> ClassRecord | None:
+    """The classes that the ``model_index.json`` of a folder names, in the model's order; ``None`` if it names none.
+
+    Raises:
+        BadInput: it names them otherwise than diffusers does, or two alike.
+    """
+    index = read_json(folder / INDEX)
+    names = names_in(index, str(folder))
+    return None if names is None else classes_called(names, index, str(folder))
 
 
 def pipeline_of(model: Any, classes: ClassRecord) -> Any:

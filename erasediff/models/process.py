@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from erasediff.errors import BadInput
-from erasediff.records.config import SamplerConfig
+from erasediff.models.configs import check_config, problem, shown
+from erasediff.models.parts import UNLOADABLE
+from erasediff.records.config import MAX_TIMESTEPS, SamplerConfig
 
 PredictionType = Literal["epsilon", "v_prediction"]
 SCHEDULERS = (
@@ -29,6 +32,8 @@ _SOLVERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepSched
 """Those of them that :func:`build_scheduler` makes."""
 _ALMOST_NOISE = 2**-24
 """What most of diffusers' solvers take for the last ᾱ = 0 of a zero terminal SNR; by linear betas it is above the one before it."""
+_BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2")
+"""The names of betas that all of diffusers' schedulers know."""
 _OF_THE_SCHEDULE = ("beta_schedule", "beta_start", "beta_end", "trained_betas", "rescale_betas_zero_snr")
 
 
@@ -86,8 +91,15 @@ def schedule_of(scheduler: Any) -> NoiseSchedule:
     config = scheduler.config
     prediction = config.get("prediction_type")
     if prediction not in get_args(PredictionType):
-        raise BadInput(f"prediction type {prediction!r} is not known: hand in a model that predicts {' or '.join(get_args(PredictionType))}.")
-    kept = scheduler.alphas_cumprod
+        raise BadInput(f"prediction type {shown(prediction)} is not known: hand in a model that predicts {' or '.join(get_args(PredictionType))}.")
+    kept, count = scheduler.alphas_cumprod, config.get("num_train_timesteps")
+    if len(kept) < 2 or len(kept) != count:
+        raise BadInput(
+            f"the scheduler has {len(kept)} betas for {count} training timesteps: give it a beta for each of them (trained_betas), and at least 2."
+        )
+    named = config.get("beta_schedule")
+    if config.get("trained_betas") is None and named not in _BETAS:
+        raise BadInput(f"the scheduler's beta_schedule {shown(named)} is not known: use {', '.join(_BETAS)}, or give the betas as trained_betas.")
     if config.get("rescale_betas_zero_snr") and kept[-1] == _ALMOST_NOISE:
         kept = torch.cat([kept[:-1], torch.zeros(1)])
     falls = bool(torch.isfinite(kept).all() and (kept <= 1).all() and (kept >= 0).all() and (kept.diff() < 0).all())
@@ -144,10 +156,16 @@ def read_scheduler(config: Mapping[str, Any], source: str) -> Any:
     """
     name = config.get("_class_name")
     if name not in SCHEDULERS:
-        raise BadInput(f"the scheduler {name!r} of {source} is not known: use one of {', '.join(SCHEDULERS)}.")
+        raise BadInput(f"the scheduler {shown(name)} of {source} is not known: use one of {', '.join(SCHEDULERS)}.")
     try:
-        scheduler = getattr(diffusers, name).from_config(dict(config))
-    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise BadInput(f"the scheduler of {source} cannot be made ({str(error).splitlines()[0]}): correct its scheduler_config.json.") from None
+        kind = getattr(diffusers, name)
+        check_config(kind, config)
+        if (count := config.get("num_train_timesteps", MAX_TIMESTEPS)) > MAX_TIMESTEPS:
+            raise ValueError(f"num_train_timesteps is {count}, and goes up to {MAX_TIMESTEPS}")
+        scheduler = kind.from_config(dict(config))
+        if name in _SOLVERS:  # it may sample as it is
+            copy.deepcopy(scheduler).set_timesteps(1)
+    except UNLOADABLE as error:
+        raise BadInput(f"the scheduler of {source} cannot be made ({problem(error)}): correct its scheduler_config.json.") from None
     schedule_of(scheduler)
     return scheduler

@@ -104,8 +104,10 @@ def sample(source: Source, labels: Tensor, seeds: list[int], steps: int, guidanc
         ``uint8 [N,H,W,C]`` on the CPU.
 
     Raises:
-        BadInput: guidance is asked of a model without a null row.
+        BadInput: guidance is asked of a model without a null row, or more steps than the model has timesteps.
     """
+    if steps > (most := int(source.scheduler.config.num_train_timesteps)):
+        raise BadInput(f"the model has {most} timesteps and is to be sampled in {steps} steps: set sampler.steps (--steps) to {most} or less.")
     solver = copy.deepcopy(source.scheduler)
     solver.set_timesteps(steps)
     noise = ImageNoise(seeds, source.state_shape)

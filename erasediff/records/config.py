@@ -25,13 +25,19 @@ DuplicatesRule = Literal["refuse", "forget"]
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 
 
+MAX_SIDE = 512
+"""Of an image that a model makes or is trained on, in pixels."""
+MAX_TIMESTEPS = 10_000
+"""Of a noise schedule."""
+
+
 class DatasetConfig(Strict):
     """Which images: a built-in set, or a kind and a path."""
 
     name: str = Field(default="digits", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")
     kind: Literal["digits", "folder", "imagefolder", "shards", "idx"] = "digits"
     path: str | None = None
-    size: int | None = Field(default=None, ge=8, le=512, description="side in pixels to reduce square images to, by the mean of the area")
+    size: int | None = Field(default=None, ge=8, le=MAX_SIDE, description="side in pixels to reduce square images to, by the mean of the area")
     duplicates: DuplicatesRule = Field(
         default="refuse", description="pictures to forget that lie under a retained label too: end the run, or let them join the forget set"
     )
@@ -69,7 +75,7 @@ class DenoiserConfig(Strict):
     block_out_channels: tuple[int, ...] = (16, 32)
     layers_per_block: int = Field(default=1, ge=1, le=4)
     norm_num_groups: int = Field(default=8, ge=1)
-    train_timesteps: int = Field(default=1000, ge=10, le=10_000)
+    train_timesteps: int = Field(default=1000, ge=10, le=MAX_TIMESTEPS)
     prediction: Literal["epsilon", "v_prediction"] = Field(default="epsilon", description="what the UNet predicts: ε, or the velocity v")
     conditioning: Literal["add", "scale-shift"] = Field(default="add", description="how time and class enter a residual block")
 

@@ -31,7 +31,10 @@ def admit(folder: Path, rules: ServingRules, key: PublicKey | None) -> Admitted:
         IntegrityError: the manifest was changed, or the graph or the table is not the measured one.
     """
     if not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder} holds no {MANIFEST}: give the folder `onnx` of a run that passed, or a registered version.")
+        raise BadInput(
+            f"{folder} holds no {MANIFEST}: give the folder `onnx` of a run that passed, or a registered version; a model from elsewhere is "
+            "registered by `erasediff import-base` and erased from by `erasediff run` first."
+        )
     model = read_manifest(folder, key)
     check_servable(model, rules)
     for pointer in model.files:

@@ -17,6 +17,7 @@ from erasediff.evaluate.real import real_images
 from erasediff.evaluate.sampling import draw_samples
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
 from erasediff.evaluate.statistics import binomial_upper
+from erasediff.files import check_destination
 from erasediff.models.bring import bring
 from erasediff.models.denoiser import resolve_device
 from erasediff.models.family import Model
@@ -65,8 +66,11 @@ def import_base(
         classes: the names of the model's classes in its order; the dataset's if unset.
 
     Raises:
-        BadInput: the model cannot be used, is of other classes than the dataset, does not make one of them, or there is a champion already.
+        BadInput: the model cannot be used, is of other classes than the dataset, does not make one of them, there is a champion already, or the
+            sheet cannot be written.
     """
+    if sheet is not None:
+        check_destination(sheet, "--sheet")
     tracking = Tracking(workdir.root)
     if tracking.alias(config.model_name, CHAMPION) is not None:
         raise BadInput(f"MLflow has a champion of {config.model_name!r} already: set another model_name in the config.")

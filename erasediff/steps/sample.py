@@ -11,10 +11,12 @@ from torch import Tensor
 from erasediff.attempts.workdir import Workdir
 from erasediff.errors import BadInput
 from erasediff.evaluate.seeds import check_seeds, evaluation_key
-from erasediff.files import atomic_path
+from erasediff.files import atomic_path, check_destination
 from erasediff.models.families import load_folder
 from erasediff.models.family import Model
 from erasediff.models.folder import load_model
+from erasediff.models.layout import INDEX
+from erasediff.models.pipelines import classes_named
 from erasediff.records.config import SamplerConfig
 from erasediff.steps.train_base import fetch_model
 from erasediff.tracking import Tracking
@@ -24,8 +26,8 @@ def sample_to_png(uri: str, label: str, out: Path, count: int, scale: int, steps
     """Sample ``count`` images of a class into one PNG.
 
     Args:
-        uri: a registered version, whose record names its classes, or a model folder, whose classes have positions alone.
-        label: the class's name; its position in a folder.
+        uri: a registered version, whose record names its classes, or a model folder, which may name them in its ``model_index.json``.
+        label: the class's name; its position in a folder that does not name its classes.
         out: the PNG file.
         count: how many images.
         scale: how many times every pixel is enlarged.
@@ -36,9 +38,8 @@ def sample_to_png(uri: str, label: str, out: Path, count: int, scale: int, steps
     Raises:
         BadInput: there is no such model or class, or the file cannot be written.
     """
+    check_destination(out, "--out")
     model, row = _load(uri, label, workdir)
-    if not out.parent.is_dir():
-        raise BadInput(f"the folder {out.parent} does not exist: make it or choose another --out.")
     labels = torch.full((count,), row, dtype=torch.int64)
     images = model.sample(labels, check_seeds(evaluation_key(seed), "sample", count), steps or SamplerConfig().steps)
     write_png(images, out, math.ceil(math.sqrt(count)), scale)
@@ -65,8 +66,13 @@ def tile(images: Tensor, columns: int) -> Tensor:
 def _load(uri: str, label: str, workdir: Path) -> tuple[Model, int]:
     """A model and the row of a class in it."""
     if not uri.startswith("models:/"):
-        model = load_folder(Path(uri))
-        return model, _position(label, model.conditions, uri)
+        folder = Path(uri)
+        model, named = load_folder(folder), classes_named(folder)
+        if named is None:
+            return model, _position(label, model.conditions, uri)
+        if named.classes != model.conditions:
+            raise BadInput(f"the model in {uri} has {model.conditions} classes and {named.classes} names: give a name for each in its {INDEX}.")
+        return model, named.row(label)
     opened = Workdir.open(workdir)
     tracking = Tracking(opened.root)
     record = fetch_model(opened, tracking, tracking.resolve(uri))

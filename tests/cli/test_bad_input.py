@@ -1,5 +1,7 @@
 """Every mistake ends non-zero with one sentence that names the thing and the mend, and no traceback."""
 
+import json
+import os
 import pickle
 import socket
 import sys
@@ -12,6 +14,8 @@ import yaml
 from PIL import Image
 
 from erasediff.cli import main
+from erasediff.cli.inputs import read_classes
+from erasediff.errors import BadInput
 from erasediff.models.families.unet import build_unet
 from erasediff.models.folder import save_model
 from erasediff.models.layout import WEIGHTS
@@ -202,6 +206,108 @@ def test_model_that_is_not_there(refused, tmp_path):
 
 def test_label_that_the_model_does_not_have(refused, model, tmp_path):
     assert "give a position from 0 to 9" in refused(*sample(model, tmp_path, label=12))
+
+
+def no_index(folder):
+    (folder / "model_index.json").unlink()
+
+
+def another_pipeline(folder):
+    (folder / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+
+
+def a_list_as_its_kind(folder):
+    (folder / "model_index.json").write_text('{"_class_name": ["DDPMPipeline"]}')
+
+
+def in_another_file(folder):
+    (folder / WEIGHTS).rename(folder / "unet/diffusion_pytorch_model.fp16.safetensors")
+
+
+@pytest.mark.parametrize("change", [no_index, another_pipeline, a_list_as_its_kind, in_another_file])
+def test_a_folder_in_a_layout_of_others_is_told_what_reads_it(refused, model, tmp_path, change):
+    change(model)
+    sentence = refused(*sample(model, tmp_path))
+    assert "`erasediff import-base`" in sentence
+    assert "erasediff.load" in sentence
+
+
+def existing(tmp_path):
+    (tmp_path / "out.png").write_bytes(b"kept")
+    return tmp_path / "out.png"
+
+
+def pipe(tmp_path):
+    os.mkfifo(tmp_path / "out.png")
+    return tmp_path / "out.png"
+
+
+NO_PLACE = {
+    "a folder": (lambda tmp_path: tmp_path, "is a folder: give {} the path of a file"),
+    "this folder": (lambda _: ".", "is a folder: give {} the path of a file"),
+    "in no folder": (lambda tmp_path: tmp_path / "missing/out.png", "missing does not exist: make it, or choose another {}"),
+    "below a file": (lambda tmp_path: existing(tmp_path) / "out.png", "does not exist: make it, or choose another {}"),
+    "a pipe": (pipe, "is no file: choose another {}"),
+    "nowhere to write": (lambda _: "/proc/out.png", "cannot be written (No such file or directory): choose another {}"),
+    "a long name": (lambda tmp_path: tmp_path / ("x" * 300), "cannot be written (File name too long): choose another {}"),
+}
+
+
+@pytest.mark.parametrize("place", NO_PLACE)
+def test_a_picture_that_cannot_be_written_is_told_before_the_model_is_sampled(refused, tmp_path, place):
+    """The model is not there, which is told only after. Control: with a good place it is told, and the file that is there is kept."""
+    where, says = NO_PLACE[place]
+    missing, out = tmp_path / "nowhere", where(tmp_path)
+    commands = {
+        "--sheet": ("import-base", missing, "--workdir", tmp_path / "work", "--sheet"),
+        "--out": ("sample", "--model", missing, "--label", 1, "--workdir", tmp_path / "work", "--out"),
+    }
+    for option, command in commands.items():
+        assert says.format(option) in refused(*command, out)
+        good = tmp_path / "good.png"
+        good.write_bytes(b"kept")
+        assert "nowhere does not exist" in refused(*command, good), "control"
+        assert good.read_bytes() == b"kept"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_schedule_that_is_shorter_than_the_sampler_is_told(refused, model, tmp_path):
+    """Control: the command gets as far as sampling; with enough timesteps it ends with C0, which takes longer."""
+    scheduler = model / "scheduler/scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"num_train_timesteps": 5}))
+    sentence = refused("import-base", model, "--workdir", tmp_path / "work")
+    assert "has 5 timesteps and is to be sampled in 10 steps: set sampler.steps (--steps) to 5 or less" in sentence
+    assert "sampled in 25 steps" in refused(*sample(model, tmp_path), "--steps", 25)
+    assert main([str(a) for a in (*sample(model, tmp_path), "--steps", 5)]) == 0, "control"
+
+
+def test_the_help_of_import_base_says_what_it_takes(capsys):
+    assert main(["import-base", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(kind in said for kind in ("UNet2DModel", "DiT", ".safetensors"))
+
+
+@pytest.mark.parametrize("text", ["cat\ndog\n", "cat\ndog", "cat\ndog\n\n", "cat\r\ndog\r\n \r\n", "cat\rdog\r", "\ufeffcat\ndog\n\t\n\n"])
+def test_a_list_of_classes_ends_as_editors_end_it(tmp_path, text):
+    (tmp_path / "classes").write_bytes(text.encode())
+    assert read_classes(tmp_path / "classes") == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"cat\n\ndog\n", "line 2 of the list of classes .* is blank"),
+        (b"cat\ndog\n cat \n", "lines 1 and 3 of the list of classes .* name one class"),
+        (b"cat\n", "names 1 classes: write at least 2"),
+        (b"\n\n", "names 0 classes: write at least 2"),
+        (b"cat\n\xff", "is not text in UTF-8"),
+    ],
+)
+def test_a_list_that_is_none_is_told_by_its_line(tmp_path, text, says):
+    (tmp_path / "classes").write_bytes(text)
+    with pytest.raises(BadInput, match=says) as refused:
+        read_classes(tmp_path / "classes")
+    assert "field" not in str(refused.value)
 
 
 def closed_port() -> int:

@@ -17,6 +17,7 @@ from erasediff.data.readers import limits
 from erasediff.data.readers.kinds import read
 from erasediff.data.readers.pictures import decode_picture
 from erasediff.errors import BadInput
+from erasediff.records.config import MAX_SIDE
 from tests.data.written import chunk, png, raw_png, tar
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (8, 12, 3), dtype=np.uint8)
@@ -214,7 +215,7 @@ def _huge_jpeg() -> bytes:
         (_huge_jpeg(), 8),
         (raw_png((60_000, 60_000), 8, 0, b"\0"), 8),
         (raw_png((limits.MAX_SIDE_TO_REDUCE + 1, 8), 8, 0, b"\0"), 8),
-        (raw_png((limits.MAX_SIDE + 1, 8), 8, 0, b"\0"), None),
+        (raw_png((MAX_SIDE + 1, 8), 8, 0, b"\0"), None),
     ],
 )
 def test_a_picture_that_says_it_is_huge_is_not_unpacked(data: bytes, size: int | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
+import shutil
 import tarfile
 import unicodedata
 from collections.abc import Callable
@@ -14,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from erasediff.data.readers import limits
 from erasediff.data.readers.kinds import READERS, read
@@ -125,6 +129,37 @@ def test_blank_rows_at_the_end_are_no_rows(tmp_path: Path, end: str) -> None:
         read("folder", tmp_path)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_they_do_on_any_system(tmp_path: Path, end: str) -> None:
+    """Excel on a Mac ends them by a carriage return alone. A line's end within a name is the name's."""
+    _file(tmp_path, "0.png")
+    _file(tmp_path, "1.png", 1)
+    (tmp_path / "labels.csv").write_bytes(end.join(["file,label", "0.png,cat", '1.png,"a\tb"', ""]).encode())
+    assert read("folder", tmp_path).labels == ["cat", "a\tb"]
+
+
+NO_CSV: dict[str, tuple[bytes, str]] = {
+    "a huge field": (b"file,label\n0.png," + b"a" * 200_000, "row 2 of .* is not CSV .*field larger than field limit"),
+    "an open quote": (b'file,label\n0.png,cat\n1.png,"dog\n', "row 3 of .* is not CSV .*unexpected end of data"),
+    "a quote within": (b'file,label\n0.png,"c"at\n', "row 2 of .* is not CSV"),
+    "another encoding": ("file,label\n0.png,zo\u00eb".encode("latin-1"), "is not in UTF-8 .*save it again as UTF-8"),
+    "UTF-16": ("file,label\n0.png,cat".encode("utf-16"), "is not in UTF-8"),
+    "no text": (bytes(range(128)), "does not begin with the header|is not CSV"),
+}
+
+
+@pytest.mark.parametrize("name", NO_CSV)
+def test_what_is_no_csv_is_told_by_its_row(tmp_path: Path, name: str) -> None:
+    """Not as a wrong encoding. Control: the same file with good rows is read."""
+    _file(tmp_path, "0.png")
+    (tmp_path / "labels.csv").write_bytes(b'\xef\xbb\xbffile,label\n0.png,"c ""at"""\n')
+    assert read("folder", tmp_path).labels == ['c "at"'], "control"
+    data, words = NO_CSV[name]
+    (tmp_path / "labels.csv").write_bytes(data)
+    with pytest.raises(BadInput, match=words):
+        read("folder", tmp_path)
+
+
 BROKEN_CLASS_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "beside the folders": (lambda f: _file(f, "x.png"), r"image x\.png .*CLASS/FILE.*put it into the folder of its class"),
     "a split": (lambda f: _file(f, "train/cat/x.png"), r"image train/cat/x\.png .*give the folder that holds the folders of the classes"),
@@ -188,6 +223,66 @@ def test_class_labels_are_names(tmp_path: Path) -> None:
             read("shards", tmp_path)
     pq.write_table(table.replace_schema_metadata(None), path)
     assert read("shards", tmp_path).labels == ["0", "1"], "control: without metadata the numbers are the names"
+
+
+def _npz(path: Path, labels: list[object]) -> None:
+    np.savez(path, images=np.stack(images(len(labels))), labels=np.array(labels))
+
+
+def _parquet(path: Path, labels: list[object]) -> None:
+    pq.write_table(pa.table({"image": PICTURES[: len(labels)], "label": labels}), path)
+
+
+def _tar(path: Path, labels: list[object]) -> None:
+    named = {f"{at}.{end}": data for at, label in enumerate(labels) for end, data in (("png", PICTURES[at]), ("cls", str(label).encode()))}
+    tar(path, named)
+
+
+@pytest.mark.parametrize("write", [_npz, _parquet, _tar])
+def test_shards_with_names_and_shards_with_numbers_are_not_one_dataset(tmp_path: Path, write: Callable[[Path, list[object]], None]) -> None:
+    """Class 1 of one file is the dog of another, or is not; nobody knows. Controls: all by names, all by numbers."""
+    suffix = {_npz: ".npz", _parquet: ".parquet", _tar: ".tar"}[write]
+    first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    for names in (["cat", "dog"], [0, 1]):
+        write(first, names)
+        write(second, names[::-1])
+        assert read("shards", tmp_path).labels == [str(name) for name in (*names, *names[::-1])], "control"
+    for one, other in ((["cat", "dog"], [0, 1]), ([0, 1], ["cat", "dog"])):
+        write(first, one)
+        write(second, other)
+        ways = ("numbers", "names") if one == ["cat", "dog"] else ("names", "numbers")
+        with pytest.raises(BadInput, match=rf"b\{suffix} tells its classes by {ways[0]} and \S*a\{suffix} by {ways[1]}: write the labels of all"):
+            read("shards", tmp_path)
+
+
+def test_class_labels_go_with_names_and_not_with_numbers(tmp_path: Path) -> None:
+    """Hugging Face's numbers have names."""
+    hugging_face(tmp_path, LABELS)
+    _parquet(tmp_path / "data/zzz.parquet", ["emu", "dog"])
+    assert read("shards", tmp_path).labels == [*LABELS, "emu", "dog"]
+    _parquet(tmp_path / "data/zzz.parquet", [0, 1])
+    with pytest.raises(BadInput, match=r"zzz\.parquet tells its classes by numbers and .*train-00000-of-00001\.parquet by names"):
+        read("shards", tmp_path)
+
+
+@pytest.mark.parametrize("written_as", WRITERS)
+@given(data=st.data())
+def test_damage_anywhere_in_any_file_is_a_sentence_or_a_dataset(
+    tmp_path_factory: pytest.TempPathFactory, written_as: str, data: st.DataObject
+) -> None:
+    """A file is cut, or some of it, or all, is other bytes. The control is that the formats are read as they were written, above."""
+    folder = tmp_path_factory.mktemp("damaged")
+    kind, write = WRITERS[written_as]
+    write(folder, LABELS)
+    path = data.draw(st.sampled_from(sorted(path for path in folder.rglob("*") if path.is_file())))
+    whole = path.read_bytes()
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, len(whole)) | st.just(len(whole)) | st.just(start))
+    path.write_bytes(whole[:start] + data.draw(st.binary(max_size=20)) + whole[end:])
+    with contextlib.suppress(BadInput):
+        raw = read(kind, folder)
+        assert len(raw.labels) == len(raw.images)
+    shutil.rmtree(folder)
 
 
 def test_shards_and_groups_without_rows_are_nothing(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ DAMAGES = {
     "scheduler unknown": (edit_json(SCHEDULER, _class_name="FlowMatchEulerDiscreteScheduler"), "is not known"),
     "betas unknown": (edit_json(SCHEDULER, beta_schedule="sideways"), "correct its scheduler_config.json"),
     "betas not numbers": (edit_json(SCHEDULER, trained_betas=["a", "b"]), "correct its scheduler_config.json"),
-    "betas that take noise away": (edit_json(SCHEDULER, trained_betas=[0.1, -0.2, 0.1]), "are no noise schedule"),
+    "betas that take noise away": (edit_json(SCHEDULER, num_train_timesteps=3, trained_betas=[0.1, -0.2, 0.1]), "are no noise schedule"),
     "betas beyond 1": (edit_json(SCHEDULER, beta_schedule="linear", beta_end=2.0), "are no noise schedule"),
     "pure noise and epsilon": (edit_json(SCHEDULER, rescale_betas_zero_snr=True), "zero terminal SNR"),
     "predicts images": (edit_json(SCHEDULER, prediction_type="sample"), "predicts epsilon or v_prediction"),
@@ -148,9 +148,9 @@ DAMAGES = {
     "other denoiser": (edit_json(UNET, _class_name="UNet3DConditionModel"), "not a class-conditional"),
     "no classes": (edit_json(UNET, num_class_embeds=None), "not a class-conditional"),
     "other width": (edit_json(UNET, block_out_channels=[8, 24]), "do not match its config"),
-    "impossible width": (edit_json(UNET, block_out_channels=[8, 18]), "does not describe a UNet2DModel"),
-    "unknown block": (edit_json(UNET, down_block_types=["DownBlock2D", "Evil"]), "does not describe a UNet2DModel"),
-    "layers in words": (edit_json(UNET, layers_per_block="two"), "does not describe a UNet2DModel"),
+    "impossible width": (edit_json(UNET, block_out_channels=[8, 18]), "describes no UNet2DModel"),
+    "unknown block": (edit_json(UNET, down_block_types=["DownBlock2D", "Evil"]), "describes no UNet2DModel"),
+    "layers in words": (edit_json(UNET, layers_per_block="two"), "describes no UNet2DModel"),
 }
 
 

@@ -208,6 +208,14 @@ def test_a_graph_without_its_data_is_refused(folder: Path, damage: Callable[[Pat
         data_file(folder / GRAPH)
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"no graph"), Path.unlink, lambda path: path.unlink() or path.mkdir()])
+def test_what_is_no_graph_is_told(folder: Path, damage: Callable[[Path], None]) -> None:
+    assert data_file(folder / GRAPH) == folder / DATA, "control"
+    damage(folder / GRAPH)
+    with pytest.raises(BadInput, match="is not an ONNX graph that can be read"):
+        data_file(folder / GRAPH)
+
+
 def test_records_of_before_have_the_digests_that_they_had() -> None:
     record = ExportedRecord.read(QUICK / "exported.json")
     assert record.data == ()

@@ -123,10 +123,7 @@ def _read_labels_csv(files: _Files) -> dict[str, _Row]:
     path = files.folder / LABELS_FILE
     if not path.is_file():
         raise BadInput(f"the dataset folder {files.folder} has no {LABELS_FILE}: add one with the header file,label, or use the kind imagefolder.")
-    try:
-        rows = list(csv.reader(io.StringIO(read_bounded(path, limits.MAX_CSV_BYTES, "the label file").decode("utf-8-sig")), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} is not CSV in UTF-8 ({error}): save it again as UTF-8.") from None
+    rows = _rows_of(path)
     if not rows or rows[0] != ["file", "label"]:
         raise BadInput(f"{path} does not begin with the header file,label: correct its first line.")
     labels: dict[str, _Row] = {}
@@ -138,6 +135,20 @@ def _read_labels_csv(files: _Files) -> dict[str, _Row]:
             raise BadInput(f"row {line} of {path} names a file that an earlier row names: keep one row per image.")
         labels[name] = found
     return labels
+
+
+def _rows_of(path: Path) -> list[list[str]]:
+    try:
+        text = read_bounded(path, limits.MAX_CSV_BYTES, "the label file").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not in UTF-8 ({error}): save it again as UTF-8.") from None
+    rows: list[list[str]] = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), strict=True):  # whichever way its lines end
+            rows.append(row)
+    except csv.Error as error:
+        raise BadInput(f"row {len(rows) + 1} of {path} is not CSV ({error}): correct or remove it.") from None
+    return rows
 
 
 def _label_row(files: _Files, line: int, row: list[str]) -> tuple[str, _Row]:

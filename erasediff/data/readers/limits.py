@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from erasediff.errors import BadInput
+from erasediff.records.config import MAX_SIDE
 
-MAX_SIDE = 512
 MAX_SIDE_TO_REDUCE = 4096
 MAX_DATASET_BYTES = 4 << 30
 MAX_PICTURE_FILE_BYTES = 16 << 20

@@ -45,6 +45,25 @@ def shown(text: str) -> str:
     return text if text.isascii() and text.isprintable() else ascii(text)
 
 
+class LabelKinds:
+    """Whether the shards of a dataset tell their classes by names or by numbers: a number of one need not be the class of that name in another."""
+
+    def __init__(self) -> None:
+        """No shard was seen."""
+        self._first: dict[str, Path] = {}
+
+    def check(self, shard: Path, numbers: bool) -> None:
+        """Hold a shard against the ones before it.
+
+        Raises:
+            BadInput: an earlier one tells its classes in the other way.
+        """
+        own, other = ("numbers", "names") if numbers else ("names", "numbers")
+        self._first.setdefault(own, shard)
+        if other in self._first:
+            raise BadInput(f"{shard} tells its classes by {own} and {self._first[other]} by {other}: write the labels of all shards in one way.")
+
+
 class Spellings:
     """The names that a dataset spells its classes with, each in one way."""
 

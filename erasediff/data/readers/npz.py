@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from erasediff.data.readers import limits
 from erasediff.data.readers.batches import Batch, Numbered, check_array
+from erasediff.data.readers.names import LabelKinds
 from erasediff.errors import BadInput
 from erasediff.records.names import MAX_NAME_LENGTH
 
@@ -53,13 +54,13 @@ def read_npz(paths: list[Path], size: int | None) -> Iterator[Batch]:
     Raises:
         BadInput: a shard is damaged, inconsistent or too large, or needs pickle.
     """
-    later = sum(_promised(path) for path in paths)
+    later, kinds = sum(_promised(path) for path in paths), LabelKinds()
     for path in paths:
         if path.stat().st_size > limits.MAX_SHARD_BYTES:
             raise BadInput(f"{path} is larger than {limits.MAX_SHARD_BYTES} bytes: split it into smaller shards.")
         later -= _promised(path)
         try:
-            yield from _read_shard(path, size, later)
+            yield from _read_shard(path, size, later, kinds)
         except _UNREADABLE as error:
             raise _damaged(error, path) from None
 
@@ -73,7 +74,7 @@ def _promised(path: Path) -> int:
         return 0
 
 
-def _read_shard(path: Path, size: int | None, later: int) -> Iterator[Batch]:
+def _read_shard(path: Path, size: int | None, later: int, kinds: LabelKinds) -> Iterator[Batch]:
     with zipfile.ZipFile(path) as archive:
         _check_archive(archive, path, _NAMES)
         with archive.open("images.npy") as pixels, archive.open("labels.npy") as names:
@@ -81,6 +82,7 @@ def _read_shard(path: Path, size: int | None, later: int) -> Iterator[Batch]:
             if images.shape[:1] == labels.shape[:1] == (0,):
                 return
             _check_types(images, labels, path)
+            kinds.check(path, labels.dtype.kind != "U")
             check_array(images.shape, labels.shape[0], str(path), size)
             _check_sizes(archive, images, labels)
             grey = (1,) if len(images.shape) == 3 else ()

@@ -9,6 +9,7 @@ from typing import Any
 
 from erasediff.data.readers import limits
 from erasediff.data.readers.batches import Batch, Picture, decoded
+from erasediff.data.readers.names import LabelKinds
 from erasediff.data.readers.pages import Chunk, PageError, Pages, read_chunks, read_pages
 from erasediff.errors import BadInput
 
@@ -31,7 +32,8 @@ def read_parquet(paths: list[Path], folder: Path, size: int | None) -> Iterator[
 def _pictures(paths: list[Path], folder: Path) -> Iterator[Picture]:
     import pyarrow as pa
 
-    first: tuple[Path, list[str] | None] | None = None
+    first: tuple[Path, list[str] | None] | None = None  # of those with numbers
+    kinds = LabelKinds()
     for path in paths:
         if path.stat().st_size > limits.MAX_SHARD_BYTES:
             raise BadInput(f"{path} is larger than {limits.MAX_SHARD_BYTES} bytes: split it into smaller shards.")
@@ -39,9 +41,11 @@ def _pictures(paths: list[Path], folder: Path) -> Iterator[Picture]:
             with _Shard(path, path.relative_to(folder).as_posix()) as shard:
                 if not shard.rows:
                     continue
-                names = shard.class_names()
-                first = first or (path, names)
-                if names != first[1]:
+                numbers = shard.has_numbers()
+                names = shard.class_names() if numbers else None
+                kinds.check(path, numbers and names is None)
+                first = first or ((path, names) if numbers else None)
+                if first is not None and numbers and names != first[1]:
                     raise BadInput(f"{path} and {first[0]} number their classes in other ways (ClassLabel): write them from one dataset.")
                 yield from shard.pictures(names)
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: text that is not UTF-8
@@ -80,6 +84,13 @@ class _Shard:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise BadInput(f"{self._path} has a ClassLabel without a list of names: write it again with the names.")
         return names
+
+    def has_numbers(self) -> bool:
+        """Whether column ``label`` holds whole numbers."""
+        import pyarrow as pa
+
+        at = self._schema.get_field_index("label")
+        return at >= 0 and bool(pa.types.is_integer(_values(self._schema.field(at).type)))
 
     def pictures(self, names: list[str] | None) -> Iterator[Picture]:
         import pyarrow as pa

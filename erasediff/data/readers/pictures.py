@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from erasediff.data.readers import limits
 from erasediff.data.readers.reduction import reduce_images
 from erasediff.errors import BadInput
+from erasediff.records.config import MAX_SIDE
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -68,7 +69,7 @@ def decode_picture(data: bytes, what: str, size: int | None) -> NDArray[np.uint8
 def _checked(picture: ImageFile, largest: int, what: str) -> str:
     """Check what the header says before anything is decoded; returns how the file holds its pixels, in PIL's word."""
     if max(picture.size) > largest:
-        hint = "reduce it" if largest > limits.MAX_SIDE else "reduce it, or set dataset.size (--resize)"
+        hint = "reduce it" if largest > MAX_SIDE else "reduce it, or set dataset.size (--resize)"
         raise BadInput(f"{what} is {picture.size[0]}x{picture.size[1]} pixels: sides go up to {largest}, so {hint}.")
     rawmode = str(picture.tile[0].args) if picture.format == "PNG" and picture.tile else ""
     if ";16" in rawmode:

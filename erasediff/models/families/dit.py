@@ -20,6 +20,7 @@ from erasediff.models.family import LatentModel, Shape, TabledModel
 from erasediff.models.layout import network_folder, read_json
 from erasediff.models.parts import build_part, read_part
 from erasediff.models.process import read_scheduler
+from erasediff.records.config import MAX_SIDE
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ class DiT(TabledModel, LatentModel):
     @property
     def state_shape(self) -> Shape:
         """``(C, H, W)`` of one latent."""
-        config: Any = self.network.config
-        return int(config.in_channels), int(config.sample_size), int(config.sample_size)
+        return _state_of(self.network)
 
     def denoiser_of(self, network: nn.Module) -> Denoiser:
         """See :class:`~erasediff.models.family.Model`."""
@@ -99,6 +99,11 @@ class DiT(TabledModel, LatentModel):
         return self.network.transformer_blocks
 
 
+def _state_of(network: Any) -> Shape:
+    config = network.config
+    return int(config.in_channels), int(config.sample_size), int(config.sample_size)
+
+
 def build_transformer_of(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> nn.Module:
     """The ``DiTTransformer2DModel`` of a config with its weights; ``folder`` is where errors say they lie.
 
@@ -114,7 +119,10 @@ def build_transformer_of(config: dict[str, Any], weights: dict[str, Tensor], fol
         raise BadInput(
             f"the denoiser of {folder} takes {channels} channels and returns {out}: hand in one that predicts noise, with a variance or not."
         )
-    return without_label_dropout(build_part(DiTTransformer2DModel, config, weights, folder))
+    side = config.get("sample_size")
+    if isinstance(side, int) and side > MAX_SIDE:
+        raise BadInput(f"the denoiser of {folder} denoises latents of {side}x{side}: sides go up to {MAX_SIDE}, so hand in a smaller model.")
+    return without_label_dropout(build_part(DiTTransformer2DModel, config, weights, folder, DiTDenoiser, _state_of))
 
 
 def without_label_dropout(transformer: nn.Module) -> nn.Module:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from erasediff.errors import BadInput
 from erasediff.models.asked import asked_rows, asked_sampler, asked_seeds
+from erasediff.models.configs import shown
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.family import Shape, TabledModel
 from erasediff.models.layout import INDEX, network_folder, read_json
 from erasediff.models.named import classes_called, names_in
 from erasediff.models.parts import build_part, read_part
 from erasediff.models.process import read_scheduler
-from erasediff.records.config import DenoiserConfig
+from erasediff.records.config import MAX_SIDE, DenoiserConfig
 
 _READER = "time_emb_proj"
 """diffusers' name for the layers that read the sum of the time's and the class's embedding."""
@@ -57,7 +58,7 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         model = ClassConditionalUNet.of(self.unet, self.scheduler, self.config.get("null_label", True) is not False)
         classes = classes_called(names_in(self.config, "the model") or model.conditions, self.config, "the model")
-        rows, asked = asked_rows(labels, model, classes), asked_sampler(steps, guidance_scale, model)
+        rows, asked = asked_rows(labels, model, classes), asked_sampler(steps, guidance_scale)
         return model.sample(rows, asked_seeds(seeds, len(rows)), asked.steps, asked.guidance_scale)
 
 
@@ -103,10 +104,7 @@ class ClassConditionalUNet(TabledModel):
     @property
     def state_shape(self) -> Shape:
         """``(C, H, W)`` of one image."""
-        config: Any = self.network.config
-        size = config.sample_size
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        return int(config.in_channels), int(height), int(width)
+        return _state_of(self.network)
 
     @property
     def image_shape(self) -> Shape:
@@ -127,6 +125,13 @@ class ClassConditionalUNet(TabledModel):
         return [[layer for name, layer in named if name.rpartition(".")[2] == _READER and isinstance(layer, nn.Linear)]]
 
 
+def _state_of(network: Any) -> Shape:
+    config = network.config
+    size = config.sample_size
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return int(config.in_channels), int(height), int(width)
+
+
 def build_unet_of(config: dict[str, Any], weights: dict[str, Tensor], folder: Path) -> nn.Module:
     """The ``UNet2DModel`` of a config with its weights; ``folder`` is where errors say they lie.
 
@@ -135,19 +140,21 @@ def build_unet_of(config: dict[str, Any], weights: dict[str, Tensor], folder: Pa
     """
     from diffusers import UNet2DModel
 
-    if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
+    if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds") or config.get("class_embed_type") is not None:
         raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
     size = config.get("sample_size")
     sides = size if isinstance(size, list) else [size, size]
     if len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
         raise BadInput(
-            f"unet/config.json of {folder} has sample_size {size!r}, so nothing says how large its images are: set it to their side in pixels."
+            f"unet/config.json of {folder} has sample_size {shown(size)}, so nothing says how large its images are: set it to their side in pixels."
         )
+    if max(sides) > MAX_SIDE:
+        raise BadInput(f"{folder} makes images of {sides[1]}x{sides[0]} pixels: sides go up to {MAX_SIDE}, so hand in a model of smaller images.")
     if config.get("in_channels") != config.get("out_channels"):
         raise BadInput(
             f"the denoiser of {folder} takes and returns images of other channels: hand in one that predicts epsilon or v_prediction alone."
         )
-    return build_part(UNet2DModel, config, weights, folder)
+    return build_part(UNet2DModel, config, weights, folder, UNetDenoiser, _state_of)
 
 
 def build_unet(config: DenoiserConfig, channels: int, size: int, classes: int) -> nn.Module:
