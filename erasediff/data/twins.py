@@ -18,6 +18,7 @@ from erasediff.errors import BadInput
 from erasediff.files import write_atomic
 from erasediff.records.config import DuplicatesRule
 from erasediff.records.core import Comparison, NearComparison
+from erasediff.records.names import shown_names
 
 TWINS = "twins.csv"
 """The list of such pictures, for whoever keeps the dataset. It goes once a run finds none."""
@@ -79,14 +80,16 @@ def _list(dataset: ImageDataset, found: Twins, path: Path) -> None:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(("position", "label", "same_as", "how"))
-    lines.writerows((at, dataset.labels[at], of, "exact" if exact else "near") for at, of, exact in zip(found.at, found.of, found.exact, strict=True))
+    called = [dataset.class_names[label] for label in dataset.labels[found.at]]
+    how = ["exact" if exact else "near" for exact in found.exact]
+    lines.writerows(zip(found.at, called, found.of, how, strict=True))
     write_atomic(path, text.getvalue().encode(), mode=0o600)
 
 
 def _refusal(dataset: ImageDataset, found: Twins, path: Path) -> str:
     exact, near = int(found.exact.sum()), int((~found.exact).sum())
     how = [f"{exact} have its very pixels" if exact else "", f"{near} look the same" if near else ""]
-    labels = ", ".join(map(str, np.unique(dataset.labels[found.at]).tolist()))
+    labels = shown_names([dataset.class_names[label] for label in np.unique(dataset.labels[found.at])])
     return (
         f"{exact + near} pictures of dataset {dataset.name} are a picture to forget ({' and '.join(filter(None, how))}) and lie under other labels "
         f"({labels}), so the model would keep them: remove them, label them alike, or set dataset.duplicates to 'forget'; {path} lists them by their "
