@@ -93,7 +93,7 @@ def read_public_key(path: Path) -> PublicKey:
         IntegrityError: the document beside it is another key's.
     """
     data = read_bounded(path, MAX_KEY_BYTES, "the public key")
-    if (found := data.count(b"-----BEGIN ")) > 1:
+    if (found := data.count(b"-----BEGIN PUBLIC KEY-----")) > 1:
         raise BadInput(f"{path} holds {found} keys, and one is expected: give a file with the issuer's key alone.")
     try:
         key = serialization.load_pem_public_key(data)

@@ -20,7 +20,9 @@ from pathlib import Path
 from erasediff.errors import BadInput, explain_os_error
 
 PARTIAL = ".part"
-"""The end of all temporary names beside final ones."""
+"""The end of all names of temporary files beside final ones."""
+_NEW = ".erasediff-new-"
+_CHUNK = 1 << 20
 _reading_umask = threading.Lock()
 
 
@@ -179,18 +181,21 @@ def publish_folder(parent: Path, fill: Callable[[Path], str]) -> Path:
     """
     with explain_disk_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(parent, ".new-") as temporary:
+        with temporary_folder(parent, _NEW) as temporary:
             final = parent / fill(temporary)
             for path in temporary.rglob("*"):
                 if path.is_file():
                     _fsync(path)
             temporary.chmod(0o777 & ~_umask())
             # A folder cannot replace another in one rename. The old one is moved aside first, so that a kill in between
-            # leaves no folder under the final name, never a half.
-            with temporary_folder(parent, ".old-") as old:
+            # leaves no folder under the final name, never a half. What it leaves aside may be the only one, and is not swept.
+            old = Path(tempfile.mkdtemp(dir=parent, prefix=".old-", suffix=PARTIAL))
+            try:
                 if final.exists():
                     final.replace(old)
                 temporary.replace(final)
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
             _fsync(parent)
             return final
 
@@ -247,7 +252,7 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """Yield a temporary folder that is marked as in use. Folders of this prefix that killed processes left are removed first."""
     for left in abandoned_folders(parent, prefix):
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, suffix=PARTIAL) as name, mark_in_use(Path(name)):
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as name, mark_in_use(Path(name)):
         yield Path(name)
 
 
@@ -268,15 +273,19 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
         BadInput: the file is missing, unreadable or too large.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        data = bytearray()
+        with path.open("rb", buffering=0) as file:
+            left = min(limit, os.fstat(file.fileno()).st_size) + 1
+            while len(data) <= limit and (part := file.read(left)):
+                data += part
+                left = min(_CHUNK, limit + 1 - len(data))
     except FileNotFoundError:
         raise BadInput(f"{what} {path} does not exist: check the path.") from None
     except OSError as error:
         raise BadInput(f"{what} {path} cannot be read ({error.strerror}): check the path and its permissions.") from None
     if len(data) > limit:
         raise BadInput(f"{what} {path} has more than the {limit} bytes allowed: is it the right file?")
-    return data
+    return bytes(data)
 
 
 def shipped(name: str) -> Path:

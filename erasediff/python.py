@@ -10,7 +10,7 @@ import difflib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -216,7 +216,7 @@ def _arrays(dataset: object) -> tuple[Any, Any] | None:
 def _of_arrays(images: Any, labels: Any) -> ImageDataset:
     try:
         pixels = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last from a list of tensors that are trained
         raise BadInput("the images make no array, as pictures of several sizes do: give uint8 [N,H,W,C] with C 1 or 3.") from None
     texts = _texts(labels)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or len(pixels) != len(texts):
@@ -247,7 +247,7 @@ def _policy(policy: str | Path | GatePolicy) -> GatePolicy:
 
 def _names(given: object, setting: str) -> list[str]:
     """The names of classes; a text is one of them."""
-    names = [given] if isinstance(given, str) else listed_texts(given)
+    names = [given] if isinstance(given, str) else listed_texts(sorted(given, key=str) if isinstance(given, Set) else given)
     if names is None:
         raise BadInput(f"a class is told by its name, as text: write {setting}='3' for the class that is called 3, and a list for several.")
     return names

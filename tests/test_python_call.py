@@ -130,7 +130,7 @@ def test_arrays_and_a_dataset_by_its_name_are_one(base: Any, digit_bytes: tuple[
     by_name = erasediff.erase(base, dataset="digits", forget="3", **FEW)
     everything = [str(digit) for digit in range(10) if digit != 3]
     for pair in ((images, labels), (images.numpy(), [str(int(label)) for label in labels])):
-        assert same(weights(erasediff.erase(base, dataset=pair, forget="3", retain=everything, **FEW)), weights(by_name))
+        assert same(weights(erasediff.erase(base, dataset=pair, forget={"3"}, retain=set(everything), **FEW)), weights(by_name))
     moved = (images, torch.where(labels == 3, 5, torch.where(labels == 5, 3, labels)))
     assert not same(weights(erasediff.erase(base, dataset=moved, forget="3", **FEW)), weights(by_name)), "control"
 
@@ -181,7 +181,9 @@ def test_the_command_line_samples_a_saved_pipeline_by_the_names_that_it_has(fold
         ({"0": "a", "one": "b"}, "not under the numbers of their rows"),
         (["a", "b"], "not under the numbers of their rows"),
         ({"0": "a", "1": "b"}, "2 classes are named|10 classes and 2 names"),
-        ({str(row): "a" for row in range(10)}, "two classes have the same name"),
+        ({str(row + 1): f"class {row}" for row in range(10)}, "not under the numbers of their rows"),
+        ({"0": "a", "1": "b", "01": "c"}, "not under the numbers of their rows"),
+        ({str(row): "a" for row in range(10)}, "two classes have the same name|give a position from 0 to 9"),
         ({str(row): row for row in range(10)}, "a class is told by its name"),
     ],
 )
@@ -258,7 +260,7 @@ KINDS: dict[str, list[Callable[[Any, Path], Any]]] = {
     "1000000000 classes are named": of_classes(10**9),
     "two classes have the same name": of_classes(["a"] * 10),
     "no path": [lambda *_: erasediff.load(None), lambda *_: erasediff.load(b"model")],  # type: ignore[arg-type]
-    "told by its name, as text: write forget=": [of_erase(forget=wrong) for wrong in (None, b"3", ["3", 5], {"3"})],
+    "told by its name, as text: write forget=": [of_erase(forget=wrong) for wrong in (None, b"3", ["3", 5], {"3", 5})],
     "told by its name, as text: write retain=": [of_erase(retain=wrong) for wrong in (3, [3], b"3")],
     "has no class 012456789": [of_erase(retain="012456789")],
     "no image of any class but 0, 1, 2, 3, 4, 5, 6, 7, 8, 9: forget fewer": [of_erase(forget=list("0123456789"))],
@@ -295,6 +297,12 @@ def test_a_pipeline_takes_rows_and_names_in_any_list(base: Any) -> None:
             assert torch.equal(base(labels, seeds=seeds, steps=2), images)
     assert not torch.equal(base(["2", "1"], seeds=[0, 1], steps=2), images), "control"
     assert len(base([10], seeds=[2**64 - 1], steps=1, guidance_scale=0)) == 1
+    few = type(base)(base.unet, base.scheduler, id2label={0: "a", 3: "d"})
+    with pytest.raises(BadInput, match="not under the numbers of their rows"):
+        few(["d"], seeds=[7], steps=1)
+    few = type(base)(base.unet, base.scheduler, id2label={0: "a", 1: "b"})
+    with pytest.raises(BadInput, match="10 classes and 2 names"):
+        few(["b"], seeds=[7], steps=1)
 
 
 def test_more_steps_than_the_model_has_timesteps_are_refused(base: Any) -> None:

@@ -47,7 +47,7 @@ def read_private_key(path: Path, passphrase: str | None) -> tuple[ec.EllipticCur
         IntegrityError: the document beside it is another key's.
     """
     data = read_bounded(path, MAX_KEY_BYTES, "the signing key")
-    if b"-----BEGIN PUBLIC KEY-----" in data:
+    if b"PUBLIC KEY-----" in data and b"PRIVATE KEY-----" not in data:
         raise BadInput(f"the signing key {path} is a public key, which cannot sign: name the file {PRIVATE} that `erasediff keys new` wrote.")
     if path.stat().st_mode & _READ_BY_OTHERS and not in_pod():  # a Secret's files are 0644, and nobody else is in the pod
         raise BadInput(f"the signing key {path} can be read by everyone: run `chmod 600 {path}`, and replace the key if others may have read it.")

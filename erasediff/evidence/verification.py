@@ -150,11 +150,11 @@ def _check_served(folder: Path, key: PublicKey, statement: Statement) -> tuple[P
             f"the manifest in {folder} is signed by another key than the certificate: ask the issuer for a certificate by the key that signs the "
             "manifests now (`erasediff certify`), or for a manifest by this key (`erasediff migrate`)."
         ) from None
-    pointers = (served.onnx, served.onnx_data, served.solvers, served.decoder)
-    said = [None if pointer is None else pointer.sha256 for pointer in pointers]
-    certified = [statement.digest_of(name) for name in ("ONNX graph", "ONNX weights", "solver tables", "ONNX decoder")]
-    rest = (statement.digest_of("weights"), statement.predicate.scope.epoch, Verdict.PASS)
-    if said != certified or (served.weights_sha256, served.epoch, served.verdict) != rest:
+    data, decoder = (None if pointer is None else pointer.sha256 for pointer in (served.onnx_data, served.decoder))
+    said = (served.onnx.sha256, data, served.solvers.sha256, served.weights_sha256, served.epoch, served.verdict)
+    certified = [statement.digest_of(name) for name in ("ONNX graph", "ONNX weights", "solver tables", "weights")]
+    other_decoder = statement.digest_of("ONNX decoder") not in (None, decoder)  # an earlier certificate leaves it to the manifest
+    if said != (*certified, statement.predicate.scope.epoch, Verdict.PASS) or other_decoder:
         raise IntegrityError(f"the manifest in {folder} is not of the certified model: fetch the folder again from the issuer.")
     for pointer in served.files:
         path = folder / Path(pointer.uri).name

@@ -13,7 +13,7 @@ from erasediff.models.autoencoder import load_autoencoder
 from erasediff.models.families.dit import DiT, build_transformer_of
 from erasediff.models.families.unet import ClassConditionalUNet, build_unet_of
 from erasediff.models.family import Model
-from erasediff.models.layout import PART_CONFIG, read_json
+from erasediff.models.layout import PART_CONFIG, check_there, read_json
 from erasediff.models.parts import find_weights, read_weights
 from erasediff.models.process import read_scheduler
 
@@ -48,8 +48,7 @@ def bring(source: Path, classes: int) -> Brought:
         BadInput: it is no class-conditional model with a scheduler, is of another number of classes, or its weights are pickles, damaged or not
             finite.
     """
-    if not source.exists():
-        raise BadInput(f"the model {source} does not exist: check the path.")
+    check_there(source)
     folder = source if source.is_dir() else source.parent
     if found := next((name for name in _ADAPTERS if any(folder.rglob(name))), None):
         raise BadInput(f"{folder} holds an adapter ({found}) and no whole model: merge it into its base, and hand in the merged model.")

@@ -18,6 +18,7 @@ _LARGEST = 1 << 20
 _MOST_LAYERS = 1024
 _LAYERS = ("layers_per_block", "num_layers")
 """diffusers' names for how many layers there are, of each block where there is a list of blocks."""
+_BLOCKS = ("block_types", "block_out_channels")
 _MOST_SHOWN = 100
 
 
@@ -51,7 +52,7 @@ def check_layers(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it has.
     """
-    lists = (value for value in config.values() if isinstance(value, list))
+    lists = (value for name, value in config.items() if isinstance(value, list) and name.endswith(_BLOCKS))
     layers = [value for name in _LAYERS if isinstance(value := config.get(name), int)]
     if max(map(len, lists), default=1) * max(layers, default=1) > _MOST_LAYERS:
         raise ValueError(f"it describes more than {_MOST_LAYERS} layers")
@@ -77,10 +78,15 @@ def _declared(kind: Any) -> dict[str, tuple[TypeAdapter[Any], Any]]:
 def _meant(hint: Any) -> Any:
     """A type as diffusers means it: its ``tuple[str]`` are of any length, and a list of words is held to its words where they are used.
 
-    A scheduler that was made of another one's config keeps the other's words.
+    A scheduler that was made of another one's config keeps the other's words. UniPC declares its ``sigma_max`` as a bool, and ``sample_size`` may
+    be a list where an int is declared, or null where nothing uses it. What such a value is not good for, the network's first call finds.
     """
     if get_origin(hint) is Literal:
         return str | None
+    if hint is bool:
+        return bool | float
+    if hint is int:
+        return int | list[int] | None
     if get_origin(hint) is tuple and len(get_args(hint)) == 1:
         return tuple[get_args(hint)[0], ...]  # type: ignore[misc]
     if get_origin(hint) in (Union, UnionType):

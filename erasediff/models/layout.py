@@ -43,14 +43,29 @@ LAYOUTS = {
 """By the ``_class_name`` of ``model_index.json``."""
 
 
+def check_there(path: Path) -> None:
+    """Refuse a path of a model at which there is nothing, or which cannot be reached.
+
+    Raises:
+        BadInput: it is such a path.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"the model {path} does not exist: check the path.") from None
+    except OSError as error:
+        raise BadInput(f"the model {str(path)[:200]} cannot be read ({error.strerror}): check the path and its permissions.") from None
+
+
 def check_files(folder: Path, needed: frozenset[str], kind: str) -> None:
     """Refuse a model folder that holds a pickle, or lacks one of the files ``needed`` by its ``kind``.
 
     Raises:
         BadInput: there is no such folder, a file is missing, or one is a pickle.
     """
+    check_there(folder)
     if not folder.is_dir():
-        raise BadInput(f"the model folder {folder} does not exist: check the path.")
+        raise BadInput(f"the model {folder} is not a folder: hand in a {kind}.")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() in _PICKLES:

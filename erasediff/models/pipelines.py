@@ -16,8 +16,8 @@ from erasediff.models.bring import bring
 from erasediff.models.families import FAMILIES, load_folder
 from erasediff.models.families.dit import DiT, without_label_dropout
 from erasediff.models.families.unet import ClassConditionalUNet
-from erasediff.models.layout import INDEX, read_json
-from erasediff.models.named import FORGOTTEN, NAMES, classes_called, names_in, told_classes
+from erasediff.models.layout import INDEX, check_there, read_json
+from erasediff.models.named import FORGOTTEN, NAMES, classes_called, classes_in, names_in, told_classes
 from erasediff.records.names import ClassRecord
 
 Classes = ClassConditionalUNet | DiT
@@ -26,6 +26,7 @@ _OF_CLASSES = (ClassConditionalUNet.kind, DiT.kind)
 
 def open_pipeline(folder: Path, classes: object) -> Any:
     """The model of a folder as a pipeline; see :func:`erasediff.python.load`."""
+    check_there(folder)
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     told = names_in(index, str(folder)) if classes is None else told_classes(classes)
     if told is not None:
@@ -33,8 +34,6 @@ def open_pipeline(folder: Path, classes: object) -> Any:
     elif index.get("_class_name") in _OF_CLASSES:
         model = load_folder(folder)
         told = model.conditions
-    elif not folder.exists():
-        raise BadInput(f"the model {folder} does not exist: check the path.")
     elif index.get("_class_name") in tuple(FAMILIES):  # it may be anything
         raise BadInput(f"{folder} is a {index['_class_name']}, which is asked by prompts and not by classes: use `erasediff erase-concept`.")
     else:
@@ -45,15 +44,15 @@ def open_pipeline(folder: Path, classes: object) -> Any:
     return pipeline_of(model, classes_called(told, index, str(folder)))
 
 
-def classes_named(folder: Path) -> ClassRecord | None:
-    """The classes that the ``model_index.json`` of a folder names, in the model's order; ``None`` if it names none.
+def classes_named(folder: Path, conditions: int) -> ClassRecord | None:
+    """The classes that the ``model_index.json`` of a folder names, in the model's order; ``None`` if it names none, or two alike.
 
     Raises:
-        BadInput: it names them otherwise than diffusers does, or two alike.
+        BadInput: it names them otherwise than diffusers does, or not each of them.
     """
     index = read_json(folder / INDEX)
-    names = names_in(index, str(folder))
-    return None if names is None else classes_called(names, index, str(folder))
+    names = names_in(index, str(folder)) or []
+    return classes_in(index, conditions, str(folder)) if len(set(map(str, names))) == len(names) > 0 else None
 
 
 def pipeline_of(model: Any, classes: ClassRecord) -> Any:
@@ -79,7 +78,4 @@ def model_of(pipeline: Any) -> tuple[Classes, ClassRecord]:
         raise BadInput(f"a {kind} is not the pipeline of a class-conditional model: give what erasediff.load returns, or a {DiT.kind}.")
     if any(weight.dtype != torch.float32 for weight in model.network.parameters()):
         raise BadInput("the model is not in float32, and would be erased with too little precision: load it in float32, or convert it by .to().")
-    found = classes_called(names_in(pipeline.config, "the model") or model.conditions, pipeline.config, "the model")
-    if found.classes != model.conditions:
-        raise BadInput(f"the model has {model.conditions} classes and {found.classes} names: load it again with a name for each class.")
-    return model, found
+    return model, classes_in(pipeline.config, model.conditions, "the model")

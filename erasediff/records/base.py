@@ -45,7 +45,7 @@ def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def what_is_wrong(said: str) -> str:
     """What pydantic says of a problem, to follow a colon. Names and patterns in it keep their case."""
     own = said.removeprefix("Value error, ")  # a sentence of this package
-    return own if own != said else said[:1].lower() + said[1:]
+    return own if own != said or not said[1:2].islower() else said[:1].lower() + said[1:]
 
 
 def first_problem(error: ValidationError) -> str:

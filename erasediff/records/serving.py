@@ -10,7 +10,7 @@ from erasediff.errors import BadInput
 from erasediff.files import read_bounded
 from erasediff.records.base import MAX_DOCUMENT_BYTES, Sha256, Strict
 from erasediff.records.names import ClassName
-from erasediff.records.yaml import parse_yaml
+from erasediff.records.yaml import is_in_braces, parse_yaml
 
 
 class ServingRules(Strict):
@@ -56,7 +56,6 @@ def parse_rules(text: str | bytes, source: str) -> ServingRules:
     if not document:
         raise BadInput(f"{source} is empty, or was cut short: write the whole file, with `suppress: []` where nothing is forbidden.")
     whole = text if isinstance(text, str) else text.decode(errors="replace")
-    closed = whole.lstrip().startswith("{")  # it would not have parsed without its last brace
-    if not (closed or whole.endswith("\n")):
+    if not (whole.endswith("\n") or is_in_braces(whole)):
         raise BadInput(f"{source} ends within a line, as a file does that was cut short: write the whole file, and end it with a line break.")
     return ServingRules.parse(document, source)

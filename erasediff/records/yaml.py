@@ -90,6 +90,12 @@ def parse_yaml(text: str | bytes, source: str, *, quote: bool = True) -> Any:
     raise BadInput(f"{source} is not YAML 1.2{f' ({where})' if where else ''}: correct it and run again.")
 
 
+def is_in_braces(text: str) -> bool:
+    """Whether a document that :func:`parse_yaml` took is a mapping or a list in braces or brackets, which has its last one or would not parse."""
+    root = YAML(typ="safe", pure=True).compose(text)
+    return isinstance(root, CollectionNode) and bool(root.flow_style)
+
+
 def _first_line(text: str) -> str:
     return text.splitlines()[0][:200]
 

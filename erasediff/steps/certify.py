@@ -161,6 +161,10 @@ def _paths(attempt: Attempt, facts: Facts) -> tuple[Path, Path]:
 
 def _check_files(attempt: Attempt, facts: Facts, key: SigningKey) -> None:
     folder, onnx = _paths(attempt, facts)
+    if not folder.is_dir() or sha256_folder(folder) != facts.erased.model.folder_sha256:
+        raise IntegrityError(f"the weights in {folder} are not those that were measured: restore them, then certify.")
+    if not onnx.is_file() or sha256_file(onnx) != facts.exported.onnx.sha256:
+        raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again, then certify.")
     try:
         read_manifest(onnx.parent, key.public)
     except SignedByAnother:
@@ -168,10 +172,6 @@ def _check_files(attempt: Attempt, facts: Facts, key: SigningKey) -> None:
             f"the manifest of run {attempt.name} is signed by another key than the certificate would be, so the two would not verify together: "
             "run `erasediff migrate`, which signs it anew, or set ERASEDIFF_SIGNING_KEY to the key that the run was exported with."
         ) from None
-    if not folder.is_dir() or sha256_folder(folder) != facts.erased.model.folder_sha256:
-        raise IntegrityError(f"the weights in {folder} are not those that were measured: restore them, then certify.")
-    if not onnx.is_file() or sha256_file(onnx) != facts.exported.onnx.sha256:
-        raise IntegrityError(f"the graph {onnx} is not the one that was measured: run `erasediff export-onnx` again, then certify.")
 
 
 def _write_files(attempt: Attempt, facts: Facts, statement: Statement, key: SigningKey, timestamp_url: str | None) -> Iterator[str]:

@@ -15,7 +15,6 @@ from erasediff.files import atomic_path, check_destination
 from erasediff.models.families import load_folder
 from erasediff.models.family import Model
 from erasediff.models.folder import load_model
-from erasediff.models.layout import INDEX
 from erasediff.models.pipelines import classes_named
 from erasediff.records.config import SamplerConfig
 from erasediff.steps.train_base import fetch_model
@@ -67,12 +66,9 @@ def _load(uri: str, label: str, workdir: Path) -> tuple[Model, int]:
     """A model and the row of a class in it."""
     if not uri.startswith("models:/"):
         folder = Path(uri)
-        model, named = load_folder(folder), classes_named(folder)
-        if named is None:
-            return model, _position(label, model.conditions, uri)
-        if named.classes != model.conditions:
-            raise BadInput(f"the model in {uri} has {model.conditions} classes and {named.classes} names: give a name for each in its {INDEX}.")
-        return model, named.row(label)
+        model = load_folder(folder)
+        named = classes_named(folder, model.conditions)
+        return model, _position(label, model.conditions, uri) if named is None else named.row(label)
     opened = Workdir.open(workdir)
     tracking = Tracking(opened.root)
     record = fetch_model(opened, tracking, tracking.resolve(uri))

@@ -31,7 +31,11 @@ def version_forget_set(attempt: Attempt) -> ForgetSetRecord:
     """
     plan, base = attempt.plan(), attempt.need(BaseRecord)
     dataset = dataset_of(attempt.config().dataset, base.model)
-    apart = split_of(attempt, base, dataset)
+    try:
+        apart = split_of(attempt, base, dataset)
+    except BadInput:
+        _check_unchanged(dataset, plan.made_from["dataset"])  # else this is why
+        raise
     split, labels = apart.split, dataset.labels.copy()
     labels[split.forget] = plan.position  # what joined the forget set too
     store, key = forget_store(attempt, plan), request_key(attempt.workdir.request_key(plan.request))
@@ -69,11 +73,15 @@ def pack_unchanged(
         BadInput: the dataset has another digest.
     """
     with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(dataset.digest)
+        unchanged = pool.submit(_check_unchanged, dataset, expected)
         manifest = pack(dataset.images, labels, indices, folder, key)
-        if digest.result() != expected:
-            raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
+        unchanged.result()
     return manifest
+
+
+def _check_unchanged(dataset: ImageDataset, expected: Sha256) -> None:
+    if dataset.digest() != expected:
+        raise BadInput(f"dataset {dataset.name!r} changed since the run was opened: run the command again to open a new attempt.")
 
 
 def forget_store(attempt: Attempt, plan: PlanRecord) -> ForgetStore:

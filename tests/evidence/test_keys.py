@@ -50,6 +50,10 @@ def test_a_public_key_does_not_sign_and_two_are_not_one(tmp_path: Path) -> None:
         new_key(tmp_path / name, None, NOW, None)
     with pytest.raises(BadInput, match=f"is a public key, which cannot sign: name the file {PRIVATE}"):
         read_private_key(tmp_path / "one" / PUBLIC, None)
+    pair = tmp_path / "pair.pem"
+    pair.write_bytes((tmp_path / "one" / PUBLIC).read_bytes() + (tmp_path / "one" / PRIVATE).read_bytes())
+    pair.chmod(0o600)
+    assert read_private_key(pair, None)[1].id == read_public_key(tmp_path / "one" / PUBLIC).id, "control: a private key and its public one"
     both = tmp_path / "both.pub"
     both.write_bytes(b"".join((tmp_path / name / PUBLIC).read_bytes() for name in ("one", "two")))
     with pytest.raises(BadInput, match="holds 2 keys, and one is expected"):

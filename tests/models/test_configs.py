@@ -107,9 +107,9 @@ def test_any_value_of_an_index_is_refused_with_a_sentence_or_makes_a_pipeline(
 ) -> None:
     folder = Path(shutil.copytree(named, tmp_path_factory.mktemp("changed") / "model"))
     set_value(folder / INDEX, name, value)
-    for read in (open_pipeline, lambda folder, _: classes_named(folder)):
+    for read in (lambda: open_pipeline(folder, None), lambda: classes_named(folder, CLASSES)):
         with contextlib.suppress(BadInput):
-            read(folder, None)
+            read()
     shutil.rmtree(folder)
 
 
@@ -132,7 +132,7 @@ WRONG: list[tuple[str, str, object, str]] = [
     (SCHEDULER, "trained_betas", ["a"] * 1000, "has to be a valid number"),
     (UNET, "num_class_embeds", -4, "describes no UNet2DModel"),
     (UNET, "num_class_embeds", "four", "num_class_embeds is 'four', and has to be a valid integer"),
-    (UNET, "class_embed_type", "timestep", "not a class-conditional UNet2DModel"),
+    (UNET, "class_embed_type", "timestep", "embeds its classes by class_embed_type 'timestep': hand in one with a table"),
     (UNET, "dropout", float("nan"), "dropout is nan, and has to be finite"),
     (UNET, "freq_shift", "a", "freq_shift is 'a', and has to be a valid integer"),
     (UNET, "downsample_padding", 3, "describes no UNet2DModel"),
@@ -160,18 +160,32 @@ def test_a_wrong_value_is_told(request: pytest.FixtureRequest, tmp_path: Path, f
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("file", "name", "value"),
     [
-        ("beta_schedule", "scaled_linear"),
-        ("num_train_timesteps", 2),
-        ("num_train_timesteps", 4000),
-        ("trained_betas", [0.0001 * n for n in range(1, 1001)]),
-        ("clip_sample", False),
+        (SCHEDULER, "beta_schedule", "scaled_linear"),
+        (SCHEDULER, "num_train_timesteps", 2),
+        (SCHEDULER, "num_train_timesteps", 4000),
+        (SCHEDULER, "trained_betas", [0.0001 * n for n in range(1, 1001)]),
+        (SCHEDULER, "clip_sample", False),
+        (UNET, "class_names", ["of", "the", "trainer"] * 400),
+        (UNET, "attention_head_dim", None),
+        (TRANSFORMER, "norm_num_groups", None),
+        (VAE, "sample_size", [16, 16]),
     ],
 )
-def test_control_another_good_value_makes_a_model(unet: Path, tmp_path: Path, name: str, value: object) -> None:
+def test_control_another_good_value_makes_a_model(request: pytest.FixtureRequest, tmp_path: Path, file: str, name: str, value: object) -> None:
+    """Also where diffusers declares another type than it takes, and values that it does not know."""
+    family = "dit" if file in (TRANSFORMER, VAE) else "unet"
+    folder = Path(shutil.copytree(request.getfixturevalue(family), tmp_path / "model"))
+    set_value(folder / file, name, value)
+    found = brought_or_refused(folder)
+    assert isinstance(found, Brought), found
+
+
+def test_control_a_solver_with_a_sigma_that_diffusers_calls_a_bool(unet: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(unet, tmp_path / "model"))
-    set_value(folder / SCHEDULER, name, value)
+    for name, value in {"_class_name": "UniPCMultistepScheduler", "sigma_min": 0.002, "sigma_max": 80.0, "use_karras_sigmas": True}.items():
+        set_value(folder / SCHEDULER, name, value)
     assert isinstance(brought_or_refused(folder), Brought)
 
 

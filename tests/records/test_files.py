@@ -141,7 +141,9 @@ def test_an_error_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
 
 
 def test_a_kill_while_filling_leaves_the_old_folder_and_the_next_removes_the_rest(tmp_path: Path) -> None:
-    """Control: what a running process fills stays."""
+    """Controls: what a running process fills stays, and so do folders of others."""
+    (tmp_path / ".new-house").mkdir()
+    (tmp_path / ".new-house/plan").write_bytes(b"4")
     publish_folder(tmp_path, fill_with({"weights": b"1"}))
     code = (
         "from erasediff.files import publish_folder\n"
@@ -150,16 +152,16 @@ def test_a_kill_while_filling_leaves_the_old_folder_and_the_next_removes_the_res
     )
     run_killed(code, tmp_path)
     assert (tmp_path / "final/weights").read_bytes() == b"1"
-    (left,) = names(tmp_path) - {"final"}
+    (left,) = names(tmp_path) - {"final", ".new-house"}
 
     def while_another_publishes(folder: Path) -> str:
         (folder / "weights").write_bytes(b"3")
         publish_folder(tmp_path, fill_with({}, "other"))
-        assert names(tmp_path) == {"final", "other", folder.name}, left
+        assert names(tmp_path) == {"final", "other", ".new-house", folder.name}, left
         return "final"
 
     publish_folder(tmp_path, while_another_publishes)
-    assert names(tmp_path) == {"final", "other"}
+    assert names(tmp_path) == {"final", "other", ".new-house"}
 
 
 def test_a_kill_while_the_old_folder_is_replaced_leaves_no_half(tmp_path: Path) -> None:
@@ -175,6 +177,9 @@ def test_a_kill_while_the_old_folder_is_replaced_leaves_no_half(tmp_path: Path) 
     run_killed(code, tmp_path)
     final = tmp_path / "final"
     assert not final.exists() or names(final) == {"a", "b"}
+    before = names(tmp_path)
+    publish_folder(tmp_path, fill_with({}, "other"))
+    assert before - names(tmp_path) <= {name for name in before if name.startswith(".erasediff-new-")}, "what lay under the name is kept"
 
 
 def test_a_folder_digest_sees_content_and_names_only(tmp_path: Path) -> None:

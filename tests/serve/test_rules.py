@@ -94,7 +94,13 @@ def test_a_broken_file_stops_everything_until_it_is_mended(tmp_path: Path, model
 
 
 @pytest.mark.parametrize(
-    "text", ["suppress: ['3', '30']\nminimum_epoch: 12\n", '{"suppress": ["3", "30"], "minimum_epoch": 12}', "suppress:\n- '3'\n- '30'\n"]
+    "text",
+    [
+        "suppress: ['3', '30']\nminimum_epoch: 12\n",
+        '{"suppress": ["3", "30"], "minimum_epoch": 12}',
+        '# rules\n---\n{"suppress": ["3", "30"]}',
+        "suppress:\n- '3'\n- '30'\n",
+    ],
 )
 def test_no_beginning_of_a_file_that_ends_within_a_line_is_taken_for_the_whole(tmp_path: Path, text: str) -> None:
     """What another process reads while the file is written in place."""

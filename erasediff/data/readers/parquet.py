@@ -41,13 +41,13 @@ def _pictures(paths: list[Path], folder: Path) -> Iterator[Picture]:
             with _Shard(path, path.relative_to(folder).as_posix()) as shard:
                 if not shard.rows:
                     continue
-                numbers = shard.has_numbers()
+                column, numbers = shard.check_columns(), shard.has_numbers()
                 names = shard.class_names() if numbers else None
                 kinds.check(path, numbers and names is None)
                 first = first or ((path, names) if numbers else None)
                 if first is not None and numbers and names != first[1]:
                     raise BadInput(f"{path} and {first[0]} number their classes in other ways (ClassLabel): write them from one dataset.")
-                yield from shard.pictures(names)
+                yield from shard.pictures(column, names)
         except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: text that is not UTF-8
             raise BadInput(f"{path} is not a whole parquet file ({type(error).__name__}): write it again.") from None
 
@@ -89,13 +89,11 @@ class _Shard:
         """Whether column ``label`` holds whole numbers."""
         import pyarrow as pa
 
-        at = self._schema.get_field_index("label")
-        return at >= 0 and bool(pa.types.is_integer(_values(self._schema.field(at).type)))
+        return bool(pa.types.is_integer(_values(self._schema.field("label").type)))
 
-    def pictures(self, names: list[str] | None) -> Iterator[Picture]:
+    def pictures(self, column: str, names: list[str] | None) -> Iterator[Picture]:
         import pyarrow as pa
 
-        column = self._check_columns()
         row = 0
         for batch in self._file.iter_batches(batch_size=self._batch_rows(), columns=[column, "label"], use_threads=False):
             images, labels = batch.column("image"), batch.column("label")
@@ -121,7 +119,7 @@ class _Shard:
             raise BadInput(f"row {row} of {self._path} has the label {label}, which its ClassLabel does not name: name the class or remove the row.")
         return names[label]
 
-    def _check_columns(self) -> str:
+    def check_columns(self) -> str:
         """Check the types of both columns; returns the leaf that holds the pictures' bytes."""
         import pyarrow as pa
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from erasediff.data.readers import limits
 from erasediff.data.readers.batches import Batch, Picture, decoded
-from erasediff.data.readers.names import LabelKinds, is_whole_number, shown
+from erasediff.data.readers.names import shown
 from erasediff.data.readers.pictures import is_picture
 from erasediff.errors import BadInput
 
@@ -27,17 +27,11 @@ def read_webdataset(paths: list[Path], folder: Path, size: int | None) -> Iterat
 
 
 def _pictures(paths: list[Path], folder: Path) -> Iterator[Picture]:
-    kinds = LabelKinds()
     for path in paths:
         if path.stat().st_size > limits.MAX_SHARD_BYTES:
             raise BadInput(f"{path} is larger than {limits.MAX_SHARD_BYTES} bytes: split it into smaller shards.")
         try:
-            found = set()  # text is a number where all of a shard's labels are
-            for picture in _samples(path, path.relative_to(folder).as_posix()):
-                found.add(is_whole_number(picture.label.strip()))
-                yield picture
-            if len(found) == 1:
-                kinds.check(path, *found)
+            yield from _samples(path, path.relative_to(folder).as_posix())
         except (OSError, tarfile.TarError, EOFError, ValueError) as error:
             raise BadInput(f"{path} is not a whole tar file without compression ({type(error).__name__}): write it again.") from None
 

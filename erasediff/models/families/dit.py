@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from erasediff.errors import BadInput
 from erasediff.models.autoencoder import Autoencoder, load_autoencoder
+from erasediff.models.configs import shown
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.family import LatentModel, Shape, TabledModel
 from erasediff.models.layout import network_folder, read_json
@@ -117,7 +118,7 @@ def build_transformer_of(config: dict[str, Any], weights: dict[str, Tensor], fol
     channels, out = config.get("in_channels"), config.get("out_channels")
     if out not in (None, channels, 2 * channels if isinstance(channels, int) else None):
         raise BadInput(
-            f"the denoiser of {folder} takes {channels} channels and returns {out}: hand in one that predicts noise, with a variance or not."
+            f"the denoiser of {folder} takes {shown(channels)} channels and returns {shown(out)}: hand in one that predicts noise, with a variance or not."
         )
     side = config.get("sample_size")
     if isinstance(side, int) and side > MAX_SIDE:

@@ -17,7 +17,7 @@ from erasediff.models.configs import shown
 from erasediff.models.denoiser import Denoiser
 from erasediff.models.family import Shape, TabledModel
 from erasediff.models.layout import INDEX, network_folder, read_json
-from erasediff.models.named import classes_called, names_in
+from erasediff.models.named import classes_in
 from erasediff.models.parts import build_part, read_part
 from erasediff.models.process import read_scheduler
 from erasediff.records.config import MAX_SIDE, DenoiserConfig
@@ -57,7 +57,7 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
             BadInput: a label, a seed, the steps or the guidance is none that the model can be asked by.
         """
         model = ClassConditionalUNet.of(self.unet, self.scheduler, self.config.get("null_label", True) is not False)
-        classes = classes_called(names_in(self.config, "the model") or model.conditions, self.config, "the model")
+        classes = classes_in(self.config, model.conditions, "the model")
         rows, asked = asked_rows(labels, model, classes), asked_sampler(steps, guidance_scale)
         return model.sample(rows, asked_seeds(seeds, len(rows)), asked.steps, asked.guidance_scale)
 
@@ -140,7 +140,9 @@ def build_unet_of(config: dict[str, Any], weights: dict[str, Tensor], folder: Pa
     """
     from diffusers import UNet2DModel
 
-    if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds") or config.get("class_embed_type") is not None:
+    if (kind := config.get("class_embed_type")) is not None:
+        raise BadInput(f"the denoiser of {folder} embeds its classes by class_embed_type {shown(kind)}: hand in one with a table of them (null).")
+    if config.get("_class_name") != "UNet2DModel" or not config.get("num_class_embeds"):
         raise BadInput(f"the denoiser of {folder} is not a class-conditional UNet2DModel: hand in a model with class labels.")
     size = config.get("sample_size")
     sides = size if isinstance(size, list) else [size, size]
