@@ -118,7 +118,8 @@ def build_transformer_of(config: dict[str, Any], weights: dict[str, Tensor], fol
     channels, out = config.get("in_channels"), config.get("out_channels")
     if out not in (None, channels, 2 * channels if isinstance(channels, int) else None):
         raise BadInput(
-            f"the denoiser of {folder} takes {shown(channels)} channels and returns {shown(out)}: hand in one that predicts noise, with a variance or not."
+            f"the denoiser of {folder} takes {shown(channels)} channels and returns {shown(out)}: "
+            "hand in one that predicts noise, with a variance or not."
         )
     side = config.get("sample_size")
     if isinstance(side, int) and side > MAX_SIDE:
