@@ -34,7 +34,7 @@ from erasediff.records.policy import load_policy
 from erasediff.records.purging import PurgeLine, PurgeRecord, Unfinished
 from erasediff.records.requests import Approval, Clocks, Regime, RequestFacts, State
 from tests.digits import DIGITS
-from tests.exported import describe, export_random
+from tests.exported import SOLVER, describe, export_random
 
 ROOT = Path(__file__).parent.parent
 QUICK = ROOT / "tests/evidence/quick"
@@ -93,6 +93,7 @@ def promoted_run(root: Path, unet: Callable[..., torch.nn.Module]) -> Attempt:
             "made_from": {"erased": erased.digest(), "verdict": verdict.digest()},
             "onnx": onnx,
             "solvers": solvers,
+            "solver": SOLVER,
             "weights_sha256": after.weights.sha256,
         }
     )

@@ -101,10 +101,14 @@ def test_a_list_that_a_token_signed_verifies_with_its_public_key(token: Issuer) 
 
 
 def test_a_run_is_certified_with_a_token_and_anybody_can_verify_that(token: Issuer, run: Attempt) -> None:
-    done = token.ask("certify", "--workdir", run.workdir.root, "--run", run.name)
-    assert done.returncode == 0, done.stderr
+    certify = ("certify", "--workdir", run.workdir.root, "--run", run.name)
+    refused = token.ask(*certify)
+    assert (refused.returncode, "run `erasediff migrate`" in refused.stderr) == (2, True), "another key signed the manifest"
+    for command in (("migrate", "--by", "desk-1", "--workdir", run.workdir.root), certify):
+        done = token.ask(*command)
+        assert done.returncode == 0, done.stderr
     model = run.workdir.models / run.need(ErasedRecord).model.weights.uri
-    held = ("verify", run.folder / "certificate.dsse.json", "--model", model, "--onnx", run.folder / "onnx/model.onnx", "--key")
+    held = ("verify", run.folder / "certificate.dsse.json", "--model", model, "--onnx", run.folder / "onnx", "--key")
     verified = token.ask(*held, token.public)
     assert verified.returncode == 0, verified.stderr
     new_key(token.folder / "other", None, NOW, None)
