@@ -107,7 +107,7 @@ _DISK_SENTENCES = {
 
 _OF_EXTRAS = {
     "cpu": (
-        *("PIL", "accelerate", "cronsim", "diffusers", "dvc", "dvc_objects", "huggingface_hub", "jinja2", "kfp", "kubernetes"),
+        *("PIL", "accelerate", "cronsim", "diffusers", "dvc", "dvc_objects", "google", "huggingface_hub", "jinja2", "kfp", "kubernetes"),
         *("matplotlib", "mlflow", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "requests", "ruamel"),
         *("safetensors", "scipy", "sklearn", "sqlalchemy", "tenacity", "torch", "transformers", "urllib3", "yaml"),
     ),

@@ -178,7 +178,7 @@ def test_a_run_is_purged_and_what_serves_goes_on(finished, erasediff, everywhere
     assert "to roll back to (there is no other version)" in refused.stderr
 
 
-def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_anywhere(finished, erasediff, everywhere, canary, name, tmp_path):
+def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_anywhere(finished, erasediff, everywhere, canary, name):
     """The class is gone; the request gets its purge and its certificate all the same. A sentence that somebody types in has nowhere to go."""
     added = erasediff(
         "request", "add", "--dataset-name", "numbers", "--label", Workdir(finished).attempt().plan().request.label, "--by", "d", "--workdir", finished
@@ -189,13 +189,11 @@ def test_a_request_that_comes_later_is_answered_and_nothing_that_was_planted_is_
     told = erasediff("request", "refuse", request, "--reason", f"{name} has called", "--by", "desk-1", "--workdir", finished)
     assert told.returncode == 2
     assert name not in told.stderr
-    assert erasediff("keys", "new", "--to", tmp_path / "keys").returncode == 0
-    environment = {"ERASEDIFF_SIGNING_KEY": str(tmp_path / "keys/signing-key.pem")}
     options = asking("zero", finished)[:-2]
     policy = yaml.safe_load((QUICK / "policy.yaml").read_text()) | {"tier": 2}
     (finished.parent / "policy.yaml").write_text(yaml.safe_dump(policy))
     options[1], options[3] = finished.parent / "config.yaml", finished.parent / "policy.yaml"  # else it would be another run's request
-    done = erasediff("process", "--workdir", finished, *options, environment=environment)
+    done = erasediff("process", "--workdir", finished, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{request}  CERTIFIED" in erasediff("request", "list", "--workdir", finished).stdout
     outcome = Outcome.read(finished / "outcome.json")
