@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from erasediff.records.core import (
 from erasediff.records.purging import PurgeRecord
 from tests.certified import HMAC_KEY, UNFINISHED, purge_of, request
 from tests.evidence.signed import key_in
+from tests.exported import describe
 
 AT = datetime(2026, 3, 3, 9, tzinfo=UTC)
 NOT_REGISTERED: dict[str, Any] = {"registered": None, "rolled_out": None, "promotion": None}
@@ -101,6 +103,24 @@ def test_the_decoder_of_a_latent_model_is_certified(facts: Facts) -> None:
     statement = statement_of(replace(facts, exported=changed(facts.exported, decoder=decoder), **NOT_REGISTERED), AT)
     assert statement.digest_of("ONNX decoder") == decoder.sha256
     assert statement_of(facts, AT).digest_of("ONNX decoder") is None, "control"
+
+
+def test_an_exported_folder_has_the_decoder_that_was_certified(facts: Facts, run: Attempt, keys: Path, tmp_path: Path) -> None:
+    """Controls: the certified decoder; and a certificate from before decoders were named, which leaves it to the signed manifest."""
+    folder, model = Path(shutil.copytree(run.folder / "onnx", tmp_path / "onnx")), facts.erased.model
+    (folder / "decoder.onnx").write_bytes(b"decoder")
+    decoder = Pointer(uri="onnx/decoder.onnx", sha256=sha256_file(folder / "decoder.onnx"))
+    describe(folder, forgotten=model.forgotten, weights_sha256=model.weights.sha256, decoder=decoder)
+    certificate = tmp_path / "certificate.dsse.json"
+    presented = CertificateFiles(certificate=certificate, key=keys / PUBLIC, onnx=folder)
+    for named in (decoder, None):
+        exported = changed(facts.exported, decoder=named)
+        certificate.write_bytes(sign(statement_of(replace(facts, exported=exported, **NOT_REGISTERED), AT), IN_TOTO, key_in(keys)))
+        assert "decoder" in verify(presented).checks_passed, "control"
+    exported = changed(facts.exported, decoder=changed(decoder, sha256="d" * 64))
+    certificate.write_bytes(sign(statement_of(replace(facts, exported=exported, **NOT_REGISTERED), AT), IN_TOTO, key_in(keys)))
+    with pytest.raises(IntegrityError, match="is not of the certified model"):
+        verify(presented)
 
 
 def test_the_same_records_give_the_same_statement_and_it_reads_back(facts: Facts, run: Attempt) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from erasediff.data.readers import limits
 from erasediff.data.readers.batches import Batch, Picture, decoded
-from erasediff.data.readers.names import shown
+from erasediff.data.readers.names import no_file, shown
 from erasediff.data.readers.pictures import is_picture
 from erasediff.errors import BadInput
 from erasediff.files import read_bounded
@@ -91,7 +91,7 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, bool]]:
             elif entry.is_file():
                 yield name, entry.is_symlink()
             elif is_picture(name):
-                raise BadInput(f"{shown(name)} of the dataset is no file, or a link to none: fetch what it stands for, or remove it.")
+                raise no_file(name)
 
 
 def read_labelled_folder(folder: Path, size: int | None) -> Iterator[Batch]:

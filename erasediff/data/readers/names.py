@@ -45,6 +45,11 @@ def shown(text: str) -> str:
     return text if text.isascii() and text.isprintable() else ascii(text)
 
 
+def no_file(name: str) -> BadInput:
+    """The sentence for an entry of a dataset that has a file's name and is none; ``name`` is its path in the dataset."""
+    return BadInput(f"{shown(name)} of the dataset is no file, or a link to none: fetch what it stands for, or remove it.")
+
+
 class LabelKinds:
     """Whether the shards of a dataset tell their classes by names or by numbers: a number of one need not be the class of that name in another."""
 

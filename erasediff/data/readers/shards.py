@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from erasediff.data.readers.batches import Batch
-from erasediff.data.readers.names import shown
+from erasediff.data.readers.names import no_file, shown
 from erasediff.data.readers.npz import read_npz
 from erasediff.data.readers.parquet import read_parquet
 from erasediff.data.readers.webdataset import read_webdataset
@@ -26,8 +26,7 @@ def read_shards(folder: Path, size: int | None) -> Iterator[Batch]:
     """
     shards = [path for path in folder.rglob("*") if path.suffix in _SUFFIXES and not _hidden(path, folder)]
     if odd := [path for path in shards if not path.is_file()]:
-        name = shown(odd[0].relative_to(folder).as_posix())
-        raise BadInput(f"{name} of the dataset is no file, or a link to none: fetch what it stands for, or remove it.")
+        raise no_file(odd[0].relative_to(folder).as_posix())
     kinds = sorted({path.suffix for path in shards})
     if not kinds:
         raise BadInput(f"the dataset folder {folder} holds neither .npz nor .parquet nor .tar files: give shards of one kind.")
